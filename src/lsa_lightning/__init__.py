@@ -1,0 +1,25 @@
+"""Layer Sustainability Analysis (LSA) and layer-wise regularized adversarial training (AT-LR), arXiv 2202.02626."""
+
+from lsa_lightning.analysis import LayerSustainabilityAnalysis, SustainabilityReport
+from lsa_lightning.callbacks import ATLR, AdversarialTraining, RobustValidation
+from lsa_lightning.data import MoonDataModule
+from lsa_lightning.measures import RelativeError
+from lsa_lightning.metrics import LayerProfile
+from lsa_lightning.models import RobustClassifier
+from lsa_lightning.regularizers import LayerwiseRegularizer
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "ATLR",
+    "AdversarialTraining",
+    "LayerProfile",
+    "LayerSustainabilityAnalysis",
+    "LayerwiseRegularizer",
+    "MoonDataModule",
+    "RelativeError",
+    "RobustClassifier",
+    "RobustValidation",
+    "SustainabilityReport",
+    "__version__",
+]

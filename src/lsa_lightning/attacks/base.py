@@ -1,0 +1,243 @@
+"""What all attacks share: checks, the state that they leave untouched, random starts, the gradient."""
+
+from __future__ import annotations
+
+import copy
+import math
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+from typing import Any, TypeAlias
+
+import torch
+from torch import Tensor
+from typing_extensions import Self
+
+from lsa_lightning.attacks.threat import BALLS, Ball, Bounds
+from lsa_lightning.functional import classification_loss, is_binary
+from lsa_lightning.modes import evaluating
+
+Model: TypeAlias = Callable[[Tensor], Tensor]
+"""Maps inputs ``[N, ...]`` to logits: ``[N]`` or ``[N, 1]`` (binary), or ``[N, C]``. Usually an ``nn.Module``."""
+
+
+class Attack(ABC):
+    """Perturbs inputs within a budget. Subclasses write :meth:`perturb`.
+
+    The model runs in eval mode and only input gradients are taken; modes, parameters' gradients, buffers and the global
+    random state are afterwards as before, also after an exception. Random numbers come from a generator of the attack's
+    own, made at the first call from ``seed`` or else from torch's initial seed, so ``seed_everything`` governs them.
+
+    Args:
+        eps: radius >= 0 in units of the input.
+        norm: ``"Linf"`` or ``"L2"``.
+        bounds: smallest and largest valid input value, or None for no bounds.
+        seed: seed of the attack's generator, or None.
+
+    Raises:
+        ValueError: if an argument is outside its range.
+    """
+
+    def __init__(self, eps: float, norm: str = "Linf", bounds: Bounds = (0.0, 1.0), seed: int | None = None) -> None:
+        if norm not in BALLS:
+            msg = f"expected norm to be one of {list(BALLS)}, got {norm!r}"
+            raise ValueError(msg)
+        self.norm = norm
+        self.bounds = _checked_bounds(bounds)
+        self.eps = self._checked_eps(eps)
+        self.seed = seed
+        self._generators: dict[torch.device, torch.Generator] = {}
+
+    def __call__(self, model: Model, x: Tensor, y: Tensor) -> Tensor:
+        """Perturb ``x``.
+
+        Args:
+            model: see :data:`Model`.
+            x: floating inputs ``[N, ...]``, finite and inside the bounds.
+            y: labels ``[N]``; integers, or floats 0/1 for a binary model.
+
+        Returns:
+            Detached tensor of the shape, dtype and device of ``x``, within ``eps`` of it and inside the bounds.
+
+        Raises:
+            ValueError: if inputs, labels or the model's output are not as expected.
+        """
+        self._check_input(x, y)
+        # Under trainer.validate and test everything here is an inference tensor, which autograd refuses: hence clones.
+        with torch.inference_mode(False), torch.enable_grad(), evaluating(model):
+            x, y = x.detach().clone(), y.detach().clone()
+            ball = BALLS[self.norm](x, self.eps, self.bounds)
+            x_adv = self.perturb(_checked_once(model, y), x, y, ball).detach()
+        if not x_adv.isfinite().all():
+            msg = "expected a model with finite gradients, got a perturbed input that is not finite"
+            raise ValueError(msg)
+        return x_adv
+
+    @abstractmethod
+    def perturb(self, model: Model, x: Tensor, y: Tensor, ball: Ball) -> Tensor:
+        """The perturbed inputs, inside ``ball``; called with gradients on and the model in eval mode."""
+
+    def with_eps(self, eps: float) -> Self:
+        """A copy with another ``eps``, whose step size scales with it; its generator starts afresh."""
+        other = copy.copy(self)
+        other.eps = self._checked_eps(eps)
+        other._generators = {}
+        return other
+
+    def generator(self, device: torch.device) -> torch.Generator:
+        """The attack's own generator on ``device``; the ranks of a distributed run draw different numbers."""
+        if device not in self._generators:
+            seed = torch.initial_seed() if self.seed is None else self.seed
+            rank = torch.distributed.get_rank() if torch.distributed.is_initialized() else 0
+            self._generators[device] = torch.Generator(device).manual_seed((seed + rank * 0x9E3779B9) % 2**63)
+        return self._generators[device]
+
+    def state_dict(self) -> dict[str, Tensor]:
+        """The state of the generators, by device."""
+        return {str(device): generator.get_state() for device, generator in self._generators.items()}
+
+    def load_state_dict(self, state: dict[str, Tensor]) -> None:
+        """Continue from the state that :meth:`state_dict` gave; devices that do not exist here are left out."""
+        for name, generator_state in state.items():
+            device = torch.device(name)
+            if device.type == "cpu" or torch.get_device_module(device).is_available():
+                self.generator(device).set_state(generator_state.cpu())
+
+    def _checked_eps(self, eps: float) -> float:
+        if not (math.isfinite(eps) and eps >= 0):
+            msg = f"expected a finite eps >= 0, got {eps}"
+            raise ValueError(msg)
+        if self.norm == "Linf" and self.bounds is not None and eps > self.bounds[1] - self.bounds[0]:
+            msg = f"expected eps within the range of the bounds {self.bounds}, got {eps}"
+            raise ValueError(msg)
+        return float(eps)
+
+    def _check_input(self, x: Tensor, y: Tensor) -> None:
+        if not x.is_floating_point() or x.ndim < 2 or len(x) == 0 or len(x) != len(y):
+            msg = (
+                "expected floating inputs [N, ...] with N >= 1 and labels [N], "
+                f"got {x.dtype} {tuple(x.shape)} and {tuple(y.shape)}"
+            )
+            raise ValueError(msg)
+        low, high = torch.stack(x.detach().aminmax()).tolist()  # NaN propagates into both
+        if not (math.isfinite(low) and math.isfinite(high)):
+            msg = f"expected finite inputs, got {int((~x.isfinite()).sum())} values that are NaN or infinite"
+            raise ValueError(msg)
+        if self.bounds is not None and (low < self.bounds[0] or high > self.bounds[1]):
+            msg = (
+                f"expected inputs inside bounds={self.bounds}, got values in [{low:.4g}, {high:.4g}]; give the attack "
+                "the bounds of your data (None: no bounds), or, if batches are normalised, give the callback "
+                "input_space=(mean, std)"
+            )
+            raise ValueError(msg)
+
+    def __getstate__(self) -> dict[str, Any]:
+        # Generators do not pickle (spawned processes, deep copies); state_dict carries their state.
+        return {**self.__dict__, "_generators": {}}
+
+    def __repr__(self) -> str:
+        shown = {k: v for k, v in self.__dict__.items() if not k.startswith("_") and v is not None}
+        return f"{type(self).__name__}({', '.join(f'{k}={_short(v)}' for k, v in shown.items())})"
+
+
+class GradientAttack(Attack):
+    """An attack that steps along the gradient of a loss with respect to the input.
+
+    Args:
+        eps: see :class:`Attack`.
+        alpha: step size > 0, or None for the attack's default multiple of ``eps``.
+        norm: see :class:`Attack`.
+        bounds: see :class:`Attack`.
+        seed: see :class:`Attack`.
+
+    Raises:
+        ValueError: if an argument is outside its range.
+    """
+
+    def __init__(
+        self,
+        eps: float,
+        alpha: float | None = None,
+        norm: str = "Linf",
+        bounds: Bounds = (0.0, 1.0),
+        seed: int | None = None,
+    ) -> None:
+        super().__init__(eps, norm, bounds, seed)
+        if alpha is not None and not (math.isfinite(alpha) and alpha > 0):
+            msg = f"expected a finite step size alpha > 0, or None, got {alpha}"
+            raise ValueError(msg)
+        self.alpha = self._default_alpha() if alpha is None else float(alpha)
+
+    @abstractmethod
+    def _default_alpha(self) -> float:
+        """Step size for the current ``eps``."""
+
+    def with_eps(self, eps: float) -> Self:
+        """A copy with another ``eps``; the step size scales with it (from eps = 0 it starts at the default)."""
+        other = super().with_eps(eps)
+        other.alpha = self.alpha * eps / self.eps if self.eps > 0 else other._default_alpha()
+        return other
+
+    def loss(self, logits: Tensor, y: Tensor) -> Tensor:
+        """What the attack increases: the cross-entropy, summed so that a sample's gradient ignores the batch size."""
+        return classification_loss(logits, y, reduction="sum")
+
+    def gradient(self, model: Model, x: Tensor, y: Tensor) -> Tensor:
+        """Gradient of :meth:`loss` with respect to ``x``; parameters' ``.grad`` stay as they are.
+
+        Raises:
+            ValueError: if the output does not depend on the input through differentiable operations.
+        """
+        x = x.detach().requires_grad_()
+        loss = self.loss(model(x), y)
+        gradient = torch.autograd.grad(loss, x, allow_unused=True)[0] if loss.requires_grad else None
+        if gradient is None:
+            msg = "expected a model that is differentiable with respect to its input, got an output without a gradient"
+            raise ValueError(msg)
+        return gradient
+
+
+def _checked_bounds(bounds: Any) -> Bounds:
+    if bounds is None:
+        return None
+    if len(bounds) != 2 or not float(bounds[0]) < float(bounds[1]):
+        msg = f"expected bounds (low, high) with low < high, or None, got {bounds}"
+        raise ValueError(msg)
+    return float(bounds[0]), float(bounds[1])
+
+
+def _checked_once(model: Model, y: Tensor) -> Model:
+    """``model``, whose first output is checked against the labels; later ones would only cost a device sync each."""
+    unchecked = True
+
+    def call(x: Tensor) -> Tensor:
+        nonlocal unchecked
+        logits = model(x)
+        if unchecked:
+            _check_logits(logits, y)
+            unchecked = False
+        return logits
+
+    return call
+
+
+def _check_logits(logits: Any, y: Tensor) -> None:
+    n = len(y)
+    if not isinstance(logits, Tensor) or logits.ndim not in (1, 2) or len(logits) != n:
+        got = tuple(logits.shape) if isinstance(logits, Tensor) else type(logits).__name__
+        msg = f"expected the model to return logits of shape [{n}], [{n}, 1] or [{n}, C], got {got}"
+        raise ValueError(msg)
+    if not logits.isfinite().all():
+        msg = "expected finite logits, got NaN or infinite ones"
+        raise ValueError(msg)
+    classes = 2 if is_binary(logits) else logits.shape[1]
+    if y.numel() != n:
+        msg = f"expected one label per sample, shape [{n}], got {tuple(y.shape)}"
+        raise ValueError(msg)
+    low, high = float(y.min()), float(y.max())
+    if not (low >= 0 and high <= classes - 1):
+        msg = f"expected labels in 0..{classes - 1} for logits of shape {tuple(logits.shape)}, got {low:g}..{high:g}"
+        raise ValueError(msg)
+
+
+def _short(value: Any) -> str:
+    return f"{value:.4g}" if isinstance(value, float) else repr(value)

@@ -1,0 +1,75 @@
+"""One-step attacks."""
+
+from __future__ import annotations
+
+from torch import Tensor
+
+from lsa_lightning.attacks.base import GradientAttack, Model
+from lsa_lightning.attacks.threat import Ball, Bounds
+
+
+class FGSM(GradientAttack):
+    r"""Fast gradient sign method, :math:`\hat x = x + \epsilon\, \mathrm{sign}(\nabla_x CE(f(x), y))`.
+
+    Args:
+        eps: radius >= 0 (Linf).
+        bounds: smallest and largest valid input value, or None.
+
+    Raises:
+        ValueError: if an argument is outside its range.
+
+    Example:
+        >>> import torch
+        >>> model = torch.nn.Linear(2, 1)
+        >>> x = torch.rand(4, 2)
+        >>> x_adv = FGSM(eps=0.1)(model, x, torch.tensor([0, 1, 0, 1]))
+        >>> bool(((x_adv - x).abs() <= 0.1).all())
+        True
+
+    Source: Goodfellow et al. 2015, arXiv 1412.6572.
+    """
+
+    def __init__(self, eps: float = 8 / 255, bounds: Bounds = (0.0, 1.0)) -> None:
+        super().__init__(eps, bounds=bounds)
+
+    def _default_alpha(self) -> float:
+        return self.eps
+
+    def perturb(self, model: Model, x: Tensor, y: Tensor, ball: Ball) -> Tensor:
+        """One full step."""
+        return ball.ascend(x, self.gradient(model, x, y), self.alpha)
+
+
+class FFGSM(GradientAttack):
+    r"""FGSM from a random start, the attack of "fast" adversarial training (AT-FAST).
+
+    Start uniform in [-eps, eps], one step of ``alpha``, projection.
+
+    Args:
+        eps: radius >= 0 (Linf).
+        alpha: step size > 0; None: 1.25 eps.
+        bounds: smallest and largest valid input value, or None.
+        seed: seed of the random start, or None.
+
+    Raises:
+        ValueError: if an argument is outside its range.
+
+    Source: Wong et al. 2020, arXiv 2001.03994.
+    """
+
+    def __init__(
+        self,
+        eps: float = 8 / 255,
+        alpha: float | None = None,
+        bounds: Bounds = (0.0, 1.0),
+        seed: int | None = None,
+    ) -> None:
+        super().__init__(eps, alpha, bounds=bounds, seed=seed)
+
+    def _default_alpha(self) -> float:
+        return 1.25 * self.eps
+
+    def perturb(self, model: Model, x: Tensor, y: Tensor, ball: Ball) -> Tensor:
+        """Random start, one step."""
+        start = ball.random_point(self.generator(x.device))
+        return ball.ascend(start, self.gradient(model, start, y), self.alpha)

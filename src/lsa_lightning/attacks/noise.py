@@ -1,0 +1,121 @@
+"""Statistical noises: perturbers that do not look at the model.
+
+All share the severity ``eps``, the radius of the Linf ball in which they stay, so that one sweep over eps covers
+attacks and noises alike. Labels are not used.
+"""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+
+import torch
+from torch import Tensor
+
+from lsa_lightning.attacks.base import Attack, Model
+from lsa_lightning.attacks.threat import Ball, Bounds
+
+
+class Noise(Attack):
+    """A random perturbation, projected to the Linf ball and the bounds. Subclasses write :meth:`sample`."""
+
+    def __init__(self, eps: float = 8 / 255, bounds: Bounds = (0.0, 1.0), seed: int | None = None) -> None:
+        super().__init__(eps, "Linf", bounds, seed)
+
+    @abstractmethod
+    def sample(self, x: Tensor, generator: torch.Generator) -> Tensor:
+        """The perturbation to add to ``x`` (float32 at least), before projection."""
+
+    def perturb(self, model: Model, x: Tensor, y: Tensor, ball: Ball) -> Tensor:
+        """One draw; the model is not called."""
+        wide = x.to(torch.promote_types(x.dtype, torch.float32))
+        return ball.project((wide + self.sample(wide, self.generator(x.device))).to(x.dtype))
+
+
+class GaussianNoise(Noise):
+    r"""Additive noise :math:`x + n,\ n \sim N(0, (\epsilon/2)^2)`, cut at two standard deviations, that is at eps.
+
+    Args:
+        eps: radius >= 0 (Linf), twice the standard deviation.
+        bounds: smallest and largest valid input value, or None.
+        seed: seed of the noise, or None.
+
+    Raises:
+        ValueError: if an argument is outside its range.
+    """
+
+    def sample(self, x: Tensor, generator: torch.Generator) -> Tensor:
+        """Normal draws."""
+        return torch.empty_like(x).normal_(generator=generator) * (self.eps / 2)
+
+
+class SpeckleNoise(Noise):
+    r"""Multiplicative noise :math:`x + x\,n,\ n \sim N(0, (\epsilon/2)^2)`, cut at eps.
+
+    Args:
+        eps: radius >= 0 (Linf), twice the standard deviation of the factor.
+        bounds: smallest and largest valid input value, or None.
+        seed: seed of the noise, or None.
+
+    Raises:
+        ValueError: if an argument is outside its range.
+    """
+
+    def sample(self, x: Tensor, generator: torch.Generator) -> Tensor:
+        """Normal draws, scaled by the input."""
+        return x * torch.empty_like(x).normal_(generator=generator) * (self.eps / 2)
+
+
+class _ImpulseNoise(Noise):
+    """A random share of the coordinates moves by eps in one direction."""
+
+    direction: float
+
+    def __init__(
+        self,
+        eps: float = 8 / 255,
+        amount: float = 0.1,
+        bounds: Bounds = (0.0, 1.0),
+        seed: int | None = None,
+    ) -> None:
+        super().__init__(eps, bounds, seed)
+        if not 0 <= amount <= 1:
+            msg = f"expected amount, the share of coordinates hit, in [0, 1], got {amount}"
+            raise ValueError(msg)
+        self.amount = float(amount)
+
+    def sample(self, x: Tensor, generator: torch.Generator) -> Tensor:
+        """Bernoulli draws times eps."""
+        hit = torch.empty_like(x).uniform_(0, 1, generator=generator) < self.amount
+        return hit * (self.direction * self.eps)
+
+
+class SaltNoise(_ImpulseNoise):
+    """Each coordinate is raised by eps with probability ``amount``; eps = 1 on pixels is the usual white salt.
+
+    Args:
+        eps: radius >= 0 (Linf).
+        amount: probability in [0, 1] that a coordinate is hit.
+        bounds: smallest and largest valid input value, or None.
+        seed: seed of the noise, or None.
+
+    Raises:
+        ValueError: if an argument is outside its range.
+    """
+
+    direction = 1.0
+
+
+class PepperNoise(_ImpulseNoise):
+    """Each coordinate is lowered by eps with probability ``amount``; eps = 1 on pixels is the usual black pepper.
+
+    Args:
+        eps: radius >= 0 (Linf).
+        amount: probability in [0, 1] that a coordinate is hit.
+        bounds: smallest and largest valid input value, or None.
+        seed: seed of the noise, or None.
+
+    Raises:
+        ValueError: if an argument is outside its range.
+    """
+
+    direction = -1.0

@@ -1,0 +1,119 @@
+"""Projected gradient ascent."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from lsa_lightning.attacks.base import GradientAttack, Model
+from lsa_lightning.attacks.threat import Ball, Bounds
+from lsa_lightning.functional import kl_divergence
+
+
+class PGD(GradientAttack):
+    r"""Projected gradient descent on the negative loss: ``steps`` steepest-ascent steps, each projected.
+
+    .. math:: x_{t+1} = \Pi\big(x_t + \alpha\, d(\nabla_x CE(f(x_t), y))\big)
+
+    where d is the sign (Linf) or the unit vector (L2).
+
+    Args:
+        eps: radius >= 0.
+        alpha: step size > 0; None: 2.5 eps / steps (2/255 for the defaults).
+        steps: number of steps >= 1.
+        norm: ``"Linf"`` or ``"L2"``.
+        random_start: start uniformly in the Linf ball, or in the L2 ball with a uniform direction and radius.
+        bounds: smallest and largest valid input value, or None.
+        seed: seed of the random start, or None.
+
+    Raises:
+        ValueError: if an argument is outside its range.
+
+    Example:
+        >>> model = torch.nn.Linear(2, 3)
+        >>> x = torch.randn(4, 2)
+        >>> x_adv = PGD(eps=0.5, norm="L2", bounds=None)(model, x, torch.tensor([0, 1, 2, 0]))
+        >>> bool(((x_adv - x).norm(dim=1) <= 0.5).all())
+        True
+
+    Source: Madry et al. 2018, arXiv 1706.06083.
+    """
+
+    def __init__(
+        self,
+        eps: float = 8 / 255,
+        alpha: float | None = None,
+        steps: int = 10,
+        norm: str = "Linf",
+        random_start: bool = True,
+        bounds: Bounds = (0.0, 1.0),
+        seed: int | None = None,
+    ) -> None:
+        self.steps = checked_steps(steps)
+        super().__init__(eps, alpha, norm, bounds, seed)
+        self.random_start = random_start
+
+    def _default_alpha(self) -> float:
+        return 2.5 * self.eps / self.steps
+
+    def perturb(self, model: Model, x: Tensor, y: Tensor, ball: Ball) -> Tensor:
+        """All steps; the last iterate."""
+        x_adv = ball.random_point(self.generator(x.device)) if self.random_start else x
+        for _ in range(self.steps):
+            x_adv = ball.ascend(x_adv, self.gradient(model, x_adv, y), self.alpha)
+        return x_adv
+
+
+class TPGD(GradientAttack):
+    r"""The inner attack of TRADES: PGD on :math:`KL(p(x) \,\|\, p(x'))` from a start ``x + 0.001 N(0, 1)``.
+
+    The labels are not used.
+
+    Args:
+        eps: radius >= 0 (Linf).
+        alpha: step size > 0; None: eps / 4 (2/255 for the default eps).
+        steps: number of steps >= 1.
+        bounds: smallest and largest valid input value, or None.
+        seed: seed of the start, or None.
+
+    Raises:
+        ValueError: if an argument is outside its range.
+
+    Source: Zhang et al. 2019, arXiv 1901.08573.
+    """
+
+    def __init__(
+        self,
+        eps: float = 8 / 255,
+        alpha: float | None = None,
+        steps: int = 10,
+        bounds: Bounds = (0.0, 1.0),
+        seed: int | None = None,
+    ) -> None:
+        self.steps = checked_steps(steps)
+        super().__init__(eps, alpha, bounds=bounds, seed=seed)
+
+    def _default_alpha(self) -> float:
+        return self.eps / 4
+
+    def loss(self, logits: Tensor, y: Tensor) -> Tensor:
+        """KL divergence from the clean prediction, whose logits are given as ``y``."""
+        return kl_divergence(y, logits).sum()
+
+    def perturb(self, model: Model, x: Tensor, y: Tensor, ball: Ball) -> Tensor:
+        """All steps; the last iterate."""
+        with torch.no_grad():
+            clean_logits = model(x)
+        noise = torch.empty_like(x).normal_(generator=self.generator(x.device))
+        x_adv = ball.project(x + 0.001 * noise)
+        for _ in range(self.steps):
+            x_adv = ball.ascend(x_adv, self.gradient(model, x_adv, clean_logits), self.alpha)
+        return x_adv
+
+
+def checked_steps(steps: int) -> int:
+    """``steps``, if it is an integer >= 1; else a ValueError."""
+    if isinstance(steps, bool) or not isinstance(steps, int) or steps < 1:
+        msg = f"expected an integer number of steps >= 1, got {steps!r}"
+        raise ValueError(msg)
+    return steps

@@ -1,0 +1,125 @@
+"""The sets that a perturbed input may lie in: norm balls around x, cut by the bounds of the input space."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from typing import TypeAlias
+
+import torch
+from torch import Tensor
+
+Bounds: TypeAlias = tuple[float, float] | None
+"""Smallest and largest valid input value, such as (0, 1) for pixels; None where there is no limit, as for Moon."""
+
+
+class Ball(ABC):
+    r"""All points within ``eps`` of x, and within the bounds, exactly in the dtype of x.
+
+    Exactly: ``|x_adv - x| <= eps`` holds for the stored values in float16, bfloat16, float32 and float64. Rounding
+    always goes towards x, never to the nearest number.
+
+    Args:
+        x: clean inputs, shape ``[N, ...]``, within the bounds.
+        eps: radius >= 0.
+        bounds: see :data:`Bounds`.
+    """
+
+    def __init__(self, x: Tensor, eps: float, bounds: Bounds) -> None:
+        self.x = x
+        self.eps = _round_down(eps, x.dtype)
+        self.bounds = bounds
+
+    @abstractmethod
+    def project(self, points: Tensor) -> Tensor:
+        """The nearest points inside, in the dtype of x."""
+
+    @abstractmethod
+    def random_point(self, generator: torch.Generator) -> Tensor:
+        """A random start inside."""
+
+    @abstractmethod
+    def ascend(self, points: Tensor, gradient: Tensor, alpha: float) -> Tensor:
+        """The steepest-ascent step of length ``alpha``, projected."""
+
+
+class LinfBall(Ball):
+    r"""``max_i |x_adv_i - x_i| <= eps``."""
+
+    def __init__(self, x: Tensor, eps: float, bounds: Bounds) -> None:
+        super().__init__(x, eps, bounds)
+        wide = x.to(torch.float64)
+        self.low = _cast_towards(_clamp(wide - self.eps, bounds), x)
+        self.high = _cast_towards(_clamp(wide + self.eps, bounds), x)
+
+    def project(self, points: Tensor) -> Tensor:
+        """Clamp each coordinate."""
+        return torch.clamp(points, self.low, self.high)
+
+    def random_point(self, generator: torch.Generator) -> Tensor:
+        """Uniform in [-eps, eps] around x in each coordinate, then clamped to the bounds."""
+        noise = torch.empty_like(self.x, dtype=_drawn_in(self.x)).uniform_(-self.eps, self.eps, generator=generator)
+        return self.project((self.x + noise).to(self.x.dtype))
+
+    def ascend(self, points: Tensor, gradient: Tensor, alpha: float) -> Tensor:
+        """``points + alpha sign(gradient)``."""
+        return self.project(points + alpha * gradient.sign())
+
+
+class L2Ball(Ball):
+    r"""``||x_adv - x||_2 <= eps`` over all coordinates of a sample (norm computed in float64)."""
+
+    def project(self, points: Tensor) -> Tensor:
+        """Scale the perturbation of each sample back to length eps, then clamp to the bounds."""
+        wide = self.x.to(torch.float64)
+        delta = points.to(torch.float64) - wide
+        length = _length(delta)
+        # A hair below eps, so that the norm of the result, itself rounded, is not above it.
+        scale = (self.eps * (1 - 1e-12) / length.clamp_min(torch.finfo(torch.float64).tiny)).clamp_max(1.0)
+        return _cast_towards(_clamp(wide + delta * scale, self.bounds), self.x)
+
+    def random_point(self, generator: torch.Generator) -> Tensor:
+        """A uniform direction with a uniform radius in [0, eps]."""
+        direction = torch.empty_like(self.x, dtype=_drawn_in(self.x)).normal_(generator=generator)
+        radius = torch.empty_like(_length(direction)).uniform_(0, 1, generator=generator)
+        return self.project(self.x + direction * (radius / _length(direction) * self.eps))
+
+    def ascend(self, points: Tensor, gradient: Tensor, alpha: float) -> Tensor:
+        """``points + alpha gradient / ||gradient||``; a zero gradient gives no step."""
+        gradient = gradient.to(_drawn_in(gradient))
+        return self.project(points + alpha * gradient / _length(gradient).clamp_min(1e-12))
+
+
+BALLS: dict[str, type[Ball]] = {"Linf": LinfBall, "L2": L2Ball}
+
+
+def _length(delta: Tensor) -> Tensor:
+    """Euclidean norm of each sample, shape ``[N, 1, ..., 1]``."""
+    length: Tensor = torch.linalg.vector_norm(delta.flatten(1), dim=1)
+    return length.view(-1, *[1] * (delta.ndim - 1))
+
+
+def _drawn_in(x: Tensor) -> torch.dtype:
+    return torch.promote_types(x.dtype, torch.float32)
+
+
+def _clamp(points: Tensor, bounds: Bounds) -> Tensor:
+    return points if bounds is None else points.clamp(*bounds)
+
+
+def _cast_towards(target: Tensor, x: Tensor) -> Tensor:
+    """``target`` (float64) in the dtype of ``x``, rounded towards ``x`` wherever the nearest number is farther away."""
+    limit = torch.finfo(x.dtype)
+    wide = x.to(torch.float64)
+    near = target.to(x.dtype)
+    offset = near.to(torch.float64) - wide
+    # One or two units in the last place; the second where the number is just above a power of two.
+    unit = near.to(torch.float64).abs() * limit.eps + limit.smallest_normal * limit.eps
+    inner = (near.to(torch.float64) - offset.sign() * unit).to(x.dtype)
+    crossed = (inner.to(torch.float64) - wide) * offset <= 0
+    overshoots = offset.abs() > (target - wide).abs()
+    return near.where(~overshoots, inner.where(~crossed, x))
+
+
+def _round_down(eps: float, dtype: torch.dtype) -> float:
+    """The largest number of ``dtype`` (or one next to it) that is not above ``eps``."""
+    return float(_cast_towards(torch.tensor(eps, dtype=torch.float64), torch.zeros((), dtype=dtype)))

@@ -1,0 +1,205 @@
+"""Adversarial training of any LightningModule, by wrapping its ``training_step``."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextlib import nullcontext
+from typing import Any
+
+import lightning.pytorch as pl
+import torch
+from lightning.fabric.utilities.exceptions import MisconfigurationException
+from lightning.pytorch.strategies import DeepSpeedStrategy, FSDPStrategy, ModelParallelStrategy
+from torch import Tensor, nn
+
+from lsa_lightning.attacks import Attack, InputSpace
+from lsa_lightning.batch import BatchFn, read_batch, replace_tensor
+from lsa_lightning.modes import RandomStateAtForward, scratch_buffers
+from lsa_lightning.objectives import AT, Objective
+from lsa_lightning.representations import OUTPUT, LayerProbe
+from lsa_lightning.training_step_patch import patch_training_step
+
+_UNSUPPORTED = (DeepSpeedStrategy, FSDPStrategy, ModelParallelStrategy)
+
+
+class AdversarialTraining(pl.Callback):
+    """Trains an unmodified LightningModule on adversarial examples.
+
+    In each step the batch is attacked, the user's own ``training_step`` runs on the adversarial (or clean) batch, and
+    what it returns, plus the objective's term, is the loss J. Logs ``train/loss_base`` (J).
+
+    Args:
+        attack: crafts the training examples.
+        objective: how the outputs become J; default :class:`~lsa_lightning.objectives.AT`.
+        input_space: ``(mean, std)`` if batches are normalised; ``eps`` and ``bounds`` are then in pixels.
+        batch_fn: ``batch -> (x, y)``, returning the batch's own tensors; default
+            :func:`~lsa_lightning.batch.read_batch`.
+        backbone: name of the submodule that maps x to logits; None: the LightningModule's forward.
+
+    Raises:
+        MisconfigurationException: at fit start, for manual optimization, a strategy that shards the model or an unknown
+            ``backbone``; at the first batch, if ``batch_fn`` cannot read it or ``training_step`` returns no loss.
+
+    Source: Madry et al. 2018, arXiv 1706.06083.
+    """
+
+    def __init__(
+        self,
+        attack: Attack,
+        objective: Objective | None = None,
+        input_space: InputSpace | tuple[Any, Any] | None = None,
+        batch_fn: BatchFn | None = None,
+        backbone: str | None = None,
+    ) -> None:
+        self.attack = attack
+        self.objective = objective if objective is not None else AT()
+        self.input_space = as_input_space(input_space)
+        self.batch_fn = batch_fn if batch_fn is not None else read_batch
+        self.backbone = backbone
+        self._unpatch: Callable[[], None] = _nothing
+
+    @property
+    def state_key(self) -> str:
+        """Distinguishes callbacks of one class in a checkpoint."""
+        return self._generate_state_key(attack=repr(self.attack), backbone=self.backbone)
+
+    def on_fit_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Check the combination, then wrap ``training_step``."""
+        if not pl_module.automatic_optimization:
+            msg = (
+                f"{type(self).__name__} adds to the loss that training_step returns, which manual optimization "
+                "ignores: expected automatic_optimization=True"
+            )
+            raise MisconfigurationException(msg)
+        if isinstance(trainer.strategy, _UNSUPPORTED):
+            msg = f"{type(self).__name__} runs on one device or with DDP, got {type(trainer.strategy).__name__}"
+            raise MisconfigurationException(msg)
+        model = find_backbone(pl_module, self.backbone)
+
+        def around(step: Callable[..., Any], batch: Any, *args: Any, **kwargs: Any) -> Any:
+            return self._training_step(pl_module, model, step, batch, *args, **kwargs)
+
+        self._unpatch()
+        self._unpatch = patch_training_step(pl_module, around)
+
+    def on_fit_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Give the module its own ``training_step`` back."""
+        self._unpatch()
+
+    def on_exception(self, trainer: pl.Trainer, pl_module: pl.LightningModule, exception: BaseException) -> None:
+        """After an error, ``on_fit_end`` does not run."""
+        self._unpatch()
+
+    def state_dict(self) -> dict[str, Any]:
+        """The state of the attack's random generators."""
+        return {"attack": self.attack.state_dict()}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Continue the attack's random numbers where the checkpoint left them."""
+        self.attack.load_state_dict(state_dict["attack"])
+
+    def penalized_layers(self, epoch: int) -> list[str]:
+        """Layers whose clean and adversarial representations :meth:`penalty` gets; none here."""
+        return []
+
+    def penalty(self, clean: dict[str, Tensor], adversarial: dict[str, Tensor], epoch: int) -> Tensor:
+        """What is added to J when :meth:`penalized_layers` is not empty: a scalar; zero here."""
+        return torch.zeros(())
+
+    def _training_step(
+        self,
+        module: pl.LightningModule,
+        model: nn.Module,
+        step: Callable[..., Any],
+        batch: Any,
+        *args: Any,
+        **kwargs: Any,
+    ) -> Any:
+        x, y = read(self.batch_fn, batch)
+        x_adv = craft(self.attack, self.input_space, model, x, y)
+        layers = self.penalized_layers(module.current_epoch)
+        probed = [*layers, OUTPUT] if self.objective.needs_both_outputs else layers
+        on_clean = self.objective.steps_on_clean
+        stepped_on, other = (x, x_adv) if on_clean else (x_adv, x)
+
+        random_state = RandomStateAtForward(model, x.device)
+        with random_state, LayerProbe(model, probed) as probe:
+            result = step(replace_tensor(batch, x, stepped_on), *args, **kwargs)
+        loss = _loss_of(result)
+        if loss is None:
+            return result
+        if probed:
+            own = probe.representations
+            with random_state.replay():
+                others = self._other_pass(model, other, probed)
+            clean, adversarial = (own, others) if on_clean else (others, own)
+            if self.objective.needs_both_outputs:
+                loss = loss + self.objective.term(clean.pop(OUTPUT), adversarial.pop(OUTPUT), y)
+        _log(module, "train/loss_base", loss, len(x))
+        if layers:
+            penalty = self.penalty(clean, adversarial, module.current_epoch)
+            _log(module, "train/loss_lr", penalty, len(x))
+            loss = loss + penalty
+        return {**result, "loss": loss} if isinstance(result, dict) else loss
+
+    def _other_pass(self, model: nn.Module, x: Tensor, layers: list[str]) -> dict[str, Tensor]:
+        """The pass on the batch that ``training_step`` did not get.
+
+        For the objective it is an ordinary forward pass. For the penalty alone it ends at the deepest layer and leaves
+        all buffers as they are.
+        """
+        for_penalty_alone = OUTPUT not in layers
+        buffers = scratch_buffers(model) if for_penalty_alone else nullcontext()
+        with buffers, LayerProbe(model, layers, stop_early=for_penalty_alone) as probe:
+            model(x)
+        return probe.representations
+
+
+def find_backbone(module: pl.LightningModule, name: str | None) -> nn.Module:
+    """The submodule called ``name``, or ``module`` itself for None.
+
+    Raises:
+        MisconfigurationException: if there is none of that name; the message lists those that exist.
+    """
+    if name is None:
+        return module
+    submodules: dict[str, nn.Module] = dict(module.named_modules())
+    if name not in submodules or not name:
+        msg = f"expected backbone to name a submodule, got {name!r}; these exist: {', '.join(filter(None, submodules))}"
+        raise MisconfigurationException(msg)
+    return submodules[name]
+
+
+def as_input_space(value: InputSpace | tuple[Any, Any] | None) -> InputSpace | None:
+    """An :class:`InputSpace` from itself or from ``(mean, std)``."""
+    return value if value is None or isinstance(value, InputSpace) else InputSpace(*value)
+
+
+def read(batch_fn: BatchFn, batch: Any) -> tuple[Tensor, Tensor]:
+    """``batch_fn(batch)``, whose ValueError becomes Lightning's own exception."""
+    try:
+        return batch_fn(batch)
+    except ValueError as error:
+        raise MisconfigurationException(str(error)) from error
+
+
+def craft(attack: Attack, input_space: InputSpace | None, model: nn.Module, x: Tensor, y: Tensor) -> Tensor:
+    """``attack`` in the space in which its ``eps`` is meant."""
+    return attack(model, x, y) if input_space is None else input_space.craft(attack, model, x, y)
+
+
+def _loss_of(result: Any) -> Tensor | None:
+    """The loss in what a ``training_step`` returned; None where it skipped the batch."""
+    loss = result.get("loss") if isinstance(result, dict) else result
+    if result is None or isinstance(loss, Tensor):
+        return loss
+    msg = f"expected training_step to return a loss tensor, a dict with key 'loss', or None, got {result!r}"
+    raise MisconfigurationException(msg)
+
+
+def _log(module: pl.LightningModule, name: str, value: Tensor, batch_size: int) -> None:
+    module.log(name, value.detach(), on_step=False, on_epoch=True, batch_size=batch_size, sync_dist=True)
+
+
+def _nothing() -> None:
+    return None

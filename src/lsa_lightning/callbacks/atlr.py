@@ -1,0 +1,229 @@
+"""AT-LR: adversarial training with the layer-wise regularizer on the most vulnerable layers."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from functools import partial
+from itertools import islice
+from typing import Any
+
+import lightning.pytorch as pl
+from lightning.fabric.utilities.exceptions import MisconfigurationException
+from lightning.pytorch.trainer.states import TrainerFn
+from lightning.pytorch.utilities import CombinedLoader, rank_zero_warn
+from lightning.pytorch.utilities.seed import isolate_rng
+from torch import Tensor
+
+from lsa_lightning.analysis import LayerSustainabilityAnalysis, SustainabilityReport
+from lsa_lightning.attacks import Attack, InputSpace
+from lsa_lightning.batch import BatchFn
+from lsa_lightning.callbacks.adversarial_training import AdversarialTraining, craft, find_backbone
+from lsa_lightning.objectives import Objective
+from lsa_lightning.regularizers import LayerwiseRegularizer
+from lsa_lightning.representations import LayerSpec, check_names_exist
+
+
+class ATLR(AdversarialTraining):
+    r"""Adversarial training plus a penalty on the relative error of the Most Vulnerable Layers (MVL).
+
+    .. math:: J(\theta, \hat x, y) + \sum_{l \in MVL} \gamma_l\, CM(\phi_l(x), \phi_l(\hat x))
+
+    :math:`\phi_l(\hat x)` comes out of the user's own forward pass, :math:`\phi_l(x)` out of a clean pass that ends at
+    the deepest of these layers, moves no buffer and draws the same dropout masks.
+
+    After each validation run the layers are analysed on the validation batches (LSA); the list that comes out is used
+    from then on. Before the first regularized epoch one such analysis is made, if none has been yet. Logs
+    ``train/loss_base``, ``train/loss_lr``, ``lsa/relative_error/<02>_<layer>``, ``lsa/in_mvl/<02>_<layer>``,
+    ``lsa/mu``, ``lsa/sigma`` and ``lsa/mvl_size``.
+
+    Args:
+        attack: crafts the training examples.
+        objective: the base loss J; default :class:`~lsa_lightning.objectives.AT`.
+        regularizer: the penalty; default :class:`~lsa_lightning.regularizers.LayerwiseRegularizer` with gamma 0.1. Its
+            measure is also the one of the analysis.
+        layers: the layers that the analysis looks at, see :func:`~lsa_lightning.representations.resolve_layers`.
+        mvl: None: computed; or a fixed list of layer names; or a
+            :class:`~lsa_lightning.analysis.SustainabilityReport`, whose list for ``eta`` and ``top_k`` is used.
+        eta: threshold of Algorithm 1 in units of sigma.
+        top_k: if given, the k most vulnerable layers, whatever their distance from mu.
+        analysis_attack: perturber of the analysis; None: ``attack``.
+        analysis_every_n_epochs: analyse after the validation runs of every n-th epoch; 0: never, for a fixed list.
+        analysis_batches: validation batches analysed per dataloader and process; None: as many as validation runs on.
+        warmup_epochs: epochs at the start without the regularizer.
+        input_space: see :class:`~lsa_lightning.callbacks.AdversarialTraining`.
+        batch_fn: see :class:`~lsa_lightning.callbacks.AdversarialTraining`.
+        backbone: see :class:`~lsa_lightning.callbacks.AdversarialTraining`; layer names are relative to it.
+
+    Attributes:
+        mvl: the current list, or None before the first analysis.
+        history: one entry per analysed epoch, a dict with epoch, layers, mean, std, mu, sigma and mvl.
+
+    Raises:
+        ValueError: if an argument is outside its range.
+        MisconfigurationException: as :class:`~lsa_lightning.callbacks.AdversarialTraining`; also for unknown layer
+            names, and if the list is to be computed but the run has no validation batches.
+
+    Source: arXiv 2202.02626, Algorithms 1 to 3.
+    """
+
+    def __init__(
+        self,
+        attack: Attack,
+        objective: Objective | None = None,
+        regularizer: LayerwiseRegularizer | None = None,
+        layers: LayerSpec = None,
+        mvl: Sequence[str] | SustainabilityReport | None = None,
+        eta: float = 0.0,
+        top_k: int | None = None,
+        analysis_attack: Attack | None = None,
+        analysis_every_n_epochs: int = 1,
+        analysis_batches: int | None = None,
+        warmup_epochs: int = 0,
+        input_space: InputSpace | tuple[Any, Any] | None = None,
+        batch_fn: BatchFn | None = None,
+        backbone: str | None = None,
+    ) -> None:
+        super().__init__(attack, objective, input_space, batch_fn, backbone)
+        self.regularizer = regularizer if regularizer is not None else LayerwiseRegularizer()
+        self.layers = layers
+        self.fixed = mvl is not None
+        self.mvl = mvl.most_vulnerable(eta, top_k) if isinstance(mvl, SustainabilityReport) else mvl and list(mvl)
+        self.eta = eta
+        self.top_k = top_k
+        self.analysis_attack = analysis_attack if analysis_attack is not None else attack
+        self.analysis_every_n_epochs = analysis_every_n_epochs
+        self.analysis_batches = analysis_batches
+        self.warmup_epochs = warmup_epochs
+        self.history: list[dict[str, Any]] = []
+        self._warned_empty = False
+        self._check_arguments()
+
+    def _check_arguments(self) -> None:
+        expectations = {
+            "analysis_every_n_epochs >= 1, or 0 with a fixed mvl": (
+                self.analysis_every_n_epochs >= (0 if self.fixed else 1),
+                self.analysis_every_n_epochs,
+            ),
+            "analysis_batches >= 1 or None": (
+                self.analysis_batches is None or self.analysis_batches >= 1,
+                self.analysis_batches,
+            ),
+            "warmup_epochs >= 0": (self.warmup_epochs >= 0, self.warmup_epochs),
+            "top_k >= 1 or None": (self.top_k is None or self.top_k >= 1, self.top_k),
+            "a finite eta": (abs(self.eta) < float("inf"), self.eta),
+            "an mvl of layer names, at least one": (self.mvl is None or len(self.mvl) > 0, self.mvl),
+        }
+        for expected, (holds, got) in expectations.items():
+            if not holds:
+                msg = f"expected {expected}, got {got!r}"
+                raise ValueError(msg)
+
+    def on_fit_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Check the combination and the names, then wrap ``training_step``."""
+        model = find_backbone(pl_module, self.backbone)
+        chosen = [] if isinstance(self.layers, type) else self.layers or []
+        named = [layer for layer in [*(self.mvl or []), *chosen, *self._gamma_names()] if isinstance(layer, str)]
+        try:
+            check_names_exist(model, named)
+        except ValueError as error:
+            raise MisconfigurationException(str(error)) from error
+        super().on_fit_start(trainer, pl_module)
+
+    def _gamma_names(self) -> list[str]:
+        gamma = self.regularizer.gamma
+        return [] if isinstance(gamma, float) else list(gamma)
+
+    def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Make the first list, if this is a regularized epoch and there is none yet."""
+        if self.mvl is None and trainer.current_epoch >= self.warmup_epochs:
+            self._update_mvl(self._analyse(trainer, pl_module))
+
+    def on_validation_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Analyse, log, and choose the list that is used from here on."""
+        if not self._is_due(trainer):
+            return
+        report = self._analyse(trainer, pl_module)
+        self._update_mvl(report)
+        self._remember(trainer.current_epoch, report)
+        self._log_profile(pl_module, report)
+
+    def _is_due(self, trainer: pl.Trainer) -> bool:
+        every = self.analysis_every_n_epochs
+        fitting = trainer.state.fn == TrainerFn.FITTING and not trainer.sanity_checking
+        return fitting and every > 0 and (trainer.current_epoch + 1) % every == 0
+
+    def penalized_layers(self, epoch: int) -> list[str]:
+        """The current MVL, without the layers whose gamma is 0 in this epoch."""
+        if epoch < self.warmup_epochs or not self.mvl:
+            return []
+        weights = self.regularizer.weights(self.mvl, epoch - self.warmup_epochs)
+        return [name for name, gamma in weights.items() if gamma > 0]
+
+    def penalty(self, clean: dict[str, Tensor], adversarial: dict[str, Tensor], epoch: int) -> Tensor:
+        """LR, Algorithm 3."""
+        return self.regularizer(clean, adversarial, epoch - self.warmup_epochs)
+
+    def state_dict(self) -> dict[str, Any]:
+        """The list, its history and the attacks' random generators: plain containers and tensors."""
+        return {
+            **super().state_dict(),
+            "analysis_attack": self.analysis_attack.state_dict(),
+            "mvl": self.mvl,
+            "history": self.history,
+        }
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Continue with the checkpoint's list; one that was fixed by the user stays."""
+        super().load_state_dict(state_dict)
+        self.analysis_attack.load_state_dict(state_dict["analysis_attack"])
+        self.history = state_dict["history"]
+        if not self.fixed:
+            self.mvl = state_dict["mvl"]
+
+    def _analyse(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> SustainabilityReport:
+        model = find_backbone(pl_module, self.backbone)
+        analysis = LayerSustainabilityAnalysis(model, self.layers, self.regularizer.measure, self.batch_fn)
+        perturb = partial(craft, self.analysis_attack, self.input_space)
+        # Iterating a dataloader draws from the global random state, which training must not notice.
+        with isolate_rng(), trainer.precision_plugin.forward_context():
+            return analysis.run(self._validation_batches(trainer, pl_module), perturb)
+
+    def _validation_batches(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> Iterator[Any]:
+        """The batches of all validation dataloaders, as ``validation_step`` gets them."""
+        limits = trainer.num_val_batches
+        if trainer.val_dataloaders is None or not any(limits):
+            msg = (
+                "ATLR computes the MVL on validation batches, and this run has none: expected a validation dataloader, "
+                "or a fixed list mvl=[...] with analysis_every_n_epochs=0"
+            )
+            raise MisconfigurationException(msg)
+        for index, loader in enumerate(CombinedLoader(trainer.val_dataloaders, "sequential").flattened):
+            limit = min(limits[index], self.analysis_batches or float("inf"))
+            for batch in islice(loader, None if limit == float("inf") else int(limit)):
+                converted = trainer.precision_plugin.convert_input(batch)
+                converted = pl_module._on_before_batch_transfer(converted, dataloader_idx=index)
+                yield trainer.strategy.batch_to_device(converted, dataloader_idx=index)
+
+    def _update_mvl(self, report: SustainabilityReport) -> None:
+        if self.fixed:
+            return
+        self.mvl = report.most_vulnerable(self.eta, self.top_k)
+        if not self.mvl and not self._warned_empty:
+            self._warned_empty = True
+            rank_zero_warn(
+                f"No layer is in the MVL: expected a mean relative error above mu + {self.eta:g} sigma, got at most "
+                f"{float(report.z_scores.max()):+.3f} sigma ({report.layers[int(report.z_scores.argmax())]}). Until a "
+                "layer is, this trains as plain adversarial training; lower eta or set top_k."
+            )
+
+    def _remember(self, epoch: int, report: SustainabilityReport) -> None:
+        entry = {"epoch": epoch, **report.to_dict(), "mvl": list(self.mvl or [])}
+        self.history = [old for old in self.history if old["epoch"] != epoch] + [entry]
+
+    def _log_profile(self, pl_module: pl.LightningModule, report: SustainabilityReport) -> None:
+        mvl = self.mvl or []
+        values = {"lsa/mu": float(report.mu), "lsa/sigma": float(report.sigma), "lsa/mvl_size": float(len(mvl))}
+        for index, (layer, mean) in enumerate(zip(report.layers, report.mean.tolist(), strict=True)):
+            values[f"lsa/relative_error/{index:02d}_{layer}"] = mean
+            values[f"lsa/in_mvl/{index:02d}_{layer}"] = float(layer in mvl)
+        pl_module.log_dict(values, sync_dist=True)

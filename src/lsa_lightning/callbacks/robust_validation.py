@@ -1,0 +1,109 @@
+"""Accuracy under attack, measured in every validation run."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import lightning.pytorch as pl
+import torch
+from torch import Tensor
+from torchmetrics import MeanMetric
+
+from lsa_lightning.attacks import Attack, InputSpace
+from lsa_lightning.batch import BatchFn, read_batch
+from lsa_lightning.callbacks.adversarial_training import as_input_space, craft, find_backbone, read
+from lsa_lightning.functional import predicted_labels, robustness_generalization_score
+from lsa_lightning.modes import evaluating
+
+
+class RobustValidation(pl.Callback):
+    """Logs ``val/acc``, ``val/acc_<attack>`` (each in [0, 1]) and ``val/rg_score`` (percent, summed over eps).
+
+    Works in ``trainer.fit`` and in ``trainer.validate``; sanity checks are skipped.
+
+    Args:
+        attacks: attack by the name used in the key.
+        rg_attack: name of the attack whose accuracies make up R&G; None: no R&G.
+        rg_eps: the radii of R&G, besides the clean column; each > 0.
+        every_n_epochs: run in every n-th epoch of a fit, >= 1.
+        max_batches: batches per dataloader and process, >= 1; None: all.
+        input_space: ``(mean, std)`` if batches are normalised; ``eps`` and ``bounds`` are then in pixels.
+        batch_fn: ``batch -> (x, y)``; default :func:`~lsa_lightning.batch.read_batch`.
+        backbone: name of the submodule that maps x to logits; None: the LightningModule's forward.
+
+    Raises:
+        ValueError: if an argument is outside its range, or R&G is asked for with an attack that is not there.
+    """
+
+    def __init__(
+        self,
+        attacks: Mapping[str, Attack],
+        rg_attack: str | None = None,
+        rg_eps: Sequence[float] = (),
+        every_n_epochs: int = 1,
+        max_batches: int | None = None,
+        input_space: InputSpace | tuple[Any, Any] | None = None,
+        batch_fn: BatchFn | None = None,
+        backbone: str | None = None,
+    ) -> None:
+        if rg_attack is not None and (rg_attack not in attacks or not rg_eps or min(rg_eps) <= 0):
+            msg = f"expected rg_attack among {list(attacks)} and every rg_eps > 0, got {rg_attack!r} and {list(rg_eps)}"
+            raise ValueError(msg)
+        if every_n_epochs < 1 or (max_batches is not None and max_batches < 1):
+            msg = f"expected every_n_epochs >= 1 and max_batches >= 1 or None, got {every_n_epochs} and {max_batches}"
+            raise ValueError(msg)
+        self.attacks = dict(attacks)
+        self.rg_attacks = {f"rg_{eps:g}": attacks[rg_attack].with_eps(eps) for eps in rg_eps} if rg_attack else {}
+        self.every_n_epochs = every_n_epochs
+        self.max_batches = max_batches
+        self.input_space = as_input_space(input_space)
+        self.batch_fn = batch_fn if batch_fn is not None else read_batch
+        self.backbone = backbone
+        self._accuracy: dict[str, MeanMetric] = {}
+
+    def on_validation_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Begin with empty sums, or none if this run is not measured."""
+        names = ["clean", *self.attacks, *self.rg_attacks] if self._is_due(trainer) else []
+        self._accuracy = {name: MeanMetric().to(pl_module.device) for name in names}
+
+    def on_validation_batch_end(
+        self,
+        trainer: pl.Trainer,
+        pl_module: pl.LightningModule,
+        outputs: Any,
+        batch: Any,
+        batch_idx: int,
+        dataloader_idx: int = 0,
+    ) -> None:
+        """Count hits on this batch."""
+        if not self._accuracy or (self.max_batches is not None and batch_idx >= self.max_batches):
+            return
+        model = find_backbone(pl_module, self.backbone)
+        x, y = read(self.batch_fn, batch)
+        with trainer.precision_plugin.forward_context():
+            self._accuracy["clean"].update(_hits(model, x, y))
+            for name, attack in {**self.attacks, **self.rg_attacks}.items():
+                x_adv = craft(attack, self.input_space, model, x, y)
+                self._accuracy[name].update(_hits(model, x_adv, y))
+
+    def on_validation_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Reduce over processes and log."""
+        if not self._accuracy:
+            return
+        accuracy = {name: float(metric.compute()) for name, metric in self._accuracy.items()}
+        values = {"val/acc": accuracy["clean"], **{f"val/acc_{name}": accuracy[name] for name in self.attacks}}
+        if self.rg_attacks:
+            columns = ["clean", *self.rg_attacks]
+            values["val/rg_score"] = robustness_generalization_score(100 * accuracy[name] for name in columns)
+        pl_module.log_dict(values, sync_dist=True, prog_bar=True)
+
+    def _is_due(self, trainer: pl.Trainer) -> bool:
+        if trainer.sanity_checking:
+            return False
+        return trainer.validating or (trainer.current_epoch + 1) % self.every_n_epochs == 0
+
+
+def _hits(model: Any, x: Tensor, y: Tensor) -> Tensor:
+    with evaluating(model), torch.no_grad():
+        return (predicted_labels(model(x)) == y.flatten()).float()

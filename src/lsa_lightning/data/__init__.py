@@ -1,0 +1,5 @@
+"""DataModules."""
+
+from lsa_lightning.data.moon import MoonDataModule
+
+__all__ = ["MoonDataModule"]

@@ -1,0 +1,81 @@
+"""Comparison measures: how far a perturbed representation lies from its clean partner.
+
+A measure of your own is one class: subclass :class:`ComparisonMeasure` and write ``__call__``.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+
+import torch
+from torch import Tensor
+
+from lsa_lightning import functional
+
+
+class ComparisonMeasure(ABC):
+    """Differentiable distance between clean and perturbed representations of one layer."""
+
+    @abstractmethod
+    def __call__(self, clean: Tensor, perturbed: Tensor) -> Tensor:
+        """Compare sample by sample: two tensors ``[N, ...]`` give ``[N]``."""
+
+    def over_batch(self, clean: Tensor, perturbed: Tensor) -> Tensor:
+        """Compare the whole batch as one tensor (one Frobenius norm over all samples): a scalar."""
+        return self(clean.reshape(1, -1), perturbed.reshape(1, -1))[0]
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}()"
+
+
+class RelativeError(ComparisonMeasure):
+    r""":math:`\|\phi(x) - \phi(\hat x)\|_F / \|\phi(x)\|_F`, the measure of arXiv 2202.02626 and the default.
+
+    As a penalty it can be driven to 0 by a layer whose output is constant: watch the base loss when gamma is large,
+    or use :class:`CenteredRelativeError`.
+
+    Example:
+        >>> RelativeError()(torch.tensor([[3.0, 4.0]]), torch.tensor([[3.0, 3.0]]))
+        tensor([0.2000])
+    """
+
+    def __call__(self, clean: Tensor, perturbed: Tensor) -> Tensor:
+        """See :func:`lsa_lightning.functional.relative_error`."""
+        return functional.relative_error(clean, perturbed)
+
+
+class CenteredRelativeError(ComparisonMeasure):
+    r""":math:`\|\phi(x) - \phi(\hat x)\|_F / \|\phi(x) - \bar\phi\|_F` with :math:`\bar\phi` the batch's mean.
+
+    A constant layer scores 1, not 0. The value depends on what else is in the batch.
+
+    Example:
+        >>> constant = torch.ones(4, 3)
+        >>> CenteredRelativeError()(constant, constant)
+        tensor([1., 1., 1., 1.])
+    """
+
+    def __call__(self, clean: Tensor, perturbed: Tensor) -> Tensor:
+        """See :func:`lsa_lightning.functional.centered_relative_error`."""
+        return functional.centered_relative_error(clean, perturbed)
+
+    def over_batch(self, clean: Tensor, perturbed: Tensor) -> Tensor:
+        """Whole batch as one tensor: the mean over samples is taken off first."""
+        clean, perturbed = functional.as_rows(clean, perturbed)
+        mean = clean.mean(0, keepdim=True)
+        spread = torch.linalg.vector_norm(clean - mean)
+        value = functional.relative_error((clean - mean).reshape(1, -1), (perturbed - mean).reshape(1, -1))[0]
+        return value.where(spread > functional.NORM_FLOOR, 1.0)
+
+
+class CosineDistance(ComparisonMeasure):
+    r""":math:`1 - \cos(\phi(x), \phi(\hat x))`: blind to a change of length.
+
+    Example:
+        >>> CosineDistance()(torch.tensor([[1.0, 0.0]]), torch.tensor([[5.0, 0.0]]))
+        tensor([0.])
+    """
+
+    def __call__(self, clean: Tensor, perturbed: Tensor) -> Tensor:
+        """See :func:`lsa_lightning.functional.cosine_distance`."""
+        return functional.cosine_distance(clean, perturbed)

@@ -1,0 +1,95 @@
+"""The layer-wise regularizer of AT-LR and its schedules."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable, Mapping
+
+from torch import Tensor
+
+from lsa_lightning.functional import layerwise_penalty
+from lsa_lightning.measures import ComparisonMeasure, RelativeError
+
+
+class LinearRamp:
+    """Gamma schedule that rises from 1/epochs in the first epoch to 1 in epoch number ``epochs`` and stays there.
+
+    Args:
+        epochs: length of the ramp in epochs, >= 1.
+
+    Raises:
+        ValueError: if ``epochs`` < 1.
+
+    Example:
+        >>> [LinearRamp(4)(epoch) for epoch in range(5)]
+        [0.25, 0.5, 0.75, 1.0, 1.0]
+    """
+
+    def __init__(self, epochs: int) -> None:
+        if epochs < 1:
+            msg = f"expected a ramp of at least 1 epoch, got epochs={epochs}"
+            raise ValueError(msg)
+        self.epochs = epochs
+
+    def __call__(self, epoch: int) -> float:
+        """Factor in (0, 1] for gamma in ``epoch`` (counted from the first regularized epoch, 0)."""
+        return min(1.0, (epoch + 1) / self.epochs)
+
+
+class LayerwiseRegularizer:
+    r""":math:`LR(\theta, x, \hat x, y) = \sum_{l \in MVL} \gamma_l\, CM(\phi_l(x), \phi_l(\hat x))`.
+
+    Args:
+        measure: the comparison measure CM; default :class:`~lsa_lightning.measures.RelativeError`.
+        gamma: weight >= 0, for all layers or by layer name. A mapping regularizes only the layers that it names.
+        schedule: ``epoch -> factor`` for gamma, such as :class:`LinearRamp`; None: constant 1. Epochs are counted from
+            the first regularized one.
+        per_sample: True (default): CM of each sample, averaged over the batch, which is what the analysis reports
+            (eq. 12). False: one CM over the tensor of the whole batch, in which samples of large norm weigh more.
+
+    Raises:
+        ValueError: if a gamma is negative or not finite, or the mapping is empty.
+
+    Example:
+        >>> import torch
+        >>> regularizer = LayerwiseRegularizer(gamma=0.5)
+        >>> regularizer({"fc1": torch.tensor([[3.0, 4.0]])}, {"fc1": torch.tensor([[3.0, 3.0]])})
+        tensor(0.1000)
+
+    Source: arXiv 2202.02626, Algorithm 3.
+    """
+
+    def __init__(
+        self,
+        measure: ComparisonMeasure | None = None,
+        gamma: float | Mapping[str, float] = 0.1,
+        schedule: Callable[[int], float] | None = None,
+        per_sample: bool = True,
+    ) -> None:
+        weights = gamma if isinstance(gamma, Mapping) else {"all layers": gamma}
+        if not weights or not all(math.isfinite(g) and g >= 0 for g in weights.values()):
+            msg = f"expected gamma to be a finite number >= 0, or a mapping of layer names to such numbers, got {gamma}"
+            raise ValueError(msg)
+        self.measure = measure if measure is not None else RelativeError()
+        self.gamma = {str(k): float(g) for k, g in gamma.items()} if isinstance(gamma, Mapping) else float(gamma)
+        self.schedule = schedule
+        self.per_sample = per_sample
+
+    def weights(self, layers: Iterable[str], epoch: int = 0) -> dict[str, float]:
+        """Gamma of each of ``layers`` in ``epoch``; layers that a gamma mapping does not name are left out."""
+        factor = 1.0 if self.schedule is None else self.schedule(epoch)
+        if isinstance(self.gamma, float):
+            return dict.fromkeys(layers, factor * self.gamma)
+        return {name: factor * self.gamma[name] for name in layers if name in self.gamma}
+
+    def __call__(self, clean: Mapping[str, Tensor], perturbed: Mapping[str, Tensor], epoch: int = 0) -> Tensor:
+        """The penalty over the layers of ``clean``, a scalar; gradients flow into both sides.
+
+        Raises:
+            ValueError: if no layer of ``clean`` has a gamma.
+        """
+        compare = self.measure if self.per_sample else self.measure.over_batch
+        return layerwise_penalty(clean, perturbed, self.weights(clean, epoch), compare)
+
+    def __repr__(self) -> str:
+        return f"LayerwiseRegularizer({self.measure!r}, gamma={self.gamma}, per_sample={self.per_sample})"

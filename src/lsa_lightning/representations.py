@@ -1,0 +1,247 @@
+"""Which layers a network has, in the order in which they run, and what they output."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from itertools import pairwise
+from types import TracebackType
+from typing import Any, NamedTuple, TypeAlias
+
+import torch
+from torch import Tensor, nn
+from torch.utils.hooks import RemovableHandle
+
+from lsa_lightning.modes import evaluating, scratch_buffers
+
+OUTPUT = ""
+"""The layer name under which a probe captures the output of the model itself."""
+
+LayerSpec: TypeAlias = Sequence[str] | type[nn.Module] | Sequence[type[nn.Module]] | None
+"""None (learnable layers after their activation), layer names, or module types."""
+
+_LEARNABLE = (nn.modules.conv._ConvNd, nn.Linear, nn.Bilinear)
+_NORMS = (nn.modules.batchnorm._NormBase, nn.GroupNorm, nn.LayerNorm, nn.LocalResponseNorm)
+_NOT_ACTIVATIONS = (nn.MultiheadAttention, nn.Softmax, nn.LogSoftmax, nn.Softmin, nn.Softmax2d)
+
+
+class Layer(NamedTuple):
+    """A place where a representation is read."""
+
+    name: str
+    """The module whose output is read; ``name#k`` is the k-th call of one that runs several times in a forward pass."""
+    learnable: str
+    """The learnable layer that this representation stands for; ``name`` itself where the user chose the layers."""
+
+
+class _Call(NamedTuple):
+    name: str
+    module: nn.Module
+
+
+def resolve_layers(model: nn.Module, spec: LayerSpec, x: Tensor) -> list[Layer]:
+    """The layers that ``spec`` means, in the order in which ``model`` runs them on ``x``.
+
+    By default (``spec=None``) these are the convolution and linear layers, the last one (the classifier) left out, each
+    read at the first activation module that runs after it and before the next learnable layer; else at its norm layer;
+    else at its own output. Functional activations such as ``F.relu`` cannot be seen by hooks.
+
+    Args:
+        model: any module; it runs once, in eval mode and without gradients, and is left as it was.
+        spec: None, module names (``"layer1.0.relu"`` means all its calls, ``"layer1.0.relu#1"`` one of them), or module
+            types, whose every call is read.
+        x: an input batch.
+
+    Returns:
+        One :class:`Layer` per representation, in the order of execution.
+
+    Raises:
+        ValueError: if a name does not exist (the message lists those that do), names a module that did not run, or
+            nothing is left to read.
+
+    Example:
+        >>> net = nn.Sequential(nn.Linear(2, 4), nn.ELU(), nn.Linear(4, 1))
+        >>> resolve_layers(net, None, torch.zeros(1, 2))
+        [Layer(name='1', learnable='0')]
+    """
+    calls = _trace(model, x)
+    if spec is None:
+        layers = _after_activation(calls)
+    elif types := _types(spec):
+        layers = [Layer(call.name, call.name) for call in calls if isinstance(call.module, types)]
+    else:
+        layers = _named(model, calls, [str(name) for name in ([spec] if isinstance(spec, str | type) else spec)])
+    if not layers:
+        wanted = "learnable layer before the last one" if spec is None else f"layer of {spec}"
+        ran = ", ".join(call.name for call in calls)
+        msg = f"expected at least one {wanted} to run in the forward pass, got none; these modules ran: {ran}"
+        raise ValueError(msg)
+    return layers
+
+
+def check_names_exist(model: nn.Module, names: Iterable[str]) -> None:
+    """Raise a ValueError for layer names (with or without ``#k``) that are no submodules of ``model``."""
+    existing = [name for name, _ in model.named_modules() if name != OUTPUT]
+    unknown = [name for name in names if name != OUTPUT and name.partition("#")[0] not in existing]
+    if unknown:
+        msg = f"expected names of submodules, got unknown {unknown}; these exist: {', '.join(existing)}"
+        raise ValueError(msg)
+
+
+def _types(spec: Any) -> tuple[type[nn.Module], ...]:
+    entries = [spec] if isinstance(spec, str | type) else spec
+    return tuple(entry for entry in entries if isinstance(entry, type))
+
+
+def _trace(model: nn.Module, x: Tensor) -> list[_Call]:
+    """The calls of all submodules in one forward pass, ordered by when they returned."""
+    modules = {name: module for name, module in model.named_modules() if name}
+    order: list[tuple[str, nn.Module]] = []
+    handles = [module.register_forward_hook(_appender(order, name)) for name, module in modules.items()]
+    try:
+        with evaluating(model), scratch_buffers(model), torch.no_grad():
+            model(x)
+    finally:
+        _remove(handles)
+    times, seen = Counter(name for name, _ in order), Counter[str]()
+    calls = []
+    for name, module in order:
+        calls.append(_Call(f"{name}#{seen[name]}" if times[name] > 1 else name, module))
+        seen[name] += 1
+    return calls
+
+
+def _appender(order: list[tuple[str, nn.Module]], name: str) -> Callable[..., None]:
+    def hook(module: nn.Module, *_: Any) -> None:
+        order.append((name, module))
+
+    return hook
+
+
+def _after_activation(calls: Sequence[_Call]) -> list[Layer]:
+    starts = [i for i, call in enumerate(calls) if isinstance(call.module, _LEARNABLE)]
+    layers = []
+    for start, end in pairwise(starts):  # the last learnable layer is the classifier
+        following = calls[start + 1 : end]
+        read_at = (
+            next((c for c in following if _is_activation(c.module)), None)
+            or next((c for c in following if _is_norm(c.module)), None)
+            or calls[start]
+        )
+        layers.append(Layer(read_at.name, calls[start].name))
+    return layers
+
+
+def _is_activation(module: nn.Module) -> bool:
+    # torch, timm and transformers each keep theirs in a module called activation(s).
+    home = type(module).__module__.rpartition(".")[2]
+    return home.startswith("activation") and not isinstance(module, _NOT_ACTIVATIONS)
+
+
+def _is_norm(module: nn.Module) -> bool:
+    return isinstance(module, _NORMS) or type(module).__name__ == "RMSNorm"
+
+
+def _named(model: nn.Module, calls: Sequence[_Call], names: Sequence[str]) -> list[Layer]:
+    check_names_exist(model, names)
+    ran = {call.name for call in calls} | {call.name.partition("#")[0] for call in calls}
+    silent = [name for name in names if name not in ran]
+    if silent:
+        msg = f"expected layers that run in the forward pass, got {silent}, which did not run"
+        raise ValueError(msg)
+    wanted = set(names)
+    return [Layer(c.name, c.name) for c in calls if c.name in wanted or c.name.partition("#")[0] in wanted]
+
+
+class _AllCaptured(BaseException):
+    """Ends a forward pass early. Not an Exception, so that no handler in a model's forward swallows it."""
+
+
+class LayerProbe:
+    r"""Context that captures :math:`\phi_l` of the forward pass that runs inside it.
+
+    Captured tensors are copies that keep their graph, so that an in-place activation running later cannot change them.
+    Where a module returns a tuple or a dict, its first floating tensor is the representation. If the model runs more
+    than once inside the context, its first pass counts. Hooks are gone after the context, also after exceptions.
+
+    Args:
+        model: the module whose submodules are named.
+        layers: names as in :func:`resolve_layers`: ``name``, or ``name#k`` for the k-th call.
+        stop_early: end the forward pass as soon as all layers are captured. The context then swallows the signal
+            that ended it, and whatever stands behind the model's call inside the context is not executed.
+
+    Raises:
+        ValueError: on entering, if a name does not exist; when representations are read, if a layer did not run.
+
+    Example:
+        >>> net = nn.Sequential(nn.Linear(2, 4), nn.ELU(), nn.Linear(4, 1))
+        >>> with LayerProbe(net, ["1"], stop_early=True) as probe:
+        ...     _ = net(torch.zeros(3, 2))
+        >>> probe.representations["1"].shape
+        torch.Size([3, 4])
+    """
+
+    def __init__(self, model: nn.Module, layers: Iterable[str], stop_early: bool = False) -> None:
+        self.model = model
+        self.layers = list(layers)
+        self.stop_early = stop_early
+        self._captured: dict[str, Tensor] = {}
+        self._handles: list[RemovableHandle] = []
+
+    @property
+    def representations(self) -> dict[str, Tensor]:
+        """Representation by layer name, in the order of ``layers``."""
+        missing = [name or "the model's own output" for name in self.layers if name not in self._captured]
+        if missing:
+            msg = f"expected every probed layer to run in the forward pass, got no output of {missing}"
+            raise ValueError(msg)
+        return {name: self._captured[name] for name in self.layers}
+
+    def __enter__(self) -> LayerProbe:
+        check_names_exist(self.model, self.layers)
+        self._captured = {}
+        calls_of: dict[str, dict[int, str]] = {}
+        for layer in self.layers:
+            name, _, call = layer.partition("#")
+            calls_of.setdefault(name, {})[int(call or 0)] = layer
+        for name, calls in calls_of.items():
+            self._handles.append(self.model.get_submodule(name).register_forward_hook(self._capturer(calls)))
+        return self
+
+    def _capturer(self, layer_of_call: Mapping[int, str]) -> Callable[..., None]:
+        call = -1
+
+        def capture(module: nn.Module, args: Any, output: Any) -> None:
+            nonlocal call
+            call += 1
+            if call not in layer_of_call:
+                return
+            layer = layer_of_call[call]
+            self._captured[layer] = _first_floating(output, layer).clone()
+            if self.stop_early and len(self._captured) == len(self.layers):
+                raise _AllCaptured
+
+        return capture
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> bool:
+        _remove(self._handles)
+        self._handles = []
+        return isinstance(error, _AllCaptured)
+
+
+def _first_floating(output: Any, layer: str) -> Tensor:
+    values = (
+        output.values() if isinstance(output, Mapping) else output if isinstance(output, tuple | list) else [output]
+    )
+    for value in values:
+        if isinstance(value, Tensor) and value.is_floating_point():
+            return value
+    msg = f"expected layer {layer} to return a floating tensor, or a tuple or dict holding one, got {type(output)}"
+    raise ValueError(msg)
+
+
+def _remove(handles: Iterable[RemovableHandle]) -> None:
+    for handle in handles:
+        handle.remove()

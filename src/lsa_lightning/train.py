@@ -1,0 +1,163 @@
+"""``lsa-train``: train, then analyse and evaluate, and write the run folder."""
+
+from __future__ import annotations
+
+import time
+import warnings
+from pathlib import Path
+from typing import Any
+
+import hydra
+import lightning.pytorch as pl
+from hydra.utils import instantiate
+from lightning.pytorch.loggers import CSVLogger, WandbLogger
+from omegaconf import DictConfig
+
+from lsa_lightning.attacks import Attack
+from lsa_lightning.callbacks import ATLR
+from lsa_lightning.paths import CONF_DIR
+from lsa_lightning.runs import (
+    analyse_and_write,
+    console,
+    evaluate_and_write,
+    output_dir,
+    save_config,
+    save_figure,
+    split_loader,
+    versions,
+    write_json,
+)
+
+
+def train(cfg: DictConfig) -> dict[str, Any]:
+    """Run one job in Hydra's run folder and return what ``summary.json`` holds."""
+    folder = output_dir()
+    config = save_config(cfg, folder)
+    pl.seed_everything(cfg.seed, workers=True)
+    data: pl.LightningDataModule = instantiate(cfg.data, _convert_="all")
+    model: pl.LightningModule = instantiate(cfg.model, _convert_="all")
+    callbacks = _instances(cfg.callbacks)
+    loggers = _instances(cfg.logger)
+    try:
+        trainer: pl.Trainer = instantiate(cfg.trainer, callbacks=callbacks, logger=loggers, _convert_="all")
+        for logger in loggers:
+            if not isinstance(logger, CSVLogger):  # config.yaml lies beside metrics.csv
+                logger.log_hyperparams(config)
+        started = time.perf_counter()
+        trainer.fit(model, data, ckpt_path=cfg.ckpt_path)
+        seconds = time.perf_counter() - started
+        checkpoint = _load_best(trainer, model)
+        summary = {
+            "name": cfg.name,
+            "seed": cfg.seed,
+            "trained": _what_was_trained(cfg, callbacks),
+            "epochs": trainer.current_epoch,
+            "training_seconds": round(seconds, 2),
+            "checkpoint": checkpoint,
+            **_measure(cfg, model, data, folder),
+            "mvl_history": _mvl_history(callbacks),
+            "versions": versions(),
+        }
+    finally:
+        _finish(loggers)
+    write_json(summary, folder / "summary.json")
+    _print_end(summary, folder)
+    return summary
+
+
+def _instances(node: DictConfig | None) -> list[Any]:
+    """The objects of a group; entries set to null are left out."""
+    return [instantiate(entry, _convert_="all") for entry in (node or {}).values() if entry is not None]
+
+
+def _load_best(trainer: pl.Trainer, model: pl.LightningModule) -> str | None:
+    """Put the best checkpoint's weights into ``model``; without one, the last weights stay."""
+    import torch
+
+    path = getattr(trainer.checkpoint_callback, "best_model_path", "")
+    if not path:
+        return None
+    model.load_state_dict(torch.load(path, map_location=model.device, weights_only=True)["state_dict"])
+    return str(path)
+
+
+def _measure(cfg: DictConfig, model: pl.LightningModule, data: pl.LightningDataModule, folder: Path) -> dict[str, Any]:
+    """Profiles, accuracies and figures on the test split."""
+    loader = split_loader(data, "test")
+    reports, mvl = analyse_and_write(cfg.analysis, model, loader, folder)
+    table = evaluate_and_write(cfg.evaluation, model, loader, folder)
+    attack: Attack = instantiate(next(iter(cfg.analysis.perturbers.values())), _convert_="all")
+    _draw_boundary(model, loader, attack, folder)
+    first = next(iter(reports.values()))
+    return {
+        **{key: value for key, value in table.to_dict().items() if key != "samples"},
+        "mvl": mvl,
+        "relative_error": {
+            name: dict(zip(report.layers, report.mean.tolist(), strict=True)) for name, report in reports.items()
+        },
+        "mu": float(first.mu),
+        "sigma": float(first.sigma),
+        "test_samples": table.samples,
+    }
+
+
+def _draw_boundary(model: pl.LightningModule, loader: Any, attack: Attack, folder: Path) -> None:
+    """Decision boundary with 200 test points, where inputs are points of a plane."""
+    from lsa_lightning.plotting import plot_decision_boundary
+
+    x, y = next(iter(loader))
+    if x.ndim != 2 or x.shape[1] != 2:
+        return
+    x, y = x[:200].to(model.device), y[:200].to(model.device)
+    save_figure(plot_decision_boundary(model, x, y, attack(model, x, y)), folder, "decision_boundary")
+
+
+def _what_was_trained(cfg: DictConfig, callbacks: list[Any]) -> dict[str, str]:
+    """Model, data and method in words."""
+    method = next((c for c in callbacks if hasattr(c, "attack")), None)
+    parts = {"attack": "attack", "objective": "objective", "regularizer": "regularizer"}
+    return {
+        "model": cfg.model.backbone._target_,
+        "data": cfg.data._target_,
+        "method": "normal" if method is None else type(method).__name__,
+        **{key: repr(getattr(method, name)) for key, name in parts.items() if hasattr(method, name)},
+    }
+
+
+def _mvl_history(callbacks: list[Any]) -> list[dict[str, Any]]:
+    """The list after each analysed epoch."""
+    return [
+        {"epoch": entry["epoch"], "mvl": entry["mvl"], "mu": entry["mu"], "sigma": entry["sigma"]}
+        for callback in callbacks
+        if isinstance(callback, ATLR)
+        for entry in callback.history
+    ]
+
+
+def _finish(loggers: list[Any]) -> None:
+    """Close the W&B run, else the next job of a sweep would write into it."""
+    if any(isinstance(logger, WandbLogger) for logger in loggers):
+        import wandb
+
+        wandb.finish()
+
+
+def _print_end(summary: dict[str, Any], folder: Path) -> None:
+    scores = ", ".join(f"{score:.2f} under {attack}" for attack, score in summary["rg_score"].items())
+    console.print(f"R&G: {scores}")
+    console.print(f"Trained in {summary['training_seconds']:.1f} s. Run folder: {folder}", soft_wrap=True)
+    console.print("  " + "  ".join(sorted(p.name for p in folder.iterdir() if p.name[0] != ".")), soft_wrap=True)
+
+
+@hydra.main(version_base="1.3", config_path=str(CONF_DIR), config_name="train")
+def main(cfg: DictConfig) -> float:
+    """Entry point; returns the R&G score under the last evaluation attack, for sweepers that optimise it."""
+    # The folder holds Hydra's own files before the CSV logger comes; nothing of an earlier run is in it.
+    warnings.filterwarnings("ignore", message=".*Experiment logs directory .* exists and is not empty.*")
+    warnings.filterwarnings("ignore", message=".*does not have many workers.*")
+    warnings.filterwarnings("ignore", message=".*`isinstance\\(treespec, LeafSpec\\)` is deprecated.*")
+    return float(list(train(cfg)["rg_score"].values())[-1])
+
+
+if __name__ == "__main__":
+    main()
