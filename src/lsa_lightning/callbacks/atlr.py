@@ -46,7 +46,7 @@ class ATLR(AdversarialTraining):
             :class:`~lsa_lightning.analysis.SustainabilityReport`, whose list for ``eta`` and ``top_k`` is used.
         eta: threshold of Algorithm 1 in units of sigma.
         top_k: if given, the k most vulnerable layers, whatever their distance from mu.
-        analysis_attack: perturber of the analysis; None: ``attack``.
+        analysis_attack: perturber of the analysis; None: a copy of ``attack``.
         analysis_every_n_epochs: analyse after the validation runs of every n-th epoch; 0: never, for a fixed list.
         analysis_batches: validation batches analysed per dataloader and process; None: as many as validation runs on.
         warmup_epochs: epochs at the start without the regularizer.
@@ -90,7 +90,8 @@ class ATLR(AdversarialTraining):
         self.mvl = mvl.most_vulnerable(eta, top_k) if isinstance(mvl, SustainabilityReport) else mvl and list(mvl)
         self.eta = eta
         self.top_k = top_k
-        self.analysis_attack = analysis_attack if analysis_attack is not None else attack
+        # A copy has a generator of its own: the analysis must not change which random starts training draws.
+        self.analysis_attack = analysis_attack if analysis_attack is not None else attack.with_eps(attack.eps)
         self.analysis_every_n_epochs = analysis_every_n_epochs
         self.analysis_batches = analysis_batches
         self.warmup_epochs = warmup_epochs

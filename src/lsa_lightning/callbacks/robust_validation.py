@@ -7,6 +7,7 @@ from typing import Any
 
 import lightning.pytorch as pl
 import torch
+from lightning.pytorch.trainer.states import TrainerFn
 from torch import Tensor
 from torchmetrics import MeanMetric
 
@@ -101,7 +102,8 @@ class RobustValidation(pl.Callback):
     def _is_due(self, trainer: pl.Trainer) -> bool:
         if trainer.sanity_checking:
             return False
-        return trainer.validating or (trainer.current_epoch + 1) % self.every_n_epochs == 0
+        # trainer.validating is also true in the validation runs of a fit.
+        return trainer.state.fn != TrainerFn.FITTING or (trainer.current_epoch + 1) % self.every_n_epochs == 0
 
 
 def _hits(model: Any, x: Tensor, y: Tensor) -> Tensor:

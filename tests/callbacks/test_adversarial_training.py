@@ -1,0 +1,244 @@
+from __future__ import annotations
+
+from typing import Any
+
+import lightning.pytorch as pl
+import pytest
+import torch
+import torch.nn.functional as F  # noqa: N812
+from lightning.fabric.utilities.exceptions import MisconfigurationException
+from lightning.pytorch.strategies import FSDPStrategy
+from tests.callbacks.test_atlr import assert_same, fit, foreign, pgd
+from tests.helpers.modules import ForeignModule, images, loader, one_batch, trainer
+from tests.helpers.reference_loop import at_loop, at_lr_loop, trades_loop
+from torch import Tensor, nn
+
+from lsa_lightning import ATLR, AdversarialTraining
+from lsa_lightning.attacks import FGSM, PGD
+from lsa_lightning.objectives import TRADES
+
+
+def hand_written(**kwargs: Any) -> ForeignModule:
+    module = foreign()
+    torch.manual_seed(1)
+    at_loop(module, loader(), pgd(), module.configure_optimizers(), **kwargs)
+    return module
+
+
+def test_one_epoch_equals_the_hand_written_loop() -> None:
+    module = foreign()
+    fit(module, AdversarialTraining(pgd()))
+    assert_same(module, hand_written())
+
+
+def test_trades_equals_the_hand_written_loop() -> None:
+    module, expected = foreign(), foreign()
+    fit(module, AdversarialTraining(pgd(), TRADES(beta=3.0)))
+    trades_loop(expected, loader(), pgd(), expected.configure_optimizers(), beta=3.0)
+    assert_same(module, expected)
+
+
+def test_bf16_mixed_stays_close_to_the_hand_written_loop() -> None:
+    module = foreign()
+    fit(module, AdversarialTraining(pgd()), precision="bf16-mixed")
+    expected = hand_written(forward_context=lambda: torch.autocast("cpu", torch.bfloat16))
+    assert_same(module, expected, tolerance=2e-3)
+
+
+def test_an_attack_of_eps_0_is_ordinary_training() -> None:
+    module, plain = foreign(dropout=0.5), foreign(dropout=0.5)
+    fit(module, AdversarialTraining(FGSM(eps=0.0)), max_epochs=2)
+    torch.manual_seed(1)
+    trainer([], max_epochs=2).fit(plain, loader(), loader(seed=1))
+    assert_same(module, plain, tolerance=0.0)
+
+
+def test_normalised_batches_are_attacked_in_pixels() -> None:
+    seen: list[Tensor] = []
+
+    class Normalised(ForeignModule):
+        def forward(self, x: Tensor) -> Tensor:
+            return self.net(x)
+
+        def training_step(self, batch: Any) -> Tensor:
+            seen.append(batch[0])
+            return super().training_step(batch)
+
+    x, y = images(16)
+    module = foreign(Normalised)
+    trainer([AdversarialTraining(FGSM(eps=0.1), input_space=(0.3, 0.2))]).fit(module, one_batch(((x - 0.3) / 0.2, y)))
+    moved = (seen[0] * 0.2 + 0.3 - x).abs()
+    assert moved.max() == pytest.approx(0.1, abs=1e-6)
+    assert (seen[0] * 0.2 + 0.3).min() > -1e-6
+
+
+def test_a_batch_outside_the_bounds_names_both_remedies() -> None:
+    x, y = images(16)
+    with pytest.raises(ValueError, match=r"got values in \[-1.5, .*None: no bounds.*input_space=\(mean, std\)"):
+        trainer([AdversarialTraining(pgd())]).fit(foreign(), one_batch(((x - 0.3) / 0.2, y)))
+
+
+def test_a_skipped_batch_stays_skipped() -> None:
+    class Skipping(ForeignModule):
+        def training_step(self, batch: Any, batch_idx: int) -> Any:
+            return None if batch_idx == 1 else super().training_step(batch)
+
+    module, expected = foreign(Skipping), foreign()
+    fit(module, ATLR(FGSM(0.1), mvl=["net.act"], analysis_every_n_epochs=0))
+    batches = list(loader())
+    optimizer = expected.configure_optimizers()
+    at_lr_loop(expected, [batches[0], batches[2]], FGSM(0.1), optimizer, expected.net.hidden, {"net.act": 0.1})
+    assert_same(module, expected)
+
+
+@pytest.mark.parametrize("backbone", [None, "net"])
+def test_foreign_training_steps_may_call_a_submodule(backbone: str | None) -> None:
+    class Direct(ForeignModule):
+        def training_step(self, batch: Any) -> Tensor:
+            x, y = batch
+            return F.cross_entropy(self.net(x), y)
+
+    module, expected = foreign(Direct, dropout=0.5), foreign(dropout=0.5)
+    names = ["net.act"] if backbone is None else ["act"]
+    fit(module, ATLR(pgd(), mvl=names, backbone=backbone, analysis_every_n_epochs=0))
+    fit(expected, ATLR(pgd(), mvl=["net.act"], analysis_every_n_epochs=0))
+    assert_same(module, expected, tolerance=0.0)
+
+
+def test_trades_without_the_modules_output_says_what_to_name() -> None:
+    class Direct(ForeignModule):
+        def training_step(self, batch: Any) -> Tensor:
+            x, y = batch
+            return F.cross_entropy(self.net(x), y)
+
+    with pytest.raises(ValueError, match="the model's own output"):
+        fit(foreign(Direct), AdversarialTraining(pgd(), TRADES()))
+    fit(foreign(Direct), AdversarialTraining(pgd(), TRADES(), backbone="net"))
+
+
+def test_two_callbacks_stack_and_leave_in_any_order() -> None:
+    module = foreign()
+    own = module.training_step
+    batches: list[Tensor] = []
+    module.net.register_forward_pre_hook(lambda net, args: batches.append(args[0]) if net.training else None)
+    torch.manual_seed(1)
+    trainer([AdversarialTraining(FGSM(0.01)), AdversarialTraining(FGSM(0.1))]).fit(module, loader(16))
+    assert (batches[0] - images(16)[0]).abs().max() == pytest.approx(0.11, abs=1e-6)
+    assert module.training_step == own
+
+
+class Failing(ForeignModule):
+    def training_step(self, batch: Any) -> Any:
+        msg = "planted"
+        raise RuntimeError(msg)
+
+
+@pytest.mark.parametrize("error", ["in the step", "in the attack"])
+def test_after_an_exception_the_module_is_as_it_was(error: str) -> None:
+    module = foreign(Failing if error == "in the step" else ForeignModule)
+    module.net.bn1.eval()
+    attack = pgd()
+    if error == "in the attack":
+        module.net.fc2.register_forward_pre_hook(_raise)
+    hooks = _hooks(module)
+    with pytest.raises(RuntimeError, match="planted"):
+        fit(module, ATLR(attack, mvl=["net.act"]))
+    assert "training_step" not in vars(module)
+    assert _hooks(module) == hooks
+
+
+def _raise(*_: object) -> None:
+    msg = "planted"
+    raise RuntimeError(msg)
+
+
+def _hooks(module: nn.Module) -> int:
+    return sum(len(m._forward_hooks) + len(m._forward_pre_hooks) for m in module.modules())
+
+
+def test_manual_optimization_is_refused() -> None:
+    module = foreign()
+    module.automatic_optimization = False
+    with pytest.raises(MisconfigurationException, match="expected automatic_optimization=True"):
+        fit(module, AdversarialTraining(pgd()))
+    assert "training_step" not in vars(module)
+
+
+def test_sharding_strategies_are_refused() -> None:
+    run = trainer([])
+    run.strategy.__class__ = FSDPStrategy
+    with pytest.raises(MisconfigurationException, match="one device or with DDP, got FSDPStrategy"):
+        AdversarialTraining(pgd()).on_fit_start(run, foreign())
+
+
+def test_an_unknown_backbone_is_refused_with_those_that_exist() -> None:
+    with pytest.raises(MisconfigurationException, match=r"got 'resnet'; these exist: net, net\.conv1"):
+        fit(foreign(), AdversarialTraining(pgd(), backbone="resnet"))
+
+
+def test_a_batch_that_cannot_be_read_is_described() -> None:
+    with pytest.raises(MisconfigurationException, match=r"got a dict with keys \['pixels'\]; pass batch_fn="):
+        trainer([AdversarialTraining(pgd())]).fit(foreign(), one_batch({"pixels": images(4)[0]}))
+
+
+def test_a_step_without_a_loss_is_refused() -> None:
+    class Lossless(ForeignModule):
+        def training_step(self, batch: Any) -> Any:
+            return {"logits": self(batch[0])}
+
+    module = foreign(Lossless)
+    with pytest.raises(MisconfigurationException, match="expected training_step to return a loss tensor"):
+        fit(module, AdversarialTraining(pgd()))
+    assert "training_step" not in vars(module)
+
+
+def test_the_step_can_be_refitted_and_logs_the_base_loss() -> None:
+    module = foreign()
+    callback = AdversarialTraining(pgd())
+    first = fit(module, callback)
+    fit(module, callback)
+    assert float(first.callback_metrics["train/loss_base"]) > 0
+    assert "training_step" not in vars(module)
+
+
+def test_two_processes_train_like_one(tmp_path: Any) -> None:
+    module, path = foreign(), tmp_path / "ddp.pt"
+    ddp = trainer([ATLR(FGSM(0.1), mvl=["net.relu2"]), _Saver(path)], devices=2, strategy="ddp_spawn")
+    ddp.fit(module, loader(batch_size=8), loader(seed=1))
+    saved = torch.load(path, weights_only=True)
+    assert saved["hooks"] == 0
+    # Each process sees every other sample: together one batch of 16. BatchNorm's own statistics differ by design, so
+    # what must agree is that both processes hold the same parameters and the same profile.
+    assert saved["spread"] == 0.0
+    assert saved["samples"] == len(loader(seed=1).dataset)
+
+
+class _Saver(pl.Callback):
+    """Writes, from the first process, how far the processes are apart."""
+
+    def __init__(self, path: Any) -> None:
+        self.path = path
+
+    def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        weights = torch.cat([p.detach().flatten() for p in pl_module.parameters()])
+        gathered = trainer.strategy.all_gather(weights)
+        atlr = next(c for c in trainer.callbacks if isinstance(c, ATLR))
+        if trainer.is_global_zero:
+            spread = float((gathered[0] - gathered[1]).abs().max())
+            values = {"spread": spread, "hooks": _hooks(pl_module), "samples": atlr.history[0]["samples"]}
+            torch.save(values, self.path)
+
+
+def test_random_starts_differ_between_steps_and_repeat_between_runs() -> None:
+    starts: list[Tensor] = []
+
+    class Spy(PGD):
+        def perturb(self, model: Any, x: Tensor, y: Tensor, ball: Any) -> Tensor:
+            starts.append(ball.random_point(self.generator(x.device)) - x)
+            return x
+
+    for _ in range(2):
+        torch.manual_seed(3)
+        trainer([AdversarialTraining(Spy(eps=0.1))]).fit(foreign(), loader(32))
+    assert torch.equal(starts[0], starts[2])
+    assert not torch.equal(starts[0], starts[1])

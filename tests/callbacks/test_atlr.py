@@ -1,0 +1,273 @@
+from __future__ import annotations
+
+import copy
+from pathlib import Path
+from typing import Any
+
+import lightning.pytorch as pl
+import pytest
+import torch
+from lightning.fabric.utilities.exceptions import MisconfigurationException
+from tests.helpers.modules import DictForeignModule, ForeignModule, as_dicts, loader, trainer
+from tests.helpers.reference_loop import at_lr_loop
+from torch import Tensor, nn
+
+from lsa_lightning import ATLR, AdversarialTraining, LayerSustainabilityAnalysis, LayerwiseRegularizer
+from lsa_lightning.attacks import FGSM, PGD
+from lsa_lightning.measures import ComparisonMeasure
+from lsa_lightning.objectives import TRADES
+from lsa_lightning.regularizers import LinearRamp
+
+MVL = ["net.relu1", "net.act"]
+LAYERS = ["net.relu1", "net.relu2", "net.act"]
+
+
+def pgd(seed: int = 0) -> PGD:
+    return PGD(eps=0.1, steps=3, seed=seed)
+
+
+def foreign(cls: type[ForeignModule] = ForeignModule, **kwargs: Any) -> ForeignModule:
+    torch.manual_seed(0)
+    return cls(**kwargs)
+
+
+def fit(module: ForeignModule, callback: pl.Callback, collate: Any = None, **kwargs: Any) -> pl.Trainer:
+    torch.manual_seed(1)
+    run = trainer([callback], **kwargs)
+    run.fit(module, loader(collate=collate), loader(seed=1, collate=collate))
+    return run
+
+
+def reference(module: ForeignModule, gamma: dict[str, float], epochs: int = 1, **kwargs: Any) -> ForeignModule:
+    torch.manual_seed(1)
+    optimizer, attack = module.configure_optimizers(), pgd()
+    for _ in range(epochs):
+        at_lr_loop(module, loader(), attack, optimizer, module.net.hidden, gamma, **kwargs)
+    return module
+
+
+def assert_same(module: nn.Module, other: nn.Module, tolerance: float = 1e-6) -> None:
+    expected = other.state_dict()
+    for name, value in module.state_dict().items():
+        torch.testing.assert_close(value, expected[name], rtol=0, atol=tolerance, msg=lambda m, n=name: f"{n}: {m}")
+
+
+@pytest.mark.parametrize("dropout", [0.0, 0.5])
+@pytest.mark.parametrize(
+    "options",
+    [{}, {"accumulate": 2}, {"clip": 0.5}, {"accumulate": 2, "clip": 0.5}],
+    ids=lambda o: "+".join(o) or "plain",
+)
+def test_one_epoch_equals_the_hand_written_loop(options: dict[str, Any], dropout: float) -> None:
+    module, expected = foreign(dropout=dropout), foreign(dropout=dropout)
+    fit(
+        module,
+        ATLR(pgd(), regularizer=LayerwiseRegularizer(gamma=0.5), mvl=MVL),
+        accumulate_grad_batches=options.get("accumulate", 1),
+        gradient_clip_val=options.get("clip"),
+    )
+    assert_same(module, reference(expected, dict.fromkeys(MVL, 0.5), **options))
+
+
+def test_dict_batches_and_dict_outputs_equal_the_hand_written_loop() -> None:
+    module, expected = foreign(DictForeignModule), foreign()
+    fit(module, ATLR(pgd(), regularizer=LayerwiseRegularizer(gamma=0.5), mvl=MVL), collate=as_dicts)
+    assert_same(module, reference(expected, dict.fromkeys(MVL, 0.5)))
+
+
+def test_gamma_by_layer_and_epochs_of_ramp_and_warmup_equal_the_hand_written_loop() -> None:
+    module, expected = foreign(), foreign()
+    regularizer = LayerwiseRegularizer(gamma={"net.act": 0.5, "net.relu1": 0.25}, schedule=LinearRamp(2))
+    fit(module, ATLR(pgd(), regularizer=regularizer, mvl=MVL, warmup_epochs=1), max_epochs=3)
+    torch.manual_seed(1)
+    optimizer, attack = expected.configure_optimizers(), pgd()
+    for factor in (0.0, 0.5, 1.0):
+        gamma = {"net.act": 0.5 * factor, "net.relu1": 0.25 * factor}
+        at_lr_loop(expected, loader(), attack, optimizer, expected.net.hidden, gamma)
+    assert_same(module, expected)
+
+
+def test_the_penalty_changes_training() -> None:
+    module, plain = foreign(), foreign()
+    fit(module, ATLR(pgd(), regularizer=LayerwiseRegularizer(gamma=0.5), mvl=MVL))
+    fit(plain, AdversarialTraining(pgd()))
+    assert (module.net.fc1.weight - plain.net.fc1.weight).abs().max() > 1e-4
+
+
+class Nothing(ComparisonMeasure):
+    """Makes both passes run, but adds exactly nothing."""
+
+    def __call__(self, clean: Tensor, perturbed: Tensor) -> Tensor:
+        return (clean - perturbed).flatten(1).sum(1) * 0.0
+
+
+@pytest.mark.parametrize("regularizer", [LayerwiseRegularizer(gamma=0.0), LayerwiseRegularizer(Nothing(), gamma=1.0)])
+@pytest.mark.parametrize("mvl", [MVL, None])
+def test_without_an_effect_of_the_penalty_it_is_plain_adversarial_training(
+    regularizer: LayerwiseRegularizer, mvl: list[str] | None
+) -> None:
+    module, plain = foreign(dropout=0.5), foreign(dropout=0.5)
+    fit(module, ATLR(pgd(), regularizer=regularizer, mvl=mvl, top_k=None if mvl else 2), max_epochs=2)
+    fit(plain, AdversarialTraining(pgd()), max_epochs=2)
+    assert_same(module, plain, tolerance=0.0)
+
+
+def test_trades_and_the_penalty_share_their_two_passes() -> None:
+    module = foreign()
+    passes: list[int] = []
+    module.net.register_forward_hook(lambda net, *_: passes.append(1) if net.training else None)
+    fit(module, ATLR(pgd(), TRADES(beta=1.0), LayerwiseRegularizer(gamma=0.5), mvl=MVL, analysis_every_n_epochs=0))
+    assert len(passes) == 2 * len(loader())
+
+
+def test_the_clean_pass_ends_at_the_deepest_layer() -> None:
+    module = foreign()
+    calls = {"conv2": 0, "fc1": 0}
+    module.net.conv2.register_forward_hook(lambda m, *_: calls.update(conv2=calls["conv2"] + m.training))
+    module.net.fc1.register_forward_hook(lambda m, *_: calls.update(fc1=calls["fc1"] + m.training))
+    fit(module, ATLR(pgd(), mvl=["net.relu2"], analysis_every_n_epochs=0))
+    assert calls == {"conv2": 2 * len(loader()), "fc1": len(loader())}
+
+
+def test_the_list_is_what_the_analysis_of_the_validation_batches_gives() -> None:
+    module = foreign()
+    callback = ATLR(pgd(), analysis_attack=FGSM(eps=0.1), eta=0.1)
+    fit(module, callback)
+    report = LayerSustainabilityAnalysis(module).run(loader(seed=1), FGSM(eps=0.1))
+    assert callback.mvl == report.most_vulnerable(eta=0.1) != []
+    assert callback.history[0]["mean"] == pytest.approx(report.mean.tolist(), abs=1e-6)
+    assert report.layers == LAYERS
+
+
+def test_the_first_epoch_is_regularized_with_a_list_of_its_own() -> None:
+    seen: list[list[str]] = []
+
+    class Spy(ATLR):
+        def penalized_layers(self, epoch: int) -> list[str]:
+            seen.append(super().penalized_layers(epoch))
+            return seen[-1]
+
+    fit(foreign(), Spy(pgd(), top_k=1))
+    assert all(len(layers) == 1 for layers in seen)
+
+
+def test_history_has_one_entry_per_analysed_epoch() -> None:
+    callback = ATLR(pgd(), analysis_every_n_epochs=2, analysis_batches=1)
+    fit(foreign(), callback, max_epochs=5)
+    assert [entry["epoch"] for entry in callback.history] == [1, 3]
+    assert {entry["samples"] for entry in callback.history} == {16}
+
+
+def test_several_validation_runs_in_an_epoch_leave_one_entry() -> None:
+    callback = ATLR(pgd())
+    fit(foreign(), callback, val_check_interval=1)
+    assert [entry["epoch"] for entry in callback.history] == [0]
+
+
+def test_logs_every_key_of_the_contract() -> None:
+    metrics = fit(foreign(), ATLR(pgd(), top_k=1)).callback_metrics
+    assert {f"lsa/relative_error/{i:02d}_{name}" for i, name in enumerate(LAYERS)} <= set(metrics)
+    assert sum(float(metrics[f"lsa/in_mvl/{i:02d}_{name}"]) for i, name in enumerate(LAYERS)) == 1
+    assert {"lsa/mu", "lsa/sigma", "lsa/mvl_size", "train/loss_base", "train/loss_lr"} <= set(metrics)
+    assert float(metrics["lsa/mvl_size"]) == 1
+
+
+def test_an_empty_list_trains_as_plain_adversarial_training_and_says_so_once() -> None:
+    module, plain = foreign(), foreign()
+    with pytest.warns(UserWarning, match=r"above mu \+ 100 sigma, got at most \+\d\.\d+ sigma \(net\.") as warnings:
+        fit(module, ATLR(pgd(), eta=100.0), max_epochs=3)
+    assert len([w for w in warnings if "No layer is in the MVL" in str(w.message)]) == 1
+    fit(plain, AdversarialTraining(pgd()), max_epochs=3)
+    assert_same(module, plain, tolerance=0.0)
+
+
+def test_a_report_gives_the_list(tmp_path: Path) -> None:
+    report = LayerSustainabilityAnalysis(foreign()).run(loader(), FGSM(eps=0.1))
+    callback = ATLR(pgd(), mvl=report, top_k=2)
+    assert callback.mvl == report.most_vulnerable(top_k=2)
+    fit(foreign(), callback)
+    assert callback.mvl == report.most_vulnerable(top_k=2)
+
+
+def test_validation_outside_of_fit_is_left_alone() -> None:
+    callback = ATLR(pgd())
+    trainer([callback]).validate(foreign(), loader(), verbose=False)
+    assert callback.mvl is None
+    assert callback.history == []
+
+
+def test_no_validation_batches_are_an_error_unless_the_list_is_fixed() -> None:
+    with pytest.raises(MisconfigurationException, match="expected a validation dataloader, or a fixed list"):
+        trainer([ATLR(pgd())]).fit(foreign(), loader())
+    trainer([ATLR(pgd(), mvl=MVL)]).fit(foreign(), loader())
+
+
+def test_sanity_checks_are_not_analysed() -> None:
+    callback = ATLR(pgd())
+    fit(foreign(), callback, num_sanity_val_steps=1)
+    assert len(callback.history) == 1
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"warmup_epochs": -1}, "expected warmup_epochs >= 0, got -1"),
+        ({"analysis_every_n_epochs": 0}, "expected analysis_every_n_epochs >= 1, or 0 with a fixed mvl, got 0"),
+        ({"analysis_batches": 0}, "expected analysis_batches >= 1 or None, got 0"),
+        ({"top_k": 0}, "expected top_k >= 1 or None, got 0"),
+        ({"eta": float("nan")}, "expected a finite eta, got nan"),
+        ({"mvl": []}, "expected an mvl of layer names, at least one, got"),
+    ],
+)
+def test_arguments_outside_their_range(arguments: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        ATLR(pgd(), **arguments)
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        {"mvl": ["net.conv9"]},
+        {"layers": ["net.conv9"]},
+        {"regularizer": LayerwiseRegularizer(gamma={"net.conv9": 1.0})},
+    ],
+)
+def test_unknown_layer_names_are_refused_at_fit_start_with_those_that_exist(arguments: dict[str, Any]) -> None:
+    module = foreign()
+    with pytest.raises(MisconfigurationException, match=r"unknown \['net.conv9'\]; these exist: net, net.conv1"):
+        fit(module, ATLR(pgd(), **arguments))
+    assert "training_step" not in vars(module)
+
+
+def test_a_layer_that_never_runs_is_named() -> None:
+    module = foreign()
+    module.idle = nn.ReLU()
+    with pytest.raises(ValueError, match=r"no output of \['idle'\]"):
+        fit(module, ATLR(pgd(), mvl=["idle"], analysis_every_n_epochs=0))
+
+
+def test_resuming_continues_list_history_and_random_starts(tmp_path: Path) -> None:
+    whole, first, second = foreign(), foreign(), foreign()
+    callback = ATLR(pgd(), top_k=1)
+    fit(whole, callback, max_epochs=3)
+    path = tmp_path / "after_one.ckpt"
+    fit(first, ATLR(pgd(), top_k=1), max_epochs=1).save_checkpoint(path)
+    resumed = ATLR(pgd(), top_k=1)
+    trainer([resumed], max_epochs=3).fit(second, loader(), loader(seed=1), ckpt_path=path)
+    assert_same(second, whole, tolerance=0.0)
+    assert resumed.history == callback.history
+    assert resumed.mvl == callback.mvl
+
+
+def test_the_checkpoint_loads_as_weights_only_and_without_the_callback(tmp_path: Path) -> None:
+    path = tmp_path / "last.ckpt"
+    fit(foreign(), ATLR(pgd(), top_k=1)).save_checkpoint(path)
+    torch.load(path, weights_only=True)
+    trainer([], max_epochs=2).fit(foreign(), loader(), ckpt_path=path)
+
+
+def test_a_fixed_list_wins_over_the_checkpoint() -> None:
+    state = ATLR(pgd()).state_dict() | {"mvl": ["net.relu2"]}
+    callback = ATLR(pgd(), mvl=MVL)
+    callback.load_state_dict(copy.deepcopy(state))
+    assert callback.mvl == MVL
