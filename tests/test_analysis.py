@@ -1,0 +1,232 @@
+from __future__ import annotations
+
+import random
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from tests.helpers.modules import ModularConvNet, as_dicts, images, loader
+from torch import Tensor, nn
+
+from lsa_lightning import LayerSustainabilityAnalysis, SustainabilityReport
+from lsa_lightning.attacks import FGSM, PGD, GaussianNoise
+from lsa_lightning.measures import ComparisonMeasure, CosineDistance
+from lsa_lightning.models import MLP
+
+LAYERS = ["relu1", "relu2", "act"]
+
+
+def conv_net(dropout: float = 0.5) -> ModularConvNet:
+    torch.manual_seed(0)
+    return ModularConvNet(dropout)
+
+
+def shifted(model: nn.Module, x: Tensor, y: Tensor) -> Tensor:
+    return (x + 0.1 * y.view(-1, 1, 1, 1)).clamp(0, 1)
+
+
+def oracle(net: ModularConvNet, x: Tensor, x_adv: Tensor) -> np.ndarray:
+    """CM of every sample and layer in float64 NumPy, ``[M, L]``."""
+    net.eval()
+    clean, moved = net.hidden(x), net.hidden(x_adv)
+    columns = []
+    for name in clean:
+        a, b = (side[name].detach().numpy().astype(np.float64).reshape(len(x), -1) for side in (clean, moved))
+        columns.append(np.linalg.norm(a - b, axis=1) / np.linalg.norm(a, axis=1))
+    net.train()
+    return np.stack(columns, axis=1)
+
+
+def test_equals_the_formulas_written_out() -> None:
+    net = conv_net()
+    x, y = images(48)
+    values = oracle(net, x, shifted(net, x, y))
+    report = LayerSustainabilityAnalysis(net).run(loader(), shifted)
+    assert report.layers == LAYERS
+    assert report.learnable == ["conv1", "conv2", "fc1"]
+    np.testing.assert_allclose(report.mean, values.mean(0), atol=1e-6)
+    np.testing.assert_allclose(report.std, values.std(0), atol=1e-6)
+    np.testing.assert_allclose(report.mu, values.mean(), atol=1e-6)
+    np.testing.assert_allclose(report.sigma, values.std(), atol=1e-6)
+    np.testing.assert_allclose(report.z_scores, (values.mean(0) - values.mean()) / values.std(), atol=1e-5)
+    assert report.samples == 48
+
+
+@given(cut=st.integers(1, 48))
+@settings(max_examples=20, deadline=None)
+def test_does_not_depend_on_how_the_data_is_cut_into_batches(cut: int) -> None:
+    net = conv_net()
+    whole = LayerSustainabilityAnalysis(net).run(loader(batch_size=48), shifted)
+    parts = LayerSustainabilityAnalysis(net).run(loader(batch_size=cut), shifted)
+    for name in ("mean", "std", "mu", "sigma"):
+        torch.testing.assert_close(getattr(parts, name), getattr(whole, name), rtol=0, atol=1e-5)
+
+
+def snapshot(net: nn.Module) -> dict[str, Any]:
+    return {
+        "state": {name: value.clone() for name, value in net.state_dict().items()},
+        "modes": [module.training for module in net.modules()],
+        "hooks": [len(m._forward_hooks) + len(m._forward_pre_hooks) + len(m._backward_hooks) for m in net.modules()],
+        "requires_grad": [p.requires_grad for p in net.parameters()],
+        "grads": [None if p.grad is None else p.grad.clone() for p in net.parameters()],
+        "rng": (torch.get_rng_state().numpy(), random.getstate(), np.random.get_state()),
+    }
+
+
+def assert_untouched(before: dict[str, Any], after: dict[str, Any]) -> None:
+    torch.testing.assert_close(after.pop("state"), before.pop("state"), rtol=0, atol=0)
+    torch.testing.assert_close(after.pop("grads"), before.pop("grads"), rtol=0, atol=0)
+    np.testing.assert_equal(after, before)
+
+
+@given(
+    frozen=st.sets(st.sampled_from(["conv1", "bn1", "dropout", "fc1"])),
+    training=st.booleans(),
+    fails_after=st.none() | st.integers(0, 12),
+    attack=st.sampled_from([FGSM(0.1), PGD(0.1, steps=2), GaussianNoise(0.1)]),
+)
+@settings(max_examples=30, deadline=None)
+def test_leaves_everything_as_it_was_also_after_an_exception(
+    frozen: set[str], training: bool, fails_after: int | None, attack: Any
+) -> None:
+    net = conv_net()
+    net.train(training)
+    for name in frozen:
+        net.get_submodule(name).eval().requires_grad_(False)
+    net.fc2.weight.grad = torch.ones_like(net.fc2.weight)
+    calls = 0
+
+    def count(*_: object) -> None:
+        nonlocal calls
+        calls += 1
+        if calls - 1 == fails_after:
+            msg = "planted"
+            raise RuntimeError(msg)
+
+    handle = net.conv2.register_forward_hook(count)
+    before = snapshot(net)
+    try:
+        LayerSustainabilityAnalysis(net).run([images(16), images(16)], attack)
+    except RuntimeError as error:
+        assert str(error) == "planted"  # noqa: PT017
+    assert_untouched(before, snapshot(net))
+    handle.remove()
+
+
+def test_runs_in_inference_mode() -> None:
+    expected = LayerSustainabilityAnalysis(conv_net()).run(loader(), FGSM(0.1))
+    analysis = LayerSustainabilityAnalysis(conv_net())
+    with torch.inference_mode():
+        report = analysis.run(loader(), FGSM(0.1))
+    torch.testing.assert_close(report.mean.clone(), expected.mean)
+
+
+def test_max_batches_dict_batches_and_other_layers_and_measures() -> None:
+    analysis = LayerSustainabilityAnalysis(conv_net(), layers=["fc2"], measure=CosineDistance())
+    report = analysis.run(loader(collate=as_dicts), FGSM(0.1), max_batches=1)
+    assert report.samples == 16
+    assert report.layers == ["fc2"]
+    assert report.measure == "CosineDistance()"
+    assert report.perturber == "FGSM(norm='Linf', bounds=(0.0, 1.0), eps=0.1, alpha=0.1)"
+
+
+def test_a_measure_of_ones_own_is_one_class() -> None:
+    class MaximumNorm(ComparisonMeasure):
+        def __call__(self, clean: Tensor, perturbed: Tensor) -> Tensor:
+            return (clean - perturbed).abs().flatten(1).amax(1)
+
+    report = LayerSustainabilityAnalysis(conv_net(), measure=MaximumNorm()).run(loader(), shifted)
+    assert report.measure == "MaximumNorm()"
+
+
+@pytest.mark.parametrize("limit", [0, -1])
+def test_max_batches_outside_its_range(limit: int) -> None:
+    with pytest.raises(ValueError, match=f"expected max_batches >= 1 or None, got {limit}"):
+        LayerSustainabilityAnalysis(conv_net()).run(loader(), FGSM(0.1), max_batches=limit)
+
+
+def test_an_empty_dataloader_is_an_error() -> None:
+    with pytest.raises(ValueError, match="expected a dataloader with at least one batch, got an empty one"):
+        LayerSustainabilityAnalysis(conv_net()).run([], FGSM(0.1))
+
+
+def test_nan_in_a_batch_is_an_error() -> None:
+    x, y = images(4)
+    x[0, 0, 0, 0] = torch.nan
+    with pytest.raises(ValueError, match="expected finite inputs, got 1 values that are NaN or infinite"):
+        LayerSustainabilityAnalysis(conv_net()).run([(x, y)], FGSM(0.1))
+
+
+def test_nan_in_a_layer_is_an_error_that_names_it() -> None:
+    net = conv_net()
+    net.fc1.weight.data.fill_(torch.nan)
+    with pytest.raises(ValueError, match=r"expected finite representations, got NaN or infinity .* of \['act'\]"):
+        LayerSustainabilityAnalysis(net).run(loader(), shifted)
+
+
+def test_a_layer_whose_first_dimension_is_not_the_batch_is_an_error() -> None:
+    class Sequence(nn.Sequential):
+        def forward(self, x: Tensor) -> Tensor:
+            return super().forward(x.repeat(3, 1))[: len(x)]
+
+    model = Sequence(nn.Linear(2, 2), nn.ReLU(), nn.Linear(2, 2))
+    with pytest.raises(ValueError, match=r"expected the first dimension of 1 to be the batch, 4, got \(12, 2\)"):
+        LayerSustainabilityAnalysis(model).run([(torch.rand(4, 2), torch.zeros(4))], FGSM(0.1))
+
+
+def test_a_dead_layer_is_finite() -> None:
+    net = MLP(hidden=(4, 4), activation=nn.ReLU)
+    with torch.no_grad():
+        net.fc2.weight.fill_(0)
+        net.fc2.bias.fill_(-1)
+    report = LayerSustainabilityAnalysis(net).run([(torch.rand(8, 2), torch.zeros(8))], FGSM(0.1))
+    assert report.mean[1] == 0
+
+
+def report() -> SustainabilityReport:
+    return LayerSustainabilityAnalysis(conv_net()).run(loader(), FGSM(0.1))
+
+
+def test_saves_and_loads(tmp_path: Path) -> None:
+    original = report()
+    original.save(tmp_path / "profile.json")
+    loaded = SustainabilityReport.load(tmp_path / "profile.json")
+    assert loaded.to_dict() == original.to_dict()
+    assert loaded.most_vulnerable(0.0) == original.most_vulnerable(0.0) != []
+
+
+@pytest.mark.parametrize("text", ["", "{}", '{"mean": 1}', "[]"])
+def test_other_files_are_refused(tmp_path: Path, text: str) -> None:
+    (tmp_path / "other.json").write_text(text)
+    with pytest.raises(ValueError, match=r"expected .*other\.json to hold a report"):
+        SustainabilityReport.load(tmp_path / "other.json")
+
+
+def test_prints_a_row_per_layer() -> None:
+    lines = str(report()).splitlines()
+    assert [line.split()[:3] for line in lines[2:5]] == [
+        ["0", "conv1", "relu1"],
+        ["1", "conv2", "relu2"],
+        ["2", "fc1", "act"],
+    ]
+    assert lines[-1].startswith("mu ")
+
+
+def test_dataframe_and_figure() -> None:
+    found = report()
+    frame = found.to_dataframe()
+    assert list(frame.columns) == ["layer", "learnable", "mean", "std", "z_score"]
+    assert list(frame["layer"]) == LAYERS
+    assert [label.get_text() for label in found.plot().axes[0].get_xticklabels()] == LAYERS
+
+
+def test_equal_layers_have_z_scores_of_0() -> None:
+    same = SustainabilityReport(
+        ["a", "b"], ["a", "b"], *(torch.tensor(v) for v in ([0.5, 0.5], [0.0, 0.0], 0.5, 0.0)), 1
+    )
+    assert same.z_scores.tolist() == [0.0, 0.0]
+    assert same.most_vulnerable(0.0) == []
