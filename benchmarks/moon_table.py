@@ -46,9 +46,9 @@ def run(overrides: list[str], seeds: int) -> list[dict[str, Any]]:
     """The summaries of a sweep over ``seeds`` seeds."""
     with tempfile.TemporaryDirectory() as folder:
         seed_list = ",".join(map(str, range(seeds)))
-        sweep = ["-m", f"seed={seed_list}", f"hydra.sweep.dir={folder}", "~callbacks.progress_bar"]
-        command = [sys.executable, "-m", "lsa_lightning.train", *overrides, *sweep]
-        subprocess.run(command, check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        sweep = [f"seed={seed_list}", f"hydra.sweep.dir={folder}", "~callbacks.progress_bar"]
+        command = [sys.executable, "-m", "lsa_lightning.train", "-m", *overrides, *sweep]
+        subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
         return [json.loads((Path(folder) / str(i) / "summary.json").read_text()) for i in range(seeds)]
 
 
