@@ -57,7 +57,7 @@ def test_equals_the_formulas_written_out() -> None:
 
 
 @given(cut=st.integers(1, 48))
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=8, deadline=None)
 def test_does_not_depend_on_how_the_data_is_cut_into_batches(cut: int) -> None:
     net = conv_net()
     whole = LayerSustainabilityAnalysis(net).run(loader(batch_size=48), shifted)

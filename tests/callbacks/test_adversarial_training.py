@@ -111,7 +111,7 @@ def test_trades_without_the_modules_output_says_what_to_name() -> None:
             x, y = batch
             return F.cross_entropy(self.net(x), y)
 
-    with pytest.raises(ValueError, match="the model's own output"):
+    with pytest.raises(MisconfigurationException, match="the model's own output"):
         fit(foreign(Direct), AdversarialTraining(pgd(), TRADES()))
     fit(foreign(Direct), AdversarialTraining(pgd(), TRADES(), backbone="net"))
 

@@ -242,7 +242,7 @@ def test_unknown_layer_names_are_refused_at_fit_start_with_those_that_exist(argu
 def test_a_layer_that_never_runs_is_named() -> None:
     module = foreign()
     module.idle = nn.ReLU()
-    with pytest.raises(ValueError, match=r"no output of \['idle'\]"):
+    with pytest.raises(MisconfigurationException, match=r"no output of \['idle'\]"):
         fit(module, ATLR(pgd(), mvl=["idle"], analysis_every_n_epochs=0))
 
 

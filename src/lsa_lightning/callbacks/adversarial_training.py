@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from contextlib import nullcontext
+from functools import partial
 from typing import Any
 
 import lightning.pytorch as pl
@@ -102,7 +103,7 @@ class AdversarialTraining(pl.Callback):
         """Layers whose clean and adversarial representations :meth:`penalty` gets; none here."""
         return []
 
-    def penalty(self, clean: dict[str, Tensor], adversarial: dict[str, Tensor], epoch: int) -> Tensor:
+    def penalty(self, clean: dict[str, Tensor], adversarial: dict[str, Tensor], y: Tensor, epoch: int) -> Tensor:
         """What is added to J when :meth:`penalized_layers` is not empty: a scalar; zero here."""
         return torch.zeros(())
 
@@ -119,28 +120,43 @@ class AdversarialTraining(pl.Callback):
         x_adv = craft(self.attack, self.input_space, model, x, y)
         layers = self.penalized_layers(module.current_epoch)
         probed = [*layers, OUTPUT] if self.objective.needs_both_outputs else layers
-        on_clean = self.objective.steps_on_clean
-        stepped_on, other = (x, x_adv) if on_clean else (x_adv, x)
+        stepped_on, other = (x, x_adv) if self.objective.steps_on_clean else (x_adv, x)
+        run_step = partial(step, replace_tensor(batch, x, stepped_on), *args, **kwargs)
 
-        random_state = RandomStateAtForward(model, x.device)
-        with random_state, LayerProbe(model, probed) as probe:
-            result = step(replace_tensor(batch, x, stepped_on), *args, **kwargs)
+        result, own, others = self._passes(model, run_step, other, probed)
         loss = _loss_of(result)
         if loss is None:
             return result
-        if probed:
-            own = probe.representations
-            with random_state.replay():
-                others = self._other_pass(model, other, probed)
-            clean, adversarial = (own, others) if on_clean else (others, own)
-            if self.objective.needs_both_outputs:
-                loss = loss + self.objective.term(clean.pop(OUTPUT), adversarial.pop(OUTPUT), y)
+        clean, adversarial = (own, others) if self.objective.steps_on_clean else (others, own)
+        if self.objective.needs_both_outputs:
+            loss = loss + self.objective.term(clean.pop(OUTPUT), adversarial.pop(OUTPUT), y)
         _log(module, "train/loss_base", loss, len(x))
         if layers:
-            penalty = self.penalty(clean, adversarial, module.current_epoch)
+            penalty = self.penalty(clean, adversarial, y, module.current_epoch)
             _log(module, "train/loss_lr", penalty, len(x))
             loss = loss + penalty
         return {**result, "loss": loss} if isinstance(result, dict) else loss
+
+    def _passes(
+        self, model: nn.Module, run_step: Callable[[], Any], other: Tensor, layers: list[str]
+    ) -> tuple[Any, dict[str, Tensor], dict[str, Tensor]]:
+        """The user's step and, where ``layers`` are asked for, the pass on the other batch.
+
+        Returns:
+            The step's result, and the representations of the step and of the other pass.
+        """
+        if not layers:
+            return run_step(), {}, {}
+        # A compiled model would not see the probe's hooks. The attack's passes, which are the most, stay compiled.
+        with torch.compiler.set_stance("force_eager"):
+            random_state = RandomStateAtForward(model, other.device)
+            with random_state, LayerProbe(model, layers) as probe:
+                result = run_step()
+            if _loss_of(result) is None:
+                return result, {}, {}
+            own = _representations(probe)
+            with random_state.replay():
+                return result, own, self._other_pass(model, other, layers)
 
     def _other_pass(self, model: nn.Module, x: Tensor, layers: list[str]) -> dict[str, Tensor]:
         """The pass on the batch that ``training_step`` did not get.
@@ -152,7 +168,7 @@ class AdversarialTraining(pl.Callback):
         buffers = scratch_buffers(model) if for_penalty_alone else nullcontext()
         with buffers, LayerProbe(model, layers, stop_early=for_penalty_alone) as probe:
             model(x)
-        return probe.representations
+        return _representations(probe)
 
 
 def find_backbone(module: pl.LightningModule, name: str | None) -> nn.Module:
@@ -186,6 +202,14 @@ def read(batch_fn: BatchFn, batch: Any) -> tuple[Tensor, Tensor]:
 def craft(attack: Attack, input_space: InputSpace | None, model: nn.Module, x: Tensor, y: Tensor) -> Tensor:
     """``attack`` in the space in which its ``eps`` is meant."""
     return attack(model, x, y) if input_space is None else input_space.craft(attack, model, x, y)
+
+
+def _representations(probe: LayerProbe) -> dict[str, Tensor]:
+    """What ``probe`` captured; a layer that did not run is the user's misconfiguration."""
+    try:
+        return probe.representations
+    except ValueError as error:
+        raise MisconfigurationException(str(error)) from error
 
 
 def _loss_of(result: Any) -> Tensor | None:

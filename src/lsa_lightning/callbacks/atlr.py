@@ -18,6 +18,7 @@ from lsa_lightning.analysis import LayerSustainabilityAnalysis, SustainabilityRe
 from lsa_lightning.attacks import Attack, InputSpace
 from lsa_lightning.batch import BatchFn
 from lsa_lightning.callbacks.adversarial_training import AdversarialTraining, craft, find_backbone
+from lsa_lightning.callbacks.collapse_guard import CollapseGuard
 from lsa_lightning.objectives import Objective
 from lsa_lightning.regularizers import LayerwiseRegularizer
 from lsa_lightning.representations import LayerSpec, check_names_exist
@@ -46,7 +47,7 @@ class ATLR(AdversarialTraining):
             :class:`~lsa_lightning.analysis.SustainabilityReport`, whose list for ``eta`` and ``top_k`` is used.
         eta: threshold of Algorithm 1 in units of sigma.
         top_k: if given, the k most vulnerable layers, whatever their distance from mu.
-        analysis_attack: perturber of the analysis; None: a copy of ``attack``.
+        analysis_attack: perturber of the analysis; None: ``attack``.
         analysis_every_n_epochs: analyse after the validation runs of every n-th epoch; 0: never, for a fixed list.
         analysis_batches: validation batches analysed per dataloader and process; None: as many as validation runs on.
         warmup_epochs: epochs at the start without the regularizer.
@@ -90,13 +91,13 @@ class ATLR(AdversarialTraining):
         self.mvl = mvl.most_vulnerable(eta, top_k) if isinstance(mvl, SustainabilityReport) else mvl and list(mvl)
         self.eta = eta
         self.top_k = top_k
-        # A copy has a generator of its own: the analysis must not change which random starts training draws.
-        self.analysis_attack = analysis_attack if analysis_attack is not None else attack.with_eps(attack.eps)
+        self.analysis_attack = analysis_attack if analysis_attack is not None else attack
         self.analysis_every_n_epochs = analysis_every_n_epochs
         self.analysis_batches = analysis_batches
         self.warmup_epochs = warmup_epochs
         self.history: list[dict[str, Any]] = []
         self._warned_empty = False
+        self._guard = CollapseGuard()
         self._check_arguments()
 
     def _check_arguments(self) -> None:
@@ -153,6 +154,10 @@ class ATLR(AdversarialTraining):
         fitting = trainer.state.fn == TrainerFn.FITTING and not trainer.sanity_checking
         return fitting and every > 0 and (trainer.current_epoch + 1) % every == 0
 
+    def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Say so if the penalty has killed a layer."""
+        self._guard.check(float(trainer.callback_metrics["train/loss_base"]))
+
     def penalized_layers(self, epoch: int) -> list[str]:
         """The current MVL, without the layers whose gamma is 0 in this epoch."""
         if epoch < self.warmup_epochs or not self.mvl:
@@ -160,15 +165,15 @@ class ATLR(AdversarialTraining):
         weights = self.regularizer.weights(self.mvl, epoch - self.warmup_epochs)
         return [name for name, gamma in weights.items() if gamma > 0]
 
-    def penalty(self, clean: dict[str, Tensor], adversarial: dict[str, Tensor], epoch: int) -> Tensor:
+    def penalty(self, clean: dict[str, Tensor], adversarial: dict[str, Tensor], y: Tensor, epoch: int) -> Tensor:
         """LR, Algorithm 3."""
+        self._guard.update(clean, y)
         return self.regularizer(clean, adversarial, epoch - self.warmup_epochs)
 
     def state_dict(self) -> dict[str, Any]:
-        """The list, its history and the attacks' random generators: plain containers and tensors."""
+        """The list, its history and the attack's random generators: plain containers and tensors."""
         return {
             **super().state_dict(),
-            "analysis_attack": self.analysis_attack.state_dict(),
             "mvl": self.mvl,
             "history": self.history,
         }
@@ -176,7 +181,6 @@ class ATLR(AdversarialTraining):
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Continue with the checkpoint's list; one that was fixed by the user stays."""
         super().load_state_dict(state_dict)
-        self.analysis_attack.load_state_dict(state_dict["analysis_attack"])
         self.history = state_dict["history"]
         if not self.fixed:
             self.mvl = state_dict["mvl"]
@@ -184,7 +188,9 @@ class ATLR(AdversarialTraining):
     def _analyse(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> SustainabilityReport:
         model = find_backbone(pl_module, self.backbone)
         analysis = LayerSustainabilityAnalysis(model, self.layers, self.regularizer.measure, self.batch_fn)
-        perturb = partial(craft, self.analysis_attack, self.input_space)
+        # A fresh copy: every analysis draws the same random starts, and training's own are left alone.
+        attack = self.analysis_attack.with_eps(self.analysis_attack.eps)
+        perturb = partial(craft, attack, self.input_space)
         # Iterating a dataloader draws from the global random state, which training must not notice.
         with isolate_rng(), trainer.precision_plugin.forward_context():
             return analysis.run(self._validation_batches(trainer, pl_module), perturb)

@@ -62,10 +62,13 @@ class RobustValidation(pl.Callback):
         self.batch_fn = batch_fn if batch_fn is not None else read_batch
         self.backbone = backbone
         self._accuracy: dict[str, MeanMetric] = {}
+        self._fresh: dict[str, Attack] = {}
 
     def on_validation_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Begin with empty sums, or none if this run is not measured."""
-        names = ["clean", *self.attacks, *self.rg_attacks] if self._is_due(trainer) else []
+        # Fresh copies: every run draws the same random starts, so that epochs differ by their weights alone.
+        self._fresh = {k: a.with_eps(a.eps) for k, a in {**self.attacks, **self.rg_attacks}.items()}
+        names = ["clean", *self._fresh] if self._is_due(trainer) else []
         self._accuracy = {name: MeanMetric().to(pl_module.device) for name in names}
 
     def on_validation_batch_end(
@@ -84,7 +87,7 @@ class RobustValidation(pl.Callback):
         x, y = read(self.batch_fn, batch)
         with trainer.precision_plugin.forward_context():
             self._accuracy["clean"].update(_hits(model, x, y))
-            for name, attack in {**self.attacks, **self.rg_attacks}.items():
+            for name, attack in self._fresh.items():
                 x_adv = craft(attack, self.input_space, model, x, y)
                 self._accuracy[name].update(_hits(model, x_adv, y))
 

@@ -1,0 +1,62 @@
+"""Notices when the penalty of AT-LR is won by a layer that stopped looking at its input."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+
+import torch
+from lightning.pytorch.utilities import rank_zero_warn
+from torch import Tensor
+
+SPREAD_FLOOR = 0.05
+"""Spread below which a representation counts as constant over the batch."""
+
+CHANCE_SHARE = 0.98
+"""Share of the chance loss from which on the base loss counts as standing at chance."""
+
+
+class CollapseGuard:
+    r"""Warns once when a regularized layer is constant over the batch while the base loss stands at chance.
+
+    The spread of a layer is :math:`\|\phi(x) - \bar\phi\|_F / \|\phi(x)\|_F` over a batch with mean
+    :math:`\bar\phi`, averaged over an epoch. Chance is the entropy of the epoch's labels, the cross-entropy of the best
+    constant prediction. Labels that are not integers give no chance, and no warning.
+    """
+
+    def __init__(self) -> None:
+        self._spreads: dict[str, list[Tensor]] = {}
+        self._labels: list[Tensor] = []
+        self._warned = False
+
+    @torch.no_grad()
+    def update(self, clean: Mapping[str, Tensor], y: Tensor) -> None:
+        """Add a batch: the clean representations of the regularized layers and the labels."""
+        self._labels.append(y.detach())
+        for name, representation in clean.items():
+            flat = representation.float().flatten(1)
+            spread = torch.linalg.vector_norm(flat - flat.mean(0)) / torch.linalg.vector_norm(flat).clamp_min(1e-12)
+            self._spreads.setdefault(name, []).append(spread)
+
+    def check(self, base_loss: float) -> None:
+        """Close an epoch with its mean base loss."""
+        spreads = {name: float(torch.stack(values).mean()) for name, values in self._spreads.items()}
+        chance = _entropy(torch.cat([y.flatten() for y in self._labels])) if self._labels else math.inf
+        self._spreads, self._labels = {}, []
+        collapsed = {name: spread for name, spread in spreads.items() if spread < SPREAD_FLOOR}
+        if collapsed and base_loss >= CHANCE_SHARE * chance and not self._warned:
+            self._warned = True
+            layers = ", ".join(f"{name} (spread {spread:.4f} of its norm)" for name, spread in collapsed.items())
+            rank_zero_warn(
+                f"The penalty has made layers constant over the batch: {layers}, while the base loss {base_loss:.3f} "
+                f"stands at chance ({chance:.3f}). Lower gamma, start later (warmup_epochs, LinearRamp), or use "
+                "CenteredRelativeError, which a constant layer cannot satisfy."
+            )
+
+
+def _entropy(labels: Tensor) -> float:
+    """Entropy of the distribution of integer labels in nats; infinite for other labels."""
+    if labels.is_floating_point() and not bool((labels == labels.round()).all()):
+        return math.inf
+    shares = torch.unique(labels, return_counts=True)[1] / len(labels)
+    return float(-(shares * shares.log()).sum())

@@ -1,0 +1,65 @@
+"""Batches whose order depends on seed and epoch alone, so that a resumed run sees what an uninterrupted one would."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from itertools import islice
+from typing import Any
+
+import torch
+from torch.utils.data import DataLoader, Sampler
+
+
+class EpochShuffle(Sampler[int]):
+    """A random order of ``size`` indices for each epoch; Lightning tells the epoch through :meth:`set_epoch`.
+
+    Args:
+        size: number of samples >= 1.
+        seed: seed >= 0.
+
+    Example:
+        >>> sampler = EpochShuffle(5, seed=0)
+        >>> sorted(sampler), list(sampler) == list(sampler)
+        ([0, 1, 2, 3, 4], True)
+    """
+
+    def __init__(self, size: int, seed: int) -> None:
+        self.size = size
+        self.seed = seed
+        self.epoch = 0
+
+    def set_epoch(self, epoch: int) -> None:
+        """Choose the order of ``epoch``."""
+        self.epoch = epoch
+
+    def __iter__(self) -> Iterator[int]:
+        generator = torch.Generator().manual_seed(self.seed * 0x9E3779B9 + self.epoch)
+        return iter(torch.randperm(self.size, generator=generator).tolist())
+
+    def __len__(self) -> int:
+        return self.size
+
+
+class ResumableDataLoader(DataLoader[Any]):
+    """A DataLoader that, loaded from a checkpoint in the middle of an epoch, goes on with the batches still to come.
+
+    Lightning calls :meth:`state_dict` and :meth:`load_state_dict` by itself. Exact if the sampler's order can be
+    repeated, as that of :class:`EpochShuffle`.
+    """
+
+    _given = 0
+    _skip = 0
+
+    def __iter__(self) -> Iterator[Any]:  # type: ignore[override]
+        self._given, self._skip = self._skip, 0
+        for batch in islice(super().__iter__(), self._given, None):
+            self._given += 1
+            yield batch
+
+    def state_dict(self) -> dict[str, int]:
+        """How many batches of the current epoch were given out."""
+        return {"given": self._given}
+
+    def load_state_dict(self, state: dict[str, int]) -> None:
+        """Leave out as many at the start of the next pass; none, if the epoch was complete."""
+        self._skip = state["given"] % len(self)

@@ -1,0 +1,51 @@
+from __future__ import annotations
+
+import torch
+from torch.utils.data import TensorDataset
+
+from lsa_lightning.data.loader import EpochShuffle, ResumableDataLoader
+
+
+def numbers() -> ResumableDataLoader:
+    return ResumableDataLoader(TensorDataset(torch.arange(10)), batch_size=2, sampler=EpochShuffle(10, seed=3))
+
+
+def given(loader: ResumableDataLoader, limit: int = 99) -> list[list[int]]:
+    return [batch[0].tolist() for batch, _ in zip(loader, range(limit), strict=False)]
+
+
+def test_the_order_depends_on_seed_and_epoch_alone() -> None:
+    sampler, other = EpochShuffle(100, seed=0), EpochShuffle(100, seed=1)
+    first = list(sampler)
+    torch.rand(7)
+    assert list(sampler) == first != sorted(first)
+    assert list(other) != first
+    sampler.set_epoch(1)
+    assert list(sampler) != first
+    assert sorted(sampler) == list(range(len(sampler)))
+
+
+def test_goes_on_in_the_middle_of_an_epoch_and_then_from_the_start() -> None:
+    loader = numbers()
+    whole = given(loader)
+    iterator = iter(loader)
+    next(iterator), next(iterator)
+    resumed = numbers()
+    resumed.load_state_dict(loader.state_dict())
+    assert given(resumed) == whole[2:]
+    assert given(resumed) == whole
+
+
+def test_a_second_interruption_counts_from_the_start_of_the_epoch() -> None:
+    resumed = numbers()
+    resumed.load_state_dict({"given": 2})
+    next(iter(resumed))
+    assert resumed.state_dict() == {"given": 3}
+
+
+def test_after_a_complete_epoch_nothing_is_left_out() -> None:
+    loader = numbers()
+    whole = given(loader)
+    resumed = numbers()
+    resumed.load_state_dict(loader.state_dict())
+    assert given(resumed) == whole
