@@ -1,0 +1,127 @@
+"""Two processes together are one process with batches twice as large."""
+
+from __future__ import annotations
+
+from contextlib import nullcontext
+from pathlib import Path
+from typing import Any
+
+import lightning.pytorch as pl
+import pytest
+import torch
+from lightning.pytorch.strategies import DDPStrategy
+from tests.callbacks.test_atlr import MVL, assert_same, foreign
+from tests.helpers.modules import ForeignModule, images, loader, trainer
+from tests.helpers.reference_loop import at_lr_loop
+from torch import Tensor, nn
+from torch.utils.data import DataLoader, DistributedSampler, TensorDataset
+
+from lsa_lightning import ATLR, LayerwiseRegularizer, RobustValidation
+from lsa_lightning.attacks import FGSM, PGD
+
+CASES: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
+    "plain": ({}, {}),
+    "accumulate and clip": ({}, {"accumulate_grad_batches": 2, "gradient_clip_val": 0.5}),
+    "find_unused_parameters": ({"find_unused_parameters": True}, {}),
+    "static_graph": ({"static_graph": True}, {}),
+    "bf16": ({}, {"precision": "bf16-mixed"}),
+}
+
+
+class InOrder(pl.LightningDataModule):
+    """Training batches in order; each process gets every other sample. (Lightning's own sampler would shuffle.)"""
+
+    def __init__(self, batch_size: int) -> None:
+        super().__init__()
+        self.batch_size = batch_size
+
+    def train_dataloader(self) -> DataLoader[Any]:
+        rows = TensorDataset(*images(64))
+        run = self.trainer
+        assert run is not None
+        sampler = DistributedSampler(rows, run.world_size, run.global_rank, shuffle=False)
+        return DataLoader(rows, self.batch_size, sampler=sampler)
+
+    def val_dataloader(self) -> DataLoader[Any]:
+        return loader(seed=1)
+
+
+def without_batch_norm() -> ForeignModule:
+    """BatchNorm's statistics are those of one process, so there is no single-process equal."""
+    module = foreign()
+    module.net.bn1 = nn.Identity()
+    return module
+
+
+def two_processes(callbacks: list[pl.Callback], strategy: dict[str, Any] | None = None, **kwargs: Any) -> pl.Trainer:
+    ddp = DDPStrategy(start_method="fork", process_group_backend="gloo", **(strategy or {}))
+    return trainer(callbacks, devices=2, strategy=ddp, **kwargs)
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_training_equals_the_hand_written_loop_on_the_joint_batches(case: str) -> None:
+    strategy, options = CASES[case]
+    # In bf16, the sign of a gradient near 0 depends on how the samples are cut into batches.
+    attack = FGSM(0.01 if case == "bf16" else 0.1)
+    module, expected = without_batch_norm(), without_batch_norm()
+    if case == "find_unused_parameters":
+        module.unused = nn.Linear(2, 2)
+    callback = ATLR(attack, regularizer=LayerwiseRegularizer(gamma=0.5), mvl=MVL, analysis_every_n_epochs=0)
+    two_processes([callback], strategy, **options).fit(module, InOrder(8))
+    at_lr_loop(
+        expected,
+        loader(n=64, batch_size=16),
+        attack,
+        expected.configure_optimizers(),
+        expected.net.hidden,
+        dict.fromkeys(MVL, 0.5),
+        accumulate=options.get("accumulate_grad_batches", 1),
+        clip=options.get("gradient_clip_val"),
+        forward_context=(lambda: torch.autocast("cpu", torch.bfloat16)) if case == "bf16" else nullcontext,
+    )
+    assert_same(module.net, expected.net, tolerance=2e-3 if case == "bf16" else 1e-6)
+    assert "training_step" not in vars(module)
+
+
+class Collector(pl.Callback):
+    """Writes, from each process, what it holds at the end."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+
+    def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        atlr = next(c for c in trainer.callbacks if isinstance(c, ATLR))
+        hooks = sum(len(m._forward_hooks) + len(m._forward_pre_hooks) for m in pl_module.modules())
+        metrics = {key: float(value) for key, value in trainer.callback_metrics.items()}
+        values = {"history": atlr.history, "mvl": atlr.mvl, "hooks": hooks, "metrics": metrics}
+        torch.save(values, self.folder / f"{trainer.global_rank}.pt")
+
+
+def test_analysis_and_validation_of_two_processes_equal_those_of_one(tmp_path: Path) -> None:
+    attack, validation = FGSM(0.1), RobustValidation({"fgsm": FGSM(0.1)})
+    module, single = without_batch_norm(), without_batch_norm()
+    two_processes([ATLR(attack, eta=0.05), validation, Collector(tmp_path)], max_epochs=2).fit(module, InOrder(8))
+    alone = ATLR(attack, eta=0.05)
+    one = trainer([alone, RobustValidation({"fgsm": FGSM(0.1)})], max_epochs=2)
+    one.fit(single, InOrder(16))
+    ranks = [torch.load(tmp_path / f"{rank}.pt", weights_only=True) for rank in (0, 1)]
+    assert ranks[0]["mvl"] == ranks[1]["mvl"] == alone.mvl != []
+    assert ranks[0]["history"] == ranks[1]["history"]
+    for entry, expected in zip(ranks[0]["history"], alone.history, strict=True):
+        assert entry["samples"] == expected["samples"]
+        torch.testing.assert_close(torch.tensor(entry["mean"]), torch.tensor(expected["mean"]), rtol=0, atol=1e-5)
+    for key in ("val/acc", "val/acc_fgsm", "lsa/mu", "train/loss_base", "train/loss_lr"):
+        assert ranks[0]["metrics"][key] == pytest.approx(float(one.callback_metrics[key]), abs=1e-5)
+    assert ranks[0]["hooks"] == ranks[1]["hooks"] == 0
+
+
+def test_processes_draw_different_random_starts(tmp_path: Path) -> None:
+    class Spy(PGD):
+        def perturb(self, model: Any, x: Tensor, y: Tensor, ball: Any) -> Tensor:
+            start = ball.random_point(self.generator(x.device))
+            torch.save(start - x, tmp_path / f"start{torch.distributed.get_rank()}.pt")
+            return start
+
+    two_processes([ATLR(Spy(0.1), mvl=MVL, analysis_every_n_epochs=0)]).fit(without_batch_norm(), loader(n=16))
+    first, second = (torch.load(tmp_path / f"start{rank}.pt", weights_only=True) for rank in (0, 1))
+    assert not torch.allclose(first, second)
