@@ -89,7 +89,8 @@ def cosine_distance(clean: Tensor, perturbed: Tensor) -> Tensor:
     """
     clean, perturbed = as_rows(clean, perturbed)
     both_dead = (_norm(clean) <= NORM_FLOOR) & (_norm(perturbed) <= NORM_FLOOR)
-    distance: Tensor = 1.0 - F.cosine_similarity(clean, perturbed, dim=1)
+    # Clamped: rounding can put the cosine of parallel vectors above 1.
+    distance: Tensor = (1.0 - F.cosine_similarity(clean, perturbed, dim=1, eps=NORM_FLOOR)).clamp(0.0, 2.0)
     return distance.where(~both_dead, 0.0)
 
 

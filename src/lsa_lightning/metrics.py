@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import wraps
 from typing import Any, NamedTuple
 
 import torch
@@ -65,6 +66,17 @@ class LayerProfile(Metric):
         self.add_state("total", torch.zeros(len(layers), dtype=torch.float64), dist_reduce_fx="sum")
         self.add_state("squares", torch.zeros(len(layers), dtype=torch.float64), dist_reduce_fx="sum")
         self.add_state("count", torch.tensor(0, dtype=torch.int64), dist_reduce_fx="sum")
+
+    def _wrap_compute(self, compute: Callable[..., Any]) -> Callable[..., Any]:
+        wrapped = super()._wrap_compute(compute)
+
+        @wraps(compute)
+        def with_layer_dimension(*args: Any, **kwargs: Any) -> Profile:
+            profile: Profile = wrapped(*args, **kwargs)
+            # torchmetrics makes scalars of tensors with one element, such as the means of a single layer.
+            return profile._replace(mean=profile.mean.reshape(-1), std=profile.std.reshape(-1))
+
+        return with_layer_dimension
 
     def update(self, errors: Tensor) -> None:
         """Add the relative errors of a batch, shape ``[N, L]``.

@@ -46,9 +46,9 @@ class InOrder(pl.LightningDataModule):
         return loader(seed=1)
 
 
-def without_batch_norm() -> ForeignModule:
+def without_batch_norm(lr: float = 0.1) -> ForeignModule:
     """BatchNorm's statistics are those of one process, so there is no single-process equal."""
-    module = foreign()
+    module = foreign(lr=lr)
     module.net.bn1 = nn.Identity()
     return module
 
@@ -61,9 +61,9 @@ def two_processes(callbacks: list[pl.Callback], strategy: dict[str, Any] | None 
 @pytest.mark.parametrize("case", CASES)
 def test_training_equals_the_hand_written_loop_on_the_joint_batches(case: str) -> None:
     strategy, options = CASES[case]
-    # In bf16, the sign of a gradient near 0 depends on how the samples are cut into batches.
-    attack = FGSM(0.01 if case == "bf16" else 0.1)
-    module, expected = without_batch_norm(), without_batch_norm()
+    # In bf16, sums and signs near 0 depend on how the samples are cut into batches: small steps keep that small.
+    attack, lr = (FGSM(0.01), 0.02) if case == "bf16" else (FGSM(0.1), 0.1)
+    module, expected = without_batch_norm(lr), without_batch_norm(lr)
     if case == "find_unused_parameters":
         module.unused = nn.Linear(2, 2)
     callback = ATLR(attack, regularizer=LayerwiseRegularizer(gamma=0.5), mvl=MVL, analysis_every_n_epochs=0)

@@ -99,7 +99,7 @@ class Attack(ABC):
         """Continue from the state that :meth:`state_dict` gave; devices that do not exist here are left out."""
         for name, generator_state in state.items():
             device = torch.device(name)
-            if device.type == "cpu" or torch.get_device_module(device).is_available():
+            if (device.index or 0) < torch.get_device_module(device).device_count():
                 self.generator(device).set_state(generator_state.cpu())
 
     def _checked_eps(self, eps: float) -> float:
@@ -112,7 +112,7 @@ class Attack(ABC):
         return float(eps)
 
     def _check_input(self, x: Tensor, y: Tensor) -> None:
-        if not x.is_floating_point() or x.ndim < 2 or len(x) == 0 or len(x) != len(y):
+        if not x.is_floating_point() or x.ndim < 2 or len(x) == 0 or y.ndim == 0 or len(x) != len(y):
             msg = (
                 "expected floating inputs [N, ...] with N >= 1 and labels [N], "
                 f"got {x.dtype} {tuple(x.shape)} and {tuple(y.shape)}"
@@ -230,7 +230,7 @@ def _check_logits(logits: Any, y: Tensor) -> None:
         msg = "expected finite logits, got NaN or infinite ones"
         raise ValueError(msg)
     classes = 2 if is_binary(logits) else logits.shape[1]
-    if y.numel() != n:
+    if y.numel() != n or (y.ndim != 1 and not is_binary(logits)):
         msg = f"expected one label per sample, shape [{n}], got {tuple(y.shape)}"
         raise ValueError(msg)
     low, high = float(y.min()), float(y.max())

@@ -32,7 +32,11 @@ class InputSpace:
 
     def craft(self, attack: Attack, model: Model, x: Tensor, y: Tensor) -> Tensor:
         """Run ``attack`` in pixels against ``model``, which takes normalised inputs; eps and bounds are in pixels."""
-        mean, std = self._like(self.mean, x), self._like(self.std, x)
+        if not x.is_floating_point() or x.ndim < 2:
+            msg = f"expected floating inputs [N, ...], got {x.dtype} {tuple(x.shape)}"
+            raise ValueError(msg)
+        with torch.inference_mode(False):  # the gradient passes through them
+            mean, std = self._like(self.mean, x), self._like(self.std, x)
         pixels = _without_rounding(x * std + mean, attack.bounds)
 
         def of_pixels(p: Tensor) -> Tensor:
@@ -46,13 +50,14 @@ class InputSpace:
         if len(values) not in (1, x.shape[1]):
             msg = f"expected input_space with 1 or {x.shape[1]} channels for inputs {tuple(x.shape)}, got {len(values)}"
             raise ValueError(msg)
-        return values.to(x).view(1, -1, *[1] * (x.ndim - 2))
+        return values.to(x, copy=True).view(1, -1, *[1] * (x.ndim - 2))
 
 
 def _without_rounding(pixels: Tensor, bounds: Bounds) -> Tensor:
     """Undo what normalising and back added beyond the bounds; larger excess is left for the attack to report."""
     if bounds is None:
         return pixels
-    slack = 4 * torch.finfo(pixels.dtype).eps * (bounds[1] - bounds[0])
+    # float64 batches too may have been normalised in float32.
+    slack = 4 * max(torch.finfo(pixels.dtype).eps, torch.finfo(torch.float32).eps) * (bounds[1] - bounds[0])
     clamped = pixels.clamp(*bounds)
     return clamped.where((clamped - pixels).abs() <= slack, pixels)

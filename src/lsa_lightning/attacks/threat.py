@@ -48,8 +48,8 @@ class LinfBall(Ball):
     def __init__(self, x: Tensor, eps: float, bounds: Bounds) -> None:
         super().__init__(x, eps, bounds)
         wide = x.to(torch.float64)
-        self.low = _cast_towards(_clamp(wide - self.eps, bounds), x)
-        self.high = _cast_towards(_clamp(wide + self.eps, bounds), x)
+        self.low = _cast_towards(_clamp(_shifted(wide, -self.eps), bounds), x)
+        self.high = _cast_towards(_clamp(_shifted(wide, self.eps), bounds), x)
 
     def project(self, points: Tensor) -> Tensor:
         """Clamp each coordinate."""
@@ -62,7 +62,8 @@ class LinfBall(Ball):
 
     def ascend(self, points: Tensor, gradient: Tensor, alpha: float) -> Tensor:
         """``points + alpha sign(gradient)``."""
-        return self.project(points + alpha * gradient.sign())
+        # The sign of NaN is 0 in torch, which would hide a broken gradient.
+        return self.project(points + alpha * gradient.sign().where(~gradient.isnan(), gradient))
 
 
 class L2Ball(Ball):
@@ -73,9 +74,9 @@ class L2Ball(Ball):
         wide = self.x.to(torch.float64)
         delta = points.to(torch.float64) - wide
         length = _length(delta)
-        # A hair below eps, so that the norm of the result, itself rounded, is not above it.
-        scale = (self.eps * (1 - 1e-12) / length.clamp_min(torch.finfo(torch.float64).tiny)).clamp_max(1.0)
-        return _cast_towards(_clamp(wide + delta * scale, self.bounds), self.x)
+        # A hair below eps, so that the norm of the result, itself rounded in float32, is not above it.
+        scale = (self.eps * (1 - 2**-21) / length.clamp_min(torch.finfo(torch.float64).tiny)).clamp_max(1.0)
+        return _cast_towards(_clamp(_shifted(wide, delta * scale), self.bounds), self.x)
 
     def random_point(self, generator: torch.Generator) -> Tensor:
         """A uniform direction with a uniform radius in [0, eps]."""
@@ -85,8 +86,9 @@ class L2Ball(Ball):
 
     def ascend(self, points: Tensor, gradient: Tensor, alpha: float) -> Tensor:
         """``points + alpha gradient / ||gradient||``; a zero gradient gives no step."""
-        gradient = gradient.to(_drawn_in(gradient))
-        return self.project(points + alpha * gradient / _length(gradient).clamp_min(1e-12))
+        # In float64, where the squares of a confident network's tiny gradient do not underflow.
+        gradient = gradient.to(torch.float64)
+        return self.project(points + alpha * gradient / _length(gradient).clamp_min(torch.finfo(torch.float64).tiny))
 
 
 BALLS: dict[str, type[Ball]] = {"Linf": LinfBall, "L2": L2Ball}
@@ -106,11 +108,18 @@ def _clamp(points: Tensor, bounds: Bounds) -> Tensor:
     return points if bounds is None else points.clamp(*bounds)
 
 
+def _shifted(wide: Tensor, delta: Tensor | float) -> Tensor:
+    """``wide + delta`` in float64, rounded towards ``wide`` where the nearest number is farther away than ``delta``."""
+    total = wide + delta
+    length = delta.abs() if isinstance(delta, Tensor) else abs(delta)
+    return total.where((total - wide).abs() <= length, torch.nextafter(total, wide))
+
+
 def _cast_towards(target: Tensor, x: Tensor) -> Tensor:
     """``target`` (float64) in the dtype of ``x``, rounded towards ``x`` wherever the nearest number is farther away."""
     limit = torch.finfo(x.dtype)
     wide = x.to(torch.float64)
-    near = target.to(x.dtype)
+    near = target.clamp(limit.min, limit.max).to(x.dtype)
     offset = near.to(torch.float64) - wide
     # One or two units in the last place; the second where the number is just above a power of two.
     unit = near.to(torch.float64).abs() * limit.eps + limit.smallest_normal * limit.eps

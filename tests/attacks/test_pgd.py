@@ -1,0 +1,95 @@
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+from tests.helpers import reference_attacks as reference
+from tests.helpers.attack_cases import MODELS, make_batch, make_model
+
+from lsa_lightning.attacks import FGSM, PGD, TPGD
+from lsa_lightning.attacks.pgd import checked_steps
+from lsa_lightning.functional import classification_loss
+
+VECTOR_MODELS = [name for name in MODELS if not name.startswith("images")]
+
+
+@pytest.mark.parametrize("name", MODELS)
+@pytest.mark.parametrize("random_start", [True, False])
+@pytest.mark.parametrize(("eps", "alpha", "steps"), [(0.1, 0.02, 10), (0.3, 0.4, 3)])
+def test_pgd_linf_equals_the_reference(name: str, random_start: bool, eps: float, alpha: float, steps: int) -> None:
+    model = make_model(name, torch.float64)
+    x, y = make_batch(name, dtype=torch.float64)
+    got = PGD(eps, alpha, steps, random_start=random_start, seed=5)(model, x, y)
+    start = reference.uniform_start(x, eps, seed=5) if random_start else x
+    expected = reference.pgd_linf(model.eval(), x, y, start, eps, alpha, steps, 0.0, 1.0)
+    torch.testing.assert_close(got, expected, atol=1e-6, rtol=0)
+
+
+@pytest.mark.parametrize("name", VECTOR_MODELS)
+@pytest.mark.parametrize("random_start", [True, False])
+@pytest.mark.parametrize(("eps", "alpha", "steps"), [(0.5, 0.1, 10), (0.3, 0.4, 3)])
+def test_pgd_l2_equals_the_reference(name: str, random_start: bool, eps: float, alpha: float, steps: int) -> None:
+    model = make_model(name, torch.float64)
+    x, y = make_batch(name, dtype=torch.float64)
+    got = PGD(eps, alpha, steps, norm="L2", random_start=random_start, seed=5)(model, x, y)
+    start = reference.l2_start(x, eps, seed=5) if random_start else x
+    expected = reference.pgd_l2(model.eval(), x, y, start, eps, alpha, steps, 0.0, 1.0)
+    torch.testing.assert_close(got, expected, atol=1e-6, rtol=0)
+
+
+@pytest.mark.parametrize("name", MODELS)
+@pytest.mark.parametrize(("eps", "alpha", "steps"), [(0.1, 0.02, 10), (0.3, 0.4, 3)])
+def test_tpgd_equals_the_reference(name: str, eps: float, alpha: float, steps: int) -> None:
+    model = make_model(name, torch.float64)
+    x, y = make_batch(name, dtype=torch.float64)
+    got = TPGD(eps, alpha, steps, seed=5)(model, x, y)
+    start = reference.normal_start(x, seed=5)
+    expected = reference.tpgd(model.eval(), x, start, eps, alpha, steps, 0.0, 1.0)
+    torch.testing.assert_close(got, expected, atol=1e-6, rtol=0)
+
+
+@pytest.mark.parametrize("bounds", [None, (-1.0, 2.0)])
+def test_bounds_other_than_those_of_pixels(bounds: tuple[float, float] | None) -> None:
+    model = make_model("many classes", torch.float64)
+    x, y = make_batch("many classes", dtype=torch.float64)
+    low, high = bounds or (-1e9, 1e9)
+    got = PGD(0.4, steps=4, random_start=False, bounds=bounds)(model, x * 3 - 1, y)
+    expected = reference.pgd_linf(model.eval(), x * 3 - 1, y, x * 3 - 1, 0.4, 0.25, 4, low, high)
+    torch.testing.assert_close(got, expected, atol=1e-6, rtol=0)
+
+
+def test_one_full_step_without_a_random_start_is_fgsm() -> None:
+    model, (x, y) = make_model("many classes"), make_batch("many classes")
+    assert torch.equal(PGD(0.1, alpha=0.1, steps=1, random_start=False)(model, x, y), FGSM(0.1)(model, x, y))
+
+
+def test_more_steps_reach_a_higher_loss() -> None:
+    model, (x, y) = make_model("many classes").eval(), make_batch("many classes", n=64)
+    few, many = (
+        classification_loss(model(PGD(0.2, alpha=0.02, steps=n, random_start=False)(model, x, y)), y).item()
+        for n in (2, 12)
+    )
+    assert many > few
+
+
+def test_tpgd_does_not_use_the_labels_and_raises_the_divergence() -> None:
+    model, (x, y) = make_model("many classes").eval(), make_batch("many classes")
+    x_adv = TPGD(0.2, seed=0)(model, x, y)
+    assert torch.equal(x_adv, TPGD(0.2, seed=0)(model, x, (y + 1) % 7))
+    p, q = reference.probabilities(model(x)), reference.probabilities(model(x_adv))
+    assert reference.kl(p, q).min().item() > 1e-4
+
+
+def test_defaults() -> None:
+    assert PGD().alpha == pytest.approx(2 / 255)
+    assert PGD(eps=0.5, steps=5).alpha == pytest.approx(0.25)
+    assert TPGD().alpha == pytest.approx(2 / 255)
+    assert (PGD().steps, TPGD().steps) == (10, 10)
+
+
+@pytest.mark.parametrize("steps", [0, -1, 2.0, "3", True, None])
+def test_steps_must_be_a_positive_integer(steps: Any) -> None:
+    for make in (lambda: PGD(0.1, steps=steps), lambda: TPGD(0.1, steps=steps), lambda: checked_steps(steps)):
+        with pytest.raises(ValueError, match=f"expected an integer number of steps >= 1, got {steps!r}"):
+            make()

@@ -1,0 +1,148 @@
+"""Small models, all attacks, and a record of everything that an attack must leave as it was."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from lsa_lightning.attacks import (
+    FFGSM,
+    FGSM,
+    PGD,
+    TPGD,
+    Attack,
+    GaussianNoise,
+    GradientAttack,
+    PepperNoise,
+    SaltNoise,
+    SpeckleNoise,
+)
+from lsa_lightning.attacks.threat import Bounds
+
+AttackMaker = Callable[[float, Bounds], Attack]
+
+GRADIENT_ATTACKS: dict[str, Callable[[float, Bounds], GradientAttack]] = {
+    "fgsm": lambda eps, bounds: FGSM(eps, bounds=bounds),
+    "ffgsm": lambda eps, bounds: FFGSM(eps, bounds=bounds, seed=0),
+    "pgd": lambda eps, bounds: PGD(eps, steps=2, bounds=bounds, seed=0),
+    "pgd_l2": lambda eps, bounds: PGD(eps, steps=2, norm="L2", bounds=bounds, seed=0),
+    "tpgd": lambda eps, bounds: TPGD(eps, steps=2, bounds=bounds, seed=0),
+}
+NOISES: dict[str, AttackMaker] = {
+    "gaussian": lambda eps, bounds: GaussianNoise(eps, bounds=bounds, seed=0),
+    "salt": lambda eps, bounds: SaltNoise(eps, amount=0.5, bounds=bounds, seed=0),
+    "pepper": lambda eps, bounds: PepperNoise(eps, amount=0.5, bounds=bounds, seed=0),
+    "speckle": lambda eps, bounds: SpeckleNoise(eps, bounds=bounds, seed=0),
+}
+ATTACKS: dict[str, AttackMaker] = {**GRADIENT_ATTACKS, **NOISES}
+DTYPES = [torch.float16, torch.bfloat16, torch.float32, torch.float64]
+
+
+class FlatLogit(nn.Module):
+    """A binary classifier that returns ``[N]``."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.body = vector_model(1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.body(x).squeeze(1)
+
+
+class Failing(nn.Module):
+    """Raises a RuntimeError in its ``fail_at``-th forward pass, counted from 0."""
+
+    def __init__(self, body: nn.Module, fail_at: int) -> None:
+        super().__init__()
+        self.body = body
+        self.fail_at = fail_at
+        self.calls = 0
+
+    def forward(self, x: Tensor) -> Tensor:
+        self.calls += 1
+        if self.calls > self.fail_at:
+            msg = "failing on purpose"
+            raise RuntimeError(msg)
+        return self.body(x)
+
+
+def vector_model(logits: int) -> nn.Sequential:
+    return nn.Sequential(
+        nn.Linear(6, 8), nn.BatchNorm1d(8), nn.ReLU(inplace=True), nn.Dropout(0.5), nn.Linear(8, logits)
+    )
+
+
+def image_model(logits: int) -> nn.Sequential:
+    return nn.Sequential(
+        nn.Conv2d(2, 4, 3), nn.BatchNorm2d(4), nn.ReLU(), nn.Dropout(0.5), nn.Flatten(), nn.Linear(36, logits)
+    )
+
+
+MODELS: dict[str, Callable[[], nn.Module]] = {
+    "one logit": lambda: vector_model(1),
+    "flat logit": FlatLogit,
+    "two classes": lambda: vector_model(2),
+    "many classes": lambda: vector_model(7),
+    "images, one logit": lambda: image_model(1),
+    "images, many classes": lambda: image_model(5),
+}
+
+
+def make_batch(name: str, n: int = 4, dtype: torch.dtype = torch.float32, seed: int = 0) -> tuple[Tensor, Tensor]:
+    """Inputs in [0, 1] and labels for the model ``name`` of :data:`MODELS`."""
+    generator = torch.Generator().manual_seed(seed)
+    shape = (n, 2, 5, 5) if name.startswith("images") else (n, 6)
+    x = torch.rand(shape, generator=generator, dtype=torch.float64).to(dtype)
+    classes = {"one logit": 2, "flat logit": 2, "two classes": 2, "many classes": 7, "images, one logit": 2}
+    return x, torch.randint(classes.get(name, 5), (n,), generator=generator)
+
+
+def make_model(name: str, dtype: torch.dtype = torch.float32, seed: int = 0) -> nn.Module:
+    """A model in train mode, made without moving the global random state."""
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        return MODELS[name]().to(dtype)
+
+
+class ModelState(NamedTuple):
+    """What an attack must not change."""
+
+    parameters: list[Tensor]
+    gradients: list[Tensor | None]
+    requires_grad: list[bool]
+    buffers: list[Tensor]
+    buffer_ids: list[int]
+    modes: list[bool]
+    hooks: list[int]
+
+
+def model_state(model: nn.Module) -> ModelState:
+    parameters, buffers = list(model.parameters()), list(model.buffers())
+    return ModelState(
+        [p.detach().clone() for p in parameters],
+        [None if p.grad is None else p.grad.clone() for p in parameters],
+        [p.requires_grad for p in parameters],
+        [b.clone() for b in buffers],
+        [id(b) for b in buffers],
+        [m.training for m in model.modules()],
+        [len(m._forward_hooks) + len(m._forward_pre_hooks) for m in model.modules()],
+    )
+
+
+def assert_same_state(before: ModelState, after: ModelState) -> None:
+    for field, old, new in zip(ModelState._fields, before, after, strict=True):
+        for a, b in zip(old, new, strict=True):
+            same = torch.equal(a, b) if isinstance(a, Tensor) and isinstance(b, Tensor) else a == b
+            assert same, f"{field} changed: {a} -> {b}"
+
+
+def random_states() -> list[Any]:
+    """The global random states of torch, NumPy and Python, comparable with ``==``."""
+    _, keys, position, has_gauss, cached = np.random.get_state(legacy=True)
+    numpy_state = (np.asarray(keys).tolist(), position, has_gauss, cached)
+    return [torch.get_rng_state().tolist(), numpy_state, random.getstate()]

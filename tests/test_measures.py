@@ -1,0 +1,89 @@
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import Tensor
+
+from lsa_lightning import functional
+from lsa_lightning.measures import CenteredRelativeError, ComparisonMeasure, CosineDistance, RelativeError
+
+MEASURES = [RelativeError(), CenteredRelativeError(), CosineDistance()]
+
+
+@pytest.fixture
+def pair() -> tuple[Tensor, Tensor]:
+    generator = torch.Generator().manual_seed(0)
+    clean = torch.randn(4, 2, 3, generator=generator, dtype=torch.float64)
+    return clean, clean + 0.3 * torch.randn(4, 2, 3, generator=generator, dtype=torch.float64)
+
+
+@pytest.mark.parametrize(
+    ("measure", "function"),
+    [
+        (RelativeError(), functional.relative_error),
+        (CenteredRelativeError(), functional.centered_relative_error),
+        (CosineDistance(), functional.cosine_distance),
+    ],
+)
+def test_measures_are_their_functions(
+    measure: ComparisonMeasure, function: type[object], pair: tuple[Tensor, Tensor]
+) -> None:
+    torch.testing.assert_close(measure(*pair), function(*pair))
+
+
+@pytest.mark.parametrize("measure", MEASURES, ids=repr)
+def test_measures_give_one_value_per_sample_and_a_scalar_over_the_batch(
+    measure: ComparisonMeasure, pair: tuple[Tensor, Tensor]
+) -> None:
+    assert measure(*pair).shape == (4,)
+    assert measure.over_batch(*pair).shape == ()
+
+
+@pytest.mark.parametrize("measure", MEASURES, ids=repr)
+@pytest.mark.parametrize("over_batch", [False, True])
+def test_measures_are_differentiable_in_both_arguments(
+    measure: ComparisonMeasure, over_batch: bool, pair: tuple[Tensor, Tensor]
+) -> None:
+    inputs = tuple(t.clone().requires_grad_() for t in pair)
+    assert torch.autograd.gradcheck(measure.over_batch if over_batch else measure, inputs)
+
+
+def test_relative_error_over_batch_is_one_frobenius_norm(pair: tuple[Tensor, Tensor]) -> None:
+    clean, perturbed = pair
+    torch.testing.assert_close(RelativeError().over_batch(clean, perturbed), (clean - perturbed).norm() / clean.norm())
+
+
+def test_centered_relative_error_over_batch_takes_off_the_mean_over_samples(pair: tuple[Tensor, Tensor]) -> None:
+    clean, perturbed = pair
+    expected = (clean - perturbed).norm() / (clean - clean.mean(0)).norm()
+    torch.testing.assert_close(CenteredRelativeError().over_batch(clean, perturbed), expected)
+
+
+def test_a_constant_layer_scores_0_by_relative_error_and_1_by_the_centered_one() -> None:
+    constant = torch.full((4, 3), 5.0)
+    assert RelativeError()(constant, constant).tolist() == [0.0] * 4
+    assert CenteredRelativeError()(constant, constant).tolist() == [1.0] * 4
+    assert float(CenteredRelativeError().over_batch(constant, constant)) == 1.0
+
+
+def test_centered_relative_error_of_a_single_sample_is_1() -> None:
+    assert CenteredRelativeError()(torch.ones(1, 3), torch.zeros(1, 3)).tolist() == [1.0]
+
+
+def test_cosine_distance_is_blind_to_length(pair: tuple[Tensor, Tensor]) -> None:
+    torch.testing.assert_close(CosineDistance()(pair[0], 7.0 * pair[1]), CosineDistance()(*pair))
+
+
+def test_a_measure_of_ones_own_needs_only_a_call(pair: tuple[Tensor, Tensor]) -> None:
+    class MaxDistance(ComparisonMeasure):
+        def __call__(self, clean: Tensor, perturbed: Tensor) -> Tensor:
+            return (clean - perturbed).flatten(1).abs().amax(1)
+
+    assert repr(MaxDistance()) == "MaxDistance()"
+    torch.testing.assert_close(MaxDistance().over_batch(*pair), (pair[0] - pair[1]).abs().max())
+
+
+@pytest.mark.parametrize("measure", MEASURES, ids=repr)
+def test_measures_refuse_different_shapes(measure: ComparisonMeasure) -> None:
+    with pytest.raises(ValueError, match=r"expected .* equal shape, got \(2, 3\) and \(2, 4\)"):
+        measure(torch.zeros(2, 3), torch.zeros(2, 4))
