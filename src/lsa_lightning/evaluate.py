@@ -16,7 +16,7 @@ def evaluate(cfg: DictConfig) -> RobustnessTable:
     run, model, data = load_run(cfg)
     adopt_threat(cfg, run)
     if cfg.eps is not None:
-        cfg.threat.eval_eps = cfg.eps
+        cfg.threat.eval_eps = cfg.eps if OmegaConf.is_list(cfg.eps) else [cfg.eps]
     folder = output_dir()
     OmegaConf.save(cfg, folder / "config.yaml", resolve=True)
     pl.seed_everything(cfg.seed)

@@ -6,5 +6,5 @@ from pathlib import Path
 
 _CANDIDATES = (Path(__file__).parent / "conf", Path(__file__).parents[2] / "conf")
 
-CONF_DIR: Path = next(path for path in _CANDIDATES if path.is_dir())
+CONF_DIR: Path = next((path for path in _CANDIDATES if path.is_dir()), _CANDIDATES[0])
 """The folder of the Hydra configuration."""

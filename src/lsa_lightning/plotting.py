@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from itertools import cycle
+from typing import Any
 
 import numpy as np
 import torch
@@ -19,6 +20,7 @@ from lsa_lightning.modes import evaluating
 # Okabe and Ito's colours, told apart by colour-blind readers; markers and line styles do the same in grey.
 _COLORS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
 _MARKERS = ("o", "s", "^", "D", "v", "P", "X")
+_LINES = ("-", "--", "-.", ":")  # a line that lies under another one shows through its gaps
 
 
 def plot_profiles(reports: Mapping[str, SustainabilityReport], mvl: Sequence[str] = ()) -> Figure:
@@ -40,14 +42,15 @@ def plot_profiles(reports: Mapping[str, SustainabilityReport], mvl: Sequence[str
         raise ValueError(msg)
     positions = range(len(first.layers))
     figure, axes = _figure(width=max(6.0, 2.5 + 0.45 * len(first.layers)))
-    for (name, report), color, marker in zip(reports.items(), cycle(_COLORS), cycle(_MARKERS), strict=False):
-        bars = report.std.tolist() if len(reports) == 1 else None
-        axes.errorbar(positions, report.mean.tolist(), yerr=bars, color=color, marker=marker, capsize=3, label=name)
+    bars = first.std.tolist() if len(reports) == 1 else None
+    for (name, report), style in zip(reports.items(), _styles(), strict=False):
+        axes.errorbar(positions, report.mean.tolist(), yerr=bars, capsize=3, label=name, **style)
     for i, layer in enumerate(first.layers):
         if layer in mvl:
             axes.axvspan(i - 0.4, i + 0.4, color="0.9", zorder=0, label="MVL" if layer == mvl[0] else None)
     axes.set_xticks(list(positions), first.layers, rotation=45, ha="right")
     axes.set(xlabel="layer, in the order of execution", ylabel="relative error (mean over samples)")
+    axes.set_xlim(-0.5, len(first.layers) - 0.5)
     axes.set_ylim(bottom=0)
     figure.legend(loc="outside right upper")
     return figure
@@ -56,8 +59,8 @@ def plot_profiles(reports: Mapping[str, SustainabilityReport], mvl: Sequence[str
 def plot_accuracy(table: RobustnessTable) -> Figure:
     """Accuracy over eps, one line per attack."""
     figure, axes = _figure()
-    for (name, row), color, marker in zip(table.accuracy.items(), cycle(_COLORS), cycle(_MARKERS), strict=False):
-        axes.plot(table.eps, row, color=color, marker=marker, label=f"{name} (R&G {table.rg_score[name]:.1f})")
+    for (name, row), style in zip(table.accuracy.items(), _styles(), strict=False):
+        axes.plot(table.eps, row, label=f"{name} (R&G {table.rg_score[name]:.1f})", **style)
     axes.set(xlabel="eps", ylabel="accuracy (%)", ylim=(0, 101))
     axes.legend()
     return figure
@@ -87,7 +90,8 @@ def plot_decision_boundary(model: nn.Module, x: Tensor, y: Tensor, x_adv: Tensor
     with evaluating(model), torch.no_grad():
         probability = log_probabilities(model(plane))[:, 1].exp().view(200, 200).T.cpu().numpy()
     figure, axes = _figure(width=7.0)
-    shades = axes.contourf(columns.numpy(), rows.numpy(), probability, levels=np.linspace(0, 1, 11), cmap="RdBu_r")
+    levels = np.linspace(0, 1, 11)
+    shades = axes.contourf(columns.numpy(), rows.numpy(), probability, levels=levels, cmap="RdBu_r", alpha=0.6)
     axes.contour(columns.numpy(), rows.numpy(), probability, levels=[0.5], colors="black")
     figure.colorbar(shades, ax=axes, label="predicted probability of class 1")
     for label, color, marker in ((0, _COLORS[5], "o"), (1, _COLORS[4], "s")):
@@ -98,6 +102,12 @@ def plot_decision_boundary(model: nn.Module, x: Tensor, y: Tensor, x_adv: Tensor
     axes.grid(visible=False)
     figure.legend(loc="outside upper center", ncols=4, fontsize="small")
     return figure
+
+
+def _styles() -> Iterator[dict[str, Any]]:
+    """Colour, marker and line style of one line after the other."""
+    for color, marker, line in zip(cycle(_COLORS), cycle(_MARKERS), cycle(_LINES), strict=True):
+        yield {"color": color, "marker": marker, "linestyle": line}
 
 
 def _scatter(axes: Axes, points: Tensor, marker: str, facecolor: str, label: str) -> None:

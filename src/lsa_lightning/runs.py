@@ -38,6 +38,19 @@ def save_config(cfg: DictConfig, folder: Path) -> dict[str, Any]:
     return resolved  # type: ignore[return-value]
 
 
+def checkpoint_file(path: str) -> Path:
+    """``path``, if there is such a file.
+
+    Raises:
+        ValueError: if there is none.
+    """
+    checkpoint = Path(path)
+    if not checkpoint.is_file():
+        msg = f"expected ckpt_path to be a checkpoint file, got {checkpoint}, which does not exist"
+        raise ValueError(msg)
+    return checkpoint
+
+
 def load_run(cfg: DictConfig) -> tuple[DictConfig, pl.LightningModule, pl.LightningDataModule]:
     """The configuration, the trained model and the data of the run that wrote ``cfg.ckpt_path``.
 
@@ -48,10 +61,7 @@ def load_run(cfg: DictConfig) -> tuple[DictConfig, pl.LightningModule, pl.Lightn
     Raises:
         ValueError: if there is no such checkpoint, or no configuration beside it.
     """
-    checkpoint = Path(cfg.ckpt_path)
-    if not checkpoint.is_file():
-        msg = f"expected ckpt_path to be a checkpoint file, got {checkpoint}, which does not exist"
-        raise ValueError(msg)
+    checkpoint = checkpoint_file(cfg.ckpt_path)
     folder = next((parent for parent in checkpoint.resolve().parents[:2] if (parent / CONFIG_FILE).is_file()), None)
     if folder is None:
         msg = (
@@ -64,7 +74,8 @@ def load_run(cfg: DictConfig) -> tuple[DictConfig, pl.LightningModule, pl.Lightn
     run.data = OmegaConf.merge(run.data, {key: value for key, value in cfg.data.items() if value is not None})
     model: pl.LightningModule = instantiate(run.model, _convert_="all")
     model.load_state_dict(torch.load(checkpoint, map_location="cpu", weights_only=True)["state_dict"])
-    return run, model, instantiate(run.data, _convert_="all")
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    return run, model.to(device), instantiate(run.data, _convert_="all")
 
 
 def adopt_threat(cfg: DictConfig, run: DictConfig) -> None:

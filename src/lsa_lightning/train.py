@@ -18,6 +18,7 @@ from lsa_lightning.callbacks import ATLR
 from lsa_lightning.paths import CONF_DIR
 from lsa_lightning.runs import (
     analyse_and_write,
+    checkpoint_file,
     console,
     evaluate_and_write,
     output_dir,
@@ -33,11 +34,14 @@ def train(cfg: DictConfig) -> dict[str, Any]:
     """Run one job in Hydra's run folder and return what ``summary.json`` holds."""
     folder = output_dir()
     config = save_config(cfg, folder)
+    if cfg.ckpt_path is not None:
+        checkpoint_file(cfg.ckpt_path)
     pl.seed_everything(cfg.seed, workers=True)
     data: pl.LightningDataModule = instantiate(cfg.data, _convert_="all")
     model: pl.LightningModule = instantiate(cfg.model, _convert_="all")
     callbacks = _instances(cfg.callbacks)
     loggers = _instances(cfg.logger)
+    failed = True
     try:
         trainer: pl.Trainer = instantiate(cfg.trainer, callbacks=callbacks, logger=loggers, _convert_="all")
         for logger in loggers:
@@ -47,6 +51,7 @@ def train(cfg: DictConfig) -> dict[str, Any]:
         trainer.fit(model, data, ckpt_path=cfg.ckpt_path)
         seconds = time.perf_counter() - started
         checkpoint = _load_best(trainer, model)
+        model.to(trainer.strategy.root_device)  # fit leaves it on the CPU
         summary = {
             "name": cfg.name,
             "seed": cfg.seed,
@@ -58,8 +63,9 @@ def train(cfg: DictConfig) -> dict[str, Any]:
             "mvl_history": _mvl_history(callbacks),
             "versions": versions(),
         }
+        failed = False
     finally:
-        _finish(loggers)
+        _finish(loggers, failed)
     write_json(summary, folder / "summary.json")
     _print_end(summary, folder)
     return summary
@@ -117,7 +123,7 @@ def _what_was_trained(cfg: DictConfig, callbacks: list[Any]) -> dict[str, str]:
     method = next((c for c in callbacks if hasattr(c, "attack")), None)
     parts = {"attack": "attack", "objective": "objective", "regularizer": "regularizer"}
     return {
-        "model": cfg.model.backbone._target_,
+        "model": cfg.model.get("backbone", cfg.model)._target_,
         "data": cfg.data._target_,
         "method": "normal" if method is None else type(method).__name__,
         **{key: repr(getattr(method, name)) for key, name in parts.items() if hasattr(method, name)},
@@ -134,12 +140,12 @@ def _mvl_history(callbacks: list[Any]) -> list[dict[str, Any]]:
     ]
 
 
-def _finish(loggers: list[Any]) -> None:
-    """Close the W&B run, else the next job of a sweep would write into it."""
+def _finish(loggers: list[Any], failed: bool) -> None:
+    """Close the W&B run, else the next job of a sweep would write into it; one that failed is marked so."""
     if any(isinstance(logger, WandbLogger) for logger in loggers):
         import wandb
 
-        wandb.finish()
+        wandb.finish(exit_code=int(failed))
 
 
 def _print_end(summary: dict[str, Any], folder: Path) -> None:
@@ -152,8 +158,8 @@ def _print_end(summary: dict[str, Any], folder: Path) -> None:
 @hydra.main(version_base="1.3", config_path=str(CONF_DIR), config_name="train")
 def main(cfg: DictConfig) -> float:
     """Entry point; returns the R&G score under the last evaluation attack, for sweepers that optimise it."""
-    # The folder holds Hydra's own files before the CSV logger comes; nothing of an earlier run is in it.
-    warnings.filterwarnings("ignore", message=".*Experiment logs directory .* exists and is not empty.*")
+    if not (output_dir() / "metrics.csv").exists():  # only Hydra's own files are there before the CSV logger comes
+        warnings.filterwarnings("ignore", message=".*Experiment logs directory .* exists and is not empty.*")
     warnings.filterwarnings("ignore", message=".*does not have many workers.*")
     warnings.filterwarnings("ignore", message=".*`isinstance\\(treespec, LeafSpec\\)` is deprecated.*")
     return float(list(train(cfg)["rg_score"].values())[-1])

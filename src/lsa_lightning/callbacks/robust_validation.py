@@ -97,10 +97,10 @@ class RobustValidation(pl.Callback):
             return
         accuracy = {name: float(metric.compute()) for name, metric in self._accuracy.items()}
         values = {"val/acc": accuracy["clean"], **{f"val/acc_{name}": accuracy[name] for name in self.attacks}}
-        if self.rg_attacks:
-            columns = ["clean", *self.rg_attacks]
-            values["val/rg_score"] = robustness_generalization_score(100 * accuracy[name] for name in columns)
         pl_module.log_dict(values, sync_dist=True, prog_bar=True)
+        if self.rg_attacks:
+            score = robustness_generalization_score(100 * accuracy[name] for name in ["clean", *self.rg_attacks])
+            pl_module.log("val/rg_score", score, sync_dist=True)
 
     def _is_due(self, trainer: pl.Trainer) -> bool:
         if trainer.sanity_checking:

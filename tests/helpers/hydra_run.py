@@ -1,0 +1,159 @@
+"""The entry points, run in this process and on tiny settings, as a user would start them."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import logging
+import runpy
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, nullcontext, redirect_stdout, suppress
+from pathlib import Path
+from typing import Any
+from unittest.mock import patch
+
+import lightning.pytorch as pl
+import torch
+from hydra import compose, initialize_config_dir
+from hydra.core.global_hydra import GlobalHydra
+from hydra.core.hydra_config import HydraConfig
+from matplotlib.figure import Figure
+from omegaconf import DictConfig, OmegaConf
+from torch import nn
+from torch.utils.data import DataLoader, TensorDataset
+
+import lsa_lightning
+from lsa_lightning import MoonDataModule
+from lsa_lightning.paths import CONF_DIR
+from lsa_lightning.train import main
+
+QUIET = ("callbacks.progress_bar=null", "+trainer.enable_progress_bar=false", "+trainer.enable_model_summary=false")
+SMALL_DATA = ("data.train_size=64", "data.val_size=32", "data.test_size=40", "data.batch_size=32")
+FEW_STEPS = ("evaluation.attacks.pgd.steps=2", "analysis.perturbers.pgd.steps=2", "threat.eval_eps=[0.1,0.3]")
+TINY = (
+    "trainer.accelerator=cpu",
+    "trainer.max_epochs=1",
+    "trainer.log_every_n_steps=1",
+    "model.backbone.hidden=[8,8,8]",
+    "model.optimizer.lr=0.05",
+    *QUIET,
+    *SMALL_DATA,
+    *FEW_STEPS,
+)
+"""Overrides of lsa-train that make a job last about a second; ``attack.steps`` stays, since not every attack has it."""
+
+
+def main_in_process(main: Callable[[], Any], *args: str) -> None:
+    """Call a ``@hydra.main`` function with these command line arguments; errors propagate as they are."""
+    with _clean_hydra(), patch.dict("os.environ", {"HYDRA_FULL_ERROR": "1"}):
+        _call(main, args)
+
+
+def main_as_shown(main: Callable[[], Any], *args: str) -> None:
+    """The same, but errors are printed to stderr and become ``SystemExit``, which is what a user sees."""
+    with _clean_hydra(), patch.dict("os.environ"):
+        _call(main, args)
+
+
+def _call(main: Callable[[], Any], args: Sequence[str]) -> None:
+    with patch.object(sys, "argv", ["lsa", *args]):
+        main()
+
+
+def run_as_script(name: str, *args: str) -> None:
+    """``python -m lsa_lightning.<name>``, but in this process."""
+    file = str(Path(lsa_lightning.__file__).with_name(f"{name}.py"))
+    with _clean_hydra(), patch.object(sys, "argv", [file, *args]), suppress(SystemExit):
+        runpy.run_path(file, run_name="__main__")
+
+
+@contextmanager
+def composed_job(name: str, overrides: Sequence[str], folder: Path) -> Iterator[DictConfig]:
+    """The configuration of one job whose run folder is ``folder``, with Hydra's own set as in a running job."""
+    folder.mkdir(parents=True, exist_ok=True)
+    with _clean_hydra(), initialize_config_dir(str(CONF_DIR), version_base="1.3"):
+        cfg = compose(name, list(overrides), return_hydra_config=True)
+        OmegaConf.set_readonly(cfg.hydra, False)
+        cfg.hydra.runtime.output_dir = str(folder)
+        HydraConfig.instance().set_config(cfg)
+        OmegaConf.set_struct(cfg, False)
+        del cfg["hydra"]
+        OmegaConf.set_struct(cfg, True)
+        yield cfg
+
+
+@contextmanager
+def _clean_hydra() -> Iterator[None]:
+    """Hydra's singletons and the root logger, which Hydra configures, are afterwards as before."""
+    root = logging.getLogger()
+    handlers, level, config = root.handlers[:], root.level, HydraConfig.instance().cfg
+    GlobalHydra.instance().clear()
+    try:
+        yield
+    finally:
+        for handler in set(root.handlers) - set(handlers):
+            handler.close()
+        root.handlers, HydraConfig.instance().cfg = handlers, config
+        root.setLevel(level)
+        GlobalHydra.instance().clear()
+
+
+def train_tiny(folder: Path, *args: str, figures: bool = False) -> str:
+    """Run a job of ``lsa-train`` on tiny settings with ``folder`` as its run folder; what it printed comes back.
+
+    The command line, which composes twice, is left out, and figures are written only if asked for: both take long.
+    """
+    printed = io.StringIO()
+    drawing = nullcontext() if figures else patch.object(Figure, "savefig")
+    with redirect_stdout(printed), drawing, composed_job("train", [*TINY, *args], folder) as cfg:
+        main.__wrapped__(cfg)
+    return printed.getvalue()
+
+
+def read_json(path: Path) -> Any:
+    return json.loads(path.read_text())
+
+
+def read_metrics(folder: Path) -> list[dict[str, str]]:
+    """The rows of metrics.csv."""
+    with (folder / "metrics.csv").open(newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def logged(folder: Path, key: str) -> list[tuple[int, float]]:
+    """``(epoch, value)`` of each row of metrics.csv that has ``key``."""
+    return [(int(row["epoch"]), float(row[key])) for row in read_metrics(folder) if row.get(key)]
+
+
+class PlainMoonModel(pl.LightningModule):
+    """A LightningModule of somebody else's, without a backbone."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.net = nn.Sequential(nn.Linear(2, 8), nn.ReLU(), nn.Linear(8, 8), nn.ReLU(), nn.Linear(8, 2))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.net(x)
+
+    def training_step(self, batch: Any, batch_idx: int) -> torch.Tensor:
+        x, y = batch
+        return nn.functional.cross_entropy(self(x), y)
+
+    def validation_step(self, batch: Any, batch_idx: int) -> None:
+        return None
+
+    def configure_optimizers(self) -> torch.optim.Optimizer:
+        return torch.optim.SGD(self.parameters(), lr=0.1)
+
+
+class PoisonedMoons(MoonDataModule):
+    """Moons of which one training point becomes NaN in the second epoch."""
+
+    def train_dataloader(self) -> DataLoader[tuple[torch.Tensor, ...]]:
+        x, y = self.splits[0].tensors
+        epoch = 0 if self.trainer is None else self.trainer.current_epoch
+        poisoned = x.clone()
+        poisoned[0] = float("nan") if epoch == 1 else x[0]
+        return DataLoader(TensorDataset(poisoned, y), batch_size=self.batch_size)

@@ -1,0 +1,189 @@
+"""Every YAML of conf/ is composed, instantiated and run; natural overrides reach the objects."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hydra.utils import instantiate
+from matplotlib.figure import Figure
+from omegaconf import DictConfig, OmegaConf
+from tests.helpers.hydra_run import TINY, composed_job, main_in_process, read_json, train_tiny
+
+from lsa_lightning import ATLR, AdversarialTraining, measures
+from lsa_lightning.analyze import main as analyze_main
+from lsa_lightning.attacks import FGSM, PGD
+from lsa_lightning.evaluate import main as evaluate_main
+from lsa_lightning.objectives import TRADES
+from lsa_lightning.paths import CONF_DIR
+from lsa_lightning.train import train
+
+pytestmark = pytest.mark.filterwarnings("ignore:Experiment logs directory")
+
+OPTIONS = sorted((str(path.parent.relative_to(CONF_DIR)), path.stem) for path in CONF_DIR.glob("*/**/*.yaml"))
+"""Every option of every group: (group, name)."""
+
+OFFLINE = ("logger.wandb.offline=true",)
+EXTRA: dict[str, tuple[str, ...]] = {"logger/wandb": OFFLINE, "logger/many": OFFLINE}
+"""What an option needs besides the tiny settings."""
+
+
+def run_training(group: str, name: str, folder: Path) -> None:
+    overrides = [f"{group}={name}", *TINY, *EXTRA.get(f"{group}/{name}", ())]
+    with composed_job("train", overrides, folder) as cfg:
+        summary = train(cfg)
+        expected = _instances_named_by(cfg.get(group))
+    assert summary["epochs"] == 1
+    assert (folder / "metrics.csv").is_file()
+    if group in ("attack", "objective", "regularizer"):
+        assert summary["trained"][group].startswith(expected)
+    elif group in ("model", "data"):
+        assert expected
+        assert summary["trained"][group]
+
+
+def _instances_named_by(node: Any) -> str:
+    """The class that a group of one object names."""
+    return str(node.get("_target_", "")).rpartition(".")[2] if isinstance(node, DictConfig) else ""
+
+
+WAYS: dict[str, Callable[[str, str, Path], None]] = dict.fromkeys(
+    (
+        "analysis",
+        "attack",
+        "callbacks",
+        "data",
+        "evaluation",
+        "experiment",
+        "logger",
+        "model",
+        "objective",
+        "paths",
+        "regularizer",
+        "trainer",
+    ),
+    run_training,
+)
+"""How the options of each group are run."""
+
+
+@pytest.fixture
+def _isolated(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nothing, W&B's caches included, is written outside of the temporary folder; figures, which take long, nowhere."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(Figure, "savefig", lambda *args, **kwargs: None)
+    for name in ("CACHE", "CONFIG", "DATA", "ARTIFACT"):
+        monkeypatch.setenv(f"WANDB_{name}_DIR", str(tmp_path / "wandb_home"))
+
+
+@pytest.mark.usefixtures("_isolated")
+@pytest.mark.parametrize(("group", "name"), OPTIONS, ids=["/".join(option) for option in OPTIONS])
+def test_every_option_of_every_group_runs(group: str, name: str, tmp_path: Path) -> None:
+    assert group in WAYS, f"expected a way of running the options of conf/{group} in WAYS"
+    WAYS[group](group, name, tmp_path / "run")
+
+
+def test_every_way_of_running_belongs_to_a_group() -> None:
+    assert set(WAYS) == {group for group, _ in OPTIONS}
+
+
+def test_every_top_level_file_runs(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert {path.stem for path in CONF_DIR.glob("*.yaml")} == {"train", "analyze", "evaluate"}
+    train_tiny(tmp_path / "train")
+    checkpoint = f"ckpt_path={tmp_path}/train/checkpoints/last.ckpt"
+    main_in_process(analyze_main, checkpoint, f"hydra.run.dir={tmp_path}/analyze")
+    main_in_process(evaluate_main, checkpoint, f"hydra.run.dir={tmp_path}/evaluate")
+    assert (tmp_path / "analyze" / "profile.csv").is_file()
+    assert (tmp_path / "evaluate" / "evaluation.csv").is_file()
+
+
+def test_a_new_file_would_be_picked_up() -> None:
+    assert ("attack", "pgd") in OPTIONS
+    assert len(OPTIONS) == len({*OPTIONS}) == len(list(CONF_DIR.rglob("*.yaml"))) - len(list(CONF_DIR.glob("*.yaml")))
+
+
+def callback_of(tmp_path: Path, *overrides: str, key: str = "atlr") -> Any:
+    with composed_job("train", overrides, tmp_path) as cfg:
+        return instantiate(cfg.callbacks[key], _convert_="all")
+
+
+def test_natural_overrides_reach_the_callback(tmp_path: Path) -> None:
+    callback = callback_of(
+        tmp_path, "attack=fgsm", "objective=trades", "regularizer.gamma=0.3", "callbacks.atlr.mvl=[backbone.act3]"
+    )
+    assert type(callback) is ATLR
+    assert type(callback.attack) is FGSM
+    assert isinstance(callback.objective, TRADES)
+    assert callback.objective.beta == 6.0
+    assert callback.regularizer.gamma == 0.3
+    assert callback.mvl == ["backbone.act3"]
+    assert callback.fixed
+
+
+def test_the_same_overrides_train(tmp_path: Path) -> None:
+    overrides = ("attack=fgsm", "objective=trades", "regularizer.gamma=0.3", "callbacks.atlr.mvl=[backbone.act3]")
+    train_tiny(tmp_path, *overrides)
+    summary = read_json(tmp_path / "summary.json")
+    assert summary["trained"]["objective"] == "TRADES(beta=6)"
+    assert summary["mvl_history"][-1]["mvl"] == ["backbone.act3"]
+
+
+def test_gamma_can_be_a_mapping(tmp_path: Path) -> None:
+    callback = callback_of(tmp_path, "regularizer.gamma={backbone.act1:0.2,backbone.act3:1}")
+    assert callback.regularizer.gamma == {"backbone.act1": 0.2, "backbone.act3": 1.0}
+
+
+def test_attacks_take_eps_and_bounds_from_the_data_set(tmp_path: Path) -> None:
+    attack = callback_of(tmp_path, "threat.eps=0.4", "threat.bounds=[-3,3]").attack
+    assert (attack.eps, attack.bounds, attack.alpha) == (0.4, (-3.0, 3.0), pytest.approx(0.1))
+
+
+def test_the_training_attack_alone_can_have_another_eps(tmp_path: Path) -> None:
+    with composed_job("train", ["attack.eps=0.2"], tmp_path) as cfg:
+        training = instantiate(cfg.callbacks.atlr, _convert_="all").attack
+        analysed = instantiate(cfg.analysis.perturbers.pgd, _convert_="all")
+    assert (training.eps, analysed.eps) == (0.2, 0.3)
+
+
+def test_validation_and_evaluation_use_the_same_attacks(tmp_path: Path) -> None:
+    with composed_job("train", ["evaluation.attacks.pgd.steps=7"], tmp_path) as cfg:
+        validation = instantiate(cfg.callbacks.robust_validation, _convert_="all")
+    assert isinstance(validation.attacks["pgd"], PGD)
+    assert validation.attacks["pgd"].steps == 7
+    assert list(validation.rg_attacks) == ["rg_0.1", "rg_0.2", "rg_0.3", "rg_0.4", "rg_0.5"]
+
+
+@pytest.mark.parametrize(
+    ("name", "measure"),
+    [
+        ("relative_error", measures.RelativeError),
+        ("centered_relative_error", measures.CenteredRelativeError),
+        ("cosine_distance", measures.CosineDistance),
+    ],
+)
+def test_regularizer_files_choose_the_measure(tmp_path: Path, name: str, measure: type) -> None:
+    regularizer = callback_of(tmp_path, f"regularizer={name}", "regularizer.gamma=2").regularizer
+    assert type(regularizer.measure) is measure
+    assert regularizer.gamma == 2.0
+
+
+@pytest.mark.parametrize(
+    ("experiment", "key", "kind"),
+    [("moon_at", "adversarial_training", AdversarialTraining), ("moon_at_lr", "atlr", ATLR)],
+)
+def test_experiments_choose_the_method(tmp_path: Path, experiment: str, key: str, kind: type) -> None:
+    assert type(callback_of(tmp_path, f"experiment={experiment}", key=key)) is kind
+
+
+def test_normal_training_has_no_attack(tmp_path: Path) -> None:
+    with composed_job("train", ["experiment=moon_normal"], tmp_path) as cfg:
+        assert set(cfg.callbacks) == {"checkpoint", "last_checkpoint", "robust_validation", "progress_bar"}
+        assert cfg.callbacks.checkpoint.monitor == "val/acc"
+
+
+def test_every_composed_value_resolves(tmp_path: Path) -> None:
+    with composed_job("train", [], tmp_path) as cfg:
+        assert not OmegaConf.missing_keys(cfg)
+        assert OmegaConf.to_container(cfg, resolve=True, throw_on_missing=True)

@@ -1,0 +1,73 @@
+"""The package as a whole."""
+
+from __future__ import annotations
+
+import inspect
+import pkgutil
+from importlib import import_module
+from importlib.metadata import distribution, entry_points, version
+from pathlib import Path
+
+import pytest
+
+import lsa_lightning
+
+PUBLIC = (
+    "lsa_lightning",
+    "lsa_lightning.attacks",
+    "lsa_lightning.callbacks",
+    "lsa_lightning.data",
+    "lsa_lightning.models",
+)
+MODULES = [info.name for info in pkgutil.walk_packages(lsa_lightning.__path__, "lsa_lightning.")]
+
+
+def test_public_names_are_sorted() -> None:
+    assert lsa_lightning.__all__ == sorted(lsa_lightning.__all__)
+
+
+@pytest.mark.parametrize("name", PUBLIC)
+def test_public_names_exist_once(name: str) -> None:
+    module = import_module(name)
+    assert len(set(module.__all__)) == len(module.__all__)
+    assert all(hasattr(module, public) for public in module.__all__)
+
+
+@pytest.mark.parametrize("name", PUBLIC)
+def test_public_names_have_docstrings(name: str) -> None:
+    module = import_module(name)
+    bare = [public for public in module.__all__ if public != "__version__" and not getattr(module, public).__doc__]
+    assert bare == []
+
+
+@pytest.mark.parametrize("name", MODULES)
+def test_what_a_module_defines_has_docstrings(name: str) -> None:
+    module = import_module(name)
+    assert module.__doc__
+    own = [
+        (public, value)
+        for public, value in vars(module).items()
+        if not public.startswith("_") and getattr(value, "__module__", None) == name
+    ]
+    described = [public for public, value in own if inspect.isclass(value) or inspect.isfunction(value)]
+    assert [public for public in described if not inspect.getdoc(getattr(module, public))] == []
+
+
+def test_the_version_is_that_of_the_distribution() -> None:
+    assert lsa_lightning.__version__ == version("lsa-lightning")
+
+
+def test_the_package_is_marked_as_typed() -> None:
+    assert (Path(lsa_lightning.__file__).parent / "py.typed").is_file()
+
+
+@pytest.mark.parametrize("name", ["train", "analyze", "evaluate"])
+def test_the_commands_point_to_the_entry_points(name: str) -> None:
+    (command,) = entry_points(group="console_scripts", name=f"lsa-{name}")
+    assert command.load() is import_module(f"lsa_lightning.{name}").main
+
+
+def test_the_malicious_uploads_of_lightning_are_excluded() -> None:
+    (requirement,) = [line for line in distribution("lsa-lightning").requires or [] if line.startswith("lightning")]
+    assert "!=2.6.2" in requirement
+    assert "!=2.6.3" in requirement

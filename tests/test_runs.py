@@ -1,0 +1,174 @@
+"""Run folders: configuration, checkpoints, tables on the terminal."""
+
+from __future__ import annotations
+
+import io
+import json
+import platform
+import shutil
+from pathlib import Path
+
+import pytest
+import torch
+from matplotlib.figure import Figure
+from omegaconf import DictConfig, OmegaConf
+from rich.console import Console
+from tests.helpers.hydra_run import composed_job, train_tiny
+
+from lsa_lightning import MoonDataModule, RobustClassifier, SustainabilityReport, runs
+from lsa_lightning.evaluation import RobustnessTable
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The run folder of lsa-train."""
+    folder = tmp_path_factory.mktemp("train") / "run"
+    train_tiny(folder)
+    return folder
+
+
+def request(checkpoint: Path, **data: object) -> DictConfig:
+    """The part of lsa-evaluate's configuration that finds a run."""
+    return OmegaConf.create({"ckpt_path": str(checkpoint), "data": {"root": None, "batch_size": None, **data}})
+
+
+def test_a_checkpoint_finds_its_model_and_data(run: Path) -> None:
+    cfg, model, data = runs.load_run(request(run / "checkpoints" / "last.ckpt"))
+    stored = torch.load(run / "checkpoints" / "last.ckpt", weights_only=True)["state_dict"]
+    assert isinstance(model, RobustClassifier)
+    assert isinstance(data, MoonDataModule)
+    assert (data.sizes, data.batch_size) == ([64, 32, 40], 32)
+    assert cfg.threat.eps == 0.3
+    for name, value in model.state_dict().items():
+        assert torch.equal(value.cpu(), stored[name])
+
+
+def test_entries_of_data_that_are_not_null_replace_the_runs_own(run: Path) -> None:
+    _, _, data = runs.load_run(request(run / "checkpoints" / "last.ckpt", batch_size=7))
+    assert isinstance(data, MoonDataModule)
+    assert (data.batch_size, data.sizes) == (7, [64, 32, 40])
+
+
+def test_the_configuration_may_lie_beside_the_checkpoint(run: Path, tmp_path: Path) -> None:
+    shutil.copy(run / "config.yaml", tmp_path)
+    shutil.copy(run / "checkpoints" / "last.ckpt", tmp_path)
+    assert runs.load_run(request(tmp_path / "last.ckpt"))[0].name == "train"
+
+
+def test_a_moved_run_folder_still_works(run: Path, tmp_path: Path) -> None:
+    shutil.copytree(run, tmp_path / "moved")
+    assert isinstance(runs.load_run(request(tmp_path / "moved/checkpoints/best.ckpt"))[1], RobustClassifier)
+
+
+def test_checkpoint_file_refuses_what_is_no_file(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="which does not exist"):
+        runs.checkpoint_file(str(tmp_path / "x.ckpt"))
+    (tmp_path / "x.ckpt").touch()
+    assert runs.checkpoint_file(str(tmp_path / "x.ckpt")) == tmp_path / "x.ckpt"
+
+
+def test_the_model_goes_to_a_gpu_where_there_is_one(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    moved: list[torch.device] = []
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(RobustClassifier, "to", lambda self, device: moved.append(device) or self)
+    runs.load_run(request(run / "checkpoints" / "last.ckpt"))
+    assert moved == [torch.device("cuda")]
+
+
+def test_save_config_resolves(tmp_path: Path) -> None:
+    returned = runs.save_config(OmegaConf.create({"a": 1, "b": "${a}", "c": [{"d": "${b}"}]}), tmp_path)
+    assert returned == {"a": 1, "b": 1, "c": [{"d": 1}]}
+    assert OmegaConf.to_container(OmegaConf.load(tmp_path / "config.yaml")) == returned
+
+
+def test_output_dir_is_the_run_folder(tmp_path: Path) -> None:
+    with composed_job("train", [], tmp_path):
+        assert runs.output_dir() == tmp_path
+
+
+def test_adopted_threat_reaches_the_attacks() -> None:
+    cfg = OmegaConf.create({"attack": {"eps": "${oc.select:threat.eps,0.03}"}})
+    OmegaConf.set_struct(cfg, True)
+    assert cfg.attack.eps == 0.03
+    runs.adopt_threat(cfg, OmegaConf.create({"threat": {"eps": 0.3, "bounds": None}}))
+    assert cfg.attack.eps == 0.3
+
+
+@pytest.mark.parametrize(("split", "samples"), [("val", 3), ("test", 5)])
+def test_split_loader(split: str, samples: int) -> None:
+    loader = runs.split_loader(MoonDataModule(train_size=4, val_size=3, test_size=5), split)
+    assert sum(len(x) for x, _ in loader) == samples
+
+
+def test_split_loader_refuses_another_split() -> None:
+    with pytest.raises(ValueError, match="expected split to be 'val' or 'test', got 'training'"):
+        runs.split_loader(MoonDataModule(), "training")
+
+
+def test_write_json_ends_with_a_newline(tmp_path: Path) -> None:
+    runs.write_json({"a": [1, 2.5, None]}, tmp_path / "x.json")
+    text = (tmp_path / "x.json").read_text()
+    assert text.endswith("}\n")
+    assert json.loads(text) == {"a": [1, 2.5, None]}
+
+
+def test_figures_get_a_folder_of_their_own(tmp_path: Path) -> None:
+    for name in ("one", "two"):
+        runs.save_figure(Figure(), tmp_path, name)
+    assert sorted(path.name for path in (tmp_path / "figures").iterdir()) == ["one.png", "two.png"]
+
+
+def test_versions_name_what_shapes_a_result() -> None:
+    versions = runs.versions()
+    assert versions["python"] == platform.python_version()
+    assert {"lsa-lightning", "torch", "lightning", "torchmetrics", "hydra-core", "numpy"} < set(versions)
+
+
+def report(*means: float) -> SustainabilityReport:
+    mean = torch.tensor(means, dtype=torch.float64)
+    names = [f"backbone.act{i}" for i in range(1, len(means) + 1)]
+    return SustainabilityReport(names, names, mean, mean / 2, mean.mean(), mean.std(correction=0), 40)
+
+
+def printed(monkeypatch: pytest.MonkeyPatch, width: int) -> io.StringIO:
+    """What goes to the terminal from here on."""
+    text = io.StringIO()
+    monkeypatch.setattr(runs, "console", Console(file=text, width=width))
+    return text
+
+
+@pytest.mark.parametrize("width", [80, 120])
+def test_the_profile_table_fits_the_terminal(monkeypatch: pytest.MonkeyPatch, width: int) -> None:
+    text = printed(monkeypatch, width)
+    names = ["pgd", "fgsm", "gaussian", "speckle", "salt", "pepper"]
+    runs.print_profiles({name: report(0.1, 1.25, 0.5) for name in names}, ["backbone.act2"])
+    lines = text.getvalue().splitlines()
+    assert max(map(len, lines)) <= width
+    assert "…" not in text.getvalue()
+    row = next(line for line in lines if "backbone.act2" in line)
+    assert row.count("1.250") == len(names)
+    assert "*" in row
+    assert not any("*" in line for line in lines if "backbone.act1" in line or "backbone.act3" in line)
+    assert next(line for line in lines if " mu " in line).count("0.617") == len(names)
+
+
+def test_no_vulnerable_layer_is_said_in_words(monkeypatch: pytest.MonkeyPatch) -> None:
+    text = printed(monkeypatch, 80)
+    runs.print_profiles({"fgsm": report(0.1, 0.1)}, [])
+    assert "MVL under fgsm: none\n" in text.getvalue()
+
+
+@pytest.mark.parametrize("width", [80, 120])
+def test_the_accuracy_table_fits_the_terminal(monkeypatch: pytest.MonkeyPatch, width: int) -> None:
+    text = printed(monkeypatch, width)
+    eps = [0.0, 0.1, 0.2, 0.3, 0.4, 0.5]
+    runs.print_accuracies(RobustnessTable(eps, {"fgsm": [100.0, 90, 80, 70, 60, 50.125]}, 40))
+    lines = text.getvalue().splitlines()
+    assert max(map(len, lines)) <= width
+    row = next(line for line in lines if "fgsm" in line)
+    assert [cell.strip() for cell in row.strip("│").split("│")] == [
+        "fgsm",
+        *("100.00", "90.00", "80.00", "70.00", "60.00", "50.12"),
+        "450.12",
+    ]
+    assert [f"eps {e:g}" in text.getvalue() for e in eps[1:]] == [True] * 5
