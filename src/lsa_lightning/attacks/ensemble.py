@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from typing import Any
 
 import torch
 from lightning.pytorch.utilities import rank_zero_warn
@@ -19,16 +20,19 @@ from lsa_lightning.functional import predicted_labels
 class Ensemble(Attack):
     """Each attack in turn, on the samples that all before it left correctly classified.
 
-    In the spirit of AutoAttack; the default attacks are ``apgd_ce``, ``apgd_t`` (targeted DLR, 9 targets), both with
-    100 steps, and ``square`` with 5000 queries (AutoAttack's FAB-T is not among them). Attacks that need more classes
-    than the model has are left out, with a warning. A sample that is misclassified from the start is returned as it is,
-    one that withstands all is returned as the last attack left it.
+    In the spirit of AutoAttack; the default attacks are ``apgd_ce``, ``apgd_t`` (targeted DLR) and ``square``
+    (AutoAttack's FAB-T is not among them). Attacks that need more classes than the model has are left out, with a
+    warning. A sample that is misclassified from the start is returned as it is, one that withstands all is returned as
+    the last attack left it.
 
     Args:
         eps: radius >= 0, of all attacks.
         norm: ``"Linf"`` or ``"L2"``, of all attacks.
         bounds: smallest and largest valid input value, or None, of all attacks.
         seed: seed of the default attacks, or None.
+        steps: steps of both default APGD attacks >= 1.
+        targets: target classes of the targeted one >= 1.
+        n_queries: queries of Square >= 1.
         attacks: attack by name, at least one, in their order; they take over ``eps``. None: the default ones.
 
     Raises:
@@ -43,10 +47,14 @@ class Ensemble(Attack):
         norm: str = "Linf",
         bounds: Bounds = (0.0, 1.0),
         seed: int | None = None,
+        steps: int = 100,
+        targets: int = 9,
+        n_queries: int = 5000,
         attacks: Mapping[str, Attack] | None = None,
     ) -> None:
         super().__init__(eps, norm, bounds, seed)
-        chosen = standard_attacks(self.eps, norm, self.bounds, seed) if attacks is None else attacks
+        options = {"eps": self.eps, "norm": self.norm, "bounds": self.bounds, "seed": seed}
+        chosen = attacks if attacks is not None else _standard(steps, targets, n_queries, options)
         if not chosen or any((a.norm, a.bounds) != (self.norm, self.bounds) for a in chosen.values()):
             msg = f"expected at least one attack, each with norm={norm!r} and bounds={self.bounds}, got {dict(chosen)}"
             raise ValueError(msg)
@@ -123,37 +131,11 @@ class Ensemble(Attack):
         return attacks, left_out
 
 
-def standard_attacks(
-    eps: float = 8 / 255,
-    norm: str = "Linf",
-    bounds: Bounds = (0.0, 1.0),
-    seed: int | None = None,
-    steps: int = 100,
-    targets: int = 9,
-    n_queries: int = 5000,
-) -> dict[str, Attack]:
-    """The attacks of :class:`Ensemble`.
-
-    Args:
-        eps: radius >= 0.
-        norm: ``"Linf"`` or ``"L2"``.
-        bounds: smallest and largest valid input value, or None.
-        seed: seed of each, or None.
-        steps: steps of both APGD attacks >= 1.
-        targets: target classes of the targeted one >= 1.
-        n_queries: queries of Square >= 1.
-
-    Returns:
-        ``apgd_ce``, ``apgd_t`` and ``square``.
-
-    Raises:
-        ValueError: if an argument is outside its range.
-    """
-    common = {"norm": norm, "bounds": bounds, "seed": seed}
+def _standard(steps: int, targets: int, n_queries: int, options: dict[str, Any]) -> dict[str, Attack]:
     return {
-        "apgd_ce": APGD(eps, steps, loss="ce", best="success", **common),  # type: ignore[arg-type]
-        "apgd_t": APGD(eps, steps, loss="dlr", targets=targets, best="success", **common),  # type: ignore[arg-type]
-        "square": Square(eps, n_queries, **common),  # type: ignore[arg-type]
+        "apgd_ce": APGD(steps=steps, loss="ce", best="success", **options),
+        "apgd_t": APGD(steps=steps, loss="dlr", targets=targets, best="success", **options),
+        "square": Square(n_queries=n_queries, **options),
     }
 
 

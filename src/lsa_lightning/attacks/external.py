@@ -41,7 +41,15 @@ class ExternalAttack(Attack):
         ExternalAttack(functools.partial(torchattacks.CW, c=10), eps=0.5, norm="L2")
         ExternalAttack(foolbox.attacks.LinfDeepFoolAttack(), eps=8 / 255)
 
-    In YAML, ``attack`` is a node with its own ``_target_``, for torchattacks with ``_partial_: true``.
+    In YAML, ``attack`` is a node with its own ``_target_``, for torchattacks with ``_partial_: true``::
+
+        _target_: lsa_lightning.attacks.ExternalAttack
+        eps: ${threat.eps}
+        bounds: ${threat.bounds}
+        attack:
+          _target_: torchattacks.MIFGSM
+          _partial_: true
+          steps: 10
     """
 
     def __init__(
