@@ -101,7 +101,8 @@ class Ensemble(Attack):
         """
         logits = _logits(model, x)
         standing = predicted_labels(logits) == y.flatten()
-        yield "clean", x, standing
+        x_adv = x
+        yield "clean", x_adv, standing
         attacks, left_out = self.suitable(count_classes(logits))
         if left_out:
             rank_zero_warn("Left out of the ensemble: " + "; ".join(f"{k}: {v}" for k, v in left_out.items()))
@@ -109,9 +110,9 @@ class Ensemble(Attack):
             left = standing.nonzero().flatten()
             if len(left) > 0:
                 found = attack(model, x[left], y[left])
-                x = x.index_copy(0, left, found)
+                x_adv = x_adv.index_copy(0, left, found)
                 standing = standing.index_copy(0, left, predicted_labels(_logits(model, found)) == y[left].flatten())
-            yield name, x, standing
+            yield name, x_adv, standing
 
     def suitable(self, classes: int) -> tuple[dict[str, Attack], dict[str, str]]:
         """The attacks for a model of ``classes`` classes, and by name why the others are left out.
