@@ -244,3 +244,16 @@ def test_an_l2_radius_beyond_the_bounds_is_named_at_the_first_batch() -> None:
     x, y = batch()
     with pytest.raises(ValueError, match=r"eps <= 2\.449, the L2 diameter of the bounds \(0\.0, 1\.0\), got 3"):
         APGD(3.0, norm="L2")(model(), x, y)
+
+
+@pytest.mark.parametrize("first_bad", [2, 4])
+def test_logits_that_stop_being_finite_are_named(first_bad: int) -> None:
+    calls = 0
+
+    def breaks_down(points: Tensor) -> Tensor:
+        nonlocal calls
+        calls += 1
+        return points * (float("nan") if calls >= first_bad else 1)
+
+    with pytest.raises(ValueError, match="expected a model with finite logits and gradients, got a loss that is NaN"):
+        APGD(0.1, 5)(breaks_down, torch.rand(3, 2), torch.tensor([0, 1, 0]))

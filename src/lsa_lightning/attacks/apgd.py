@@ -163,6 +163,7 @@ class APGD(Attack):
             if step in checks:
                 climb.reconsider((step - last_check) * self.rho)
                 last_check = step
+        climb.check_finite()
         return found
 
     def _fooled(self, logits: Tensor, goal: _Goal) -> Tensor:
@@ -219,6 +220,7 @@ class _Climb:
         self.step_size = torch.full_like(loss, 2 * eps)
         self.increases = torch.zeros_like(loss)
         self.halved = torch.ones_like(loss, dtype=torch.bool)  # there was no checkpoint yet at which it could fail
+        self.finite = loss.isfinite().all()
 
     def move(self, ball: Ball, momentum: float) -> None:
         """One step."""
@@ -230,6 +232,7 @@ class _Climb:
         """What the step led to."""
         self.increases = self.increases + (loss > self.loss)
         self.loss, self.gradient = loss, gradient
+        self.finite = self.finite & loss.isfinite().all()
         self._keep_best(loss > self.best_loss)
 
     def _keep_best(self, better: Tensor) -> None:
@@ -246,6 +249,12 @@ class _Climb:
         self._return_to_best(self.halved)
         self.increases = torch.zeros_like(self.increases)
         self.best_loss_at_check = self.best_loss
+
+    def check_finite(self) -> None:
+        """Raise a ValueError if a loss was not finite, as it is where the model's gradients are not."""
+        if not bool(self.finite):
+            msg = "expected a model with finite logits and gradients, got a loss that is NaN or infinite"
+            raise ValueError(msg)
 
     def _return_to_best(self, chosen: Tensor) -> None:
         wide = per_sample(chosen, self.x)
