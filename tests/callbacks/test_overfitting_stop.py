@@ -7,6 +7,7 @@ import lightning.pytorch as pl
 import pytest
 import torch
 from lightning.pytorch.callbacks import ModelCheckpoint
+from tests.callbacks.test_ddp import InOrder, two_processes, without_batch_norm
 from tests.helpers.modules import ForeignModule, loader, trainer
 from torch import Tensor
 
@@ -124,3 +125,26 @@ def test_the_accepted_drop_is_the_users() -> None:
 def test_bad_drop_is_named(drop: float) -> None:
     with pytest.raises(ValueError, match=r"expected drop, a difference of accuracies, in \[0, 1\], got"):
         CatastrophicOverfittingStop(PGD(), drop)
+
+
+class Collector(pl.Callback):
+    """Writes, from each process, when it stopped and with which weights."""
+
+    def __init__(self, folder: Path, stop: CatastrophicOverfittingStop) -> None:
+        self.folder = folder
+        self.stop = stop
+
+    def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        values = {"epoch": self.stop.stopped_epoch, "accuracy": self.stop.accuracy, "weights": pl_module.state_dict()}
+        torch.save(values, self.folder / f"{trainer.global_rank}.pt")
+
+
+def test_two_processes_come_to_one_verdict(tmp_path: Path) -> None:
+    stop = CatastrophicOverfittingStop(PGD(0.05, steps=5, seed=0), drop=0.2)
+    training = AdversarialTraining(FFGSM(0.05, seed=0))
+    callbacks = [training, Collapsing(5), stop, Collector(tmp_path, stop)]
+    two_processes(callbacks, max_epochs=8).fit(without_batch_norm(0.02), InOrder(8))
+    first, second = (torch.load(tmp_path / f"{rank}.pt", weights_only=True) for rank in (0, 1))
+    assert first["epoch"] == second["epoch"] is not None
+    assert first["accuracy"] == second["accuracy"]
+    assert all(torch.equal(value, second["weights"][name]) for name, value in first["weights"].items())
