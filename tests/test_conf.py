@@ -26,7 +26,11 @@ OPTIONS = sorted((str(path.parent.relative_to(CONF_DIR)), path.stem) for path in
 """Every option of every group: (group, name)."""
 
 OFFLINE = ("logger.wandb.offline=true",)
-EXTRA: dict[str, tuple[str, ...]] = {"logger/wandb": OFFLINE, "logger/many": OFFLINE}
+EXTRA: dict[str, tuple[str, ...]] = {
+    "logger/wandb": OFFLINE,
+    "logger/many": OFFLINE,
+    "attack/ensemble": ("attack.steps=2", "attack.n_queries=5"),
+}
 """What an option needs besides the tiny settings."""
 
 

@@ -1,21 +1,29 @@
 """Attacks and noises: ``x_adv = attack(model, x, y)``."""
 
+from lsa_lightning.attacks.apgd import APGD
 from lsa_lightning.attacks.base import Attack, GradientAttack
+from lsa_lightning.attacks.ensemble import Ensemble
+from lsa_lightning.attacks.external import ExternalAttack
 from lsa_lightning.attacks.fgsm import FFGSM, FGSM
 from lsa_lightning.attacks.input_space import InputSpace
 from lsa_lightning.attacks.noise import GaussianNoise, PepperNoise, SaltNoise, SpeckleNoise
 from lsa_lightning.attacks.pgd import PGD, TPGD
+from lsa_lightning.attacks.square import Square
 
 __all__ = [
+    "APGD",
     "FFGSM",
     "FGSM",
     "PGD",
     "TPGD",
     "Attack",
+    "Ensemble",
+    "ExternalAttack",
     "GaussianNoise",
     "GradientAttack",
     "InputSpace",
     "PepperNoise",
     "SaltNoise",
     "SpeckleNoise",
+    "Square",
 ]

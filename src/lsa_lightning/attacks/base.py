@@ -45,6 +45,7 @@ class Attack(ABC):
         self.bounds = _checked_bounds(bounds)
         self.eps = self._checked_eps(eps)
         self.seed = seed
+        self._stream: int | None = None
         self._generators: dict[torch.device, torch.Generator] = {}
 
     def __call__(self, model: Model, x: Tensor, y: Tensor) -> Tensor:
@@ -66,11 +67,16 @@ class Attack(ABC):
         with torch.inference_mode(False), torch.enable_grad(), evaluating(model):
             x, y = x.detach().clone(), y.detach().clone()
             ball = BALLS[self.norm](x, self.eps, self.bounds)
-            x_adv = self.perturb(_checked_once(model, y), x, y, ball).detach()
+            x_adv = self.perturb(_checked_once(model, y, self.min_classes, repr(self)), x, y, ball).detach()
         if not x_adv.isfinite().all():
             msg = "expected a model with finite gradients, got a perturbed input that is not finite"
             raise ValueError(msg)
         return x_adv
+
+    @property
+    def min_classes(self) -> int:
+        """Fewest classes that the model must tell apart; one logit tells two."""
+        return 2
 
     @abstractmethod
     def perturb(self, model: Model, x: Tensor, y: Tensor, ball: Ball) -> Tensor:
@@ -83,12 +89,19 @@ class Attack(ABC):
         other._generators = {}
         return other
 
+    def with_stream(self, stream: int) -> Self:
+        """A copy whose random numbers depend on the seed and ``stream`` >= 0, not on the rank or on earlier calls."""
+        other = copy.copy(self)
+        other._stream = stream
+        other._generators = {}
+        return other
+
     def generator(self, device: torch.device) -> torch.Generator:
         """The attack's own generator on ``device``; the ranks of a distributed run draw different numbers."""
         if device not in self._generators:
             seed = torch.initial_seed() if self.seed is None else self.seed
-            rank = torch.distributed.get_rank() if torch.distributed.is_initialized() else 0
-            self._generators[device] = torch.Generator(device).manual_seed((seed + rank * 0x9E3779B9) % 2**63)
+            stream = _rank() if self._stream is None else self._stream
+            self._generators[device] = torch.Generator(device).manual_seed((seed + stream * 0x9E3779B9) % 2**63)
         return self._generators[device]
 
     def state_dict(self) -> dict[str, Tensor]:
@@ -129,6 +142,15 @@ class Attack(ABC):
                 "input_space=(mean, std)"
             )
             raise ValueError(msg)
+        self._check_diameter(x)
+
+    def _check_diameter(self, x: Tensor) -> None:
+        """For L2 the bounds' range depends on the number of coordinates, known only now."""
+        if self.norm == "L2" and self.bounds is not None:
+            diameter = (self.bounds[1] - self.bounds[0]) * math.sqrt(x[0].numel())
+            if self.eps > diameter:
+                msg = f"expected eps <= {diameter:.4g}, the L2 diameter of the bounds {self.bounds}, got {self.eps}"
+                raise ValueError(msg)
 
     def __getstate__(self) -> dict[str, Any]:
         # Generators do not pickle (spawned processes, deep copies); state_dict carries their state.
@@ -187,13 +209,31 @@ class GradientAttack(Attack):
         Raises:
             ValueError: if the output does not depend on the input through differentiable operations.
         """
-        x = x.detach().requires_grad_()
-        loss = self.loss(model(x), y)
-        gradient = torch.autograd.grad(loss, x, allow_unused=True)[0] if loss.requires_grad else None
-        if gradient is None:
-            msg = "expected a model that is differentiable with respect to its input, got an output without a gradient"
-            raise ValueError(msg)
-        return gradient
+        return forward_and_gradient(model, x, lambda logits: self.loss(logits, y))[2]
+
+
+def forward_and_gradient(model: Model, x: Tensor, loss: Callable[[Tensor], Tensor]) -> tuple[Tensor, Tensor, Tensor]:
+    """One pass forward and one back; parameters' ``.grad`` stay as they are.
+
+    Args:
+        model: see :data:`Model`.
+        x: inputs ``[N, ...]``.
+        loss: maps logits to losses, a scalar or ``[N]``, which are summed.
+
+    Returns:
+        Logits and losses, both detached, and the gradient of the sum with respect to ``x``.
+
+    Raises:
+        ValueError: if the output does not depend on the input through differentiable operations.
+    """
+    x = x.detach().requires_grad_()
+    logits = model(x)
+    losses = loss(logits)
+    gradient = torch.autograd.grad(losses.sum(), x, allow_unused=True)[0] if losses.requires_grad else None
+    if gradient is None:
+        msg = "expected a model that is differentiable with respect to its input, got an output without a gradient"
+        raise ValueError(msg)
+    return logits.detach(), losses.detach(), gradient
 
 
 def _checked_bounds(bounds: Any) -> Bounds:
@@ -205,7 +245,16 @@ def _checked_bounds(bounds: Any) -> Bounds:
     return float(bounds[0]), float(bounds[1])
 
 
-def _checked_once(model: Model, y: Tensor) -> Model:
+def count_classes(logits: Tensor) -> int:
+    """Number of classes that ``logits`` (``[N]``, ``[N, 1]`` or ``[N, C]``) tell apart; one logit tells two."""
+    return 2 if is_binary(logits) else logits.shape[1]
+
+
+def _rank() -> int:
+    return torch.distributed.get_rank() if torch.distributed.is_initialized() else 0
+
+
+def _checked_once(model: Model, y: Tensor, min_classes: int, name: str) -> Model:
     """``model``, whose first output is checked against the labels; later ones would only cost a device sync each."""
     unchecked = True
 
@@ -214,6 +263,7 @@ def _checked_once(model: Model, y: Tensor) -> Model:
         logits = model(x)
         if unchecked:
             _check_logits(logits, y)
+            _check_classes(logits, min_classes, name)
             unchecked = False
         return logits
 
@@ -229,13 +279,19 @@ def _check_logits(logits: Any, y: Tensor) -> None:
     if not logits.isfinite().all():
         msg = "expected finite logits, got NaN or infinite ones"
         raise ValueError(msg)
-    classes = 2 if is_binary(logits) else logits.shape[1]
+    classes = count_classes(logits)
     if y.numel() != n or (y.ndim != 1 and not is_binary(logits)):
         msg = f"expected one label per sample, shape [{n}], got {tuple(y.shape)}"
         raise ValueError(msg)
     low, high = float(y.min()), float(y.max())
     if not (low >= 0 and high <= classes - 1):
         msg = f"expected labels in 0..{classes - 1} for logits of shape {tuple(logits.shape)}, got {low:g}..{high:g}"
+        raise ValueError(msg)
+
+
+def _check_classes(logits: Tensor, min_classes: int, name: str) -> None:
+    if count_classes(logits) < min_classes:
+        msg = f"expected at least {min_classes} classes for {name}, got logits of shape {tuple(logits.shape)}"
         raise ValueError(msg)
 
 

@@ -69,7 +69,11 @@ class FFGSM(GradientAttack):
     def _default_alpha(self) -> float:
         return 1.25 * self.eps
 
+    def start(self, ball: Ball) -> Tensor:
+        """Uniform in the ball."""
+        return ball.random_point(self.generator(ball.x.device))
+
     def perturb(self, model: Model, x: Tensor, y: Tensor, ball: Ball) -> Tensor:
         """Random start, one step."""
-        start = ball.random_point(self.generator(x.device))
+        start = self.start(ball)
         return ball.ascend(start, self.gradient(model, start, y), self.alpha)

@@ -56,9 +56,13 @@ class PGD(GradientAttack):
     def _default_alpha(self) -> float:
         return 2.5 * self.eps / self.steps
 
+    def start(self, ball: Ball) -> Tensor:
+        """Random in the ball, or its centre."""
+        return ball.random_point(self.generator(ball.x.device)) if self.random_start else ball.x
+
     def perturb(self, model: Model, x: Tensor, y: Tensor, ball: Ball) -> Tensor:
         """All steps; the last iterate."""
-        x_adv = ball.random_point(self.generator(x.device)) if self.random_start else x
+        x_adv = self.start(ball)
         for _ in range(self.steps):
             x_adv = ball.ascend(x_adv, self.gradient(model, x_adv, y), self.alpha)
         return x_adv
@@ -100,12 +104,16 @@ class TPGD(GradientAttack):
         """KL divergence from the clean prediction, whose logits are given as ``y``."""
         return kl_divergence(y, logits).sum()
 
+    def start(self, ball: Ball) -> Tensor:
+        """A hair away from the centre, where the divergence has no gradient."""
+        noise = torch.empty_like(ball.x).normal_(generator=self.generator(ball.x.device))
+        return ball.project(ball.x + 0.001 * noise)
+
     def perturb(self, model: Model, x: Tensor, y: Tensor, ball: Ball) -> Tensor:
         """All steps; the last iterate."""
         with torch.no_grad():
             clean_logits = model(x)
-        noise = torch.empty_like(x).normal_(generator=self.generator(x.device))
-        x_adv = ball.project(x + 0.001 * noise)
+        x_adv = self.start(ball)
         for _ in range(self.steps):
             x_adv = ball.ascend(x_adv, self.gradient(model, x_adv, clean_logits), self.alpha)
         return x_adv

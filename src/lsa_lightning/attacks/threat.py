@@ -7,6 +7,7 @@ from typing import TypeAlias
 
 import torch
 from torch import Tensor
+from typing_extensions import Self
 
 Bounds: TypeAlias = tuple[float, float] | None
 """Smallest and largest valid input value, such as (0, 1) for pixels; None where there is no limit, as for Moon."""
@@ -38,8 +39,16 @@ class Ball(ABC):
         """A random start inside."""
 
     @abstractmethod
-    def ascend(self, points: Tensor, gradient: Tensor, alpha: float) -> Tensor:
-        """The steepest-ascent step of length ``alpha``, projected."""
+    def boundary_point(self, generator: torch.Generator) -> Tensor:
+        """A random start at distance ``eps`` from x; nearer where the bounds cut it off."""
+
+    @abstractmethod
+    def ascend(self, points: Tensor, gradient: Tensor, alpha: float | Tensor) -> Tensor:
+        """The steepest-ascent step of length ``alpha`` (a number, or one per sample ``[N, 1, ...]``), projected."""
+
+    def select(self, samples: Tensor) -> Self:
+        """The balls of some samples, given by their indices."""
+        return type(self)(self.x[samples], self.eps, self.bounds)
 
 
 class LinfBall(Ball):
@@ -53,14 +62,21 @@ class LinfBall(Ball):
 
     def project(self, points: Tensor) -> Tensor:
         """Clamp each coordinate."""
-        return torch.clamp(points, self.low, self.high)
+        # Both limits are numbers of x's dtype, so rounding a wider result to it cannot cross them.
+        return torch.clamp(points, self.low, self.high).to(self.x.dtype)
 
     def random_point(self, generator: torch.Generator) -> Tensor:
         """Uniform in [-eps, eps] around x in each coordinate, then clamped to the bounds."""
         noise = torch.empty_like(self.x, dtype=_drawn_in(self.x)).uniform_(-self.eps, self.eps, generator=generator)
         return self.project((self.x + noise).to(self.x.dtype))
 
-    def ascend(self, points: Tensor, gradient: Tensor, alpha: float) -> Tensor:
+    def boundary_point(self, generator: torch.Generator) -> Tensor:
+        """Uniform in the ball, scaled so that the largest coordinate of the perturbation is eps."""
+        noise = torch.empty_like(self.x, dtype=_drawn_in(self.x)).uniform_(-1, 1, generator=generator)
+        largest = noise.flatten(1).abs().amax(dim=1).clamp_min(torch.finfo(noise.dtype).tiny)
+        return self.project(self.x + self.eps * noise / per_sample(largest, noise))
+
+    def ascend(self, points: Tensor, gradient: Tensor, alpha: float | Tensor) -> Tensor:
         """``points + alpha sign(gradient)``."""
         # The sign of NaN is 0 in torch, which would hide a broken gradient.
         return self.project(points + alpha * gradient.sign().where(~gradient.isnan(), gradient))
@@ -84,7 +100,12 @@ class L2Ball(Ball):
         radius = torch.empty_like(_length(direction)).uniform_(0, 1, generator=generator)
         return self.project(self.x + direction * (radius / _length(direction) * self.eps))
 
-    def ascend(self, points: Tensor, gradient: Tensor, alpha: float) -> Tensor:
+    def boundary_point(self, generator: torch.Generator) -> Tensor:
+        """A uniform direction, at distance eps."""
+        direction = torch.empty_like(self.x, dtype=_drawn_in(self.x)).normal_(generator=generator)
+        return self.project(self.x + self.eps * direction / _length(direction))
+
+    def ascend(self, points: Tensor, gradient: Tensor, alpha: float | Tensor) -> Tensor:
         """``points + alpha gradient / ||gradient||``; a zero gradient gives no step."""
         # In float64, where the squares of a confident network's tiny gradient do not underflow.
         gradient = gradient.to(torch.float64)
@@ -94,10 +115,14 @@ class L2Ball(Ball):
 BALLS: dict[str, type[Ball]] = {"Linf": LinfBall, "L2": L2Ball}
 
 
+def per_sample(values: Tensor, x: Tensor) -> Tensor:
+    """``values`` ``[N]`` in a shape ``[N, 1, ..., 1]`` that broadcasts against ``x`` ``[N, ...]``."""
+    return values.view(-1, *[1] * (x.ndim - 1))
+
+
 def _length(delta: Tensor) -> Tensor:
     """Euclidean norm of each sample, shape ``[N, 1, ..., 1]``."""
-    length: Tensor = torch.linalg.vector_norm(delta.flatten(1), dim=1)
-    return length.view(-1, *[1] * (delta.ndim - 1))
+    return per_sample(torch.linalg.vector_norm(delta.flatten(1), dim=1), delta)
 
 
 def _drawn_in(x: Tensor) -> torch.dtype:

@@ -1,7 +1,15 @@
-"""Lightning callbacks: adversarial training, AT-LR, robust validation."""
+"""Lightning callbacks: adversarial training, AT-LR, robust validation, and additions to adversarial training."""
 
 from lsa_lightning.callbacks.adversarial_training import AdversarialTraining
 from lsa_lightning.callbacks.atlr import ATLR
+from lsa_lightning.callbacks.overfitting_stop import CatastrophicOverfittingStop
 from lsa_lightning.callbacks.robust_validation import RobustValidation
+from lsa_lightning.callbacks.weight_perturbation import AdversarialWeightPerturbation
 
-__all__ = ["ATLR", "AdversarialTraining", "RobustValidation"]
+__all__ = [
+    "ATLR",
+    "AdversarialTraining",
+    "AdversarialWeightPerturbation",
+    "CatastrophicOverfittingStop",
+    "RobustValidation",
+]

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from contextlib import nullcontext
 from functools import partial
-from typing import Any
+from typing import Any, TypeAlias
 
 import lightning.pytorch as pl
 import torch
@@ -19,6 +19,9 @@ from lsa_lightning.modes import RandomStateAtForward, scratch_buffers
 from lsa_lightning.objectives import AT, Objective
 from lsa_lightning.representations import OUTPUT, LayerProbe
 from lsa_lightning.training_step_patch import patch_training_step
+
+BeforeStep: TypeAlias = Callable[[nn.Module, Tensor, Tensor, Tensor], None]
+"""Called as ``before_step(model, x, x_adv, y)`` in each step, when the batch is crafted and nothing has run on it."""
 
 _UNSUPPORTED = (DeepSpeedStrategy, FSDPStrategy, ModelParallelStrategy)
 
@@ -36,6 +39,9 @@ class AdversarialTraining(pl.Callback):
         batch_fn: ``batch -> (x, y)``, returning the batch's own tensors; default
             :func:`~lsa_lightning.batch.read_batch`.
         backbone: name of the submodule that maps x to logits; None: the LightningModule's forward.
+
+    Attributes:
+        before_step: where other callbacks hook in, see :data:`BeforeStep`.
 
     Raises:
         MisconfigurationException: at fit start, for manual optimization, a strategy that shards the model or an unknown
@@ -57,6 +63,7 @@ class AdversarialTraining(pl.Callback):
         self.input_space = as_input_space(input_space)
         self.batch_fn = batch_fn if batch_fn is not None else read_batch
         self.backbone = backbone
+        self.before_step: list[BeforeStep] = []
         self._unpatch: Callable[[], None] = _nothing
 
     @property
@@ -118,6 +125,8 @@ class AdversarialTraining(pl.Callback):
     ) -> Any:
         x, y = read(self.batch_fn, batch)
         x_adv = craft(self.attack, self.input_space, model, x, y)
+        for before_step in self.before_step:
+            before_step(model, x, x_adv, y)
         layers = self.penalized_layers(module.current_epoch)
         probed = [*layers, OUTPUT] if self.objective.needs_both_outputs else layers
         stepped_on, other = (x, x_adv) if self.objective.steps_on_clean else (x_adv, x)

@@ -1,0 +1,209 @@
+"""Our attacks beside those of torchattacks, with the same starts, on MNIST.
+
+    python -m benchmarks.attacks_vs_torchattacks DATA_ROOT
+
+Needs the extra [attacks] and DATA_ROOT/MNIST/raw. Prints and writes, for three CNNs with BatchNorm and dropout, the
+largest difference between the perturbed images of FGSM, FFGSM, PGD, PGDL2 and TPGD in float64 and float32; for three
+trained models the accuracy under both libraries' APGD-CE with 50 steps, on the images classified correctly; and the
+accuracy under attacks of torchattacks and foolbox through ExternalAttack. With --fixture FILE it also writes a small
+case with torchattacks' results, which the tests compare with.
+"""
+
+from __future__ import annotations
+
+import argparse
+import functools
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+from benchmarks.mnist_models import Batch, accuracy, cnn, fit, mlp, mnist, seed_everything, write
+from torch import Tensor, nn
+
+from lsa_lightning.attacks import APGD, FFGSM, FGSM, PGD, TPGD, Attack, ExternalAttack
+from lsa_lightning.attacks.threat import Ball
+from lsa_lightning.functional import predicted_labels
+
+EPS, ALPHA, STEPS, EPS_L2, ALPHA_L2 = 0.1, 0.025, 10, 1.0, 0.2
+Start = Callable[[Tensor], Tensor]
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("data_root", type=Path)
+    parser.add_argument("--train-size", type=int, default=4000)
+    parser.add_argument("--test-size", type=int, default=1000)
+    parser.add_argument("--output", type=Path, default=Path("benchmarks/results/attacks_vs_torchattacks.json"))
+    parser.add_argument("--fixture", type=Path)
+    args = parser.parse_args()
+    seed_everything(0)
+    train, test = mnist(args.data_root, True, args.train_size), mnist(args.data_root, False, args.test_size)
+    result = {
+        "train_size": args.train_size,
+        "test_size": args.test_size,
+        "differences": compare_images(train, test),
+        "apgd": compare_apgd(train, test),
+        "external": run_external(train, test),
+    }
+    write(args.output, result, "torchattacks", "foolbox", "torchvision")
+    if args.fixture is not None:
+        write_fixture(args.fixture)
+
+
+def compare_images(train: Batch, test: Batch) -> dict[str, dict[str, dict[str, list[float]]]]:
+    """Largest absolute difference over 200 images, and share of pixels over 1e-6, by precision, attack and model."""
+    models = [fit(cnn(width), train, epochs=1) for width in (4, 6, 8)]
+    found: dict[str, dict[str, dict[str, list[float]]]] = {"float64": {}, "float32": {}}
+    for precision, dtype in (("float64", torch.float64), ("float32", torch.float32)):
+        for name in pairs():
+            differences = [
+                (ours - theirs).abs()
+                for model in models
+                for ours, theirs in [both(name, model.to(dtype), test[0][:200].to(dtype), test[1][:200])]
+            ]
+            largest = [float(difference.max()) for difference in differences]
+            share = [float((difference > 1e-6).double().mean()) for difference in differences]
+            found[precision][name] = {"largest": largest, "share_over_1e-6": share}
+            print(f"{precision} {name:6} on 3 models: largest difference {largest}, share over 1e-6 {share}")
+    for model in models:
+        model.float()
+    return found
+
+
+def pairs() -> dict[str, tuple[Attack, str, dict[str, Any], Start]]:
+    """By name: our attack, torchattacks' class and options, and how that class draws its start."""
+    linf, l2 = {"eps": EPS, "alpha": ALPHA, "steps": STEPS}, {"eps": EPS_L2, "alpha": ALPHA_L2, "steps": STEPS}
+    return {
+        "FGSM": (FGSM(EPS), "FGSM", {"eps": EPS}, lambda x: x),
+        "FFGSM": (FFGSM(EPS, 1.25 * EPS), "FFGSM", {"eps": EPS, "alpha": 1.25 * EPS}, after_randn),
+        "PGD": (PGD(EPS, ALPHA, STEPS), "PGD", linf, uniform),
+        "PGDL2": (PGD(EPS_L2, ALPHA_L2, STEPS, norm="L2"), "PGDL2", l2, in_l2_ball),
+        "TPGD": (TPGD(EPS, ALPHA, STEPS), "TPGD", linf, nearby),
+    }
+
+
+def uniform(x: Tensor) -> Tensor:
+    return (x + torch.empty_like(x).uniform_(-EPS, EPS)).clamp(0, 1)
+
+
+def nearby(x: Tensor) -> Tensor:
+    return (x + 0.001 * torch.randn_like(x)).clamp(0, 1)
+
+
+def after_randn(x: Tensor) -> Tensor:
+    """FFGSM draws normal numbers and overwrites them."""
+    return (x + torch.randn_like(x).uniform_(-EPS, EPS)).clamp(0, 1)
+
+
+def in_l2_ball(x: Tensor) -> Tensor:
+    direction = torch.empty_like(x).normal_()
+    length = _length(direction)
+    return (x + direction * (torch.zeros_like(length).uniform_(0, 1) / length * EPS_L2)).clamp(0, 1)
+
+
+def both(name: str, model: nn.Module, x: Tensor, y: Tensor, seed: int = 7) -> tuple[Tensor, Tensor]:
+    """Our perturbed images and theirs, from one start."""
+    import torchattacks
+
+    ours, theirs, options, start = pairs()[name]
+    if name != "FGSM":
+        set_start(ours, start, seed)
+    perturbed = ours(model, x, y)
+    torch.manual_seed(seed)
+    return perturbed, getattr(torchattacks, theirs)(model, **options)(x, y).detach()
+
+
+def set_start(attack: Attack, start: Start, seed: int) -> None:
+    """Let ``attack`` start at ``start(x)``, drawn from the global random numbers seeded with ``seed``."""
+
+    def seeded(ball: Ball) -> Tensor:
+        torch.manual_seed(seed)
+        return start(ball.x)
+
+    vars(attack)["start"] = seeded
+
+
+def compare_apgd(train: Batch, test: Batch) -> dict[str, dict[str, float]]:
+    """Robust accuracy in percent under both, by model and norm."""
+    models = {
+        "cnn, normal": (fit(cnn(), train, epochs=2), 0.1, 1.5),
+        "cnn, PGD training": (fit(cnn(), train, epochs=3, attack=PGD(0.2, steps=5)), 0.2, 2.0),
+        "mlp, FGSM training": (fit(mlp(), train, epochs=3, attack=FGSM(0.1)), 0.1, 1.0),
+    }
+    found = {}
+    for name, (model, eps, eps_l2) in models.items():
+        with torch.no_grad():
+            correct = predicted_labels(model(test[0])) == test[1]
+        data = (test[0][correct], test[1][correct])
+        for norm, radius in (("Linf", eps), ("L2", eps_l2)):
+            row = apgd_pair(model, data, norm, radius)
+            found[f"{name}, {norm}"] = row
+            print(f"APGD-CE, 50 steps, {name}, {norm} eps {radius}: {row}")
+    return found
+
+
+def apgd_pair(model: nn.Module, data: Batch, norm: str, eps: float) -> dict[str, float]:
+    """Accuracy on ``data``, all of it correct when clean, under our APGD and theirs from one start."""
+    import torchattacks
+
+    x, y = data
+    ours = APGD(eps, 50, norm, best="success")
+    set_start(ours, functools.partial(apgd_start, norm=norm, eps=eps), 0)
+    theirs = torchattacks.APGD(model, norm=norm, eps=eps, steps=50, seed=0)(x, y)
+    our_accuracy = accuracy(model, data, ours, batch_size=len(x))
+    return {"eps": eps, "images": len(x), "ours": our_accuracy, "torchattacks": accuracy(model, (theirs, y))}
+
+
+def apgd_start(x: Tensor, norm: str, eps: float) -> Tensor:
+    if norm == "Linf":
+        noise = 2 * torch.rand(x.shape) - 1
+        return (x + eps * noise / noise.flatten(1).abs().amax(dim=1).view(-1, 1, 1, 1)).clamp(0, 1)
+    noise = torch.randn(x.shape)
+    return (x + eps * noise / _length(noise)).clamp(0, 1)
+
+
+def _length(images: Tensor) -> Tensor:
+    length: Tensor = torch.linalg.vector_norm(images, dim=(1, 2, 3), keepdim=True)
+    return length
+
+
+def run_external(train: Batch, test: Batch) -> dict[str, float]:
+    """Accuracy in percent under attacks of both libraries through the adapter, on 200 images."""
+    import foolbox
+    import torchattacks
+
+    model = fit(cnn(), train, epochs=1)
+    data = (test[0][:200], test[1][:200])
+    attacks = {
+        "torchattacks.MIFGSM": ExternalAttack(torchattacks.MIFGSM, EPS),
+        "torchattacks.APGD": ExternalAttack(functools.partial(torchattacks.APGD, steps=20), EPS),
+        "torchattacks.CW, L2": ExternalAttack(functools.partial(torchattacks.CW, steps=20), 1.5, norm="L2"),
+        "foolbox.LinfPGD": ExternalAttack(foolbox.attacks.LinfPGD(steps=20), EPS),
+        "foolbox.LinfDeepFool": ExternalAttack(foolbox.attacks.LinfDeepFoolAttack(steps=10), EPS),
+    }
+    found = {"clean": accuracy(model, data)}
+    found |= {name: accuracy(model, data, attack, batch_size=200) for name, attack in attacks.items()}
+    print("through ExternalAttack:", found)
+    return found
+
+
+def write_fixture(path: Path) -> None:
+    """A CNN with BatchNorm and dropout on 8 x 8 images, starts, and torchattacks' results, in float64."""
+    seed_everything(1)
+    model = nn.Sequential(
+        nn.Conv2d(1, 3, 3), nn.BatchNorm2d(3), nn.ReLU(), nn.Dropout(), nn.Flatten(), nn.Linear(108, 4)
+    )
+    model(torch.rand(64, 1, 8, 8))  # moves BatchNorm's statistics
+    model = model.double().eval()
+    x, y = torch.rand(3, 1, 8, 8, dtype=torch.float64), torch.tensor([0, 1, 3])
+    case: dict[str, Any] = {"weights": model.state_dict(), "x": x, "y": y}
+    for name, (_, _, options, start) in pairs().items():
+        torch.manual_seed(7)
+        case[name] = {"options": options, "start": start(x), "perturbed": both(name, model, x, y)[1]}
+    path.parent.mkdir(parents=True, exist_ok=True)
+    torch.save(case, path)
+
+
+if __name__ == "__main__":
+    main()

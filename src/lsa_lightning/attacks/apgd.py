@@ -1,0 +1,277 @@
+"""Auto-PGD: projected gradient ascent that chooses its own step size."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from lsa_lightning.attacks.base import Attack, Model, forward_and_gradient
+from lsa_lightning.attacks.losses import LOSSES, class_logits, targeted_dlr
+from lsa_lightning.attacks.pgd import checked_steps
+from lsa_lightning.attacks.threat import Ball, Bounds, per_sample
+from lsa_lightning.functional import predicted_labels
+
+_MOMENTUM = 0.75
+
+
+def checkpoints(steps: int) -> list[int]:
+    r"""The steps after which APGD reconsiders its step size.
+
+    The first lies at 22 % of the steps; each later period is 3 % shorter than the one before, but not under 6 %. In
+    whole steps, rounded down, each at least 1:
+
+    .. math:: p_0 = 0,\quad p_1 = 0.22,\quad p_{j+1} = p_j + \max(p_j - p_{j-1} - 0.03,\ 0.06)
+
+    Args:
+        steps: number of steps >= 1.
+
+    Returns:
+        Rising step numbers in 1..steps.
+
+    Raises:
+        ValueError: if ``steps`` is not an integer >= 1.
+
+    Example:
+        >>> checkpoints(100)
+        [22, 41, 57, 70, 80, 87, 93, 99]
+
+    Source: Croce & Hein 2020, arXiv 2003.01690, section 3.
+    """
+    period = max(22 * checked_steps(steps) // 100, 1)
+    decrement, shortest = max(3 * steps // 100, 1), max(6 * steps // 100, 1)
+    found, at = [], period
+    while at <= steps:
+        found.append(at)
+        period = max(period - decrement, shortest)
+        at += period
+    return found
+
+
+class APGD(Attack):
+    r"""Auto-PGD: ascent with momentum whose step size, 2 eps at first, is halved per sample where it does not help.
+
+    .. math::
+        z_{t+1} = \Pi(x_t + \eta_t\, d(\nabla_x L(x_t))), \qquad
+        x_{t+1} = \Pi(x_t + 0.75 (z_{t+1} - x_t) + 0.25 (x_t - x_{t-1}))
+
+    At each of the :func:`checkpoints`, a sample's step size is halved, and it goes on from its best point, if fewer
+    than ``rho`` times the steps since the last checkpoint increased the loss, or if the step size was not halved there
+    and the best loss has not changed since. No sample influences another.
+
+    Args:
+        eps: radius >= 0.
+        steps: number of steps >= 1.
+        norm: ``"Linf"`` or ``"L2"``.
+        loss: ``"ce"`` (cross-entropy) or ``"dlr"`` (:func:`~lsa_lightning.attacks.losses.dlr`, three classes or more).
+        targets: None: away from the label. n >= 1: towards each of the n most likely wrong classes in turn (all of
+            them if there are fewer), with :func:`~lsa_lightning.attacks.losses.targeted_dlr`; needs ``loss="dlr"`` and
+            four classes or more.
+        restarts: runs from a random start >= 1, per target.
+        rho: share of the steps that must increase the loss, in [0, 1].
+        best: what is returned. ``"loss"``, for training: the iterate of highest loss. ``"success"``, for evaluation:
+            the first misclassified point, which is x itself if the model errs there, else the highest loss; samples
+            that are fooled are not attacked further.
+        bounds: smallest and largest valid input value, or None.
+        seed: seed of the random starts, or None.
+
+    Raises:
+        ValueError: if an argument is outside its range; when called, if the model has too few classes for the loss.
+
+    Example:
+        >>> model = torch.nn.Linear(2, 3)
+        >>> x = torch.randn(4, 2)
+        >>> x_adv = APGD(eps=0.5, steps=5, norm="L2", loss="dlr", bounds=None)(model, x, torch.tensor([0, 1, 2, 0]))
+        >>> bool(((x_adv - x).norm(dim=1) <= 0.5).all())
+        True
+
+    Source: Croce & Hein 2020, arXiv 2003.01690, Algorithm 1.
+    """
+
+    def __init__(
+        self,
+        eps: float = 8 / 255,
+        steps: int = 50,
+        norm: str = "Linf",
+        loss: str = "ce",
+        targets: int | None = None,
+        restarts: int = 1,
+        rho: float = 0.75,
+        best: str = "loss",
+        bounds: Bounds = (0.0, 1.0),
+        seed: int | None = None,
+    ) -> None:
+        super().__init__(eps, norm, bounds, seed)
+        self.steps = checked_steps(steps)
+        _check_options(loss, targets, restarts, rho, best)
+        self.loss = loss
+        self.targets = targets
+        self.restarts = restarts
+        self.rho = float(rho)
+        self.best = best
+
+    @property
+    def min_classes(self) -> int:
+        """Two for the cross-entropy, three for DLR, four for targeted DLR."""
+        return LOSSES[self.loss][1] if self.targets is None else 4
+
+    def start(self, ball: Ball) -> Tensor:
+        """Random, at distance eps."""
+        return ball.boundary_point(self.generator(ball.x.device))
+
+    def perturb(self, model: Model, x: Tensor, y: Tensor, ball: Ball) -> Tensor:
+        """All restarts and targets; the best point of each sample."""
+        with torch.no_grad():
+            logits = model(x)
+        stop = self.best == "success"
+        wrong = predicted_labels(logits) != y.flatten()
+        found = _Found(x, torch.full_like(class_logits(logits)[:, 0], -torch.inf), wrong & stop)
+        for target in self._rounds(logits, y):
+            start = self.start(ball)  # for all samples, so that nobody's random numbers depend on who was fooled
+            left = (~found.fooled).nonzero().flatten()
+            if len(left) == 0:
+                break
+            goal = _Goal(self.loss, y[left], None if target is None else target[left])
+            found.merge(left, self._run(model, goal, start[left], ball.select(left)))
+        return found.x
+
+    def _rounds(self, logits: Tensor, y: Tensor) -> Iterator[Tensor | None]:
+        """The target classes ``[N]`` of one run after the other; None where there is no target."""
+        for _ in range(self.restarts):
+            if self.targets is None:
+                yield None
+            else:
+                others = class_logits(logits).scatter(1, y.view(-1, 1).long(), -torch.inf)
+                count = min(self.targets, others.shape[1] - 1)
+                yield from others.topk(count, dim=1).indices.unbind(dim=1)
+
+    def _run(self, model: Model, goal: _Goal, start: Tensor, ball: Ball) -> _Found:
+        """One ascent from ``start``."""
+        logits, loss, gradient = forward_and_gradient(model, start, goal)
+        climb = _Climb(start, loss, gradient, ball.eps)
+        found = _Found(start, loss, self._fooled(logits, goal))
+        checks, last_check = checkpoints(self.steps), 0
+        for step in range(1, self.steps + 1):
+            if self.best == "success" and bool(found.fooled.all()):
+                break
+            climb.move(ball, 1.0 if step == 1 else _MOMENTUM)
+            logits, loss, gradient = forward_and_gradient(model, climb.x, goal)
+            climb.observe(loss, gradient)
+            found.update(climb.x, loss, self._fooled(logits, goal))
+            if step in checks:
+                climb.reconsider((step - last_check) * self.rho)
+                last_check = step
+        climb.check_finite()
+        return found
+
+    def _fooled(self, logits: Tensor, goal: _Goal) -> Tensor:
+        """Which samples are done, ``[N]``: nobody in training, where the ascent goes on."""
+        wrong = predicted_labels(logits) != goal.labels.flatten()
+        return wrong if self.best == "success" else torch.zeros_like(wrong)
+
+
+@dataclass
+class _Goal:
+    """The loss of a run as a function of the logits."""
+
+    name: str
+    labels: Tensor
+    targets: Tensor | None
+
+    def __call__(self, logits: Tensor) -> Tensor:
+        if self.targets is not None:
+            return targeted_dlr(logits, self.labels, self.targets)
+        return LOSSES[self.name][0](logits, self.labels)
+
+
+@dataclass
+class _Found:
+    """The point to return for each sample: the first that fools the model, until then the one of highest loss."""
+
+    x: Tensor
+    loss: Tensor
+    fooled: Tensor
+
+    def update(self, x: Tensor, loss: Tensor, fooled: Tensor) -> None:
+        """Take over each point that is better."""
+        better = ~self.fooled & (fooled | (loss > self.loss))
+        self.x = x.where(per_sample(better, x), self.x)
+        self.loss = loss.where(better, self.loss)
+        self.fooled = self.fooled | fooled
+
+    def merge(self, samples: Tensor, other: _Found) -> None:
+        """:meth:`update` for some samples, given by their indices."""
+        mine = _Found(self.x[samples], self.loss[samples], self.fooled[samples])
+        mine.update(other.x, other.loss, other.fooled)
+        self.x = self.x.index_copy(0, samples, mine.x)
+        self.loss = self.loss.index_copy(0, samples, mine.loss)
+        self.fooled = self.fooled.index_copy(0, samples, mine.fooled)
+
+
+class _Climb:
+    """The state of one ascent; each sample has its own step size."""
+
+    def __init__(self, start: Tensor, loss: Tensor, gradient: Tensor, eps: float) -> None:
+        self.x = self.previous = self.best_x = start
+        self.loss = self.best_loss = self.best_loss_at_check = loss
+        self.gradient = self.best_gradient = gradient
+        self.step_size = torch.full_like(loss, 2 * eps)
+        self.increases = torch.zeros_like(loss)
+        self.halved = torch.ones_like(loss, dtype=torch.bool)  # there was no checkpoint yet at which it could fail
+        self.finite = loss.isfinite().all()
+
+    def move(self, ball: Ball, momentum: float) -> None:
+        """One step."""
+        ahead = ball.ascend(self.x, self.gradient, per_sample(self.step_size, self.x))
+        inertia = (1 - momentum) * (self.x - self.previous)
+        self.previous, self.x = self.x, ball.project(self.x + momentum * (ahead - self.x) + inertia)
+
+    def observe(self, loss: Tensor, gradient: Tensor) -> None:
+        """What the step led to."""
+        self.increases = self.increases + (loss > self.loss)
+        self.loss, self.gradient = loss, gradient
+        self.finite = self.finite & loss.isfinite().all()
+        self._keep_best(loss > self.best_loss)
+
+    def _keep_best(self, better: Tensor) -> None:
+        wide = per_sample(better, self.x)
+        self.best_x = self.x.where(wide, self.best_x)
+        self.best_gradient = self.gradient.where(wide, self.best_gradient)
+        self.best_loss = self.loss.where(better, self.best_loss)
+
+    def reconsider(self, enough: float) -> None:
+        """At a checkpoint: halve, and restart from the best point, after fewer increases than ``enough``, or none."""
+        stuck = ~self.halved & (self.best_loss == self.best_loss_at_check)
+        self.halved = (self.increases < enough) | stuck
+        self.step_size = self.step_size.where(~self.halved, self.step_size / 2)
+        self._return_to_best(self.halved)
+        self.increases = torch.zeros_like(self.increases)
+        self.best_loss_at_check = self.best_loss
+
+    def check_finite(self) -> None:
+        """Raise a ValueError if a loss was not finite, as it is where the model's gradients are not."""
+        if not bool(self.finite):
+            msg = "expected a model with finite logits and gradients, got a loss that is NaN or infinite"
+            raise ValueError(msg)
+
+    def _return_to_best(self, chosen: Tensor) -> None:
+        wide = per_sample(chosen, self.x)
+        self.x = self.best_x.where(wide, self.x)
+        self.gradient = self.best_gradient.where(wide, self.gradient)
+        self.loss = self.best_loss.where(chosen, self.loss)
+
+
+def _check_options(loss: str, targets: int | None, restarts: int, rho: float, best: str) -> None:
+    expectations = {
+        f"loss in {list(LOSSES)}": loss in LOSSES,
+        "targets None, or an integer >= 1 with loss='dlr'": targets is None or (targets >= 1 and loss == "dlr"),
+        "restarts >= 1": restarts >= 1,
+        "rho in [0, 1]": 0 <= rho <= 1,
+        "best in ['loss', 'success']": best in ("loss", "success"),
+    }
+    broken = [expected for expected, holds in expectations.items() if not holds]
+    if broken:
+        msg = f"expected {', '.join(broken)}, got {loss=}, {targets=}, {restarts=}, {rho=}, {best=}"
+        raise ValueError(msg)

@@ -1,0 +1,145 @@
+"""Several attacks, one after another on the points that still stand."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import torch
+from lightning.pytorch.utilities import rank_zero_warn
+from torch import Tensor
+from typing_extensions import Self
+
+from lsa_lightning.attacks.apgd import APGD
+from lsa_lightning.attacks.base import Attack, Model, count_classes
+from lsa_lightning.attacks.square import Square
+from lsa_lightning.attacks.threat import Ball, Bounds
+from lsa_lightning.functional import predicted_labels
+
+
+class Ensemble(Attack):
+    """Each attack in turn, on the samples that all before it left correctly classified.
+
+    In the spirit of AutoAttack; the default attacks are ``apgd_ce``, ``apgd_t`` (targeted DLR) and ``square``
+    (AutoAttack's FAB-T is not among them). Attacks that need more classes than the model has are left out, with a
+    warning. A sample that is misclassified from the start is returned as it is, one that withstands all is returned as
+    the last attack left it.
+
+    Args:
+        eps: radius >= 0, of all attacks.
+        norm: ``"Linf"`` or ``"L2"``, of all attacks.
+        bounds: smallest and largest valid input value, or None, of all attacks.
+        seed: seed of the default attacks, or None.
+        steps: steps of both default APGD attacks >= 1.
+        targets: target classes of the targeted one >= 1.
+        n_queries: queries of Square >= 1.
+        attacks: attack by name, at least one, in their order; they take over ``eps``. None: the default ones.
+
+    Raises:
+        ValueError: if an argument is outside its range, or an attack has another norm or other bounds.
+
+    Source: Croce & Hein 2020, arXiv 2003.01690.
+    """
+
+    def __init__(
+        self,
+        eps: float = 8 / 255,
+        norm: str = "Linf",
+        bounds: Bounds = (0.0, 1.0),
+        seed: int | None = None,
+        steps: int = 100,
+        targets: int = 9,
+        n_queries: int = 5000,
+        attacks: Mapping[str, Attack] | None = None,
+    ) -> None:
+        super().__init__(eps, norm, bounds, seed)
+        options = {"eps": self.eps, "norm": self.norm, "bounds": self.bounds, "seed": seed}
+        chosen = attacks if attacks is not None else _standard(steps, targets, n_queries, options)
+        if not chosen or any((a.norm, a.bounds) != (self.norm, self.bounds) for a in chosen.values()):
+            msg = f"expected at least one attack, each with norm={norm!r} and bounds={self.bounds}, got {dict(chosen)}"
+            raise ValueError(msg)
+        self.attacks = {name: attack.with_eps(self.eps) for name, attack in chosen.items()}
+
+    def with_eps(self, eps: float) -> Self:
+        """A copy whose attacks all have another ``eps``."""
+        other = super().with_eps(eps)
+        other.attacks = {name: attack.with_eps(eps) for name, attack in self.attacks.items()}
+        return other
+
+    def with_stream(self, stream: int) -> Self:
+        """A copy whose attacks' random numbers depend on their seeds and on ``stream``."""
+        other = super().with_stream(stream)
+        other.attacks = {name: attack.with_stream(stream) for name, attack in self.attacks.items()}
+        return other
+
+    def state_dict(self) -> dict[str, Tensor]:
+        """The state of the attacks' generators, by attack and device."""
+        states = {name: attack.state_dict() for name, attack in self.attacks.items()}
+        return {f"{name}/{device}": state for name, by_device in states.items() for device, state in by_device.items()}
+
+    def load_state_dict(self, state: dict[str, Tensor]) -> None:
+        """Continue from the state that :meth:`state_dict` gave."""
+        for name, attack in self.attacks.items():
+            own = {key.rpartition("/")[2]: value for key, value in state.items() if key.rpartition("/")[0] == name}
+            attack.load_state_dict(own)
+
+    def perturb(self, model: Model, x: Tensor, y: Tensor, ball: Ball) -> Tensor:
+        """All attacks that the model has enough classes for."""
+        *_, (_, x_adv, _) = self.in_turn(model, x, y)
+        return x_adv
+
+    def in_turn(self, model: Model, x: Tensor, y: Tensor) -> Iterator[tuple[str, Tensor, Tensor]]:
+        """The state after no attack (named ``"clean"``) and after each one.
+
+        Args:
+            model: see :data:`~lsa_lightning.attacks.base.Model`; in eval mode, if it has one.
+            x: inputs ``[N, ...]``.
+            y: labels ``[N]``.
+
+        Yields:
+            Name, perturbed inputs so far, and which samples still stand, ``[N]``.
+        """
+        logits = _logits(model, x)
+        standing = predicted_labels(logits) == y.flatten()
+        x_adv = x
+        yield "clean", x_adv, standing
+        attacks, left_out = self.suitable(count_classes(logits))
+        if left_out:
+            rank_zero_warn("Left out of the ensemble: " + "; ".join(f"{k}: {v}" for k, v in left_out.items()))
+        for name, attack in attacks.items():
+            left = standing.nonzero().flatten()
+            if len(left) > 0:
+                found = attack(model, x[left], y[left])
+                x_adv = x_adv.index_copy(0, left, found)
+                standing = standing.index_copy(0, left, predicted_labels(_logits(model, found)) == y[left].flatten())
+            yield name, x_adv, standing
+
+    def suitable(self, classes: int) -> tuple[dict[str, Attack], dict[str, str]]:
+        """The attacks for a model of ``classes`` classes, and by name why the others are left out.
+
+        Raises:
+            ValueError: if none is left.
+        """
+        attacks = {name: attack for name, attack in self.attacks.items() if attack.min_classes <= classes}
+        left_out = {
+            name: f"needs {attack.min_classes} classes, the model has {classes}"
+            for name, attack in self.attacks.items()
+            if name not in attacks
+        }
+        if not attacks:
+            msg = f"expected an attack for a model of {classes} classes, got {left_out}"
+            raise ValueError(msg)
+        return attacks, left_out
+
+
+def _standard(steps: int, targets: int, n_queries: int, options: dict[str, Any]) -> dict[str, Attack]:
+    return {
+        "apgd_ce": APGD(steps=steps, loss="ce", best="success", **options),
+        "apgd_t": APGD(steps=steps, loss="dlr", targets=targets, best="success", **options),
+        "square": Square(n_queries=n_queries, **options),
+    }
+
+
+def _logits(model: Model, x: Tensor) -> Tensor:
+    with torch.no_grad():
+        return model(x)

@@ -1,0 +1,103 @@
+r"""What attacks increase or decrease: per-sample functions of logits and labels.
+
+Logits are ``[N]`` or ``[N, 1]`` (one logit, classes 0 and 1) or ``[N, C]``; values are computed in float32 at least.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+from lsa_lightning.functional import classification_loss, is_binary
+
+_TINY = 1e-12
+
+
+def cross_entropy(logits: Tensor, labels: Tensor) -> Tensor:
+    """Cross-entropy of each sample, ``[N]``."""
+    return classification_loss(logits, labels, reduction="none")
+
+
+def margin(logits: Tensor, labels: Tensor) -> Tensor:
+    r"""By how much the label's logit leads, :math:`z_y - \max_{i \neq y} z_i`; negative where misclassified.
+
+    Args:
+        logits: one logit or ``[N, C]``, C >= 2.
+        labels: ``[N]``.
+
+    Returns:
+        ``[N]``.
+
+    Example:
+        >>> margin(torch.tensor([[1.0, 3.0, 0.0]]), torch.tensor([0]))
+        tensor([-2.])
+    """
+    logits, index = class_logits(logits), labels.view(-1, 1).long()
+    others = logits.scatter(1, index, -torch.inf)
+    return logits.gather(1, index).squeeze(1) - others.amax(dim=1)
+
+
+def dlr(logits: Tensor, labels: Tensor) -> Tensor:
+    r"""Difference of logits ratio, which does not change when the logits are shifted or scaled.
+
+    .. math:: DLR = -\frac{z_y - \max_{i \neq y} z_i}{z_{\pi_1} - z_{\pi_3}}
+
+    where :math:`\pi` sorts the logits in falling order.
+
+    Args:
+        logits: ``[N, C]``, C >= 3.
+        labels: ``[N]``.
+
+    Returns:
+        ``[N]``, each in [-1, 1]; positive where the sample is misclassified.
+
+    Example:
+        >>> dlr(torch.tensor([[1.0, 3.0, 0.0]]), torch.tensor([1]))
+        tensor([-0.6667])
+
+    Source: Croce & Hein 2020, arXiv 2003.01690, eq. (6).
+    """
+    top = class_logits(logits).topk(3, dim=1).values
+    return -margin(logits, labels) / (top[:, 0] - top[:, 2] + _TINY)
+
+
+def targeted_dlr(logits: Tensor, labels: Tensor, targets: Tensor) -> Tensor:
+    r"""DLR towards one class, :math:`-(z_y - z_t) / (z_{\pi_1} - (z_{\pi_3} + z_{\pi_4}) / 2)`.
+
+    Args:
+        logits: ``[N, C]``, C >= 4.
+        labels: ``[N]``.
+        targets: the class t of each sample, ``[N]``.
+
+    Returns:
+        ``[N]``; positive where the target's logit exceeds the label's.
+
+    Example:
+        >>> targeted_dlr(torch.tensor([[4.0, 2.0, 1.0, 1.0]]), torch.tensor([0]), torch.tensor([2]))
+        tensor([-1.])
+
+    Source: Croce & Hein 2020, arXiv 2003.01690, eq. (7).
+    """
+    logits = class_logits(logits)
+    top = logits.topk(4, dim=1).values
+    pair = logits.gather(1, torch.stack([labels.flatten().long(), targets], dim=1))
+    return (pair[:, 1] - pair[:, 0]) / (top[:, 0] - (top[:, 2] + top[:, 3]) / 2 + _TINY)
+
+
+def class_logits(logits: Tensor) -> Tensor:
+    """One logit per class, ``[N, C]``, in float32 at least; one logit z becomes (0, z), of the same probabilities.
+
+    Example:
+        >>> class_logits(torch.tensor([[-2.0]]))
+        tensor([[ 0., -2.]])
+    """
+    logits = logits.to(torch.promote_types(logits.dtype, torch.float32))
+    if not is_binary(logits):
+        return logits
+    return torch.stack([torch.zeros_like(logits.flatten()), logits.flatten()], dim=1)
+
+
+LOSSES: dict[str, tuple[Callable[[Tensor, Tensor], Tensor], int]] = {"ce": (cross_entropy, 2), "dlr": (dlr, 3)}
+"""Losses to increase, by name, each with the fewest classes that it is defined for."""

@@ -1,0 +1,119 @@
+"""Early stop against catastrophic overfitting, to which one-step attacks such as AT-FAST are prone."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import lightning.pytorch as pl
+import torch
+from lightning.pytorch.utilities import rank_zero_info
+from torch import Tensor
+
+from lsa_lightning.attacks import Attack, InputSpace
+from lsa_lightning.batch import BatchFn, read_batch
+from lsa_lightning.callbacks.adversarial_training import as_input_space, craft, find_backbone, read
+from lsa_lightning.functional import predicted_labels
+from lsa_lightning.modes import evaluating
+
+
+class CatastrophicOverfittingStop(pl.Callback):
+    """Stops when robust accuracy collapses from one epoch to the next, and puts the last good weights back.
+
+    At the end of each epoch, before its validation run, ``attack`` is run on the epoch's first training batch. If the
+    accuracy is by more than ``drop`` lower than an epoch ago, the model gets the weights of that epoch's end and
+    training stops (after Lightning's own ``min_epochs``); else the current weights become the last good ones. They are
+    kept in the callback's state, so checkpoints hold them too. Logs ``train/acc_first_batch``, in [0, 1].
+
+    Args:
+        attack: a multi-step attack, usually PGD with 5 steps at the training's eps.
+        drop: largest fall in accuracy that is accepted, in [0, 1].
+        input_space: ``(mean, std)`` if batches are normalised; ``eps`` and ``bounds`` are then in pixels.
+        batch_fn: ``batch -> (x, y)``; default :func:`~lsa_lightning.batch.read_batch`.
+        backbone: name of the submodule that maps x to logits; None: the LightningModule's forward.
+
+    Attributes:
+        accuracy: the last good epoch's accuracy, or None before the first epoch's end.
+        stopped_epoch: the epoch in which it stopped, or None.
+
+    Raises:
+        ValueError: if ``drop`` is outside [0, 1].
+
+    Source: Wong et al. 2020, arXiv 2001.03994, section 5.4.
+    """
+
+    def __init__(
+        self,
+        attack: Attack,
+        drop: float = 0.2,
+        input_space: InputSpace | tuple[Any, Any] | None = None,
+        batch_fn: BatchFn | None = None,
+        backbone: str | None = None,
+    ) -> None:
+        if not 0 <= drop <= 1:
+            msg = f"expected drop, a difference of accuracies, in [0, 1], got {drop}"
+            raise ValueError(msg)
+        self.attack = attack
+        self.drop = float(drop)
+        self.input_space = as_input_space(input_space)
+        self.batch_fn = batch_fn if batch_fn is not None else read_batch
+        self.backbone = backbone
+        self.accuracy: float | None = None
+        self.stopped_epoch: int | None = None
+        self._good: dict[str, Tensor] = {}
+        self._batch: Any = None
+
+    def on_train_batch_start(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, batch: Any, batch_idx: int
+    ) -> None:
+        """Keep the epoch's first batch."""
+        if self._batch is None:
+            self._batch = batch
+
+    def on_train_batch_end(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        """After the last batch: measure, then keep the weights or go back."""
+        if not trainer.is_last_batch:
+            return
+        accuracy = self._measure(trainer, pl_module)
+        self._batch = None
+        pl_module.log("train/acc_first_batch", accuracy, on_step=False, on_epoch=True)
+        if self.accuracy is not None and self.accuracy - accuracy > self.drop:
+            self._go_back(trainer, pl_module, accuracy)
+        else:
+            self.accuracy = accuracy
+            self._good = {name: value.detach().cpu().clone() for name, value in pl_module.state_dict().items()}
+
+    def state_dict(self) -> dict[str, Any]:
+        """The last good weights and their accuracy."""
+        return {
+            "accuracy": self.accuracy,
+            "stopped_epoch": self.stopped_epoch,
+            "good": self._good,
+            "attack": self.attack.state_dict(),
+        }
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Continue with the checkpoint's."""
+        self.accuracy, self.stopped_epoch = state_dict["accuracy"], state_dict["stopped_epoch"]
+        self._good = state_dict["good"]
+        self.attack.load_state_dict(state_dict["attack"])
+
+    def _measure(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> float:
+        """Accuracy under the attack on the first batch, over all processes."""
+        model = find_backbone(pl_module, self.backbone)
+        x, y = read(self.batch_fn, self._batch)
+        with trainer.precision_plugin.forward_context():
+            x_adv = craft(self.attack, self.input_space, model, x, y)
+            with evaluating(model), torch.no_grad():
+                hits = predicted_labels(model(x_adv)) == y.flatten()
+        return float(trainer.strategy.reduce(hits.float().mean(), reduce_op="mean"))
+
+    def _go_back(self, trainer: pl.Trainer, pl_module: pl.LightningModule, accuracy: float) -> None:
+        pl_module.load_state_dict(self._good)
+        self.stopped_epoch = trainer.current_epoch
+        trainer.should_stop = True
+        rank_zero_info(
+            f"Catastrophic overfitting in epoch {trainer.current_epoch}: accuracy under {self.attack!r} on the epoch's "
+            f"first batch fell from {self.accuracy:.3f} to {accuracy:.3f}. Back to the weights of the epoch before."
+        )

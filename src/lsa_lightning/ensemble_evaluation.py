@@ -1,0 +1,196 @@
+"""Accuracy that is left after each attack of an ensemble: streaming, resumable, on several processes."""
+
+from __future__ import annotations
+
+import json
+import os
+import zlib
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+
+from lsa_lightning.attacks import Ensemble
+from lsa_lightning.batch import BatchFn, move_data_to_device, read_batch
+from lsa_lightning.modes import evaluating
+
+
+@dataclass(frozen=True)
+class EnsembleResult:
+    """What :func:`evaluate_ensemble` found.
+
+    Attributes:
+        accuracy: percentage of samples that still stand, in [0, 100]: ``clean``, then after each attack in turn.
+        left_out: by attack, why it was not run; its robust accuracy may then be too high.
+        samples: number of samples.
+    """
+
+    accuracy: dict[str, float]
+    left_out: dict[str, str]
+    samples: int
+
+    @property
+    def robust_accuracy(self) -> float:
+        """What is left after all attacks, in percent."""
+        return list(self.accuracy.values())[-1]
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain containers."""
+        return {**asdict(self), "robust_accuracy": self.robust_accuracy}
+
+
+def evaluate_ensemble(
+    model: nn.Module,
+    dataloader: Iterable[Any],
+    ensemble: Ensemble,
+    state_file: str | Path | None = None,
+    batch_fn: BatchFn = read_batch,
+    max_batches: int | None = None,
+) -> EnsembleResult:
+    """Run ``ensemble`` over ``dataloader``, each attack on the points that all before it left standing.
+
+    Memory does not grow with the data set. Each batch's random numbers depend on the attacks' seeds and on the batch's
+    number alone, so the result does not depend on interruptions or on the number of processes.
+
+    Args:
+        model: maps x to logits; runs in eval mode and is left as it was.
+        dataloader: batches in a fixed order; they are moved to the model's device. With several processes, give each
+            the same one, not a share of it: of P processes, number p takes the batches p, p + P, p + 2 P, ...
+        ensemble: the attacks.
+        state_file: where finished batches are noted (process p > 0 appends ``.rank<p>`` to the name); those noted there
+            already are not run again. None: no file.
+        batch_fn: ``batch -> (x, y)``.
+        max_batches: number of batches >= 1, or None for all.
+
+    Returns:
+        The accuracies over all processes.
+
+    Raises:
+        ValueError: if there is no batch, or the file belongs to another model, ensemble or order of the data.
+    """
+    device = next(model.parameters(), torch.zeros(())).device
+    rank, processes = (dist.get_rank(), dist.get_world_size()) if dist.is_initialized() else (0, 1)
+    progress = _Progress(state_file, rank, {"ensemble": _describe(ensemble), "model": digest(model.state_dict())})
+    counts = _Counts(list(ensemble.attacks))
+    for index, batch in enumerate(islice(dataloader, max_batches)):
+        if index % processes == rank:
+            x, y = batch_fn(move_data_to_device(batch, device))
+            fingerprint = digest({"x": x, "y": y})
+            standing = progress.recall(index, fingerprint)
+            if standing is None:
+                standing = _standing(model, ensemble.with_stream(index), x, y)
+                progress.note(index, fingerprint, standing)
+            counts.add(len(x), standing)
+    return counts.result(ensemble, device)
+
+
+def digest(tensors: dict[str, Tensor]) -> int:
+    """A checksum of the tensors' bytes and names.
+
+    Example:
+        >>> digest({"x": torch.zeros(2)}) == digest({"x": torch.zeros(3)})
+        False
+    """
+    value = 0
+    for name, tensor in tensors.items():
+        value = zlib.crc32(name.encode(), value)
+        value = zlib.crc32(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().tobytes(), value)
+    return value
+
+
+def _describe(ensemble: Ensemble) -> dict[str, str]:
+    return {name: repr(attack) for name, attack in ensemble.attacks.items()}
+
+
+def _standing(model: nn.Module, ensemble: Ensemble, x: Tensor, y: Tensor) -> dict[str, int]:
+    """How many samples stand after each attack that the model has enough classes for."""
+    with evaluating(model):
+        return {name: int(standing.sum()) for name, _, standing in ensemble.in_turn(model, x, y)}
+
+
+class _Progress:
+    """The batches that are done, in a JSON file per process; a file is always whole, whenever the process dies."""
+
+    def __init__(self, path: str | Path | None, rank: int, header: dict[str, Any]) -> None:
+        self.header = header
+        self.path = None if path is None else Path(path)
+        self.done: dict[str, Any] = {}
+        self.own: dict[str, Any] = {}
+        if self.path is None:
+            return
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        for file in [self.path, *sorted(self.path.parent.glob(f"{self.path.name}.rank*[0-9]"))]:
+            self.done |= self._read(file)
+        self.path = self.path if rank == 0 else self.path.with_name(f"{self.path.name}.rank{rank}")
+        self.own = self._read(self.path)
+
+    def recall(self, index: int, fingerprint: int) -> dict[str, int] | None:
+        """What was noted for a batch, or None."""
+        entry = self.done.get(str(index))
+        if entry is None:
+            return None
+        if entry["digest"] != fingerprint:
+            msg = f"expected batch {index} to be the one noted in {self.path}, got other data; do not shuffle"
+            raise ValueError(msg)
+        standing: dict[str, int] = entry["standing"]
+        return standing
+
+    def note(self, index: int, fingerprint: int, standing: dict[str, int]) -> None:
+        """Add a batch and write the file anew."""
+        if self.path is None:
+            return
+        self.own[str(index)] = {"digest": fingerprint, "standing": standing}
+        scratch = self.path.with_name(f"{self.path.name}.new")
+        scratch.write_text(json.dumps({**self.header, "batches": self.own}))
+        os.replace(scratch, self.path)
+
+    def _read(self, file: Path) -> dict[str, Any]:
+        if not file.is_file():
+            return {}
+        content = json.loads(file.read_text())
+        batches: dict[str, Any] = content.pop("batches")
+        if content != self.header:
+            msg = f"expected {file} to be of {self.header}, got one of {content}; give another state_file"
+            raise ValueError(msg)
+        return batches
+
+
+class _Counts:
+    """Sums over batches: samples, samples that stand after each attack, and batches that it was run on."""
+
+    def __init__(self, attacks: list[str]) -> None:
+        self.names = ["clean", *attacks]
+        self.samples = 0
+        self.standing = dict.fromkeys(self.names, 0)
+        self.batches = dict.fromkeys(self.names, 0)
+
+    def add(self, samples: int, standing: dict[str, int]) -> None:
+        """Count a batch."""
+        self.samples += samples
+        for name, count in standing.items():
+            self.standing[name] += count
+            self.batches[name] += 1
+
+    def result(self, ensemble: Ensemble, device: torch.device) -> EnsembleResult:
+        """Percentages, summed over the processes."""
+        sums = torch.tensor([self.samples, *self.standing.values(), *self.batches.values()], device=device)
+        if dist.is_initialized():
+            dist.all_reduce(sums)
+        samples, *rest = sums.tolist()
+        if samples == 0:
+            msg = "expected a dataloader with at least one batch, got an empty one"
+            raise ValueError(msg)
+        standing, batches = rest[: len(self.names)], rest[len(self.names) :]
+        run = dict(zip(self.names, batches, strict=True))
+        accuracy = {name: 100 * n / samples for name, n in zip(self.names, standing, strict=True) if run[name]}
+        left_out = {
+            name: f"needs {attack.min_classes} classes, the model has fewer"
+            for name, attack in ensemble.attacks.items()
+            if not run[name]
+        }
+        return EnsembleResult(accuracy, left_out, samples)

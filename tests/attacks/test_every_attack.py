@@ -1,0 +1,280 @@
+"""What every perturber keeps: eps and bounds exactly, everything around it as it was, wherever it is called."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
+from typing import Any
+
+import lightning.pytorch as pl
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from tests.helpers.modules import ForeignModule, loader, trainer
+from torch import Tensor, nn
+
+from lsa_lightning.attacks import (
+    APGD,
+    FFGSM,
+    FGSM,
+    PGD,
+    TPGD,
+    Attack,
+    Ensemble,
+    GaussianNoise,
+    InputSpace,
+    PepperNoise,
+    SaltNoise,
+    SpeckleNoise,
+    Square,
+)
+from lsa_lightning.functional import predicted_labels
+from lsa_lightning.modes import evaluating
+
+Maker = Callable[..., Attack]
+LINF: dict[str, Maker] = {
+    "fgsm": FGSM,
+    "ffgsm": FFGSM,
+    "pgd": lambda eps, bounds=(0.0, 1.0): PGD(eps, steps=2, bounds=bounds),
+    "tpgd": lambda eps, bounds=(0.0, 1.0): TPGD(eps, steps=2, bounds=bounds),
+    "apgd": lambda eps, bounds=(0.0, 1.0): APGD(eps, 5, bounds=bounds),
+    "apgd success": lambda eps, bounds=(0.0, 1.0): APGD(eps, 5, bounds=bounds, best="success"),
+    "square": lambda eps, bounds=(0.0, 1.0): Square(eps, 4, bounds=bounds),
+    "ensemble": lambda eps, bounds=(0.0, 1.0): Ensemble(eps, bounds=bounds, steps=2, n_queries=2),
+    "gaussian": GaussianNoise,
+    "speckle": SpeckleNoise,
+    "salt": lambda eps, bounds=(0.0, 1.0): SaltNoise(eps, 0.5, bounds),
+    "pepper": lambda eps, bounds=(0.0, 1.0): PepperNoise(eps, 0.5, bounds),
+}
+L2: dict[str, Maker] = {
+    "pgd l2": lambda eps, bounds=(0.0, 1.0): PGD(eps, steps=2, norm="L2", bounds=bounds),
+    "apgd l2": lambda eps, bounds=(0.0, 1.0): APGD(eps, 5, "L2", bounds=bounds),
+    "square l2": lambda eps, bounds=(0.0, 1.0): Square(eps, 4, "L2", bounds=bounds),
+    "ensemble l2": lambda eps, bounds=(0.0, 1.0): Ensemble(eps, "L2", bounds, steps=2, n_queries=2),
+}
+MANY_CLASSES: dict[str, tuple[Maker, int]] = {
+    "dlr": (lambda eps, bounds=(0.0, 1.0): APGD(eps, 5, loss="dlr", bounds=bounds), 3),
+    "targeted dlr": (lambda eps, bounds=(0.0, 1.0): APGD(eps, 3, loss="dlr", targets=3, bounds=bounds), 4),
+}
+ALL = {**LINF, **L2}
+GRADIENT_OR_SEARCH = [name for name in ALL if name not in ("gaussian", "speckle", "salt", "pepper")]
+pytestmark = pytest.mark.filterwarnings("ignore:Left out of the ensemble")
+
+
+class Net(nn.Module):
+    """Flattens, with BatchNorm and dropout; one logit, or one per class."""
+
+    def __init__(self, inputs: int, logits: int) -> None:
+        super().__init__()
+        self.body = nn.Sequential(
+            nn.Linear(inputs, 8), nn.BatchNorm1d(8), nn.ReLU(), nn.Dropout(), nn.Linear(8, logits)
+        )
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.body(x.reshape(len(x), -1))
+
+
+def layouts(x: Tensor) -> dict[str, Tensor]:
+    """The same values in other memory."""
+    strided = torch.empty(*x.shape, 2, dtype=x.dtype)[..., 0].copy_(x)
+    channels_last = x.to(memory_format=torch.channels_last) if x.ndim == 4 else x.T.contiguous().T if x.ndim == 2 else x
+    return {"contiguous": x, "non-contiguous": strided, "channels last": channels_last}
+
+
+@pytest.mark.parametrize("name", [*ALL, *MANY_CLASSES])
+@settings(max_examples=15, deadline=None)
+@given(
+    shape=st.sampled_from([(2,), (7,), (3, 5), (1, 4, 4), (3, 4, 5)]),
+    n=st.sampled_from([1, 3]),
+    logits=st.sampled_from([1, 2, 4, 100]),
+    dtype=st.sampled_from([torch.float16, torch.bfloat16, torch.float32, torch.float64]),
+    layout=st.sampled_from(["contiguous", "non-contiguous", "channels last"]),
+    bounds=st.sampled_from([(0.0, 1.0), (-2.5, 1.7), None]),
+    eps=st.sampled_from([0.0, 1e-3, 8 / 255, 0.1, 0.3, 1.0]),
+    seed=st.integers(0, 2**16),
+)
+def test_eps_and_bounds_hold_exactly(
+    name: str,
+    shape: tuple[int, ...],
+    n: int,
+    logits: int,
+    dtype: torch.dtype,
+    layout: str,
+    bounds: tuple[float, float] | None,
+    eps: float,
+    seed: int,
+) -> None:
+    make, fewest = MANY_CLASSES.get(name, (ALL.get(name), 1))
+    assert make is not None
+    logits = max(logits, fewest)
+    torch.manual_seed(seed)
+    net = Net(int(np.prod(shape)), logits).to(dtype)
+    x = torch.rand(n, *shape, dtype=torch.float64)
+    if bounds != (0.0, 1.0):
+        x = x * 4.2 - 2.5
+    x = x.to(dtype)
+    if bounds is not None:
+        x = x.clamp(*(float(torch.tensor(b, dtype=dtype)) * 0.99 for b in bounds))
+    x = layouts(x)[layout]
+    before = x.clone()
+    x_adv = make(eps, bounds=bounds)(net, x, torch.randint(max(logits, 2), (n,)))
+    delta = (x_adv.double() - x.double()).flatten(1)
+    assert (x_adv.shape, x_adv.dtype, x_adv.requires_grad) == (x.shape, dtype, False)
+    assert torch.equal(x, before)
+    assert float(delta.norm(dim=1).max() if name in L2 else delta.abs().max()) <= eps
+    assert bounds is None or (x_adv.min() >= bounds[0] and x_adv.max() <= bounds[1])
+
+
+def own_labels(model: nn.Module, x: Tensor) -> Tensor:
+    """What the model predicts, so that every attack has something to do."""
+    with evaluating(model), torch.no_grad():
+        return predicted_labels(model(x))
+
+
+def everything(model: nn.Module) -> list[Any]:
+    """What an attack must leave as it was, comparable with ==."""
+    tensors = [*model.parameters(), *model.buffers(), *(p.grad for p in model.parameters() if p.grad is not None)]
+    return [
+        [tensor.detach().tolist() for tensor in tensors],
+        [p.requires_grad for p in model.parameters()],
+        [module.training for module in model.modules()],
+        torch.get_rng_state().tolist(),
+        np.random.get_state()[1].tolist(),
+        random.getstate(),
+    ]
+
+
+PLACES: dict[str, Callable[[], AbstractContextManager[Any]]] = {
+    "plain": nullcontext,
+    "no_grad": torch.no_grad,
+    "inference_mode": torch.inference_mode,
+    "autocast": lambda: torch.autocast("cpu", torch.bfloat16),
+    "autocast in inference_mode": lambda: _both(torch.inference_mode(), torch.autocast("cpu", torch.bfloat16)),
+}
+
+
+class _both(AbstractContextManager[None]):  # noqa: N801
+    def __init__(self, *managers: Any) -> None:
+        self.managers = managers
+
+    def __enter__(self) -> None:
+        for manager in self.managers:
+            manager.__enter__()
+
+    def __exit__(self, *error: Any) -> None:
+        for manager in reversed(self.managers):
+            manager.__exit__(*error)
+
+
+@pytest.mark.parametrize("place", PLACES)
+@pytest.mark.parametrize("name", ALL)
+def test_everything_is_left_as_it_was(name: str, place: str) -> None:
+    net = Net(6, 5)
+    net(torch.rand(4, 6)).sum().backward()
+    net.body[1].eval()
+    net.body[0].weight.requires_grad_(False)
+    y = own_labels(net, torch.rand(4, 6, generator=torch.Generator().manual_seed(0)))
+    before = everything(net)
+    with PLACES[place]():
+        x = torch.rand(4, 6, generator=torch.Generator().manual_seed(0))
+        x_adv = ALL[name](0.1)(net, x, y)
+    assert everything(net) == before
+    assert not torch.equal(x_adv, x)
+
+
+@pytest.mark.parametrize("name", GRADIENT_OR_SEARCH)
+@pytest.mark.parametrize("fail_at", [1, 2])
+def test_modes_come_back_after_an_exception(name: str, fail_at: int) -> None:
+    if name in ("fgsm", "ffgsm") and fail_at == 2:
+        return  # it calls the model once
+    net = Net(6, 5)
+    net.body[1].eval()
+    x = torch.rand(4, 6)
+    y, calls = own_labels(net, x), 0
+
+    def fail(*_: Any) -> None:
+        nonlocal calls
+        calls += 1
+        if calls == fail_at:
+            msg = "failing on purpose"
+            raise RuntimeError(msg)
+
+    net.register_forward_pre_hook(fail)
+    before = everything(net)
+    with pytest.raises(RuntimeError, match="on purpose"):
+        ALL[name](0.1)(net, x, y)
+    assert everything(net) == before
+
+
+class Attacked(ForeignModule):
+    """Runs an attack in each of Lightning's steps; a part of the network is frozen."""
+
+    def __init__(self, attack: Attack) -> None:
+        super().__init__(dropout=0.5)
+        self.attack = attack
+        self.net.bn1.eval()
+        self.net.conv1.requires_grad_(False)
+        self.moved: list[float] = []
+
+    def validation_step(self, batch: Any) -> None:
+        x, y = batch[0], own_labels(self, batch[0])
+        before = everything(self)
+        x_adv = self.attack(self, x, y)
+        assert everything(self) == before
+        self.moved.append(float((x_adv - x).abs().max()))
+
+    test_step = predict_step = validation_step
+
+
+@pytest.mark.parametrize("name", ALL)
+@pytest.mark.parametrize("precision", ["32-true", "bf16-mixed"])
+def test_attacks_work_in_every_loop_of_the_trainer(name: str, precision: Any) -> None:
+    module = Attacked(ALL[name](0.1))
+    run: pl.Trainer = trainer([], precision=precision)
+    for loop in (run.validate, run.test, run.predict):
+        loop(module, loader())
+    assert len(module.moved) == 9
+    assert min(module.moved) > 0
+    assert max(module.moved) <= 0.1 + 1e-7
+
+
+@pytest.mark.parametrize("name", ALL)
+def test_input_space_keeps_eps_and_bounds_in_pixels_with_other_channels(name: str) -> None:
+    mean, std = [0.2, 0.5, 0.7], [0.1, 0.25, 0.5]
+    space, net = InputSpace(mean, std), Net(48, 4)
+    pixels = torch.rand(5, 3, 4, 4)
+    scale = torch.tensor(std).view(1, 3, 1, 1)
+    x = (pixels - torch.tensor(mean).view(1, 3, 1, 1)) / scale
+    x_adv = space.craft(ALL[name](0.05), net, x, own_labels(net, x))
+    delta = (x_adv - x) * scale
+    size = delta.flatten(1).norm(dim=1) if name in L2 else delta.flatten(1).abs().amax(1)
+    assert 0 < size.max() <= 0.05 + 1e-6
+    assert (pixels + delta).min() >= -1e-6
+    assert (pixels + delta).max() <= 1 + 1e-6
+    assert all(module.training for module in net.modules())
+
+
+@pytest.mark.parametrize("name", GRADIENT_OR_SEARCH)
+@pytest.mark.parametrize(
+    ("output", "message"),
+    [
+        (lambda x: torch.full((len(x), 3), float("nan")), "expected finite logits, got NaN or infinite ones"),
+        (lambda x: torch.full((len(x), 3), float("inf")), "expected finite logits, got NaN or infinite ones"),
+        (lambda x: torch.zeros(len(x), 3, 2), r"expected the model to return logits of shape \[4\].*got \(4, 3, 2\)"),
+        (lambda x: torch.zeros(len(x) + 1, 3), r"expected the model to return logits of shape \[4\].*got \(5, 3\)"),
+        (lambda x: {"logits": x}, "expected the model to return logits of shape .*got dict"),
+    ],
+    ids=["nan", "inf", "rank 3", "other batch", "dict"],
+)
+def test_bad_outputs_are_named(name: str, output: Callable[[Tensor], Any], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        ALL[name](0.1)(output, torch.rand(4, 6), torch.tensor([0, 1, 2, 0]))
+
+
+@pytest.mark.parametrize("name", [*LINF])
+def test_eps_over_the_range_of_the_bounds_is_named(name: str) -> None:
+    with pytest.raises(ValueError, match=r"expected eps within the range of the bounds \(0.0, 1.0\), got 1.1"):
+        LINF[name](1.1)

@@ -1,0 +1,150 @@
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import lightning.pytorch as pl
+import pytest
+import torch
+from lightning.pytorch.callbacks import ModelCheckpoint
+from tests.callbacks.test_ddp import InOrder, two_processes, without_batch_norm
+from tests.helpers.modules import ForeignModule, loader, trainer
+from torch import Tensor
+
+from lsa_lightning import AdversarialTraining
+from lsa_lightning.attacks import FFGSM, PGD, Attack
+from lsa_lightning.attacks.threat import Ball
+from lsa_lightning.callbacks import CatastrophicOverfittingStop
+from lsa_lightning.functional import predicted_labels
+
+
+class Collapsing(pl.Callback):
+    """Ruins the model at the end of the last batch of one epoch, before the callback under test looks at it."""
+
+    def __init__(self, epoch: int) -> None:
+        self.epoch = epoch
+        self.states: list[dict[str, Tensor]] = []
+
+    def on_train_batch_end(self, trainer: pl.Trainer, pl_module: ForeignModule, *_: Any) -> None:
+        if trainer.is_last_batch:
+            if trainer.current_epoch == self.epoch:
+                with torch.no_grad():
+                    for parameter in pl_module.net.fc2.parameters():
+                        parameter.copy_(parameter.roll(1, 0))  # each class is taken for its neighbour
+            self.states.append({name: value.clone() for name, value in pl_module.state_dict().items()})
+
+
+class Recorded(Attack):
+    """No perturbation; remembers what it was given."""
+
+    def __init__(self) -> None:
+        super().__init__(0.1)
+        self.inputs: list[Tensor] = []
+
+    def perturb(self, model: Any, x: Tensor, y: Tensor, ball: Ball) -> Tensor:
+        self.inputs.append(x)
+        return x
+
+
+def run(
+    stop: CatastrophicOverfittingStop, collapse_in: int = 3, **options: Any
+) -> tuple[ForeignModule, Collapsing, pl.Trainer]:
+    torch.manual_seed(0)
+    module, collapse = ForeignModule(lr=0.02), Collapsing(collapse_in)
+    training = AdversarialTraining(FFGSM(0.05, seed=0))
+    trained = trainer([training, collapse, stop, *options.pop("callbacks", [])], **{"max_epochs": 8, **options})
+    trained.fit(module, loader(), loader(seed=1))
+    return module, collapse, trained
+
+
+def test_a_collapse_stops_the_run_and_brings_the_last_epochs_weights_back() -> None:
+    stop = CatastrophicOverfittingStop(PGD(0.05, steps=5, seed=0), drop=0.3)
+    module, collapse, trained = run(stop)
+    assert stop.stopped_epoch == 3
+    assert len(collapse.states) == 4
+    for name, value in module.state_dict().items():
+        assert torch.equal(value, collapse.states[2][name]), name
+    x, y = next(iter(loader()))
+    attacked = PGD(0.05, steps=5, seed=0)(module, x, y)
+    assert float((predicted_labels(module.eval()(attacked)) == y).float().mean()) > 0.6
+    assert trained.callback_metrics["train/acc_first_batch"] < 0.4
+
+
+def test_a_healthy_run_goes_on_and_changes_nothing() -> None:
+    stop = CatastrophicOverfittingStop(PGD(0.05, steps=5, seed=0), drop=0.3)
+    module, _, _ = run(stop, collapse_in=99, max_epochs=3)
+    torch.manual_seed(0)
+    plain = ForeignModule(lr=0.02)
+    trainer([AdversarialTraining(FFGSM(0.05, seed=0))], max_epochs=3).fit(plain, loader(), loader(seed=1))
+    assert stop.stopped_epoch is None
+    for name, value in module.state_dict().items():
+        assert torch.equal(value, plain.state_dict()[name]), name
+
+
+def test_the_weights_are_back_before_validation_and_checkpoints(tmp_path: Path) -> None:
+    checkpoint = ModelCheckpoint(tmp_path, filename="{epoch}", save_last=True)
+    stop = CatastrophicOverfittingStop(PGD(0.05, steps=5, seed=0), drop=0.3)
+    _, collapse, _ = run(stop, callbacks=[checkpoint], enable_checkpointing=True)
+    saved = torch.load(tmp_path / "last.ckpt", weights_only=True)
+    assert saved["epoch"] == 3
+    for name, value in saved["state_dict"].items():
+        assert torch.equal(value, collapse.states[2][name]), name
+
+
+def test_the_epochs_first_batch_is_measured() -> None:
+    attack = Recorded()
+    run(CatastrophicOverfittingStop(attack), collapse_in=99, max_epochs=2)
+    first = next(iter(loader()))[0]
+    assert [torch.equal(x, first) for x in attack.inputs] == [True, True]
+
+
+def test_a_resumed_run_still_knows_the_last_good_weights(tmp_path: Path) -> None:
+    checkpoint = ModelCheckpoint(tmp_path, save_last=True)
+    _, before, _ = run(
+        CatastrophicOverfittingStop(PGD(0.05, steps=5, seed=0), drop=0.3),
+        callbacks=[checkpoint],
+        enable_checkpointing=True,
+        max_epochs=3,
+    )
+    stop, collapse = CatastrophicOverfittingStop(PGD(0.05, steps=5, seed=0), drop=0.3), Collapsing(3)
+    module = ForeignModule(lr=0.02)
+    training = AdversarialTraining(FFGSM(0.05, seed=0))
+    trainer([training, collapse, stop], max_epochs=6).fit(module, loader(), ckpt_path=tmp_path / "last.ckpt")
+    assert stop.stopped_epoch == 3
+    for name, value in module.state_dict().items():
+        assert torch.equal(value, before.states[-1][name]), name
+
+
+def test_the_accepted_drop_is_the_users() -> None:
+    stop = CatastrophicOverfittingStop(PGD(0.05, steps=5, seed=0), drop=1.0)
+    run(stop, max_epochs=4)
+    assert stop.stopped_epoch is None
+
+
+@pytest.mark.parametrize("drop", [-0.1, 1.1, float("nan")])
+def test_bad_drop_is_named(drop: float) -> None:
+    with pytest.raises(ValueError, match=r"expected drop, a difference of accuracies, in \[0, 1\], got"):
+        CatastrophicOverfittingStop(PGD(), drop)
+
+
+class Collector(pl.Callback):
+    """Writes, from each process, when it stopped and with which weights."""
+
+    def __init__(self, folder: Path, stop: CatastrophicOverfittingStop) -> None:
+        self.folder = folder
+        self.stop = stop
+
+    def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        values = {"epoch": self.stop.stopped_epoch, "accuracy": self.stop.accuracy, "weights": pl_module.state_dict()}
+        torch.save(values, self.folder / f"{trainer.global_rank}.pt")
+
+
+def test_two_processes_come_to_one_verdict(tmp_path: Path) -> None:
+    stop = CatastrophicOverfittingStop(PGD(0.05, steps=5, seed=0), drop=0.2)
+    training = AdversarialTraining(FFGSM(0.05, seed=0))
+    callbacks = [training, Collapsing(5), stop, Collector(tmp_path, stop)]
+    two_processes(callbacks, max_epochs=8).fit(without_batch_norm(0.02), InOrder(8))
+    first, second = (torch.load(tmp_path / f"{rank}.pt", weights_only=True) for rank in (0, 1))
+    assert first["epoch"] == second["epoch"] is not None
+    assert first["accuracy"] == second["accuracy"]
+    assert all(torch.equal(value, second["weights"][name]) for name, value in first["weights"].items())

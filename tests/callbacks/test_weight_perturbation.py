@@ -1,0 +1,197 @@
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import lightning.pytorch as pl
+import pytest
+import torch
+import torch.nn.functional as F  # noqa: N812
+from lightning.fabric.utilities.exceptions import MisconfigurationException
+from tests.callbacks.test_ddp import CASES, InOrder, two_processes, without_batch_norm
+from tests.helpers.modules import ForeignModule, loader, trainer
+from torch import Tensor, nn
+
+from lsa_lightning import ATLR, AdversarialTraining, LayerwiseRegularizer
+from lsa_lightning.attacks import FGSM, PGD
+from lsa_lightning.callbacks import AdversarialWeightPerturbation
+from lsa_lightning.objectives import AT, TRADES, Objective
+
+GAMMA = 0.05
+Loss = Callable[[nn.Module, Tensor, Tensor, Tensor], Tensor]
+
+
+def pgd() -> PGD:
+    return PGD(eps=0.1, steps=3, seed=0)
+
+
+def foreign(dropout: float = 0.0) -> ForeignModule:
+    torch.manual_seed(0)
+    return ForeignModule(dropout)
+
+
+def at(model: nn.Module, x: Tensor, x_adv: Tensor, y: Tensor) -> Tensor:
+    return F.cross_entropy(model(x_adv), y)
+
+
+def trades(model: nn.Module, x: Tensor, x_adv: Tensor, y: Tensor) -> Tensor:
+    clean, adversarial = F.log_softmax(model(x), 1), F.log_softmax(model(x_adv), 1)
+    return F.nll_loss(clean, y) + 3.0 * (clean.exp() * (clean - adversarial)).sum() / len(x)
+
+
+def awp_loop(module: ForeignModule, loss: Loss, accumulate: int = 1, epochs: int = 1) -> None:
+    """AWP written out: the direction is taken on a copy, so that BatchNorm's statistics move once a step."""
+    optimizer, attack = module.configure_optimizers(), pgd()
+    for index, (x, y) in [*enumerate(loader(), start=1)] * epochs:
+        module.eval()
+        x_adv = attack(module, x, y)
+        module.train()
+        proxy = foreign()
+        proxy.load_state_dict(module.state_dict())
+        loss(proxy, x, x_adv, y).backward()
+        originals = [p.detach().clone() for p in module.parameters()]
+        with torch.no_grad():
+            for p, copy in zip(module.parameters(), proxy.parameters(), strict=True):
+                if p.ndim > 1:
+                    p += GAMMA * p.norm() * copy.grad / copy.grad.norm()
+        (loss(module, x, x_adv, y) / accumulate).backward()
+        with torch.no_grad():
+            for p, original in zip(module.parameters(), originals, strict=True):
+                p.copy_(original)
+        if index % accumulate == 0 or index == len(loader()):
+            optimizer.step()
+            optimizer.zero_grad()
+
+
+def fit(module: ForeignModule, callbacks: list[pl.Callback], **options: Any) -> None:
+    torch.manual_seed(1)
+    trainer(callbacks, **options).fit(module, loader(), loader(seed=1))
+
+
+def assert_same(module: nn.Module, other: nn.Module, tolerance: float) -> None:
+    expected = other.state_dict()
+    for name, value in module.state_dict().items():
+        torch.testing.assert_close(value, expected[name], rtol=0, atol=tolerance, msg=lambda m, n=name: f"{n}: {m}")
+
+
+@pytest.mark.parametrize("accumulate", [1, 2])
+@pytest.mark.parametrize(("objective", "loss"), [(AT(), at), (TRADES(3.0), trades)], ids=["at", "trades"])
+def test_training_equals_the_hand_written_loop(accumulate: int, objective: Objective, loss: Loss) -> None:
+    module, expected, without = foreign(), foreign(), foreign()
+    partner = AdversarialTraining(pgd(), objective)
+    fit(
+        module,
+        [AdversarialWeightPerturbation(GAMMA), partner],
+        accumulate_grad_batches=accumulate,
+        max_epochs=2,
+    )
+    awp_loop(expected, loss, accumulate, epochs=2)
+    assert_same(module, expected, 2e-6)
+    fit(without, [AdversarialTraining(pgd(), objective)], accumulate_grad_batches=accumulate, max_epochs=2)
+    assert (module.net.fc1.weight - without.net.fc1.weight).abs().max() > 1e-4
+    assert partner.before_step == []
+
+
+@pytest.mark.parametrize("callback", [AdversarialWeightPerturbation(0.0), AdversarialWeightPerturbation(0.1, 1)])
+def test_gamma_0_and_warmup_change_nothing(callback: AdversarialWeightPerturbation) -> None:
+    module, expected = foreign(dropout=0.5), foreign(dropout=0.5)
+    fit(module, [AdversarialTraining(pgd()), callback])
+    fit(expected, [AdversarialTraining(pgd())])
+    assert_same(module, expected, 0.0)
+
+
+class Watch(pl.Callback):
+    """The weights before each step's forward pass and at the optimizer's step."""
+
+    def __init__(self) -> None:
+        self.inside: list[Tensor] = []
+        self.outside: list[Tensor] = []
+
+    def on_train_batch_start(self, trainer: Any, pl_module: ForeignModule, batch: Any, batch_idx: int) -> None:
+        self.outside.append(pl_module.net.fc1.weight.detach().clone())
+
+    def on_before_backward(self, trainer: Any, pl_module: ForeignModule, loss: Tensor) -> None:
+        self.inside.append(pl_module.net.fc1.weight.detach().clone())
+
+    def on_before_optimizer_step(self, trainer: Any, pl_module: ForeignModule, optimizer: Any) -> None:
+        assert torch.equal(pl_module.net.fc1.weight, self.outside[-1])
+
+
+@pytest.mark.parametrize("options", [{}, {"precision": "bf16-mixed"}], ids=["float32", "bf16-mixed"])
+def test_weights_are_perturbed_by_gamma_during_the_step_alone(options: dict[str, Any]) -> None:
+    watch = Watch()
+    regularized = ATLR(pgd(), regularizer=LayerwiseRegularizer(gamma=0.1), mvl=["net.act"], analysis_every_n_epochs=0)
+    fit(foreign(), [regularized, AdversarialWeightPerturbation(0.05), watch], **options)
+    assert len(watch.inside) == 3
+    for before, during in zip(watch.outside, watch.inside, strict=True):
+        assert float((during - before).norm() / before.norm()) == pytest.approx(0.05, rel=1e-4)
+
+
+def test_low_precision_copies_of_the_weights_are_renewed() -> None:
+    """Autocast caches them within a step; the loss must be that of the perturbed weights."""
+    seen: list[Tensor] = []
+
+    class Recording(ForeignModule):
+        def training_step(self, batch: Any) -> Tensor:
+            loss = super().training_step(batch)
+            seen.append(loss.detach().float())
+            return loss
+
+    losses = []
+    for gamma in (0.0, 0.5):
+        seen.clear()
+        torch.manual_seed(0)
+        fit(Recording(), [AdversarialTraining(pgd()), AdversarialWeightPerturbation(gamma)], precision="bf16-mixed")
+        losses.append(float(seen[0]))
+    assert losses[1] > losses[0] + 0.05
+
+
+@pytest.mark.parametrize("fails", [True, False], ids=["raises", "skips the batch"])
+def test_weights_come_back_without_a_backward_pass(fails: bool) -> None:
+    class Odd(ForeignModule):
+        def training_step(self, batch: Any) -> Any:
+            super().training_step(batch)
+            if fails:
+                msg = "failing on purpose"
+                raise RuntimeError(msg)
+
+    torch.manual_seed(0)
+    module = Odd()
+    before = {name: value.clone() for name, value in module.named_parameters()}
+    partner = AdversarialTraining(pgd())
+    run = trainer([partner, AdversarialWeightPerturbation(GAMMA)])
+    if fails:
+        with pytest.raises(RuntimeError, match="on purpose"):
+            run.fit(module, loader())
+    else:
+        run.fit(module, loader())
+    assert all(torch.equal(value, before[name]) for name, value in module.named_parameters())
+    assert partner.before_step == []
+
+
+@pytest.mark.parametrize("partners", [0, 2])
+def test_it_needs_one_adversarial_training(partners: int) -> None:
+    callbacks: list[pl.Callback] = [AdversarialTraining(pgd(), backbone=name) for name in ("net", None)[:partners]]
+    with pytest.raises(MisconfigurationException, match="expects one AdversarialTraining or ATLR among the callbacks"):
+        trainer([*callbacks, AdversarialWeightPerturbation()]).fit(foreign(), loader())
+
+
+@pytest.mark.parametrize("options", [{"gamma": -0.1}, {"gamma": float("nan")}, {"warmup_epochs": -1}], ids=str)
+def test_bad_arguments_are_named(options: dict[str, Any]) -> None:
+    with pytest.raises(ValueError, match="expected a finite gamma >= 0 and warmup_epochs >= 0, got"):
+        AdversarialWeightPerturbation(**options)
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_two_processes_perturb_alike_and_equal_one(case: str) -> None:
+    strategy, options = CASES[case]
+    # In bf16, sums and signs near 0 depend on how the samples are cut into batches: small steps keep that small.
+    eps, lr = (0.01, 0.02) if case == "bf16" else (0.1, 0.1)
+    module, single = without_batch_norm(lr), without_batch_norm(lr)
+    callbacks = [AdversarialTraining(FGSM(eps)), AdversarialWeightPerturbation(GAMMA)]
+    if case == "find_unused_parameters":
+        module.unused = nn.Linear(2, 2)
+    two_processes(callbacks, strategy, **options).fit(module, InOrder(8))
+    again = [AdversarialTraining(FGSM(eps)), AdversarialWeightPerturbation(GAMMA)]
+    trainer(again, **options).fit(single, InOrder(16))
+    assert_same(module.net, single.net, 5e-3 if case == "bf16" else 2e-6)
