@@ -5,9 +5,9 @@ from itertools import permutations
 from typing import Any
 
 import pytest
+from tests.helpers.modules import ForeignModule
 
 from lsa_lightning.training_step_patch import Around, patch_training_step
-from tests.helpers.modules import ForeignModule
 
 
 class Counting(ForeignModule):

@@ -88,11 +88,11 @@ def evaluate_robustness(
     for batch in islice(dataloader, max_batches):
         x, y = batch_fn(move_data_to_device(batch, parameter.device))
         samples += len(x)
-        clean = _hits(model, x, y)
+        clean = int(correct(model, x, y).sum())
         for name, row in grid.items():
             hits[name][0] += clean
             for column, attack in enumerate(row, start=1):
-                hits[name][column] += _hits(model, attack(model, x, y), y)
+                hits[name][column] += int(correct(model, attack(model, x, y), y).sum())
     if samples == 0:
         msg = "expected a dataloader with at least one batch, got an empty one"
         raise ValueError(msg)
@@ -100,6 +100,7 @@ def evaluate_robustness(
     return RobustnessTable([0.0, *radii], accuracy, samples)
 
 
-def _hits(model: nn.Module, x: Tensor, y: Tensor) -> int:
+def correct(model: nn.Module, x: Tensor, y: Tensor) -> Tensor:
+    """Which samples ``model``, in eval mode, classifies as ``y`` says: bool ``[N]``."""
     with evaluating(model), torch.no_grad():
-        return int((predicted_labels(model(x)) == y.flatten()).sum())
+        return predicted_labels(model(x)) == y.flatten()

@@ -53,7 +53,8 @@ def main_in_process(main: Callable[[], Any], *args: str) -> None:
 
 def main_as_shown(main: Callable[[], Any], *args: str) -> None:
     """The same, but errors are printed to stderr and become ``SystemExit``, which is what a user sees."""
-    with _clean_hydra(), patch.dict("os.environ"):
+    # Measuring coverage looks to Hydra like a debugger, for which it lets errors through.
+    with _clean_hydra(), patch.dict("os.environ"), patch("hydra._internal.utils.is_under_debugger", lambda: False):
         _call(main, args)
 
 

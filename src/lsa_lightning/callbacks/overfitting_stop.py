@@ -5,15 +5,13 @@ from __future__ import annotations
 from typing import Any
 
 import lightning.pytorch as pl
-import torch
 from lightning.pytorch.utilities import rank_zero_info
 from torch import Tensor
 
 from lsa_lightning.attacks import Attack, InputSpace
 from lsa_lightning.batch import BatchFn, read_batch
 from lsa_lightning.callbacks.adversarial_training import as_input_space, craft, find_backbone, read
-from lsa_lightning.functional import predicted_labels
-from lsa_lightning.modes import evaluating
+from lsa_lightning.evaluation import correct
 
 
 class CatastrophicOverfittingStop(pl.Callback):
@@ -104,9 +102,7 @@ class CatastrophicOverfittingStop(pl.Callback):
         model = find_backbone(pl_module, self.backbone)
         x, y = read(self.batch_fn, self._batch)
         with trainer.precision_plugin.forward_context():
-            x_adv = craft(self.attack, self.input_space, model, x, y)
-            with evaluating(model), torch.no_grad():
-                hits = predicted_labels(model(x_adv)) == y.flatten()
+            hits = correct(model, craft(self.attack, self.input_space, model, x, y), y)
         return float(trainer.strategy.reduce(hits.float().mean(), reduce_op="mean"))
 
     def _go_back(self, trainer: pl.Trainer, pl_module: pl.LightningModule, accuracy: float) -> None:

@@ -6,16 +6,14 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import lightning.pytorch as pl
-import torch
 from lightning.pytorch.trainer.states import TrainerFn
-from torch import Tensor
 from torchmetrics import MeanMetric
 
 from lsa_lightning.attacks import Attack, InputSpace
 from lsa_lightning.batch import BatchFn, read_batch
 from lsa_lightning.callbacks.adversarial_training import as_input_space, craft, find_backbone, read
-from lsa_lightning.functional import predicted_labels, robustness_generalization_score
-from lsa_lightning.modes import evaluating
+from lsa_lightning.evaluation import correct
+from lsa_lightning.functional import robustness_generalization_score
 
 
 class RobustValidation(pl.Callback):
@@ -86,10 +84,10 @@ class RobustValidation(pl.Callback):
         model = find_backbone(pl_module, self.backbone)
         x, y = read(self.batch_fn, batch)
         with trainer.precision_plugin.forward_context():
-            self._accuracy["clean"].update(_hits(model, x, y))
+            self._accuracy["clean"].update(correct(model, x, y).float())
             for name, attack in self._fresh.items():
                 x_adv = craft(attack, self.input_space, model, x, y)
-                self._accuracy[name].update(_hits(model, x_adv, y))
+                self._accuracy[name].update(correct(model, x_adv, y).float())
 
     def on_validation_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Reduce over processes and log."""
@@ -107,8 +105,3 @@ class RobustValidation(pl.Callback):
             return False
         # trainer.validating is also true in the validation runs of a fit.
         return trainer.state.fn != TrainerFn.FITTING or (trainer.current_epoch + 1) % self.every_n_epochs == 0
-
-
-def _hits(model: Any, x: Tensor, y: Tensor) -> Tensor:
-    with evaluating(model), torch.no_grad():
-        return (predicted_labels(model(x)) == y.flatten()).float()
