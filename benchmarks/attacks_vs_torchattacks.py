@@ -170,8 +170,9 @@ def _length(images: Tensor) -> Tensor:
 
 def run_external(train: Batch, test: Batch) -> dict[str, float]:
     """Accuracy in percent under attacks of both libraries through the adapter, on 200 images."""
-    import foolbox
     import torchattacks
+    from foolbox.attacks import LinfPGD
+    from foolbox.attacks.deepfool import LinfDeepFoolAttack
 
     model = fit(cnn(), train, epochs=1)
     data = (test[0][:200], test[1][:200])
@@ -179,8 +180,8 @@ def run_external(train: Batch, test: Batch) -> dict[str, float]:
         "torchattacks.MIFGSM": ExternalAttack(torchattacks.MIFGSM, EPS),
         "torchattacks.APGD": ExternalAttack(functools.partial(torchattacks.APGD, steps=20), EPS),
         "torchattacks.CW, L2": ExternalAttack(functools.partial(torchattacks.CW, steps=20), 1.5, norm="L2"),
-        "foolbox.LinfPGD": ExternalAttack(foolbox.attacks.LinfPGD(steps=20), EPS),
-        "foolbox.LinfDeepFool": ExternalAttack(foolbox.attacks.LinfDeepFoolAttack(steps=10), EPS),
+        "foolbox.LinfPGD": ExternalAttack(LinfPGD(steps=20), EPS),
+        "foolbox.LinfDeepFool": ExternalAttack(LinfDeepFoolAttack(steps=10), EPS),
     }
     found = {"clean": accuracy(model, data)}
     found |= {name: accuracy(model, data, attack, batch_size=200) for name, attack in attacks.items()}
