@@ -99,7 +99,7 @@ class SustainabilityReport:
         """Mean and standard deviation of the relative error per layer."""
         from lsa_lightning.plotting import plot_profiles
 
-        return plot_profiles({self.perturber or "perturbed": self})
+        return plot_profiles({self.perturber.partition("(")[0] or "perturbed": self})
 
     def __str__(self) -> str:
         width = max(len("read at"), *map(len, self.layers))

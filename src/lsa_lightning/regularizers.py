@@ -80,7 +80,9 @@ class LayerwiseRegularizer:
         factor = 1.0 if self.schedule is None else self.schedule(epoch)
         if isinstance(self.gamma, float):
             return dict.fromkeys(layers, factor * self.gamma)
-        return {name: factor * self.gamma[name] for name in layers if name in self.gamma}
+        # A name without #k stands for all calls of its module.
+        found = {name: self.gamma.get(name, self.gamma.get(name.partition("#")[0])) for name in layers}
+        return {name: factor * gamma for name, gamma in found.items() if gamma is not None}
 
     def __call__(self, clean: Mapping[str, Tensor], perturbed: Mapping[str, Tensor], epoch: int = 0) -> Tensor:
         """The penalty over the layers of ``clean``, a scalar; gradients flow into both sides.

@@ -9,6 +9,7 @@ from typing import Any
 
 import hydra
 import lightning.pytorch as pl
+import torch
 from hydra.utils import instantiate
 from lightning.pytorch.loggers import CSVLogger, WandbLogger
 from omegaconf import DictConfig
@@ -36,6 +37,8 @@ def train(cfg: DictConfig) -> dict[str, Any]:
     config = save_config(cfg, folder)
     if cfg.ckpt_path is not None:
         checkpoint_file(cfg.ckpt_path)
+    if cfg.num_threads is not None:
+        torch.set_num_threads(cfg.num_threads)
     pl.seed_everything(cfg.seed, workers=True)
     data: pl.LightningDataModule = instantiate(cfg.data, _convert_="all")
     model: pl.LightningModule = instantiate(cfg.model, _convert_="all")
@@ -78,8 +81,6 @@ def _instances(node: DictConfig | None) -> list[Any]:
 
 def _load_best(trainer: pl.Trainer, model: pl.LightningModule) -> str | None:
     """Put the best checkpoint's weights into ``model``; without one, the last weights stay."""
-    import torch
-
     path = getattr(trainer.checkpoint_callback, "best_model_path", "")
     if not path:
         return None

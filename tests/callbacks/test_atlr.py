@@ -225,24 +225,44 @@ def test_arguments_outside_their_range(arguments: dict[str, Any], message: str) 
 
 
 @pytest.mark.parametrize(
-    "arguments",
+    ("argument", "arguments"),
     [
-        {"mvl": ["net.conv9"]},
-        {"layers": ["net.conv9"]},
-        {"regularizer": LayerwiseRegularizer(gamma={"net.conv9": 1.0})},
+        ("mvl", {"mvl": ["net.conv9"]}),
+        ("layers", {"layers": ["net.conv9"]}),
+        ("gamma", {"regularizer": LayerwiseRegularizer(gamma={"net.conv9": 1.0})}),
     ],
 )
-def test_unknown_layer_names_are_refused_at_fit_start_with_those_that_exist(arguments: dict[str, Any]) -> None:
+def test_unknown_layer_names_are_refused_at_fit_start_with_those_that_exist(
+    argument: str, arguments: dict[str, Any]
+) -> None:
     module = foreign()
-    with pytest.raises(MisconfigurationException, match=r"unknown \['net.conv9'\]; these exist: net, net.conv1"):
+    expected = rf"{argument}: .*unknown \['net.conv9'\]; these exist: net, net.conv1"
+    with pytest.raises(MisconfigurationException, match=expected):
         fit(module, ATLR(pgd(), **arguments))
     assert "training_step" not in vars(module)
+
+
+def test_a_name_stands_for_all_calls_of_its_module() -> None:
+    class Shared(ForeignModule):
+        def __init__(self) -> None:
+            super().__init__()
+            self.net.relu2 = self.net.relu1
+
+    callback = ATLR(pgd(), mvl="net.relu1", regularizer=LayerwiseRegularizer(gamma={"net.relu1": 0.5}))  # type: ignore[arg-type]
+    metrics = fit(foreign(Shared), callback).callback_metrics
+    assert callback.mvl == ["net.relu1#0", "net.relu1#1"]
+    assert float(metrics["train/loss_lr"]) > 0
+
+
+def test_an_attack_must_be_one() -> None:
+    with pytest.raises(ValueError, match=r"expected attack to be an Attack, such as PGD\(eps=8/255\), got 'pgd'"):
+        ATLR("pgd")  # type: ignore[arg-type]
 
 
 def test_a_layer_that_never_runs_is_named() -> None:
     module = foreign()
     module.idle = nn.ReLU()
-    with pytest.raises(MisconfigurationException, match=r"no output of \['idle'\]"):
+    with pytest.raises(MisconfigurationException, match=r"mvl: expected layers that run .*got \['idle'\]"):
         fit(module, ATLR(pgd(), mvl=["idle"], analysis_every_n_epochs=0))
 
 

@@ -85,3 +85,8 @@ def test_the_key_can_be_monitored() -> None:
 def test_arguments_outside_their_range(arguments: dict[str, Any], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         RobustValidation(ATTACKS, **arguments)
+
+
+def test_attacks_must_have_names() -> None:
+    with pytest.raises(ValueError, match=r"expected attacks by name, such as \{'pgd': PGD\(eps=8/255\)\}, got FGSM"):
+        RobustValidation(FGSM(0.1))  # type: ignore[arg-type]

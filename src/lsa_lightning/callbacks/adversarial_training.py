@@ -44,6 +44,7 @@ class AdversarialTraining(pl.Callback):
         before_step: where other callbacks hook in, see :data:`BeforeStep`.
 
     Raises:
+        ValueError: if ``attack`` is not an :class:`~lsa_lightning.attacks.Attack`.
         MisconfigurationException: at fit start, for manual optimization, a strategy that shards the model or an unknown
             ``backbone``; at the first batch, if ``batch_fn`` cannot read it or ``training_step`` returns no loss.
 
@@ -58,6 +59,9 @@ class AdversarialTraining(pl.Callback):
         batch_fn: BatchFn | None = None,
         backbone: str | None = None,
     ) -> None:
+        if not isinstance(attack, Attack):
+            msg = f"expected attack to be an Attack, such as PGD(eps=8/255), got {attack!r}"
+            raise ValueError(msg)
         self.attack = attack
         self.objective = objective if objective is not None else AT()
         self.input_space = as_input_space(input_space)

@@ -17,11 +17,11 @@ from torch import Tensor
 from lsa_lightning.analysis import LayerSustainabilityAnalysis, SustainabilityReport
 from lsa_lightning.attacks import Attack, InputSpace
 from lsa_lightning.batch import BatchFn
-from lsa_lightning.callbacks.adversarial_training import AdversarialTraining, craft, find_backbone
+from lsa_lightning.callbacks.adversarial_training import AdversarialTraining, craft, find_backbone, read
 from lsa_lightning.callbacks.collapse_guard import CollapseGuard
 from lsa_lightning.objectives import Objective
 from lsa_lightning.regularizers import LayerwiseRegularizer
-from lsa_lightning.representations import LayerSpec, check_names_exist
+from lsa_lightning.representations import LayerSpec, check_names_exist, resolve_layers
 
 
 class ATLR(AdversarialTraining):
@@ -88,7 +88,7 @@ class ATLR(AdversarialTraining):
         self.regularizer = regularizer if regularizer is not None else LayerwiseRegularizer()
         self.layers = layers
         self.fixed = mvl is not None
-        self.mvl = mvl.most_vulnerable(eta, top_k) if isinstance(mvl, SustainabilityReport) else mvl and list(mvl)
+        self.mvl = _names(mvl, eta, top_k)
         self.eta = eta
         self.top_k = top_k
         self.analysis_attack = analysis_attack if analysis_attack is not None else attack
@@ -98,6 +98,7 @@ class ATLR(AdversarialTraining):
         self.history: list[dict[str, Any]] = []
         self._warned_empty = False
         self._guard = CollapseGuard()
+        self._resolved = False
         self._check_arguments()
 
     def _check_arguments(self) -> None:
@@ -123,17 +124,33 @@ class ATLR(AdversarialTraining):
     def on_fit_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Check the combination and the names, then wrap ``training_step``."""
         model = find_backbone(pl_module, self.backbone)
-        chosen = [] if isinstance(self.layers, type) else self.layers or []
-        named = [layer for layer in [*(self.mvl or []), *chosen, *self._gamma_names()] if isinstance(layer, str)]
-        try:
-            check_names_exist(model, named)
-        except ValueError as error:
-            raise MisconfigurationException(str(error)) from error
+        gamma = self.regularizer.gamma
+        layers = [] if self.layers is None or isinstance(self.layers, type) else self.layers
+        named = {"mvl": self.mvl or [], "layers": layers, "gamma": [] if isinstance(gamma, float) else gamma}
+        for argument, names in named.items():
+            try:
+                check_names_exist(model, [name for name in names if isinstance(name, str)])
+            except ValueError as error:
+                msg = f"{argument}: {error}"
+                raise MisconfigurationException(msg) from error
         super().on_fit_start(trainer, pl_module)
 
-    def _gamma_names(self) -> list[str]:
-        gamma = self.regularizer.gamma
-        return [] if isinstance(gamma, float) else list(gamma)
+    def on_train_batch_start(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, batch: Any, batch_idx: int
+    ) -> None:
+        """At the first batch, see which calls the names of a fixed list mean: ``relu`` stands for all its calls."""
+        if not self.fixed or self._resolved:
+            return
+        x, _ = read(self.batch_fn, batch)
+        try:
+            with trainer.precision_plugin.forward_context(), isolate_rng():
+                layers = resolve_layers(find_backbone(pl_module, self.backbone), self.mvl, x)
+        except ValueError as error:
+            msg = f"mvl: {error}"
+            raise MisconfigurationException(msg) from error
+        calls = [layer.name for layer in layers]
+        self.mvl = [call for name in self.mvl or [] for call in calls if name in (call, call.partition("#")[0])]
+        self._resolved = True
 
     def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Make the first list, if this is a regularized epoch and there is none yet."""
@@ -234,3 +251,9 @@ class ATLR(AdversarialTraining):
             values[f"lsa/relative_error/{index:02d}_{layer}"] = mean
             values[f"lsa/in_mvl/{index:02d}_{layer}"] = float(layer in mvl)
         pl_module.log_dict(values, sync_dist=True)
+
+
+def _names(mvl: Sequence[str] | SustainabilityReport | None, eta: float, top_k: int | None) -> list[str] | None:
+    if isinstance(mvl, SustainabilityReport):
+        return mvl.most_vulnerable(eta, top_k)
+    return [mvl] if isinstance(mvl, str) else None if mvl is None else list(mvl)

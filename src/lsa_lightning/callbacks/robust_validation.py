@@ -46,6 +46,9 @@ class RobustValidation(pl.Callback):
         batch_fn: BatchFn | None = None,
         backbone: str | None = None,
     ) -> None:
+        if not isinstance(attacks, Mapping):
+            msg = f"expected attacks by name, such as {{'pgd': PGD(eps=8/255)}}, got {attacks!r}"
+            raise ValueError(msg)
         if rg_attack is not None and (rg_attack not in attacks or not rg_eps or min(rg_eps) <= 0):
             msg = f"expected rg_attack among {list(attacks)} and every rg_eps > 0, got {rg_attack!r} and {list(rg_eps)}"
             raise ValueError(msg)
