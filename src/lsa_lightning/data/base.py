@@ -16,7 +16,8 @@ from torch.utils.data import DataLoader, Sampler
 from lsa_lightning.data.augmentation import Augmentation
 from lsa_lightning.data.files import DataFile, check_md5, expected_files, fetch, missing, where_to_put
 from lsa_lightning.data.images import Batch, ImageBatches, TransformedImages, in_memory
-from lsa_lightning.data.sampling import SPLIT, EpochShuffle, generator_of
+from lsa_lightning.data.loader import ResumableDataLoader
+from lsa_lightning.data.sampling import SPLIT, EpochIndices, generator_of
 
 Transform = Callable[[Any], Tensor]
 """Makes a float tensor ``[C, H, W]`` in [0, 1] from an image as the data set gives it (PIL in torchvision)."""
@@ -171,7 +172,7 @@ class ImageDataModule(pl.LightningDataModule):
         """Training images in the order of the epoch."""
         rows = self._shuffled_rows()[self.val_size :]
         dataset = self._split(True, rows, self.train_transform, self.augmentation)
-        return self._loader(dataset, EpochShuffle(len(rows), self.seed, self._epoch))
+        return self._loader(dataset, EpochIndices(len(rows), self.seed, self._epoch))
 
     def val_dataloader(self) -> DataLoader[Any]:
         """Validation images."""
@@ -220,7 +221,8 @@ class ImageDataModule(pl.LightningDataModule):
         return self.trainer.strategy.root_device
 
     def _loader(self, dataset: Split, sampler: Sampler[int] | None = None) -> DataLoader[Any]:
-        return DataLoader(
+        loader_cls = ResumableDataLoader if sampler is not None else DataLoader
+        return loader_cls(
             dataset,
             batch_size=self.batch_size,
             sampler=sampler,

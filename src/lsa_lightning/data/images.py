@@ -28,7 +28,7 @@ class ImageBatches(Dataset[Batch]):
         augmentation: None, or what changes the images.
         seed: seed of the augmentation >= 0.
 
-    Indices may carry an epoch, see :class:`~lsa_lightning.data.sampling.EpochShuffle`; those of a batch, the same one.
+    Indices may carry an epoch, see :class:`~lsa_lightning.data.sampling.EpochIndices`; those of a batch, the same one.
 
     Example:
         >>> white = torch.full((4, 1, 2, 2), 255, dtype=torch.uint8)

@@ -25,11 +25,12 @@ def generator_of(*key: int) -> torch.Generator:
     return torch.Generator().manual_seed(state % 2**63)
 
 
-class EpochShuffle(Sampler[int]):
+class EpochIndices(Sampler[int]):
     """Each of ``size`` indices once, in an order that depends on the seed and the epoch.
 
-    What it yields is ``index + epoch * size``: the epoch travels with the index, and so reaches workers that live
-    longer than an epoch, through any sampler that Lightning wraps around this one to share it among ranks.
+    What it yields is ``index + epoch * size``: the epoch travels with the index, and so reaches the augmentation in
+    workers that live longer than an epoch. It asks for the epoch instead of being told, because the sampler that
+    Lightning wraps around this one to share it among ranks does not pass the epoch on in all versions.
 
     Args:
         size: number of indices >= 1.
@@ -37,7 +38,7 @@ class EpochShuffle(Sampler[int]):
         epoch: tells the epoch >= 0; asked once each time the order is drawn.
 
     Example:
-        >>> sorted(EpochShuffle(4, seed=0, epoch=lambda: 2))
+        >>> sorted(EpochIndices(4, seed=0, epoch=lambda: 2))
         [8, 9, 10, 11]
     """
 
