@@ -31,7 +31,8 @@ class ImageDataModule(pl.LightningDataModule):
 
     The data set's training images are split into training and validation ones; its test images are the test split. The
     split, the order of each epoch and the augmentation depend on ``seed`` (and the epoch) alone: one rank with batches
-    of 2 n images sees the same as two ranks with batches of n. Normalisation belongs into the model.
+    of 2 n images sees the same as two ranks with batches of n. Training images are dealt out to the ranks here; for the
+    other splits Lightning does it. Normalisation belongs into the model.
 
     Images are kept in memory as one uint8 tensor and read, augmented and converted a batch at a time: by
     ``num_workers`` worker processes, or with ``cache=True`` where the tensor lies, which is the trainer's device. With
@@ -172,7 +173,8 @@ class ImageDataModule(pl.LightningDataModule):
         """Training images in the order of the epoch."""
         rows = self._shuffled_rows()[self.val_size :]
         dataset = self._split(True, rows, self.train_transform, self.augmentation)
-        return self._loader(dataset, EpochIndices(len(rows), self.seed, self._epoch))
+        ranks, rank = (self.trainer.world_size, self.trainer.global_rank) if self.trainer is not None else (1, 0)
+        return self._loader(dataset, EpochIndices(len(rows), self.seed, self._epoch, ranks, rank))
 
     def val_dataloader(self) -> DataLoader[Any]:
         """Validation images."""

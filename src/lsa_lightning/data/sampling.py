@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator
 
 import numpy as np
 import torch
-from torch.utils.data import Sampler
+from torch.utils.data import DistributedSampler
 
 SPLIT, ORDER, AUGMENTATION = range(3)
 """What a generator is for; each purpose has numbers of its own."""
@@ -25,32 +25,35 @@ def generator_of(*key: int) -> torch.Generator:
     return torch.Generator().manual_seed(state % 2**63)
 
 
-class EpochIndices(Sampler[int]):
-    """Each of ``size`` indices once, in an order that depends on the seed and the epoch.
+class EpochIndices(DistributedSampler[int]):
+    """Each of ``size`` indices once, in an order that depends on the seed and the epoch, dealt out to the ranks.
 
     What it yields is ``index + epoch * size``: the epoch travels with the index, and so reaches the augmentation in
-    workers that live longer than an epoch. It asks for the epoch instead of being told, because the sampler that
-    Lightning wraps around this one to share it among ranks does not pass the epoch on in all versions.
+    workers that live longer than an epoch.
+
+    Lightning leaves a DistributedSampler alone. What it would make of another sampler shuffles once more, so that two
+    ranks together would not get the batches of one.
 
     Args:
         size: number of indices >= 1.
         seed: seed >= 0.
-        epoch: tells the epoch >= 0; asked once each time the order is drawn.
+        current_epoch: tells the epoch >= 0; asked once each time the order is drawn.
+        ranks: number of processes that share the indices, >= 1; the last ones are repeated if need be.
+        rank: which of them this one is.
 
     Example:
-        >>> sorted(EpochIndices(4, seed=0, epoch=lambda: 2))
+        >>> sorted(EpochIndices(4, seed=0, current_epoch=lambda: 2))
         [8, 9, 10, 11]
     """
 
-    def __init__(self, size: int, seed: int, epoch: Callable[[], int]) -> None:
+    def __init__(self, size: int, seed: int, current_epoch: Callable[[], int], ranks: int = 1, rank: int = 0) -> None:
+        super().__init__(range(size), num_replicas=ranks, rank=rank, shuffle=False)  # type: ignore[arg-type]
         self.size = size
         self.seed = seed
-        self.epoch = epoch
-
-    def __len__(self) -> int:
-        return self.size
+        self.current_epoch = current_epoch
 
     def __iter__(self) -> Iterator[int]:
-        epoch = self.epoch()
+        epoch = self.current_epoch()
         order = torch.randperm(self.size, generator=generator_of(self.seed, ORDER, epoch))
-        yield from (order + epoch * self.size).tolist()
+        mine = order[torch.tensor(list(super().__iter__()))]
+        yield from (mine + epoch * self.size).tolist()
