@@ -64,29 +64,27 @@ class CropFlip(Augmentation):
     def __call__(self, images: Tensor, uniform: Tensor) -> Tensor:
         """See :meth:`Augmentation.__call__`; the numbers are top, left and mirrored."""
         top, left = (uniform[:, :2] * (2 * self.padding + 1)).long().unbind(1)
-        cropped = _crop(images, top, left, self.padding)
-        return _mirror(cropped, (uniform[:, 2] < 0.5).nonzero().flatten()) if self.flip else cropped
+        mirrored = uniform[:, 2] < (0.5 if self.flip else 0.0)
+        return _windows(images, top, left, mirrored, self.padding)
 
     def __repr__(self) -> str:
         return f"CropFlip(padding={self.padding}, flip={self.flip})"
 
 
-def _crop(images: Tensor, top: Tensor, left: Tensor, padding: int) -> Tensor:
-    """Windows of the old size at ``top`` and ``left`` (each ``[N]``) of the padded images.
+def _windows(images: Tensor, top: Tensor, left: Tensor, mirrored: Tensor, padding: int) -> Tensor:
+    """Windows of the old size at ``top`` and ``left`` of the padded images, some of them mirrored (each ``[N]``, CPU).
 
-    A row of a window is a run of pixels in memory, so that one index_select over all runs copies row by row.
+    A row of a window is a run of pixels in memory, of a padded image or of its mirror image, so that one index_select
+    over all runs copies row by row; indexing pixel by pixel takes several times as long.
     """
     n, channels, height, width = images.shape
     padded = F.pad(images, (padding,) * 4)
-    plane, line = padded[0, 0].numel(), padded.shape[3]
-    corners = (top * line + left).to(images.device).view(n, 1, 1)
-    planes = torch.arange(n * channels, device=images.device).view(n, channels, 1) * plane
+    line, plane = padded.shape[3], padded[0, 0].numel()
+    which = mirrored.nonzero().flatten()
+    both = torch.cat([padded, padded.index_select(0, which.to(images.device)).flip(3)])
+    source = torch.arange(n).index_copy(0, which, torch.arange(n, n + len(which)))
+    corner = source * channels * plane + top * line + torch.where(mirrored, 2 * padding - left, left)
+    planes = torch.arange(channels, device=images.device).view(1, channels, 1) * plane
     lines = torch.arange(height, device=images.device) * line
-    runs = padded.view(-1).unfold(0, width, 1)
-    return runs.index_select(0, (corners + planes + lines).flatten()).view_as(images)
-
-
-def _mirror(images: Tensor, which: Tensor) -> Tensor:
-    which = which.to(images.device)
-    images[which] = images.index_select(0, which).flip(3)
-    return images
+    starts = corner.to(images.device).view(n, 1, 1) + planes + lines
+    return both.view(-1).unfold(0, width, 1).index_select(0, starts.flatten()).view_as(images)
