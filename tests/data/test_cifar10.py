@@ -7,9 +7,8 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from scipy.io import savemat
-from tests.helpers.fake_data import UncheckedCIFAR10, write_cifar, write_cifar_batch
-from torchvision.datasets import CIFAR100, SVHN
+from tests.helpers.fake_data import UncheckedCIFAR10, UncheckedSVHN, write_cifar, write_cifar_batch, write_svhn
+from torchvision.datasets import CIFAR100
 from torchvision.transforms.functional import to_tensor
 
 from lsa_lightning import CIFAR10DataModule
@@ -50,18 +49,10 @@ def test_cifar100_is_a_class_and_a_number(tmp_path: Path) -> None:
 
 
 def test_svhn_is_a_class(tmp_path: Path) -> None:
-    for split in ("train", "test"):
-        labels = np.arange(1, 41) % 10 + 1  # the digit 0 is stored as 10
-        pixels = np.random.default_rng(0).integers(0, 256, (32, 32, 3, 40), dtype=np.uint8)
-        savemat(tmp_path / f"{split}_32x32.mat", {"X": pixels, "y": labels[:, None]})
-
-    class FakeSVHN(SVHN):
-        def _check_integrity(self) -> bool:
-            return True
-
-    data = module(tmp_path, dataset_cls=FakeSVHN, augment=CropFlip(flip=False), batch_size=40)
+    write_svhn(tmp_path, 40)
+    data = module(tmp_path, dataset_cls=UncheckedSVHN, augment=CropFlip(flip=False), batch_size=40)
     x, y = next(iter(data.test_dataloader()))
-    assert torch.equal(x[0], to_tensor(FakeSVHN(tmp_path, split="test")[0][0]))
+    assert torch.equal(x[0], to_tensor(UncheckedSVHN(tmp_path, split="test")[0][0]))
     assert sorted(set(y.tolist())) == list(range(10))
     assert len(data.train_dataloader().dataset) == 10
 
