@@ -10,7 +10,8 @@ import pytest
 from hydra.utils import instantiate
 from matplotlib.figure import Figure
 from omegaconf import DictConfig, OmegaConf
-from tests.helpers.hydra_run import TINY, composed_job, main_in_process, read_json, train_tiny
+from tests.helpers.fake_data import write_every_data_set
+from tests.helpers.hydra_run import TINY, TINY_IMAGES, composed_job, main_in_process, read_json, train_tiny
 
 from lsa_lightning import ATLR, AdversarialTraining, measures
 from lsa_lightning.analyze import main as analyze_main
@@ -30,12 +31,45 @@ EXTRA: dict[str, tuple[str, ...]] = {
     "logger/wandb": OFFLINE,
     "logger/many": OFFLINE,
     "attack/ensemble": ("attack.steps=2", "attack.n_queries=5"),
+    "model/wide_resnet_28_10": ("model.backbone.depth=10", "model.backbone.width=1"),
+    "experiment/mnist_at_apgd_lr": ("attack.steps=2",),
+    "experiment/cifar10_at_apgd_lr": ("attack.steps=2",),
 }
 """What an option needs besides the tiny settings."""
 
 
+DATA_OF = {
+    "data": {name: name for name in ("mnist", "fashion_mnist", "kmnist", "cifar10", "cifar100", "svhn")},
+    "model": {
+        "cnn": "mnist",
+        "vgg19": "cifar10",
+        "preact_resnet18": "cifar10",
+        "wide_resnet_28_10": "cifar10",
+        "torchvision": "cifar10",
+    },
+    "experiment": {"mnist_at_apgd_lr": "mnist", "cifar10_at_apgd_lr": "cifar10"},
+}
+"""The image data set that an option needs; the others are run on moons."""
+
+UNCHECKED = {"cifar10": "UncheckedCIFAR10", "cifar100": "UncheckedCIFAR100", "svhn": "UncheckedSVHN"}
+
+
+def tiny_settings(group: str, name: str, folder: Path) -> list[str]:
+    """Overrides that make a job with this option last about a second."""
+    data = DATA_OF.get(group, {}).get(name)
+    if data is None:
+        return list(TINY)
+    write_every_data_set(folder / "files")
+    settings = [*TINY_IMAGES, f"data.root={folder / 'files'}"]
+    if data in UNCHECKED:
+        settings.append(f"data.dataset_cls.path=tests.helpers.fake_data.{UNCHECKED[data]}")
+    settings += [f"data={data}"] if group == "model" else []
+    settings += ["model=cnn"] if group == "data" else []
+    return settings
+
+
 def run_training(group: str, name: str, folder: Path) -> None:
-    overrides = [f"{group}={name}", *TINY, *EXTRA.get(f"{group}/{name}", ())]
+    overrides = [f"{group}={name}", *tiny_settings(group, name, folder), *EXTRA.get(f"{group}/{name}", ())]
     with composed_job("train", overrides, folder) as cfg:
         summary = train(cfg)
         expected = _instances_named_by(cfg.get(group))
@@ -64,8 +98,10 @@ WAYS: dict[str, Callable[[str, str, Path], None]] = dict.fromkeys(
         "logger",
         "model",
         "objective",
+        "optimizer",
         "paths",
         "regularizer",
+        "scheduler",
         "trainer",
     ),
     run_training,

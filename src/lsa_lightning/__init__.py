@@ -2,7 +2,7 @@
 
 from lsa_lightning.analysis import LayerSustainabilityAnalysis, SustainabilityReport
 from lsa_lightning.callbacks import ATLR, AdversarialTraining, RobustValidation
-from lsa_lightning.data import MoonDataModule
+from lsa_lightning.data import CIFAR10DataModule, MNISTDataModule, MoonDataModule
 from lsa_lightning.measures import RelativeError
 from lsa_lightning.metrics import LayerProfile
 from lsa_lightning.models import RobustClassifier
@@ -13,9 +13,11 @@ __version__ = "0.1.0"
 __all__ = [
     "ATLR",
     "AdversarialTraining",
+    "CIFAR10DataModule",
     "LayerProfile",
     "LayerSustainabilityAnalysis",
     "LayerwiseRegularizer",
+    "MNISTDataModule",
     "MoonDataModule",
     "RelativeError",
     "RobustClassifier",

@@ -165,7 +165,7 @@ class LayerSustainabilityAnalysis:
 
         Raises:
             ValueError: for an empty dataloader, batches that cannot be read or hold NaN, unknown or silent layers, and
-                representations whose first dimension is not the batch's.
+                layers whose first dimension is not the samples.
         """
         if max_batches is not None and max_batches < 1:
             msg = f"expected max_batches >= 1 or None, got {max_batches}"
@@ -194,21 +194,12 @@ class LayerSustainabilityAnalysis:
         """Relative errors of a batch, ``[N, L]``."""
         with evaluating(self.model), torch.no_grad():
             clean, perturbed = self._representations(layers, x), self._representations(layers, x_adv)
-        return torch.stack([self._error(name, len(x), clean[name], perturbed[name]) for name in layers], dim=1)
+        return torch.stack([self.measure(clean[name], perturbed[name]) for name in layers], dim=1)
 
     def _representations(self, layers: list[str], x: Tensor) -> dict[str, Tensor]:
-        with LayerProbe(self.model, layers, stop_early=True) as probe:
+        with LayerProbe(self.model, layers, samples=len(x), stop_early=True) as probe:
             self.model(x)
         return probe.representations
-
-    def _error(self, layer: str, batch_size: int, clean: Tensor, perturbed: Tensor) -> Tensor:
-        if len(clean) != batch_size:
-            msg = (
-                f"expected the first dimension of {layer} to be the batch, {batch_size}, got {tuple(clean.shape)}; "
-                "choose other layers"
-            )
-            raise ValueError(msg)
-        return self.measure(clean, perturbed)
 
 
 def _device_of(model: nn.Module) -> torch.device:

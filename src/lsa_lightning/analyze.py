@@ -20,7 +20,7 @@ def analyze(cfg: DictConfig) -> dict[str, SustainabilityReport]:
     folder = output_dir()
     OmegaConf.save(cfg, folder / "config.yaml", resolve=True)
     pl.seed_everything(cfg.seed)
-    reports, _ = analyse_and_write(cfg.analysis, model, split_loader(data, cfg.split), folder, cfg.max_batches)
+    reports, _ = analyse_and_write(cfg.analysis, model, split_loader(data, cfg.split), folder, cfg.analysis.max_batches)
     console.print(f"Run folder: {folder}", soft_wrap=True)
     return reports
 

@@ -20,7 +20,7 @@ def evaluate(cfg: DictConfig) -> RobustnessTable:
     folder = output_dir()
     OmegaConf.save(cfg, folder / "config.yaml", resolve=True)
     pl.seed_everything(cfg.seed)
-    table = evaluate_and_write(cfg.evaluation, model, split_loader(data, cfg.split), folder, cfg.max_batches)
+    table = evaluate_and_write(cfg.evaluation, model, split_loader(data, cfg.split), folder, cfg.evaluation.max_batches)
     console.print(f"Run folder: {folder}", soft_wrap=True)
     return table
 

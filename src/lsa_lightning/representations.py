@@ -37,6 +37,8 @@ class Layer(NamedTuple):
 class _Call(NamedTuple):
     name: str
     module: nn.Module
+    rows: int | None
+    """Length of the first dimension of the output; None where there is no floating tensor."""
 
 
 def resolve_layers(model: nn.Module, spec: LayerSpec, x: Tensor) -> list[Layer]:
@@ -46,8 +48,12 @@ def resolve_layers(model: nn.Module, spec: LayerSpec, x: Tensor) -> list[Layer]:
     read at the first activation module that runs after it and before the next learnable layer; else at its norm layer;
     else at its own output. Functional activations such as ``F.relu`` cannot be seen by hooks.
 
+    A representation belongs to a sample. Inside the windows of a Swin transformer, say, a linear layer returns
+    ``[N * windows, ...]``: such a layer is taken if the first sample alone gives the first rows, else it is left out,
+    as is one that never sees a sample, such as an MLP on relative positions.
+
     Args:
-        model: any module; it runs once, in eval mode and without gradients, and is left as it was.
+        model: any module; it runs in eval mode and without gradients, and is left as it was.
         spec: None, module names (``"layer1.0.relu"`` means all its calls, ``"layer1.0.relu#1"`` one of them), or module
             types, whose every call is read.
         x: an input batch.
@@ -56,8 +62,8 @@ def resolve_layers(model: nn.Module, spec: LayerSpec, x: Tensor) -> list[Layer]:
         One :class:`Layer` per representation, in the order of execution.
 
     Raises:
-        ValueError: if a name does not exist (the message lists those that do), names a module that did not run, or
-            nothing is left to read.
+        ValueError: if a name does not exist (the message lists those that do), names a module that did not run, the
+            first dimension of a layer that the user chose is not the samples, or nothing is left to read.
 
     Example:
         >>> net = nn.Sequential(nn.Linear(2, 4), nn.ELU(), nn.Linear(4, 1))
@@ -65,8 +71,9 @@ def resolve_layers(model: nn.Module, spec: LayerSpec, x: Tensor) -> list[Layer]:
         [Layer(name='1', learnable='0')]
     """
     calls = _trace(model, x)
+    strange = _without_samples_first(model, calls, x)
     if spec is None:
-        layers = _after_activation(calls)
+        layers = [layer for layer in _after_activation(calls) if layer.name not in strange]
     elif types := _types(spec):
         layers = [Layer(call.name, call.name) for call in calls if isinstance(call.module, types)]
     else:
@@ -75,8 +82,18 @@ def resolve_layers(model: nn.Module, spec: LayerSpec, x: Tensor) -> list[Layer]:
         wanted = "learnable layer before the last one" if spec is None else f"layer of {spec}"
         ran = ", ".join(call.name for call in calls)
         msg = f"expected at least one {wanted} to run in the forward pass, got none; these modules ran: {ran}"
+        raise ValueError(msg + _left_out(strange, len(x)))
+    chosen = {layer.name: strange[layer.name] for layer in layers if layer.name in strange}
+    if chosen:
+        msg = f"expected layers that return one representation per sample{_left_out(chosen, len(x))}"
         raise ValueError(msg)
     return layers
+
+
+def _left_out(strange: Mapping[str, tuple[int, ...]], samples: int) -> str:
+    """The part of an error that names layers whose rows are not the samples."""
+    shapes = ", ".join(f"{name} {shape}" for name, shape in strange.items())
+    return f"; the first dimension of these is not the batch, {samples}, sample by sample: {shapes}" if shapes else ""
 
 
 def check_names_exist(model: nn.Module, names: Iterable[str]) -> None:
@@ -96,26 +113,54 @@ def _types(spec: Any) -> tuple[type[nn.Module], ...]:
 def _trace(model: nn.Module, x: Tensor) -> list[_Call]:
     """The calls of all submodules in one forward pass, ordered by when they returned."""
     modules = {name: module for name, module in model.named_modules() if name}
-    order: list[tuple[str, nn.Module]] = []
+    order: list[_Call] = []
     handles = [module.register_forward_hook(_appender(order, name)) for name, module in modules.items()]
     try:
         with evaluating(model), scratch_buffers(model), torch.no_grad():
             model(x)
     finally:
         _remove(handles)
-    times, seen = Counter(name for name, _ in order), Counter[str]()
+    times, seen = Counter(call.name for call in order), Counter[str]()
     calls = []
-    for name, module in order:
-        calls.append(_Call(f"{name}#{seen[name]}" if times[name] > 1 else name, module))
-        seen[name] += 1
+    for call in order:
+        calls.append(call._replace(name=f"{call.name}#{seen[call.name]}") if times[call.name] > 1 else call)
+        seen[call.name] += 1
     return calls
 
 
-def _appender(order: list[tuple[str, nn.Module]], name: str) -> Callable[..., None]:
-    def hook(module: nn.Module, *_: Any) -> None:
-        order.append((name, module))
+def _appender(order: list[_Call], name: str) -> Callable[..., None]:
+    def hook(module: nn.Module, args: Any, output: Any) -> None:
+        tensor = _first_floating(output)
+        order.append(_Call(name, module, None if tensor is None or tensor.ndim == 0 else len(tensor)))
 
     return hook
+
+
+def _without_samples_first(model: nn.Module, calls: Iterable[_Call], x: Tensor) -> dict[str, tuple[int, ...]]:
+    """Shape, by layer, of the outputs whose rows do not belong to the samples, one sample after the other.
+
+    Outputs with as many rows as samples are taken at their word. For the others it is tried out: the first sample alone
+    must give the first rows.
+    """
+    doubtful = [call.name for call in calls if call.rows not in (None, len(x))]
+    if not doubtful:
+        return {}
+    with evaluating(model), scratch_buffers(model), torch.no_grad():
+        whole, first = (_representations(model, doubtful, part) for part in (x, x[:1]))
+    return {name: tuple(whole[name].shape) for name in doubtful if not _begins_with(whole[name], first[name], len(x))}
+
+
+def _representations(model: nn.Module, layers: list[str], x: Tensor) -> dict[str, Tensor]:
+    with LayerProbe(model, layers, stop_early=True) as probe:
+        model(x)
+    return probe.representations
+
+
+def _begins_with(whole: Tensor, first: Tensor, samples: int) -> bool:
+    if len(whole) != samples * len(first) or whole.shape[1:] != first.shape[1:]:
+        return False
+    difference = (whole[: len(first)] - first).float().norm()
+    return bool(difference <= 1e-2 * first.float().norm())
 
 
 def _after_activation(calls: Sequence[_Call]) -> list[Layer]:
@@ -167,6 +212,8 @@ class LayerProbe:
     Args:
         model: the module whose submodules are named.
         layers: names as in :func:`resolve_layers`: ``name``, or ``name#k`` for the k-th call.
+        samples: number of samples N of the batch. Representations ``[N * k, ...]`` then come out as ``[N, k, ...]``,
+            one per sample; None: as the layers return them.
         stop_early: end the forward pass as soon as all layers are captured. The context then swallows the signal
             that ended it, and whatever stands behind the model's call inside the context is not executed.
 
@@ -181,9 +228,12 @@ class LayerProbe:
         torch.Size([3, 4])
     """
 
-    def __init__(self, model: nn.Module, layers: Iterable[str], stop_early: bool = False) -> None:
+    def __init__(
+        self, model: nn.Module, layers: Iterable[str], samples: int | None = None, stop_early: bool = False
+    ) -> None:
         self.model = model
         self.layers = list(layers)
+        self.samples = samples
         self.stop_early = stop_early
         self._captured: dict[str, Tensor] = {}
         self._handles: list[RemovableHandle] = []
@@ -195,7 +245,7 @@ class LayerProbe:
         if missing:
             msg = f"expected every probed layer to run in the forward pass, got no output of {missing}"
             raise ValueError(msg)
-        return {name: self._captured[name] for name in self.layers}
+        return {name: _by_sample(self._captured[name], self.samples) for name in self.layers}
 
     def __enter__(self) -> LayerProbe:
         check_names_exist(self.model, self.layers)
@@ -217,7 +267,11 @@ class LayerProbe:
             if call not in layer_of_call:
                 return
             layer = layer_of_call[call]
-            self._captured[layer] = _first_floating(output, layer).clone()
+            tensor = _first_floating(output)
+            if tensor is None:
+                msg = f"expected layer {layer} to return a floating tensor, or a tuple or dict holding one, got "
+                raise ValueError(msg + str(type(output)))
+            self._captured[layer] = tensor.clone()
             if self.stop_early and len(self._captured) == len(self.layers):
                 raise _AllCaptured
 
@@ -231,15 +285,18 @@ class LayerProbe:
         return isinstance(error, _AllCaptured)
 
 
-def _first_floating(output: Any, layer: str) -> Tensor:
+def _by_sample(tensor: Tensor, samples: int | None) -> Tensor:
+    """``[N * k, ...]`` as ``[N, k, ...]``."""
+    if samples is None or tensor.ndim == 0 or len(tensor) == samples or len(tensor) % samples:
+        return tensor
+    return tensor.reshape(samples, len(tensor) // samples, *tensor.shape[1:])
+
+
+def _first_floating(output: Any) -> Tensor | None:
     values = (
         output.values() if isinstance(output, Mapping) else output if isinstance(output, tuple | list) else [output]
     )
-    for value in values:
-        if isinstance(value, Tensor) and value.is_floating_point():
-            return value
-    msg = f"expected layer {layer} to return a floating tensor, or a tuple or dict holding one, got {type(output)}"
-    raise ValueError(msg)
+    return next((value for value in values if isinstance(value, Tensor) and value.is_floating_point()), None)
 
 
 def _remove(handles: Iterable[RemovableHandle]) -> None:

@@ -12,7 +12,7 @@ import lightning.pytorch as pl
 import torch
 from hydra.utils import instantiate
 from lightning.pytorch.loggers import CSVLogger, WandbLogger
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 
 from lsa_lightning.attacks import Attack
 from lsa_lightning.callbacks import ATLR
@@ -91,8 +91,8 @@ def _load_best(trainer: pl.Trainer, model: pl.LightningModule) -> str | None:
 def _measure(cfg: DictConfig, model: pl.LightningModule, data: pl.LightningDataModule, folder: Path) -> dict[str, Any]:
     """Profiles, accuracies and figures on the test split."""
     loader = split_loader(data, "test")
-    reports, mvl = analyse_and_write(cfg.analysis, model, loader, folder)
-    table = evaluate_and_write(cfg.evaluation, model, loader, folder)
+    reports, mvl = analyse_and_write(cfg.analysis, model, loader, folder, cfg.analysis.max_batches)
+    table = evaluate_and_write(cfg.evaluation, model, loader, folder, cfg.evaluation.max_batches)
     attack: Attack = instantiate(next(iter(cfg.analysis.perturbers.values())), _convert_="all")
     _draw_boundary(model, loader, attack, folder)
     first = next(iter(reports.values()))
@@ -125,7 +125,7 @@ def _what_was_trained(cfg: DictConfig, callbacks: list[Any]) -> dict[str, str]:
     parts = {"attack": "attack", "objective": "objective", "regularizer": "regularizer"}
     return {
         "model": cfg.model.get("backbone", cfg.model)._target_,
-        "data": cfg.data._target_,
+        "data": OmegaConf.select(cfg, "data.dataset_cls.path") or cfg.data._target_,
         "method": "normal" if method is None else type(method).__name__,
         **{key: repr(getattr(method, name)) for key, name in parts.items() if hasattr(method, name)},
     }

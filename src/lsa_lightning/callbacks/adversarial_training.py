@@ -163,7 +163,7 @@ class AdversarialTraining(pl.Callback):
         # A compiled model would not see the probe's hooks. The attack's passes, which are the most, stay compiled.
         with torch.compiler.set_stance("force_eager"):
             random_state = RandomStateAtForward(model, other.device)
-            with random_state, LayerProbe(model, layers) as probe:
+            with random_state, LayerProbe(model, layers, samples=len(other)) as probe:
                 result = run_step()
             if _loss_of(result) is None:
                 return result, {}, {}
@@ -179,7 +179,7 @@ class AdversarialTraining(pl.Callback):
         """
         for_penalty_alone = OUTPUT not in layers
         buffers = scratch_buffers(model) if for_penalty_alone else nullcontext()
-        with buffers, LayerProbe(model, layers, stop_early=for_penalty_alone) as probe:
+        with buffers, LayerProbe(model, layers, samples=len(x), stop_early=for_penalty_alone) as probe:
             model(x)
         return _representations(probe)
 

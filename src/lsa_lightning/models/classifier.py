@@ -13,6 +13,7 @@ from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
 from lsa_lightning.functional import classification_loss, predicted_labels
+from lsa_lightning.models.schedules import PerStep
 
 
 class RobustClassifier(pl.LightningModule):
@@ -25,7 +26,8 @@ class RobustClassifier(pl.LightningModule):
         backbone: maps (normalised) inputs to logits ``[N, 1]`` or ``[N, C]``.
         normalize: first layer, such as :class:`~lsa_lightning.models.Normalize`; batches stay in pixels. None: nothing.
         optimizer: makes the optimizer from the parameters; default Adam with learning rate 1e-3.
-        scheduler: makes a learning-rate scheduler, stepped once an epoch, from the optimizer; None: constant rate.
+        scheduler: makes a learning-rate scheduler, stepped once an epoch, from the optimizer; or a
+            :class:`~lsa_lightning.models.PerStep`, stepped with every optimizer step; None: constant rate.
 
     Example:
         >>> from lsa_lightning.models import MLP
@@ -38,7 +40,7 @@ class RobustClassifier(pl.LightningModule):
         backbone: nn.Module,
         normalize: nn.Module | None = None,
         optimizer: Callable[[Iterable[nn.Parameter]], Optimizer] = torch.optim.Adam,
-        scheduler: Callable[[Optimizer], LRScheduler] | None = None,
+        scheduler: PerStep | Callable[[Optimizer], LRScheduler] | None = None,
     ) -> None:
         super().__init__()
         self.normalize = nn.Identity() if normalize is None else normalize
@@ -72,6 +74,9 @@ class RobustClassifier(pl.LightningModule):
         optimizer = self.optimizer(self.parameters())
         if self.scheduler is None:
             return optimizer
+        if isinstance(self.scheduler, PerStep):
+            scheduler = self.scheduler(optimizer, self.trainer.estimated_stepping_batches)
+            return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
         return {"optimizer": optimizer, "lr_scheduler": self.scheduler(optimizer)}
 
     def _step(self, batch: Any, stage: str, accuracy: bool) -> Tensor:

@@ -1,0 +1,59 @@
+"""Random numbers that depend on the seed, the epoch and the image alone: not on ranks, workers or batch sizes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+
+import numpy as np
+import torch
+from torch.utils.data import DistributedSampler
+
+SPLIT, ORDER, AUGMENTATION = range(3)
+"""What a generator is for; each purpose has numbers of its own."""
+
+
+def generator_of(*key: int) -> torch.Generator:
+    """A CPU generator whose numbers depend on all integers >= 0 of ``key``.
+
+    The key is hashed, so that seed 0 in epoch 1 is not seed 1 in epoch 0.
+
+    Example:
+        >>> bool(generator_of(0, 1).initial_seed() == generator_of(1, 0).initial_seed())
+        False
+    """
+    state = int(np.random.SeedSequence(key).generate_state(1, np.uint64)[0])
+    return torch.Generator().manual_seed(state % 2**63)
+
+
+class EpochIndices(DistributedSampler[int]):
+    """Each of ``size`` indices once, in an order that depends on the seed and the epoch, dealt out to the ranks.
+
+    What it yields is ``index + epoch * size``: the epoch travels with the index, and so reaches the augmentation in
+    workers that live longer than an epoch.
+
+    Lightning leaves a DistributedSampler alone. What it would make of another sampler shuffles once more, so that two
+    ranks together would not get the batches of one.
+
+    Args:
+        size: number of indices >= 1.
+        seed: seed >= 0.
+        current_epoch: tells the epoch >= 0; asked once each time the order is drawn.
+        ranks: number of processes that share the indices, >= 1; the last ones are repeated if need be.
+        rank: which of them this one is.
+
+    Example:
+        >>> sorted(EpochIndices(4, seed=0, current_epoch=lambda: 2))
+        [8, 9, 10, 11]
+    """
+
+    def __init__(self, size: int, seed: int, current_epoch: Callable[[], int], ranks: int = 1, rank: int = 0) -> None:
+        super().__init__(range(size), num_replicas=ranks, rank=rank, shuffle=False)  # type: ignore[arg-type]
+        self.size = size
+        self.seed = seed
+        self.current_epoch = current_epoch
+
+    def __iter__(self) -> Iterator[int]:
+        epoch = self.current_epoch()
+        order = torch.randperm(self.size, generator=generator_of(self.seed, ORDER, epoch))
+        mine = order[torch.tensor(list(super().__iter__()))]
+        yield from (mine + epoch * self.size).tolist()

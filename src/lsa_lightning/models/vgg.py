@@ -1,0 +1,47 @@
+"""The paper's model C."""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+
+from torch import nn
+
+from lsa_lightning.models.initialisation import check_sizes, he_initialise
+
+_STAGES = ((64, 2), (128, 2), (256, 4), (512, 4), (512, 4))
+"""Width and number of convolutions of each stage of VGG-19; a pooling ends each stage."""
+
+
+class VGG19(nn.Sequential):
+    """Model C (CIFAR-10): VGG-19 with batch norm and one linear layer on its 512 features.
+
+    Modules ``conv1, norm1, act1, ..., pool1, ..., average, flatten, head``. The last feature map (1 x 1 for images of
+    32 x 32) is averaged, so that larger images work too.
+
+    Args:
+        in_channels: channels of the images, >= 1; height and width must be >= 32.
+        num_classes: number of logits, >= 1.
+
+    Raises:
+        ValueError: if a size is smaller than 1.
+
+    Source: Simonyan and Zisserman 2015, arXiv 1409.1556; arXiv 2202.02626, Table 1.
+    """
+
+    def __init__(self, in_channels: int = 3, num_classes: int = 10) -> None:
+        check_sizes(in_channels=in_channels, num_classes=num_classes)
+        layers: OrderedDict[str, nn.Module] = OrderedDict()
+        width_in, i = in_channels, 0
+        for stage, (width, convolutions) in enumerate(_STAGES, start=1):
+            for _ in range(convolutions):
+                i += 1
+                layers[f"conv{i}"] = nn.Conv2d(width_in, width, 3, padding=1)
+                layers[f"norm{i}"] = nn.BatchNorm2d(width)
+                layers[f"act{i}"] = nn.ReLU(inplace=True)
+                width_in = width
+            layers[f"pool{stage}"] = nn.MaxPool2d(2)
+        layers["average"] = nn.AdaptiveAvgPool2d(1)
+        layers["flatten"] = nn.Flatten()
+        layers["head"] = nn.Linear(width_in, num_classes)
+        super().__init__(layers)
+        he_initialise(self)
