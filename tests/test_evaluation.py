@@ -164,3 +164,14 @@ def test_to_dataframe_has_a_row_per_attack_and_eps() -> None:
 def test_a_table_cannot_be_changed() -> None:
     with pytest.raises(dataclasses.FrozenInstanceError):
         TABLE.samples = 9  # type: ignore[misc]
+
+
+def test_intervals_are_wilsons_around_each_accuracy() -> None:
+    table = evaluate_robustness(Sign(), batches(20), {"fgsm": fgsm()}, RADII)
+    lows_and_highs = table.intervals["fgsm"]
+    assert lows_and_highs[2] == pytest.approx((29.93, 70.07), abs=0.01)
+    assert [
+        low <= accuracy <= high for (low, high), accuracy in zip(lows_and_highs, table.accuracy["fgsm"], strict=True)
+    ]
+    assert lows_and_highs[0][1] == 100
+    assert lows_and_highs[0][0] < 90

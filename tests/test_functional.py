@@ -11,6 +11,7 @@ import torch.nn.functional as F  # noqa: N812
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
+from scipy.stats import binomtest
 from torch import Tensor
 
 from lsa_lightning.functional import (
@@ -26,6 +27,7 @@ from lsa_lightning.functional import (
     relative_error,
     robustness_generalization_score,
     select_mvl,
+    wilson_interval,
 )
 from lsa_lightning.metrics import LayerProfile
 
@@ -367,3 +369,18 @@ two, three = torch.zeros(2, 3), torch.zeros(3, 3)
 def test_value_errors_name_expected_and_got(call: Callable[[], Any], expected: str, got: str) -> None:
     with pytest.raises(ValueError, match=f"expected .*{expected}.*got .*{got}"):
         call()
+
+
+@given(st.integers(1, 10**6).flatmap(lambda n: st.tuples(st.integers(0, n), st.just(n))), st.floats(0.5, 0.999))
+def test_wilson_interval_is_that_of_scipy(counts: tuple[int, int], confidence: float) -> None:
+    hits, samples = counts
+    expected = binomtest(hits, samples).proportion_ci(confidence, method="wilson")
+    assert wilson_interval(hits, samples, confidence) == pytest.approx(
+        (100 * expected.low, 100 * expected.high), abs=1e-6
+    )
+
+
+@pytest.mark.parametrize(("hits", "samples", "confidence"), [(-1, 5, 0.9), (6, 5, 0.9), (0, 0, 0.9), (1, 5, 1.0)])
+def test_wilson_interval_refuses_impossible_counts(hits: int, samples: int, confidence: float) -> None:
+    with pytest.raises(ValueError, match="expected 0 <= hits <= samples"):
+        wilson_interval(hits, samples, confidence)

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from lsa_lightning.attacks import Attack
 from lsa_lightning.batch import BatchFn, move_data_to_device, read_batch
-from lsa_lightning.functional import predicted_labels, robustness_generalization_score
+from lsa_lightning.functional import predicted_labels, robustness_generalization_score, wilson_interval
 from lsa_lightning.modes import evaluating
 
 if TYPE_CHECKING:
@@ -37,6 +37,14 @@ class RobustnessTable:
     def rg_score(self) -> dict[str, float]:
         """R&G by attack: the sum over the columns."""
         return {name: robustness_generalization_score(row) for name, row in self.accuracy.items()}
+
+    @property
+    def intervals(self) -> dict[str, list[tuple[float, float]]]:
+        """95 % Wilson interval of each accuracy, in percent, laid out as ``accuracy``."""
+        return {
+            name: [wilson_interval(round(accuracy * self.samples / 100), self.samples) for accuracy in row]
+            for name, row in self.accuracy.items()
+        }
 
     def to_dict(self) -> dict[str, Any]:
         """Plain containers, with R&G."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from statistics import NormalDist
 
 import torch
 import torch.nn.functional as F  # noqa: N812
@@ -223,6 +224,43 @@ def robustness_generalization_score(accuracies: Iterable[float]) -> float:
         msg = f"expected at least one accuracy, each in percent in [0, 100], got {values}"
         raise ValueError(msg)
     return math.fsum(values)
+
+
+def wilson_interval(hits: int, samples: int, confidence: float = 0.95) -> tuple[float, float]:
+    r"""Wilson's score interval of a share, in percent.
+
+    .. math:: \frac{\hat p + z^2 / 2n \pm z \sqrt{\hat p (1 - \hat p) / n + z^2 / 4n^2}}{1 + z^2 / n}
+
+    Unlike :math:`\hat p \pm z\,\mathrm{se}` it stays inside [0, 100] and does not shrink to a point at 0 or all hits.
+
+    Args:
+        hits: number of hits, 0 to ``samples``.
+        samples: n >= 1.
+        confidence: coverage in (0, 1).
+
+    Returns:
+        Its ends, in [0, 100].
+
+    Raises:
+        ValueError: if an argument is outside its range.
+
+    Example:
+        >>> tuple(round(end, 2) for end in wilson_interval(95, 100))
+        (88.82, 97.85)
+
+    Source: E. B. Wilson, "Probable inference, the law of succession, and statistical inference", JASA 22 (1927).
+    """
+    if samples < 1 or not 0 <= hits <= samples or not 0 < confidence < 1:
+        msg = (
+            f"expected 0 <= hits <= samples, samples >= 1 and confidence in (0, 1), got {hits}, {samples}, {confidence}"
+        )
+        raise ValueError(msg)
+    z = NormalDist().inv_cdf((1 + confidence) / 2)
+    share = hits / samples
+    center = share + z**2 / (2 * samples)
+    half = z * math.sqrt(share * (1 - share) / samples + z**2 / (4 * samples**2))
+    scale = 100 / (1 + z**2 / samples)
+    return max(0.0, scale * (center - half)), min(100.0, scale * (center + half))
 
 
 def classification_loss(logits: Tensor, labels: Tensor, reduction: str = "mean") -> Tensor:
