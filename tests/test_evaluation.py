@@ -170,8 +170,7 @@ def test_intervals_are_wilsons_around_each_accuracy() -> None:
     table = evaluate_robustness(Sign(), batches(20), {"fgsm": fgsm()}, RADII)
     lows_and_highs = table.intervals["fgsm"]
     assert lows_and_highs[2] == pytest.approx((29.93, 70.07), abs=0.01)
-    assert [
-        low <= accuracy <= high for (low, high), accuracy in zip(lows_and_highs, table.accuracy["fgsm"], strict=True)
-    ]
+    for (low, high), accuracy in zip(lows_and_highs, table.accuracy["fgsm"], strict=True):
+        assert low <= accuracy <= high
     assert lows_and_highs[0][1] == 100
     assert lows_and_highs[0][0] < 90

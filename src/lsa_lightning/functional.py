@@ -260,7 +260,9 @@ def wilson_interval(hits: int, samples: int, confidence: float = 0.95) -> tuple[
     center = share + z**2 / (2 * samples)
     half = z * math.sqrt(share * (1 - share) / samples + z**2 / (4 * samples**2))
     scale = 100 / (1 + z**2 / samples)
-    return max(0.0, scale * (center - half)), min(100.0, scale * (center + half))
+    low = scale * (center - half) if hits > 0 else 0.0  # where rounding would leave a trace of the exact 0 or 100
+    high = scale * (center + half) if hits < samples else 100.0
+    return low, high
 
 
 def classification_loss(logits: Tensor, labels: Tensor, reduction: str = "mean") -> Tensor:
