@@ -59,11 +59,17 @@ def attack_rows() -> dict[str, list[Attack | None]]:
     ensemble = Ensemble(eps, seed=0, steps=50, n_queries=200)
     return {
         "FGSM, eps": [None, *(FGSM(radius) for radius in RADII)],
-        "PGD, eps": [None, *(PGD(radius, seed=0) for radius in RADII)],
+        "PGD, eps": [None, *(PGD(radius, best="success", seed=0) for radius in RADII)],
         "APGD, eps": [None, *(APGD(radius, 20, best="success", seed=0) for radius in RADII)],
-        "PGD, steps": [PGD(eps, steps=steps, seed=0) for steps in STEPS],
+        "PGD, steps": [PGD(eps, steps=steps, best="success", seed=0) for steps in STEPS],
+        "PGD, steps of eps / 4": [PGD(eps, eps / 4, steps, best="success", seed=0) for steps in STEPS],
         "APGD, steps": [APGD(eps, steps, best="success", seed=0) for steps in STEPS],
-        "FGSM PGD APGD ensemble": [FGSM(eps), PGD(eps, seed=0), APGD(eps, 50, best="success", seed=0), ensemble],
+        "FGSM PGD APGD ensemble": [
+            FGSM(eps),
+            PGD(eps, best="success", seed=0),
+            APGD(eps, 50, best="success", seed=0),
+            ensemble,
+        ],
     }
 
 

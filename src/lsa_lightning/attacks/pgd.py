@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import torch
 from torch import Tensor
 
-from lsa_lightning.attacks.base import GradientAttack, Model
-from lsa_lightning.attacks.threat import Ball, Bounds
-from lsa_lightning.functional import kl_divergence
+from lsa_lightning.attacks.base import GradientAttack, Model, forward_and_gradient
+from lsa_lightning.attacks.threat import Ball, Bounds, per_sample
+from lsa_lightning.functional import kl_divergence, predicted_labels
 
 
 class PGD(GradientAttack):
@@ -25,6 +27,9 @@ class PGD(GradientAttack):
         random_start: start uniformly in the Linf ball, or in the L2 ball with a uniform direction and radius.
         bounds: smallest and largest valid input value, or None.
         seed: seed of the random start, or None.
+        best: what is returned. ``"last"``: the last iterate. ``"success"``, for evaluation: the first misclassified
+            point, which is x itself if the model errs there, else the last iterate. At a fixed ``alpha`` and start,
+            more steps then never find less.
 
     Raises:
         ValueError: if an argument is outside its range.
@@ -48,10 +53,15 @@ class PGD(GradientAttack):
         random_start: bool = True,
         bounds: Bounds = (0.0, 1.0),
         seed: int | None = None,
+        best: str = "last",
     ) -> None:
+        if best not in ("last", "success"):
+            msg = f"expected best to be 'last' or 'success', got {best!r}"
+            raise ValueError(msg)
         self.steps = checked_steps(steps)
         super().__init__(eps, alpha, norm, bounds, seed)
         self.random_start = random_start
+        self.best = best
 
     def _default_alpha(self) -> float:
         return 2.5 * self.eps / self.steps
@@ -61,10 +71,25 @@ class PGD(GradientAttack):
         return ball.random_point(self.generator(ball.x.device)) if self.random_start else ball.x
 
     def perturb(self, model: Model, x: Tensor, y: Tensor, ball: Ball) -> Tensor:
-        """All steps; the last iterate."""
+        """All steps from the start; the last iterate, or the first that fooled the model."""
         x_adv = self.start(ball)
+        if self.best == "success":
+            return self._until_fooled(model, x_adv, y, ball)
         for _ in range(self.steps):
             x_adv = ball.ascend(x_adv, self.gradient(model, x_adv, y), self.alpha)
+        return x_adv
+
+    def _until_fooled(self, model: Model, x_adv: Tensor, y: Tensor, ball: Ball) -> Tensor:
+        """Each sample stays at the first point, of x and the iterates, that is misclassified."""
+        with torch.no_grad():
+            fooled = predicted_labels(model(ball.x)) != y.flatten()
+        x_adv = ball.x.where(per_sample(fooled, x_adv), x_adv)
+        for _ in range(self.steps):
+            if bool(fooled.all()):
+                break
+            logits, _, gradient = forward_and_gradient(model, x_adv, partial(self.loss, y=y))
+            fooled = fooled | (predicted_labels(logits) != y.flatten())
+            x_adv = x_adv.where(per_sample(fooled, x_adv), ball.ascend(x_adv, gradient, self.alpha))
         return x_adv
 
 
