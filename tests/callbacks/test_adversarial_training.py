@@ -223,3 +223,50 @@ def test_random_starts_differ_between_steps_and_repeat_between_runs() -> None:
         trainer([AdversarialTraining(Spy(eps=0.1))]).fit(foreign(), loader(32))
     assert torch.equal(starts[0], starts[2])
     assert not torch.equal(starts[0], starts[1])
+
+
+class Watched(FGSM):
+    """Notes the eps and the start of each step; copies note in the same lists."""
+
+    def __init__(self, eps: float) -> None:
+        super().__init__(eps, bounds=None)
+        self.seen: list[float] = []
+        self.draws: list[float] = []
+
+    def perturb(self, model: Any, x: Tensor, y: Tensor, ball: Any) -> Tensor:
+        self.seen.append(self.eps)
+        self.draws.append(float(torch.rand(1, generator=self.generator(x.device))))
+        return super().perturb(model, x, y, ball)
+
+
+def test_eps_rises_step_by_step_to_the_attacks_own_and_stays_there() -> None:
+    attack = Watched(0.6)
+    steps = len(loader())
+    fit(foreign(), AdversarialTraining(attack, eps_warmup_epochs=1.5), max_epochs=2)
+    expected = [min(0.6, 0.6 * (step + 1) / (1.5 * steps)) for step in range(2 * steps)]
+    assert attack.seen == pytest.approx(expected)
+    assert len(set(attack.draws)) == 2 * steps  # each step has random numbers of its own
+
+
+def test_the_warmup_of_eps_is_logged_and_none_is_not() -> None:
+    warm, plain = trainer([AdversarialTraining(pgd(), eps_warmup_epochs=1.0)]), trainer([AdversarialTraining(pgd())])
+    for each in (warm, plain):
+        each.fit(foreign(), loader(), loader(seed=1))
+    steps = len(loader())
+    assert float(warm.callback_metrics["train/eps"]) == pytest.approx(pgd().eps * (steps + 1) / (2 * steps), rel=0.05)
+    assert "train/eps" not in plain.callback_metrics
+
+
+def test_a_negative_warmup_of_eps_is_refused() -> None:
+    with pytest.raises(ValueError, match="expected eps_warmup_epochs >= 0, got -1"):
+        ATLR(pgd(), eps_warmup_epochs=-1)
+
+
+def test_a_warmup_of_eps_needs_to_know_how_long_an_epoch_is() -> None:
+    class Endless(torch.utils.data.IterableDataset[Any]):
+        def __iter__(self) -> Any:
+            return iter(images())
+
+    endless = torch.utils.data.DataLoader(Endless(), batch_size=None)
+    with pytest.raises(MisconfigurationException, match="dataloader with a length"):
+        trainer([AdversarialTraining(pgd(), eps_warmup_epochs=1.0)]).fit(foreign(), endless)

@@ -89,6 +89,12 @@ class Attack(ABC):
         other._generators = {}
         return other
 
+    def scaled(self, factor: float) -> Self:
+        """A copy with ``factor`` (>= 0) times the radius and step size, which draws from this attack's generator."""
+        other = self.with_eps(factor * self.eps)
+        other._generators = self._generators
+        return other
+
     def with_stream(self, stream: int) -> Self:
         """A copy whose random numbers depend on the seed and ``stream`` >= 0, not on the rank or on earlier calls."""
         other = copy.copy(self)

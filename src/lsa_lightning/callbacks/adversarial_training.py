@@ -39,12 +39,15 @@ class AdversarialTraining(pl.Callback):
         batch_fn: ``batch -> (x, y)``, returning the batch's own tensors; default
             :func:`~lsa_lightning.batch.read_batch`.
         backbone: name of the submodule that maps x to logits; None: the LightningModule's forward.
+        eps_warmup_epochs: number >= 0, not necessarily whole, of epochs in which eps rises step by step from 0 to the
+            attack's own; logged as ``train/eps``. At a large eps, such as 0.3 on MNIST, training may otherwise stay at
+            chance.
 
     Attributes:
         before_step: where other callbacks hook in, see :data:`BeforeStep`.
 
     Raises:
-        ValueError: if ``attack`` is not an :class:`~lsa_lightning.attacks.Attack`.
+        ValueError: if ``attack`` is not an :class:`~lsa_lightning.attacks.Attack`, or ``eps_warmup_epochs`` < 0.
         MisconfigurationException: at fit start, for manual optimization, a strategy that shards the model or an unknown
             ``backbone``; at the first batch, if ``batch_fn`` cannot read it or ``training_step`` returns no loss.
 
@@ -58,15 +61,20 @@ class AdversarialTraining(pl.Callback):
         input_space: InputSpace | tuple[Any, Any] | None = None,
         batch_fn: BatchFn | None = None,
         backbone: str | None = None,
+        eps_warmup_epochs: float = 0.0,
     ) -> None:
         if not isinstance(attack, Attack):
             msg = f"expected attack to be an Attack, such as PGD(eps=8/255), got {attack!r}"
+            raise ValueError(msg)
+        if not eps_warmup_epochs >= 0:
+            msg = f"expected eps_warmup_epochs >= 0, got {eps_warmup_epochs}"
             raise ValueError(msg)
         self.attack = attack
         self.objective = objective if objective is not None else AT()
         self.input_space = as_input_space(input_space)
         self.batch_fn = batch_fn if batch_fn is not None else read_batch
         self.backbone = backbone
+        self.eps_warmup_epochs = eps_warmup_epochs
         self.before_step: list[BeforeStep] = []
         self._unpatch: Callable[[], None] = _nothing
 
@@ -93,6 +101,12 @@ class AdversarialTraining(pl.Callback):
 
         self._unpatch()
         self._unpatch = patch_training_step(pl_module, around)
+
+    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Only now the number of batches is known."""
+        if self.eps_warmup_epochs > 0 and trainer.num_training_batches == float("inf"):
+            msg = "expected a dataloader with a length, or limit_train_batches, for eps_warmup_epochs; got neither"
+            raise MisconfigurationException(msg)
 
     def on_fit_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Give the module its own ``training_step`` back."""
@@ -128,7 +142,10 @@ class AdversarialTraining(pl.Callback):
         **kwargs: Any,
     ) -> Any:
         x, y = read(self.batch_fn, batch)
-        x_adv = craft(self.attack, self.input_space, model, x, y)
+        attack = self._attack_now(module)
+        x_adv = craft(attack, self.input_space, model, x, y)
+        if self.eps_warmup_epochs > 0:
+            _log(module, "train/eps", torch.tensor(attack.eps), len(x))
         for before_step in self.before_step:
             before_step(model, x, x_adv, y)
         layers = self.penalized_layers(module.current_epoch)
@@ -149,6 +166,13 @@ class AdversarialTraining(pl.Callback):
             _log(module, "train/loss_lr", penalty, len(x))
             loss = loss + penalty
         return {**result, "loss": loss} if isinstance(result, dict) else loss
+
+    def _attack_now(self, module: pl.LightningModule) -> Attack:
+        """The attack, with a part of its eps while that warms up."""
+        trainer = module.trainer
+        step = trainer.fit_loop.epoch_loop.batch_idx + 1
+        epochs = module.current_epoch + step / trainer.num_training_batches
+        return self.attack if epochs >= self.eps_warmup_epochs else self.attack.scaled(epochs / self.eps_warmup_epochs)
 
     def _passes(
         self, model: nn.Module, run_step: Callable[[], Any], other: Tensor, layers: list[str]

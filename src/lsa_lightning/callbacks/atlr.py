@@ -54,6 +54,7 @@ class ATLR(AdversarialTraining):
         input_space: see :class:`~lsa_lightning.callbacks.AdversarialTraining`.
         batch_fn: see :class:`~lsa_lightning.callbacks.AdversarialTraining`.
         backbone: see :class:`~lsa_lightning.callbacks.AdversarialTraining`; layer names are relative to it.
+        eps_warmup_epochs: see :class:`~lsa_lightning.callbacks.AdversarialTraining`; the analysis is at full eps.
 
     Attributes:
         mvl: the current list, or None before the first analysis.
@@ -83,8 +84,9 @@ class ATLR(AdversarialTraining):
         input_space: InputSpace | tuple[Any, Any] | None = None,
         batch_fn: BatchFn | None = None,
         backbone: str | None = None,
+        eps_warmup_epochs: float = 0.0,
     ) -> None:
-        super().__init__(attack, objective, input_space, batch_fn, backbone)
+        super().__init__(attack, objective, input_space, batch_fn, backbone, eps_warmup_epochs)
         self.regularizer = regularizer if regularizer is not None else LayerwiseRegularizer()
         self.layers = layers
         self.fixed = mvl is not None
