@@ -6,8 +6,7 @@ Needs the extra [attacks] and DATA_ROOT/MNIST/raw. Prints and writes, for three 
 the perturbed images of FGSM, FFGSM, PGD, PGDL2 and TPGD are apart in float64 and in float32, and how far each library's
 float32 images are from the float64 ones ("exact"), which shows whose rounding it is; for three trained models the
 accuracy under both libraries' APGD-CE with 50 steps, on the images classified correctly, over several starts; and the
-accuracy under attacks of torchattacks and foolbox through ExternalAttack. With --fixture FILE it also writes a small
-case with torchattacks' results, which the tests compare with.
+accuracy under attacks of torchattacks and foolbox through ExternalAttack.
 """
 
 from __future__ import annotations
@@ -38,7 +37,6 @@ def main() -> None:
     parser.add_argument("--train-size", type=int, default=4000)
     parser.add_argument("--test-size", type=int, default=1000)
     parser.add_argument("--output", type=Path, default=Path("benchmarks/results/attacks_vs_torchattacks.json"))
-    parser.add_argument("--fixture", type=Path)
     args = parser.parse_args()
     seed_everything(0)
     train, test = mnist(args.data_root, True, args.train_size), mnist(args.data_root, False, args.test_size)
@@ -50,8 +48,6 @@ def main() -> None:
         "external": run_external(train, test),
     }
     write(args.output, result, "torchattacks", "foolbox", "torchvision")
-    if args.fixture is not None:
-        write_fixture(args.fixture)
 
 
 def compare_images(train: Batch, test: Batch) -> dict[str, dict[str, list[dict[str, float]]]]:
@@ -216,23 +212,6 @@ def run_external(train: Batch, test: Batch) -> dict[str, float]:
     found |= {name: accuracy(model, data, attack, batch_size=200) for name, attack in attacks.items()}
     print("through ExternalAttack:", found)
     return found
-
-
-def write_fixture(path: Path) -> None:
-    """A CNN with BatchNorm and dropout on 8 x 8 images, starts, and torchattacks' results, in float64."""
-    seed_everything(1)
-    model = nn.Sequential(
-        nn.Conv2d(1, 3, 3), nn.BatchNorm2d(3), nn.ReLU(), nn.Dropout(), nn.Flatten(), nn.Linear(108, 4)
-    )
-    model(torch.rand(64, 1, 8, 8))  # moves BatchNorm's statistics
-    model = model.double().eval()
-    x, y = torch.rand(3, 1, 8, 8, dtype=torch.float64), torch.tensor([0, 1, 3])
-    case: dict[str, Any] = {"weights": model.state_dict(), "x": x, "y": y}
-    for name, (_, _, options, start) in pairs().items():
-        torch.manual_seed(7)
-        case[name] = {"options": options, "start": start(x), "perturbed": both(name, model, x, y)[1]}
-    path.parent.mkdir(parents=True, exist_ok=True)
-    torch.save(case, path)
 
 
 if __name__ == "__main__":

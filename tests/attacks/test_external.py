@@ -1,6 +1,6 @@
 """The adapter, against stand-ins that are called as torchattacks 3.5.1 and foolbox 3.3.4 are.
 
-The real ones run in ``benchmarks/attacks_vs_torchattacks.py``.
+The real ones run in ``test_external_libraries.py``.
 """
 
 from __future__ import annotations
