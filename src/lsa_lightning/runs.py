@@ -33,12 +33,12 @@ def output_dir() -> Path:
 
 
 def group_of(name: str) -> str:
-    """The group of this job in W&B: ``<name>/<folder of the sweep>`` for a job of a sweep, else ``name``."""
+    """The group of this job in W&B: the sweep's folder, which jobs of different names share too, else ``name``."""
     from hydra.core.hydra_config import HydraConfig
     from hydra.types import RunMode
 
     job = HydraConfig.get()
-    return f"{name}/{Path(job.sweep.dir).name}" if job.mode == RunMode.MULTIRUN else name
+    return Path(job.sweep.dir).name if job.mode == RunMode.MULTIRUN else name
 
 
 # For conf/logger/wandb.yaml.

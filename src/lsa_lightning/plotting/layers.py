@@ -69,7 +69,7 @@ def plot_mvl_history(history: Sequence[Mapping[str, Any]]) -> Figure:
     width, height = min(max(7.0, 3.0 + 0.1 * len(history)), 14.0), max(3.2, 1.2 + 0.2 * len(layers))
     figure, axes = new_axes(width, height)
     errors = np.array([[profile.get(layer, np.nan) for profile in profiles] for layer in layers])
-    image = axes.imshow(errors, aspect="auto", interpolation="nearest", cmap="cividis", vmin=0)
+    image = axes.imshow(errors, aspect="auto", interpolation="nearest", cmap="viridis")
     figure.colorbar(image, ax=axes, label="relative error, mean", aspect=8 * height, pad=0.02)
     marked = [(x, y) for x, entry in enumerate(history) for y, name in enumerate(layers) if name in entry["mvl"]]
     columns, rows = [x for x, _ in marked], [y for _, y in marked]
