@@ -10,7 +10,7 @@ import numpy as np
 from lightning.pytorch.loggers import Logger, TensorBoardLogger, WandbLogger
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
-from PIL import Image
+from matplotlib.image import imread
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -27,7 +27,7 @@ def rich_loggers(loggers: Iterable[Logger]) -> list[RichLogger]:
 
 def log_image(loggers: Sequence[RichLogger], key: str, image: Figure | Path, step: int) -> None:
     """Give a figure, or a PNG file, to the loggers."""
-    pixels = _drawn(image) if isinstance(image, Figure) else np.asarray(Image.open(image).convert("RGB"))
+    pixels = _drawn(image) if isinstance(image, Figure) else _read(image)
     for logger in loggers:
         if isinstance(logger, WandbLogger):
             logger.log_image(key, [pixels], step)
@@ -51,6 +51,11 @@ def _drawn(figure: Figure) -> NDArray[np.uint8]:
     canvas: Any = FigureCanvasAgg(figure)
     canvas.draw()
     return np.asarray(canvas.buffer_rgba())[..., :3].copy()
+
+
+def _read(path: Path) -> NDArray[np.uint8]:
+    """Pixels ``[H, W, 3]`` of a PNG file, which matplotlib reads as values in [0, 1]."""
+    return (255 * imread(path)[..., :3]).round().astype(np.uint8)
 
 
 def _markdown(table: pd.DataFrame) -> str:

@@ -69,11 +69,11 @@ def train(cfg: DictConfig) -> dict[str, Any]:
             "mvl_history": _mvl_history(callbacks, folder),
             "versions": versions(),
         }
+        write_json(summary, folder / "summary.json")
         _log_results(loggers, summary, folder, trainer.global_step)
         failed = False
     finally:
         _finish(loggers, failed)
-    write_json(summary, folder / "summary.json")
     _print_end(summary, folder)
     return summary
 
@@ -113,11 +113,11 @@ def _measure(cfg: DictConfig, model: pl.LightningModule, data: pl.LightningDataM
 
 
 def _draw_inputs(model: pl.LightningModule, loader: Any, attack: Attack, folder: Path) -> None:
-    """Decision boundary with the first 200 test points of a plane, or the first 8 test images; else nothing."""
+    """Decision boundary with the first 200 test points of two classes in a plane, or the first 8 test images."""
     from lsa_lightning.plotting import plot_adversarial_images, plot_decision_boundary
 
     x, y = (part.to(model.device) for part in next(iter(loader)))
-    if x.ndim == 2 and x.shape[1] == 2:
+    if x.ndim == 2 and x.shape[1] == 2 and int(y.max()) <= 1:
         x, y = x[:200], y[:200]
         save_figure(plot_decision_boundary(model, x, y, attack(model, x, y)), folder, "decision_boundary")
     elif x.ndim == 4 and x.shape[1] in (1, 3):

@@ -67,11 +67,21 @@ def test_the_plane_shows_every_point_and_the_model_keeps_its_mode() -> None:
     assert figure.axes[1].get_ylabel() == "predicted probability of class 1"
 
 
-@pytest.mark.parametrize("shape", [(4, 3), (4,), (4, 1, 2)])
+@pytest.mark.parametrize("shape", [(4, 3), (4,), (4, 1, 2), (0, 2)])
 def test_points_outside_of_a_plane_are_refused(shape: tuple[int, ...]) -> None:
     x = torch.zeros(shape)
-    with pytest.raises(ValueError, match=r"expected points of shape \[N, 2\], got"):
+    with pytest.raises(ValueError, match=r"expected points of shape \[N, 2\], N >= 1, got"):
         plot_decision_boundary(Half(1), x, torch.zeros(4), x)
+
+
+def test_partners_and_labels_must_fit_the_points() -> None:
+    x = torch.zeros(4, 2)
+    with pytest.raises(ValueError, match=r"got \(4, 2\) and \(3, 2\)"):
+        plot_decision_boundary(Half(1), x, torch.zeros(4), x[:3])
+    with pytest.raises(ValueError, match="expected 4 labels 0 or 1, got 3"):
+        plot_decision_boundary(Half(1), x, torch.zeros(3), x)
+    with pytest.raises(ValueError, match=r"expected 4 labels 0 or 1, got 4, among them \[0, 2\]"):
+        plot_decision_boundary(Half(1), x, torch.tensor([0, 0, 2, 2]), x)
 
 
 def images(channels: int = 1, move: float = 0.2) -> Figure:

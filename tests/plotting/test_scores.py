@@ -46,6 +46,11 @@ def test_each_accuracy_has_its_interval() -> None:
         assert [end for pair in drawn for end in pair] == pytest.approx([end for pair in expected for end in pair])
 
 
+def test_a_table_without_an_attack_is_refused() -> None:
+    with pytest.raises(ValueError, match="expected a table with at least one attack, got none"):
+        plot_accuracy(RobustnessTable([0.0, 0.1], {}, 20))
+
+
 def bars_of(axes: Axes) -> dict[str, list[tuple[float, float]]]:
     """(middle of the bar, its length) of each bar by attack."""
     return {

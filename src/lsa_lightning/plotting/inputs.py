@@ -26,10 +26,13 @@ def plot_decision_boundary(model: nn.Module, x: Tensor, y: Tensor, x_adv: Tensor
         The figure.
 
     Raises:
-        ValueError: if the points are not two-dimensional.
+        ValueError: if the points are not two-dimensional or there is none, or a label is neither 0 nor 1.
     """
-    if x.ndim != 2 or x.shape[1] != 2:
-        msg = f"expected points of shape [N, 2], got {tuple(x.shape)}"
+    if x.ndim != 2 or x.shape[1] != 2 or len(x) == 0 or x_adv.shape != x.shape:
+        msg = f"expected points of shape [N, 2], N >= 1, got {tuple(x.shape)} and {tuple(x_adv.shape)}"
+        raise ValueError(msg)
+    if y.numel() != len(x) or not ((y == 0) | (y == 1)).all():
+        msg = f"expected {len(x)} labels 0 or 1, got {y.numel()}, among them {sorted(set(y.flatten().tolist()))[:5]}"
         raise ValueError(msg)
     low, high = torch.cat([x, x_adv]).cpu().aminmax(dim=0)
     columns, rows = (torch.linspace(float(low[i]) - 0.3, float(high[i]) + 0.3, 200) for i in (0, 1))
