@@ -11,6 +11,7 @@ from typing import Any
 import lightning.pytorch as pl
 import torch
 from hydra.utils import instantiate
+from matplotlib import rc_context
 from matplotlib.figure import Figure
 from omegaconf import DictConfig, OmegaConf
 from rich.console import Console
@@ -29,6 +30,20 @@ def output_dir() -> Path:
     from hydra.core.hydra_config import HydraConfig
 
     return Path(HydraConfig.get().runtime.output_dir)
+
+
+def group_of(name: str) -> str:
+    """The group of this job in W&B: the sweep's folder, which jobs of different names share too, else ``name``."""
+    from hydra.core.hydra_config import HydraConfig
+    from hydra.types import RunMode
+
+    job = HydraConfig.get()
+    return Path(job.sweep.dir).name if job.mode == RunMode.MULTIRUN else name
+
+
+# For conf/logger/wandb.yaml.
+OmegaConf.register_new_resolver("lsa.group", group_of, replace=True)
+OmegaConf.register_new_resolver("lsa.folder", lambda path: Path(path).name, replace=True)
 
 
 def save_config(cfg: DictConfig, folder: Path) -> dict[str, Any]:
@@ -139,9 +154,12 @@ def evaluate_and_write(
 
 
 def save_figure(figure: Figure, folder: Path, name: str) -> None:
-    """Write ``figures/<name>.png``."""
+    """Write ``figures/<name>.png`` and ``.svg``; the same figure gives the same files."""
     (folder / "figures").mkdir(exist_ok=True)
     figure.savefig(folder / "figures" / f"{name}.png")
+    # Letters become paths, so that the SVG looks alike everywhere; ids and the date would differ each time.
+    with rc_context({"svg.fonttype": "path", "svg.hashsalt": name}):
+        figure.savefig(folder / "figures" / f"{name}.svg", metadata={"Date": None})
 
 
 def write_json(values: dict[str, Any], path: Path) -> None:
