@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import csv
 import io
+import subprocess
+import sys
 from contextlib import redirect_stdout
 from pathlib import Path
 from typing import Any
@@ -380,3 +382,15 @@ def test_help_shows_examples_groups_and_configuration(capsys: pytest.CaptureFixt
     assert "lsa-train experiment=moon_at_lr" in shown
     assert "attack: apgd, ensemble, ffgsm, fgsm" in shown
     assert "_target_: lsa_lightning.RobustClassifier" in shown
+
+
+def test_with_two_processes_the_first_alone_measures_and_writes(tmp_path: Path) -> None:
+    folder = tmp_path / "run"
+    overrides = ("trainer.devices=2", "trainer.strategy=ddp", f"hydra.run.dir={folder}")
+    command = [sys.executable, "-m", "lsa_lightning.train", "experiment=moon_at_lr", *TINY, *overrides]
+    done = subprocess.run(command, check=True, capture_output=True, text=True, timeout=300, cwd=tmp_path)
+    assert done.stdout.count("R&G:") == 1
+    summary = read_json(folder / "summary.json")
+    assert summary["test_samples"] == 40
+    assert read_json(folder / "profile_pgd.json")["samples"] == 40
+    assert summary["mvl_history"][0]["layers"] == list(summary["relative_error"]["pgd"])

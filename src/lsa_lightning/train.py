@@ -10,6 +10,7 @@ from typing import Any
 import hydra
 import lightning.pytorch as pl
 import torch
+import torch.distributed as dist
 from hydra.utils import instantiate
 from lightning.pytorch.loggers import CSVLogger, WandbLogger
 from omegaconf import DictConfig, OmegaConf
@@ -35,7 +36,11 @@ from lsa_lightning.runs import (
 
 
 def train(cfg: DictConfig) -> dict[str, Any]:
-    """Run one job in Hydra's run folder and return what ``summary.json`` holds."""
+    """Run one job in Hydra's run folder and return what ``summary.json`` holds.
+
+    With several processes, all of them train; what comes then is done by the first alone, and the others return an
+    empty summary.
+    """
     folder = output_dir()
     config = save_config(cfg, folder)
     if cfg.ckpt_path is not None:
@@ -56,6 +61,9 @@ def train(cfg: DictConfig) -> dict[str, Any]:
         started = time.perf_counter()
         trainer.fit(model, data, ckpt_path=cfg.ckpt_path)
         seconds = time.perf_counter() - started
+        if _is_done_after_training(trainer):
+            failed = False
+            return {}
         checkpoint = _load_best(trainer, model)
         model.to(trainer.strategy.root_device)  # fit leaves it on the CPU
         summary = {
@@ -81,6 +89,13 @@ def train(cfg: DictConfig) -> dict[str, Any]:
 def _instances(node: DictConfig | None) -> list[Any]:
     """The objects of a group; entries set to null are left out."""
     return [instantiate(entry, _convert_="all") for entry in (node or {}).values() if entry is not None]
+
+
+def _is_done_after_training(trainer: pl.Trainer) -> bool:
+    """Whether this is a process besides the first. The first goes on as if it had always been alone."""
+    if dist.is_initialized():
+        dist.destroy_process_group()  # else metrics would wait for the others
+    return not trainer.is_global_zero
 
 
 def _load_best(trainer: pl.Trainer, model: pl.LightningModule) -> str | None:
@@ -199,7 +214,8 @@ def main(cfg: DictConfig) -> float:
         warnings.filterwarnings("ignore", message=".*Experiment logs directory .* exists and is not empty.*")
     warnings.filterwarnings("ignore", message=".*does not have many workers.*")
     warnings.filterwarnings("ignore", message=".*`isinstance\\(treespec, LeafSpec\\)` is deprecated.*")
-    return float(list(train(cfg)["rg_score"].values())[-1])
+    summary = train(cfg)
+    return float(list(summary["rg_score"].values())[-1]) if summary else float("nan")
 
 
 if __name__ == "__main__":
