@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable, Mapping
+from numbers import Real
 
 from torch import Tensor
 
@@ -67,8 +68,10 @@ class LayerwiseRegularizer:
         per_sample: bool = True,
     ) -> None:
         weights = gamma if isinstance(gamma, Mapping) else {"all layers": gamma}
-        if not weights or not all(math.isfinite(g) and g >= 0 for g in weights.values()):
-            msg = f"expected gamma to be a finite number >= 0, or a mapping of layer names to such numbers, got {gamma}"
+        if not weights or not all(isinstance(g, Real) and math.isfinite(g) and g >= 0 for g in weights.values()):
+            msg = (
+                f"expected gamma to be a finite number >= 0, or a mapping of layer names to such numbers, got {gamma!r}"
+            )
             raise ValueError(msg)
         self.measure = measure if measure is not None else RelativeError()
         self.gamma = {str(k): float(g) for k, g in gamma.items()} if isinstance(gamma, Mapping) else float(gamma)

@@ -373,11 +373,11 @@ def test_an_attack_of_ones_own_writes_only_perturb() -> None:
 
 
 @pytest.mark.parametrize("attack", [FGSM, FFGSM, PGD, TPGD, GaussianNoise, SaltNoise])
-@pytest.mark.parametrize("eps", [-0.1, math.nan, math.inf])
-def test_eps_must_be_finite_and_not_negative(attack: Callable[..., Attack], eps: float) -> None:
-    with pytest.raises(ValueError, match=f"expected a finite eps >= 0, got {eps}"):
+@pytest.mark.parametrize("eps", [-0.1, math.nan, math.inf, "8/255", None])
+def test_eps_must_be_finite_and_not_negative(attack: Callable[..., Attack], eps: Any) -> None:
+    with pytest.raises(ValueError, match=f"expected a finite eps >= 0, got {eps!r}"):
         attack(eps=eps)
-    with pytest.raises(ValueError, match=f"expected a finite eps >= 0, got {eps}"):
+    with pytest.raises(ValueError, match=f"expected a finite eps >= 0, got {eps!r}"):
         attack(eps=0.1).with_eps(eps)
 
 

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import lightning.pytorch as pl
 import pytest
 import torch
 import torch.nn.functional as F  # noqa: N812
@@ -270,3 +271,25 @@ def test_a_warmup_of_eps_needs_to_know_how_long_an_epoch_is() -> None:
     endless = torch.utils.data.DataLoader(Endless(), batch_size=None)
     with pytest.raises(MisconfigurationException, match="dataloader with a length"):
         trainer([AdversarialTraining(pgd(), eps_warmup_epochs=1.0)]).fit(foreign(), endless)
+
+
+@pytest.mark.parametrize("answer", [None, 3, "xy", (1, 2), (torch.zeros(1),)])
+def test_a_batch_fn_that_gives_no_pair_of_tensors_is_refused(answer: Any) -> None:
+    with pytest.raises(MisconfigurationException, match=r"expected batch_fn to return the tensors \(x, y\), got"):
+        fit(foreign(), AdversarialTraining(pgd(), batch_fn=lambda _: answer))
+
+
+def test_a_batch_fn_may_give_a_list() -> None:
+    module = foreign()
+    fit(module, AdversarialTraining(pgd(), batch_fn=lambda batch: list(batch[:2])))
+    assert_same(module, hand_written())
+
+
+def test_a_module_without_forward_is_told_to_name_its_backbone() -> None:
+    class Mute(ForeignModule):
+        forward = pl.LightningModule.forward
+
+    with pytest.raises(
+        MisconfigurationException, match=r"expected Mute to have a forward, or backbone .* net, net\.conv1"
+    ):
+        fit(foreign(Mute), AdversarialTraining(pgd()))

@@ -6,6 +6,7 @@ import copy
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable
+from numbers import Real
 from typing import Any, TypeAlias
 
 import torch
@@ -122,8 +123,8 @@ class Attack(ABC):
                 self.generator(device).set_state(generator_state.cpu())
 
     def _checked_eps(self, eps: float) -> float:
-        if not (math.isfinite(eps) and eps >= 0):
-            msg = f"expected a finite eps >= 0, got {eps}"
+        if not (isinstance(eps, Real) and math.isfinite(eps) and eps >= 0):
+            msg = f"expected a finite eps >= 0, got {eps!r}"
             raise ValueError(msg)
         if self.norm == "Linf" and self.bounds is not None and eps > self.bounds[1] - self.bounds[0]:
             msg = f"expected eps within the range of the bounds {self.bounds}, got {eps}"
@@ -190,8 +191,8 @@ class GradientAttack(Attack):
         seed: int | None = None,
     ) -> None:
         super().__init__(eps, norm, bounds, seed)
-        if alpha is not None and not (math.isfinite(alpha) and alpha > 0):
-            msg = f"expected a finite step size alpha > 0, or None, got {alpha}"
+        if alpha is not None and not (isinstance(alpha, Real) and math.isfinite(alpha) and alpha > 0):
+            msg = f"expected a finite step size alpha > 0, or None, got {alpha!r}"
             raise ValueError(msg)
         self.alpha = self._default_alpha() if alpha is None else float(alpha)
 
