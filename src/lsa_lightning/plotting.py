@@ -66,6 +66,24 @@ def plot_accuracy(table: RobustnessTable) -> Figure:
     return figure
 
 
+def plot_mean_accuracy(curves: Mapping[str, Mapping[float, tuple[float, float | None]]]) -> Figure:
+    """Accuracy over eps of several methods under one attack.
+
+    Args:
+        curves: by method, mean and standard deviation (None: not known, no bar) in percent by eps.
+
+    Returns:
+        The figure.
+    """
+    figure, axes = _figure()
+    for (name, row), style in zip(curves.items(), _styles(), strict=False):
+        means, bars = zip(*row.values(), strict=True) if row else ((), ())
+        axes.errorbar(list(row), means, yerr=[bar or 0 for bar in bars], capsize=3, label=name, **style)
+    axes.set(xlabel="eps", ylabel="accuracy (%)", ylim=(0, 101))
+    axes.legend()
+    return figure
+
+
 def plot_decision_boundary(model: nn.Module, x: Tensor, y: Tensor, x_adv: Tensor) -> Figure:
     """Probability of class 1 of a binary classifier over the plane, with clean and adversarial points.
 
