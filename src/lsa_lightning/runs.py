@@ -11,6 +11,7 @@ from typing import Any
 import lightning.pytorch as pl
 import torch
 from hydra.utils import instantiate
+from matplotlib import rc_context
 from matplotlib.figure import Figure
 from omegaconf import DictConfig, OmegaConf
 from rich.console import Console
@@ -139,9 +140,12 @@ def evaluate_and_write(
 
 
 def save_figure(figure: Figure, folder: Path, name: str) -> None:
-    """Write ``figures/<name>.png``."""
+    """Write ``figures/<name>.png`` and ``.svg``; the same figure gives the same files."""
     (folder / "figures").mkdir(exist_ok=True)
     figure.savefig(folder / "figures" / f"{name}.png")
+    # Letters become paths, so that the SVG looks alike everywhere; ids and the date would differ each time.
+    with rc_context({"svg.fonttype": "path", "svg.hashsalt": name}):
+        figure.savefig(folder / "figures" / f"{name}.svg", metadata={"Date": None})
 
 
 def write_json(values: dict[str, Any], path: Path) -> None:

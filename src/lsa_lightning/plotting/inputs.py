@@ -1,0 +1,131 @@
+"""Figures of clean and adversarial inputs."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from torch import Tensor, nn
+
+from lsa_lightning.functional import log_probabilities
+from lsa_lightning.modes import evaluating
+from lsa_lightning.plotting.style import COLORS, new_axes, new_figure
+
+
+def plot_decision_boundary(model: nn.Module, x: Tensor, y: Tensor, x_adv: Tensor) -> Figure:
+    """Probability of class 1 of a binary classifier over the plane, with clean and adversarial points.
+
+    Args:
+        model: maps ``[N, 2]`` to one or two logits.
+        x: clean points ``[N, 2]``.
+        y: labels 0/1, ``[N]``.
+        x_adv: their adversarial partners ``[N, 2]``.
+
+    Returns:
+        The figure.
+
+    Raises:
+        ValueError: if the points are not two-dimensional.
+    """
+    if x.ndim != 2 or x.shape[1] != 2:
+        msg = f"expected points of shape [N, 2], got {tuple(x.shape)}"
+        raise ValueError(msg)
+    low, high = torch.cat([x, x_adv]).cpu().aminmax(dim=0)
+    columns, rows = (torch.linspace(float(low[i]) - 0.3, float(high[i]) + 0.3, 200) for i in (0, 1))
+    plane = torch.cartesian_prod(columns, rows).to(x)
+    with evaluating(model), torch.no_grad():
+        probability = log_probabilities(model(plane))[:, 1].exp().view(200, 200).T.cpu().numpy()
+    figure, axes = new_axes(width=7.0)
+    levels = np.linspace(0, 1, 11)
+    shades = axes.contourf(columns.numpy(), rows.numpy(), probability, levels=levels, cmap="RdBu_r", alpha=0.6)
+    axes.contour(columns.numpy(), rows.numpy(), probability, levels=[0.5], colors="black")
+    figure.colorbar(shades, ax=axes, label="predicted probability of class 1")
+    for label, color, marker in ((0, COLORS[5], "o"), (1, COLORS[4], "s")):
+        mask = (y.flatten() == label).cpu()
+        _scatter(axes, x.cpu()[mask], marker, facecolor=color, label=f"class {label}, clean")
+        _scatter(axes, x_adv.cpu()[mask], marker, facecolor="none", label=f"class {label}, adversarial")
+    axes.set(xlabel="x1", ylabel="x2")
+    axes.grid(visible=False)
+    figure.legend(loc="outside upper center", ncols=4, fontsize="small")
+    return figure
+
+
+def plot_adversarial_images(
+    x: Tensor,
+    x_adv: Tensor,
+    y: Tensor,
+    predicted_clean: Tensor,
+    predicted_adv: Tensor,
+    bounds: tuple[float, float] = (0.0, 1.0),
+) -> Figure:
+    """Images, their adversarial partners and the difference, one column per image, with labels and predictions.
+
+    Args:
+        x: clean images ``[N, C, H, W]``, N >= 1, C 1 or 3.
+        x_adv: their adversarial partners ``[N, C, H, W]``.
+        y: labels ``[N]``.
+        predicted_clean: predicted classes of ``x``, ``[N]``.
+        predicted_adv: predicted classes of ``x_adv``, ``[N]``.
+        bounds: pixel values of black and white.
+
+    Returns:
+        The figure; differences are scaled so that the largest of all images is black or white, mid-grey is none.
+
+    Raises:
+        ValueError: if a shape does not fit, or the bounds are not rising.
+    """
+    if x.ndim != 4 or x.shape[1] not in (1, 3) or len(x) == 0 or x_adv.shape != x.shape:
+        msg = (
+            f"expected x and x_adv of the same shape [N, 1 or 3, H, W], N >= 1, got {(*x.shape,)} and {(*x_adv.shape,)}"
+        )
+        raise ValueError(msg)
+    if not y.shape == predicted_clean.shape == predicted_adv.shape == x.shape[:1]:
+        shapes = [tuple(classes.shape) for classes in (y, predicted_clean, predicted_adv)]
+        msg = f"expected y, predicted_clean and predicted_adv of shape [{len(x)}], got {shapes}"
+        raise ValueError(msg)
+    low, high = bounds
+    if not low < high:
+        msg = f"expected bounds low < high, got {bounds}"
+        raise ValueError(msg)
+    difference = x_adv.float() - x.float()
+    largest = float(difference.abs().max())
+    rows = {
+        "clean": ((x - low) / (high - low), predicted_clean),
+        "adversarial": ((x_adv - low) / (high - low), predicted_adv),
+        "difference": (0.5 + difference / (2 * largest or 1), None),
+    }
+    figure = new_figure(width=1.4 + 1.1 * len(x), height=4.4)
+    grid = figure.subplots(3, len(x), squeeze=False)
+    for line, (name, (images, predicted)) in zip(grid, rows.items(), strict=True):
+        for i, axes in enumerate(line):
+            _show(axes, images[i])
+            if predicted is not None:
+                wrong = int(predicted[i]) != int(y[i])
+                axes.set_xlabel(f"predicted {int(predicted[i])}", fontweight="bold" if wrong else "normal")
+        line[0].set_ylabel(name)
+    for axes, label in zip(grid[0], y.tolist(), strict=True):
+        axes.set_title(f"class {label:g}", fontsize="medium")
+    figure.suptitle(f"wrong predictions in bold; difference: white +{largest:.3g}, mid-grey 0, black -{largest:.3g}")
+    return figure
+
+
+def _show(axes: Axes, image: Tensor) -> None:
+    """An image ``[C, H, W]`` with values in [0, 1]."""
+    axes.imshow(
+        image.detach().float().cpu().movedim(0, -1).numpy(), cmap="gray", vmin=0, vmax=1, interpolation="nearest"
+    )
+    axes.set(xticks=[], yticks=[])
+
+
+def _scatter(axes: Axes, points: Tensor, marker: str, facecolor: str, label: str) -> None:
+    axes.scatter(
+        points[:, 0],
+        points[:, 1],
+        s=16,
+        marker=marker,
+        facecolors=facecolor,
+        edgecolors="black",
+        linewidths=0.6,
+        label=label,
+    )

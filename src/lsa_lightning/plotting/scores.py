@@ -1,0 +1,72 @@
+"""Figures of accuracies and of the R&G score."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from matplotlib.figure import Figure
+
+from lsa_lightning.evaluation import RobustnessTable
+from lsa_lightning.plotting.style import bar_styles, line_styles, new_axes
+
+
+def plot_accuracy(table: RobustnessTable) -> Figure:
+    """Accuracy over eps, one line per attack, with the 95 % Wilson interval of each accuracy."""
+    figure, axes = new_axes()
+    for (name, row), style in zip(table.accuracy.items(), line_styles(), strict=False):
+        axes.plot(table.eps, row, label=f"{name} (R&G {table.rg_score[name]:.1f})", **style)
+        ends = table.intervals[name]
+        below = [accuracy - low for accuracy, (low, _) in zip(row, ends, strict=True)]
+        above = [high - accuracy for accuracy, (_, high) in zip(row, ends, strict=True)]
+        axes.errorbar(table.eps, row, yerr=[below, above], fmt="none", ecolor=style["color"], capsize=3)
+    axes.set(xlabel="eps", ylabel=f"accuracy (%), 95 % interval, {table.samples} samples", ylim=(0, 101))
+    axes.legend()
+    return figure
+
+
+def plot_rg_scores(
+    scores: Mapping[str, Mapping[str, float]], errors: Mapping[str, Mapping[str, float]] | None = None
+) -> Figure:
+    """R&G of each method under each attack, as bars.
+
+    Args:
+        scores: R&G (the sum of the accuracies in percent over eps) by method, then by attack. A method that was not
+            measured under an attack that others were measured under has "not measured" written in place of the bar.
+        errors: half widths of error bars >= 0, such as the standard deviation over seeds, laid out as ``scores``.
+
+    Returns:
+        The figure: methods from top to bottom, attacks by colour and hatch.
+
+    Raises:
+        ValueError: if there is no score, or ``errors`` has other methods or attacks than ``scores``.
+    """
+    if not scores or not all(scores.values()):
+        msg = f"expected at least one method, each with at least one attack, got {dict(scores)}"
+        raise ValueError(msg)
+    if errors is not None and {m: {*row} for m, row in errors.items()} != {m: {*row} for m, row in scores.items()}:
+        msg = f"expected errors of the same methods and attacks as scores, got {dict(errors)} for {dict(scores)}"
+        raise ValueError(msg)
+    attacks = list(dict.fromkeys(attack for row in scores.values() for attack in row))
+    thickness = 0.8 / len(attacks)
+    figure, axes = new_axes(width=7.0, height=1.4 + 0.28 * len(scores) * (len(attacks) + 1), grid="x")
+    for i, (attack, style) in enumerate(zip(attacks, bar_styles(), strict=False)):
+        offset = (i - (len(attacks) - 1) / 2) * thickness
+        rows = {position + offset: method for position, method in enumerate(scores) if attack in scores[method]}
+        bars = axes.barh(
+            list(rows),
+            [scores[method][attack] for method in rows.values()],
+            height=thickness,
+            xerr=None if errors is None else [errors[method][attack] for method in rows.values()],
+            capsize=3,
+            label=attack,
+            **style,
+        )
+        axes.bar_label(bars, fmt="%.1f", padding=4)
+        for position in (p + offset for p, method in enumerate(scores) if attack not in scores[method]):
+            axes.annotate("not measured", (0, position), (4, 0), textcoords="offset points", va="center")
+    axes.set_yticks(range(len(scores)), list(scores))
+    axes.set_ylim(len(scores) - 0.5, -0.5)  # the first method at the top
+    axes.set_xlim(0, 1.12 * max(axes.get_xlim()))  # room for the numbers
+    axes.set(xlabel="R&G: sum of the accuracies (%) over eps")
+    figure.legend(loc="outside upper center", ncols=min(len(attacks), 4))
+    return figure
