@@ -6,12 +6,14 @@ import argparse
 import base64
 import io
 import sys
+import textwrap
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
+from matplotlib import rc_context
 from matplotlib.figure import Figure
 from omegaconf import OmegaConf
 
@@ -23,11 +25,13 @@ from lsa_lightning.runs import CONFIG_FILE
 
 _LARGE_SVG = 400_000  # bytes; where dense drawings make the vector file larger than this, the PNG takes its place
 
+_MOST_LINES = 10  # in one figure; more hide one another
+
 _CAPTIONS = {
     "accuracy": (
         "Accuracy over eps",
-        "Accuracy on the test set as the radius eps of the attack grows, one line per attack. An attack is stronger the "
-        "lower its line. The numbers are in the table Accuracy.",
+        "Accuracy on the test set as the radius eps of the attack grows, one line per attack. The lower its line, the "
+        "stronger the attack. The numbers are in the table Accuracy.",
     ),
     "layer_profile": (
         "Relative error per layer",
@@ -132,19 +136,29 @@ def _first_errors(run: Run) -> dict[str, float]:
 
 
 def _comparison_pictures(groups: list[Group], attacks: list[str]) -> list[Picture]:
-    scores: dict[str, dict[str, float]] = {group.label: {} for group in groups}
-    curves: dict[str, dict[str, dict[float, Spread]]] = {attack: {} for attack in attacks}
+    scores: dict[str, dict[str, Spread]] = {}
     for group in groups:
-        for attack in attacks:
-            if (score := group.rg_score(attack)) is not None:
-                scores[group.label][attack] = score.mean
-                curves[attack][group.label] = group.accuracy(attack)
-    bars = "Sum of the accuracies at every eps, mean over the seeds. Comparable where the runs were measured at the same eps."
-    lines = "Accuracy on the test set, mean over the seeds; the bars are one standard deviation over the seeds."
-    return [
-        _drawn("R&G of each method", bars, plot_rg_scores(scores)),
-        *(_drawn(f"Accuracy over eps under {attack}", lines, plot_mean_accuracy(rows)) for attack, rows in curves.items()),
-    ]
+        row = {attack: score for attack in attacks if (score := group.rg_score(attack)) is not None}
+        if row:
+            scores[_drawable(group.label)] = row
+    over_seeds = any(len(group.runs) > 1 for group in groups)
+    bars = ", mean and standard deviation over the seeds" if over_seeds else ""
+    means, stds = ({label: {a: s[i] or 0.0 for a, s in row.items()} for label, row in scores.items()} for i in (0, 1))
+    figure = plot_rg_scores(means, stds if over_seeds else None)
+    pictures = [_drawn("R&G of each method", f"Sum of the accuracies over eps{bars}.", figure)]
+    for attack in attacks:
+        rows = {_drawable(group.label): group.accuracy(attack) for group in groups if group.rg_score(attack)}
+        best = sorted(rows, key=lambda label: means[label][attack], reverse=True)[:_MOST_LINES]
+        note = f" Only the {_MOST_LINES} methods of highest R&G are drawn." if len(rows) > _MOST_LINES else ""
+        figure = plot_mean_accuracy({label: row for label, row in rows.items() if label in best})
+        pictures.append(_drawn(f"Accuracy over eps under {attack}", f"Accuracy on the test set{bars}.{note}", figure))
+    return pictures
+
+
+def _drawable(label: str) -> str:
+    """``label`` in lines of 30 characters, with nothing that matplotlib takes for mathematics or for a hidden label."""
+    text = textwrap.fill(label, 30).replace("$", r"\$")
+    return f" {text}" if text.startswith("_") else text
 
 
 def _figure_files(folder: Path) -> dict[str, list[Path]]:
@@ -168,7 +182,8 @@ def _file_picture(name: str, files: list[Path]) -> Picture:
 
 def _drawn(title: str, caption: str, figure: Figure) -> Picture:
     buffer = io.BytesIO()
-    figure.savefig(buffer, format="svg", metadata={"Date": None})
+    with rc_context({"svg.fonttype": "path", "svg.hashsalt": title}):
+        figure.savefig(buffer, format="svg", metadata={"Date": None})
     return Picture(title, caption, _data_uri(buffer.getvalue(), ".svg"))
 
 
@@ -191,7 +206,9 @@ def _render(template: str, **values: Any) -> str:
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Entry point."""
-    parser = argparse.ArgumentParser(prog="lsa-report", description="Write one self-contained HTML file about a run, or about several.")
+    parser = argparse.ArgumentParser(
+        prog="lsa-report", description="Write one self-contained HTML file about a run, or about several."
+    )
     parser.add_argument(
         "runs", metavar="RUN", nargs="+", type=Path, help="run folder of lsa-train, or folder of such folders (a sweep)"
     )

@@ -112,7 +112,9 @@ def _jobs(sweep: Path) -> list[Path]:
             f"found {_listing(sweep)} in {sweep}"
         )
         raise ValueError(msg)
-    return sorted(jobs, key=lambda job: [int(part) if part.isdigit() else part for part in re.split(r"(\d+)", job.name)])
+    return sorted(
+        jobs, key=lambda job: [int(part) if part.isdigit() else part for part in re.split(r"(\d+)", job.name)]
+    )
 
 
 def _mapping(path: Path) -> dict[str, Any]:
