@@ -70,7 +70,12 @@ def group_by_seed(runs: Sequence[Run]) -> list[Group]:
             parts.append((config, [run]))
         else:
             same.append(run)
-    return [Group(_label(members[0], [other[0] for _, other in parts]), members) for _, members in parts]
+    firsts = [members[0] for _, members in parts]
+    labels = [_label(first, firsts) for first in firsts]
+    return [
+        Group(label if labels.count(label) == 1 else f"{label}, {members[0].folder}", members)
+        for label, (_, members) in zip(labels, parts, strict=True)
+    ]
 
 
 def config_differences(runs: Sequence[Run]) -> dict[str, list[Any]]:
