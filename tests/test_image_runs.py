@@ -31,8 +31,11 @@ def weights(folder: Path) -> dict[str, torch.Tensor]:
 
 
 @pytest.fixture(autouse=True)
-def _without_figures(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(Figure, "savefig", lambda *args, **kwargs: None)
+def drawn(monkeypatch: pytest.MonkeyPatch) -> list[Path]:
+    """The files of figures, which are not written: that takes long."""
+    files: list[Path] = []
+    monkeypatch.setattr(Figure, "savefig", lambda self, path, **kwargs: files.append(path))
+    return files
 
 
 @pytest.mark.parametrize("options", [(), ("data.cache=true",), ("data.num_workers=1",)])
@@ -44,8 +47,9 @@ def test_two_runs_with_the_same_seed_are_bit_identical(tmp_path: Path, options: 
         assert again[key] == summary[key]
 
 
-def test_the_summary_and_the_other_entry_points(tmp_path: Path) -> None:
+def test_the_summary_and_the_other_entry_points(tmp_path: Path, drawn: list[Path]) -> None:
     summary = run(tmp_path / "run")
+    assert {path.stem for path in drawn} == {"layer_profile", "accuracy", "mvl_history", "adversarial_images"}
     assert summary["trained"]["data"] == "torchvision.datasets.MNIST"
     assert summary["trained"]["attack"].startswith("APGD(")
     assert len(summary["relative_error"]["pgd"]) == 4

@@ -10,6 +10,8 @@ from pathlib import Path
 
 import pytest
 import torch
+from hydra.core.hydra_config import HydraConfig
+from hydra.types import RunMode
 from matplotlib.figure import Figure
 from omegaconf import DictConfig, OmegaConf
 from rich.console import Console
@@ -112,10 +114,37 @@ def test_write_json_ends_with_a_newline(tmp_path: Path) -> None:
     assert json.loads(text) == {"a": [1, 2.5, None]}
 
 
+def drawing() -> Figure:
+    figure = Figure()
+    figure.add_subplot().bar([0, 1], [1, 2], hatch="//", label="some text")
+    return figure
+
+
 def test_figures_get_a_folder_of_their_own(tmp_path: Path) -> None:
     for name in ("one", "two"):
-        runs.save_figure(Figure(), tmp_path, name)
-    assert sorted(path.name for path in (tmp_path / "figures").iterdir()) == ["one.png", "two.png"]
+        runs.save_figure(drawing(), tmp_path, name)
+    names = sorted(path.name for path in (tmp_path / "figures").iterdir())
+    assert names == ["one.png", "one.svg", "two.png", "two.svg"]
+
+
+def test_the_same_figure_gives_the_same_files(tmp_path: Path) -> None:
+    for folder in ("first", "second"):
+        (tmp_path / folder).mkdir()
+        runs.save_figure(drawing(), tmp_path / folder, "one")
+    for kind in ("png", "svg"):
+        first, second = ((tmp_path / folder / f"figures/one.{kind}").read_bytes() for folder in ("first", "second"))
+        assert first == second
+    assert b"<text" not in first  # letters are paths
+    assert b"<dc:date" not in first
+
+
+@pytest.mark.parametrize(("mode", "group"), [(RunMode.RUN, "my_run"), (RunMode.MULTIRUN, "sweep_1"), (None, "my_run")])
+def test_jobs_of_a_sweep_are_grouped_by_its_folder(
+    monkeypatch: pytest.MonkeyPatch, mode: RunMode | None, group: str
+) -> None:
+    job = OmegaConf.create({"mode": mode, "sweep": {"dir": "runs/my_run/sweep_1"}})
+    monkeypatch.setattr(HydraConfig, "get", lambda: job)
+    assert runs.group_of("my_run") == group
 
 
 def test_versions_name_what_shapes_a_result() -> None:

@@ -78,8 +78,13 @@ def summary(folder: Path) -> Any:
         "profile_salt.json",
         "profile_pepper.json",
         "figures/layer_profile.png",
+        "figures/layer_profile.svg",
         "figures/accuracy.png",
+        "figures/accuracy.svg",
+        "figures/mvl_history.png",
+        "figures/mvl_history.svg",
         "figures/decision_boundary.png",
+        "figures/decision_boundary.svg",
     ],
 )
 def test_the_run_folder_holds(folder: Path, name: str) -> None:
@@ -120,6 +125,10 @@ def test_the_mvl_history_agrees_with_the_metrics(folder: Path, summary: Any) -> 
     assert [entry["mu"] for entry in summary["mvl_history"]] == pytest.approx(
         [value for _, value in logged(folder, "lsa/mu")]
     )
+    for i, layer in enumerate(f"backbone.act{n}" for n in (1, 2, 3)):
+        assert {entry["layers"][i] for entry in summary["mvl_history"]} == {layer}
+        series = [value for _, value in logged(folder, f"lsa/relative_error/{i:02d}_{layer}")]
+        assert [entry["mean"][i] for entry in summary["mvl_history"]] == pytest.approx(series)
 
 
 def test_the_summary_says_what_was_trained(folder: Path, summary: Any) -> None:
@@ -363,48 +372,6 @@ def test_nan_in_a_batch_ends_the_run_and_keeps_what_was_there(tmp_path: Path, ca
     assert [epoch for epoch, _ in logged(tmp_path, "train/loss")][:1] == [0]
     assert torch.load(tmp_path / "checkpoints/last.ckpt", weights_only=True)["epoch"] == 0
     assert not (tmp_path / "summary.json").exists()
-
-
-@pytest.fixture
-def _wandb_at_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in ("CACHE", "CONFIG", "DATA", "ARTIFACT"):
-        monkeypatch.setenv(f"WANDB_{name}_DIR", str(tmp_path / "wandb_home"))
-
-
-WANDB = ("logger=wandb", "logger.wandb.offline=true")
-
-
-@pytest.mark.usefixtures("_wandb_at_home")
-def test_each_job_of_a_sweep_is_a_finished_run_of_its_own(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    import wandb
-
-    with patch("wandb.finish", wraps=wandb.finish) as finish:
-        main_in_process(main, "-m", *TINY, *WANDB, "seed=0,1", f"hydra.sweep.dir={tmp_path}")
-    assert wandb.run is None
-    assert [call.kwargs for call in finish.call_args_list] == [{"exit_code": 0}] * 2
-    for job in ("0", "1"):
-        assert len(list((tmp_path / job / "wandb").glob("offline-run-*/*.wandb"))) == 1
-
-
-@pytest.mark.usefixtures("_wandb_at_home")
-def test_a_failed_job_is_finished_and_marked_in_wandb(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    import wandb
-
-    with patch("wandb.finish", wraps=wandb.finish) as finish, pytest.raises(ValueError, match=r"top_k in 1\.\.3"):
-        train_tiny(tmp_path, *WANDB, "analysis.top_k=9")
-    assert wandb.run is None
-    assert finish.call_args.kwargs == {"exit_code": 1}
-    assert len(list((tmp_path / "wandb").glob("offline-run-*/*.wandb"))) == 1
-
-
-def test_tensorboard_gets_the_same_values(tmp_path: Path) -> None:
-    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
-
-    train_tiny(tmp_path, "logger=tensorboard")
-    events = EventAccumulator(str(tmp_path / "tensorboard"))
-    events.Reload()
-    for key in ("val/rg_score", "lsa/relative_error/02_backbone.act3", "train/loss_lr"):
-        assert [event.value for event in events.Scalars(key)] == pytest.approx([v for _, v in logged(tmp_path, key)])
 
 
 def test_help_shows_examples_groups_and_configuration(capsys: pytest.CaptureFixture[str]) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict, dataclass
 from itertools import islice
 from pathlib import Path
@@ -69,6 +69,12 @@ class SustainabilityReport:
         """Plain lists, strings and numbers."""
         return {key: value.tolist() if isinstance(value, Tensor) else value for key, value in asdict(self).items()}
 
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> SustainabilityReport:
+        """The inverse of :meth:`to_dict`."""
+        tensors = {key: torch.tensor(values[key], dtype=torch.float64) for key in ("mean", "std", "mu", "sigma")}
+        return cls(**{**values, **tensors})
+
     def to_dataframe(self) -> pd.DataFrame:
         """One row per layer: layer, learnable, mean, std, z_score."""
         import pandas as pd
@@ -88,9 +94,7 @@ class SustainabilityReport:
             ValueError: if the file holds something else.
         """
         try:
-            values = json.loads(Path(path).read_text())
-            tensors = {key: torch.tensor(values[key], dtype=torch.float64) for key in ("mean", "std", "mu", "sigma")}
-            return cls(**{**values, **tensors})
+            return cls.from_dict(json.loads(Path(path).read_text()))
         except (json.JSONDecodeError, KeyError, TypeError) as error:
             msg = f"expected {path} to hold a report written by SustainabilityReport.save, got: {error!r}"
             raise ValueError(msg) from error

@@ -32,6 +32,20 @@ def output_dir() -> Path:
     return Path(HydraConfig.get().runtime.output_dir)
 
 
+def group_of(name: str) -> str:
+    """The group of this job in W&B: the sweep's folder, which jobs of different names share too, else ``name``."""
+    from hydra.core.hydra_config import HydraConfig
+    from hydra.types import RunMode
+
+    job = HydraConfig.get()
+    return Path(job.sweep.dir).name if job.mode == RunMode.MULTIRUN else name
+
+
+# For conf/logger/wandb.yaml.
+OmegaConf.register_new_resolver("lsa.group", group_of, replace=True)
+OmegaConf.register_new_resolver("lsa.folder", lambda path: Path(path).name, replace=True)
+
+
 def save_config(cfg: DictConfig, folder: Path) -> dict[str, Any]:
     """Write the resolved configuration to ``folder`` and return it as plain containers."""
     resolved = OmegaConf.to_container(cfg, resolve=True)

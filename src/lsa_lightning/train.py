@@ -16,6 +16,9 @@ from omegaconf import DictConfig, OmegaConf
 
 from lsa_lightning.attacks import Attack
 from lsa_lightning.callbacks import ATLR
+from lsa_lightning.functional import predicted_labels
+from lsa_lightning.loggers import log_image, log_table, rich_loggers
+from lsa_lightning.modes import evaluating
 from lsa_lightning.paths import CONF_DIR
 from lsa_lightning.runs import (
     analyse_and_write,
@@ -63,13 +66,14 @@ def train(cfg: DictConfig) -> dict[str, Any]:
             "training_seconds": round(seconds, 2),
             "checkpoint": checkpoint,
             **_measure(cfg, model, data, folder),
-            "mvl_history": _mvl_history(callbacks),
+            "mvl_history": _mvl_history(callbacks, folder),
             "versions": versions(),
         }
+        write_json(summary, folder / "summary.json")
+        _log_results(loggers, summary, folder, trainer.global_step)
         failed = False
     finally:
         _finish(loggers, failed)
-    write_json(summary, folder / "summary.json")
     _print_end(summary, folder)
     return summary
 
@@ -94,7 +98,7 @@ def _measure(cfg: DictConfig, model: pl.LightningModule, data: pl.LightningDataM
     reports, mvl = analyse_and_write(cfg.analysis, model, loader, folder, cfg.analysis.max_batches)
     table = evaluate_and_write(cfg.evaluation, model, loader, folder, cfg.evaluation.max_batches)
     attack: Attack = instantiate(next(iter(cfg.analysis.perturbers.values())), _convert_="all")
-    _draw_boundary(model, loader, attack, folder)
+    _draw_inputs(model, loader, attack, folder)
     first = next(iter(reports.values()))
     return {
         **{key: value for key, value in table.to_dict().items() if key != "samples"},
@@ -108,15 +112,21 @@ def _measure(cfg: DictConfig, model: pl.LightningModule, data: pl.LightningDataM
     }
 
 
-def _draw_boundary(model: pl.LightningModule, loader: Any, attack: Attack, folder: Path) -> None:
-    """Decision boundary with 200 test points, where inputs are points of a plane."""
-    from lsa_lightning.plotting import plot_decision_boundary
+def _draw_inputs(model: pl.LightningModule, loader: Any, attack: Attack, folder: Path) -> None:
+    """Decision boundary with the first 200 test points of two classes in a plane, or the first 8 test images."""
+    from lsa_lightning.plotting import plot_adversarial_images, plot_decision_boundary
 
-    x, y = next(iter(loader))
-    if x.ndim != 2 or x.shape[1] != 2:
-        return
-    x, y = x[:200].to(model.device), y[:200].to(model.device)
-    save_figure(plot_decision_boundary(model, x, y, attack(model, x, y)), folder, "decision_boundary")
+    x, y = (part.to(model.device) for part in next(iter(loader)))
+    if x.ndim == 2 and x.shape[1] == 2 and int(y.max()) <= 1:
+        x, y = x[:200], y[:200]
+        save_figure(plot_decision_boundary(model, x, y, attack(model, x, y)), folder, "decision_boundary")
+    elif x.ndim == 4 and x.shape[1] in (1, 3):
+        x, y = x[:8], y[:8]
+        x_adv = attack(model, x, y)
+        with evaluating(model), torch.no_grad():
+            clean, adversarial = predicted_labels(model(x)), predicted_labels(model(x_adv))
+        figure = plot_adversarial_images(x, x_adv, y, clean, adversarial, attack.bounds or (0.0, 1.0))
+        save_figure(figure, folder, "adversarial_images")
 
 
 def _what_was_trained(cfg: DictConfig, callbacks: list[Any]) -> dict[str, str]:
@@ -131,14 +141,40 @@ def _what_was_trained(cfg: DictConfig, callbacks: list[Any]) -> dict[str, str]:
     }
 
 
-def _mvl_history(callbacks: list[Any]) -> list[dict[str, Any]]:
-    """The list after each analysed epoch."""
-    return [
-        {"epoch": entry["epoch"], "mvl": entry["mvl"], "mu": entry["mu"], "sigma": entry["sigma"]}
-        for callback in callbacks
-        if isinstance(callback, ATLR)
-        for entry in callback.history
-    ]
+def _mvl_history(callbacks: list[Any], folder: Path) -> list[dict[str, Any]]:
+    """Profile and list after each analysed epoch, also drawn."""
+    from lsa_lightning.plotting import plot_mvl_history
+
+    keys = ("epoch", "mvl", "mu", "sigma", "layers", "mean")
+    atlr = [callback for callback in callbacks if isinstance(callback, ATLR)]
+    history = [{key: entry[key] for key in keys} for callback in atlr for entry in callback.history]
+    if history:
+        save_figure(plot_mvl_history(history), folder, "mvl_history")
+    return history
+
+
+def _log_results(loggers: list[Any], summary: dict[str, Any], folder: Path, step: int) -> None:
+    """Give figures and tables of the run folder to the loggers, and what the test split showed to W&B's summary."""
+    import pandas as pd
+
+    rich = rich_loggers(loggers)
+    for path in sorted((folder / "figures").glob("*.png")):
+        log_image(rich, f"figures/{path.stem}", path, step)
+    for name in ("evaluation", "profile"):
+        log_table(rich, f"tables/{name}", pd.read_csv(folder / f"{name}.csv"), step)
+    for logger in rich:
+        if isinstance(logger, WandbLogger):
+            logger.experiment.summary.update(_wandb_summary(summary))
+
+
+def _wandb_summary(summary: dict[str, Any]) -> dict[str, Any]:
+    """R&G, accuracies and MVL, each under a name that runs can be sorted and filtered by."""
+    values = {"test/mvl": ", ".join(summary["mvl"]), "test/mu": summary["mu"], "test/sigma": summary["sigma"]}
+    values |= {f"test/rg_score_{attack}": score for attack, score in summary["rg_score"].items()}
+    for attack, row in summary["accuracy"].items():
+        values["test/acc"], *rest = (accuracy / 100 for accuracy in row)  # shares, as val/acc
+        values |= {f"test/acc_{attack}_eps_{eps:g}": acc for eps, acc in zip(summary["eps"][1:], rest, strict=True)}
+    return values
 
 
 def _finish(loggers: list[Any], failed: bool) -> None:

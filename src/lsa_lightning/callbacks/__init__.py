@@ -1,8 +1,9 @@
-"""Lightning callbacks: adversarial training, AT-LR, robust validation, and additions to adversarial training."""
+"""Lightning callbacks: adversarial training, AT-LR, what goes with adversarial training, validation, logging."""
 
 from lsa_lightning.callbacks.adversarial_training import AdversarialTraining
 from lsa_lightning.callbacks.atlr import ATLR
 from lsa_lightning.callbacks.overfitting_stop import CatastrophicOverfittingStop
+from lsa_lightning.callbacks.report_logger import ReportLogger
 from lsa_lightning.callbacks.robust_validation import RobustValidation
 from lsa_lightning.callbacks.weight_perturbation import AdversarialWeightPerturbation
 
@@ -11,5 +12,6 @@ __all__ = [
     "AdversarialTraining",
     "AdversarialWeightPerturbation",
     "CatastrophicOverfittingStop",
+    "ReportLogger",
     "RobustValidation",
 ]

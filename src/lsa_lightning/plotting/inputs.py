@@ -26,10 +26,13 @@ def plot_decision_boundary(model: nn.Module, x: Tensor, y: Tensor, x_adv: Tensor
         The figure.
 
     Raises:
-        ValueError: if the points are not two-dimensional.
+        ValueError: if the points are not two-dimensional or there is none, or a label is neither 0 nor 1.
     """
-    if x.ndim != 2 or x.shape[1] != 2:
-        msg = f"expected points of shape [N, 2], got {tuple(x.shape)}"
+    if x.ndim != 2 or x.shape[1] != 2 or len(x) == 0 or x_adv.shape != x.shape:
+        msg = f"expected points of shape [N, 2], N >= 1, got {tuple(x.shape)} and {tuple(x_adv.shape)}"
+        raise ValueError(msg)
+    if y.numel() != len(x) or not ((y == 0) | (y == 1)).all():
+        msg = f"expected {len(x)} labels 0 or 1, got {y.numel()}, among them {sorted(set(y.flatten().tolist()))[:5]}"
         raise ValueError(msg)
     low, high = torch.cat([x, x_adv]).cpu().aminmax(dim=0)
     columns, rows = (torch.linspace(float(low[i]) - 0.3, float(high[i]) + 0.3, 200) for i in (0, 1))
@@ -38,10 +41,10 @@ def plot_decision_boundary(model: nn.Module, x: Tensor, y: Tensor, x_adv: Tensor
         probability = log_probabilities(model(plane))[:, 1].exp().view(200, 200).T.cpu().numpy()
     figure, axes = new_axes(width=7.0)
     levels = np.linspace(0, 1, 11)
-    shades = axes.contourf(columns.numpy(), rows.numpy(), probability, levels=levels, cmap="RdBu_r", alpha=0.6)
+    shades = axes.contourf(columns.numpy(), rows.numpy(), probability, levels=levels, cmap="cividis", alpha=0.5)
     axes.contour(columns.numpy(), rows.numpy(), probability, levels=[0.5], colors="black")
     figure.colorbar(shades, ax=axes, label="predicted probability of class 1")
-    for label, color, marker in ((0, COLORS[5], "o"), (1, COLORS[4], "s")):
+    for label, color, marker in ((0, COLORS[0], "o"), (1, COLORS[1], "s")):
         mask = (y.flatten() == label).cpu()
         _scatter(axes, x.cpu()[mask], marker, facecolor=color, label=f"class {label}, clean")
         _scatter(axes, x_adv.cpu()[mask], marker, facecolor="none", label=f"class {label}, adversarial")
@@ -95,7 +98,7 @@ def plot_adversarial_images(
         "adversarial": ((x_adv - low) / (high - low), predicted_adv),
         "difference": (0.5 + difference / (2 * largest or 1), None),
     }
-    figure = new_figure(width=1.4 + 1.1 * len(x), height=4.4)
+    figure = new_figure(width=max(4.5, 1.4 + 1.1 * len(x)), height=4.7)
     grid = figure.subplots(3, len(x), squeeze=False)
     for line, (name, (images, predicted)) in zip(grid, rows.items(), strict=True):
         for i, axes in enumerate(line):
@@ -106,7 +109,8 @@ def plot_adversarial_images(
         line[0].set_ylabel(name)
     for axes, label in zip(grid[0], y.tolist(), strict=True):
         axes.set_title(f"class {label:g}", fontsize="medium")
-    figure.suptitle(f"wrong predictions in bold; difference: white +{largest:.3g}, mid-grey 0, black -{largest:.3g}")
+    scale = f"white +{largest:.3g}, mid-grey 0, black -{largest:.3g}" if largest else "none"
+    figure.suptitle(f"wrong predictions in bold\ndifference: {scale}", fontsize="medium")
     return figure
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from itertools import count
 from typing import Any
 
 import numpy as np
@@ -50,28 +51,30 @@ def plot_mvl_history(history: Sequence[Mapping[str, Any]]) -> Figure:
 
     Args:
         history: entries of :attr:`ATLR.history <lsa_lightning.ATLR>` or of ``mvl_history`` in a run's
-            ``summary.json``, at least one, all of the same layers: epoch, layers, mean (L relative errors) and mvl.
+            ``summary.json``, at least one, with epoch, layers, mean (one relative error per layer) and mvl. A layer
+            that was not analysed in an epoch, as after a resumption with other ``layers``, stays white there.
 
     Returns:
         The figure, first layer at the top.
 
     Raises:
-        ValueError: if there is no entry, or the layers of the entries differ.
+        ValueError: if there is no entry, an entry has no layer, or not one mean per layer.
     """
-    layers = list(history[0]["layers"]) if history else []
-    if not layers or any(entry["layers"] != layers or len(entry["mean"]) != len(layers) for entry in history):
-        msg = "expected entries of the same layers with one mean each, at least one, got layers "
-        raise ValueError(msg + str([entry["layers"] for entry in history]))
-    height = max(3.0, 1.5 + 0.3 * len(layers))
-    figure, axes = new_axes(width=7.0, height=height)
-    errors = np.array([entry["mean"] for entry in history]).T
-    image = axes.imshow(errors, aspect="auto", interpolation="nearest", cmap="viridis", vmin=0)
-    figure.colorbar(image, ax=axes, label="relative error (mean over samples)")
+    if not history or any(not entry["layers"] or len(entry["mean"]) != len(entry["layers"]) for entry in history):
+        got = [(len(entry["layers"]), len(entry["mean"])) for entry in history]
+        msg = f"expected at least one entry, each with layers and as many means, got (layers, means) {got}"
+        raise ValueError(msg)
+    profiles = [dict(zip(entry["layers"], entry["mean"], strict=True)) for entry in history]
+    layers = list(dict.fromkeys(layer for profile in profiles for layer in profile))
+    width, height = min(max(7.0, 3.0 + 0.1 * len(history)), 14.0), max(3.2, 1.2 + 0.2 * len(layers))
+    figure, axes = new_axes(width, height)
+    errors = np.array([[profile.get(layer, np.nan) for profile in profiles] for layer in layers])
+    image = axes.imshow(errors, aspect="auto", interpolation="nearest", cmap="viridis")
+    figure.colorbar(image, ax=axes, label="relative error, mean", aspect=8 * height, pad=0.02)
     marked = [(x, y) for x, entry in enumerate(history) for y, name in enumerate(layers) if name in entry["mvl"]]
-    side = 72 * min(4.5 / len(history), (height - 1.2) / len(layers))  # of a cell, in points
-    size = min(0.4 * side, 8.0) ** 2
     columns, rows = [x for x, _ in marked], [y for _, y in marked]
-    axes.scatter(columns, rows, s=size, c="white", edgecolors="black", label="MVL")
+    diameter = min(8.0, 0.6 * 72 * min((width - 3.0) / len(history), (height - 1.2) / len(layers)))  # in points
+    axes.scatter(columns, rows, diameter**2, "white", edgecolors="black", linewidths=diameter / 8, label="in the MVL")
     axes.set_xticks(*_epoch_ticks([entry["epoch"] for entry in history]))
     axes.set_yticks(range(len(layers)), layers)
     axes.set(xlabel="epoch", ylabel="layer, first at the top")
@@ -81,6 +84,7 @@ def plot_mvl_history(history: Sequence[Mapping[str, Any]]) -> Figure:
 
 
 def _epoch_ticks(epochs: Sequence[int]) -> tuple[range, list[str]]:
-    """Positions and labels of at most a dozen of the columns."""
-    positions = range(0, len(epochs), -(-len(epochs) // 12))
+    """Positions and labels of at most 15 of the columns, in steps of 1, 2, 5, 10, ..."""
+    step = next(step for k in count() for step in (10**k, 2 * 10**k, 5 * 10**k) if len(epochs) <= 15 * step)
+    positions = range(0, len(epochs), step)
     return positions, [str(epochs[x]) for x in positions]

@@ -12,7 +12,14 @@ from lsa_lightning.plotting.style import bar_styles, line_styles, new_axes
 
 
 def plot_accuracy(table: RobustnessTable) -> Figure:
-    """Accuracy over eps, one line per attack, with the 95 % Wilson interval of each accuracy."""
+    """Accuracy over eps, one line per attack, with the 95 % Wilson interval of each accuracy.
+
+    Raises:
+        ValueError: if the table has no attack.
+    """
+    if not table.accuracy:
+        msg = "expected a table with at least one attack, got none"
+        raise ValueError(msg)
     figure, axes = new_axes()
     for (name, row), style in zip(table.accuracy.items(), line_styles(), strict=False):
         axes.plot(table.eps, row, label=f"{name} (R&G {table.rg_score[name]:.1f})", **style)

@@ -1,0 +1,121 @@
+"""What the figures of accuracies and scores show."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+from matplotlib.axes import Axes
+from matplotlib.container import BarContainer, ErrorbarContainer
+from matplotlib.lines import Line2D
+
+from lsa_lightning.evaluation import RobustnessTable
+from lsa_lightning.functional import wilson_interval
+from lsa_lightning.plotting import plot_accuracy, plot_mean_accuracy, plot_rg_scores
+
+TABLE = RobustnessTable([0.0, 0.1, 0.2], {"fgsm": [90.0, 80, 70], "pgd": [90.0, 75, 0]}, 20)
+SCORES = {"AT": {"fgsm": 500.0, "pgd": 450.0}, "AT-LR": {"fgsm": 510.5, "pgd": 480.0}}
+
+
+def lines_of(axes: Axes) -> list[Line2D]:
+    """The lines of the legend, without the caps of the error bars."""
+    return [line for line in axes.lines if not str(line.get_label()).startswith("_")]
+
+
+def test_accuracy_has_a_line_per_attack_with_its_score() -> None:
+    (axes,) = plot_accuracy(TABLE).axes
+    lines = lines_of(axes)
+    assert [line.get_label() for line in lines] == ["fgsm (R&G 240.0)", "pgd (R&G 165.0)"]
+    assert [list(line.get_ydata()) for line in lines] == list(TABLE.accuracy.values())
+    assert [list(line.get_xdata()) for line in lines] == [TABLE.eps] * 2
+    assert axes.get_legend() is not None
+    assert (axes.get_xlabel(), axes.get_ylabel()) == ("eps", "accuracy (%), 95 % interval, 20 samples")
+
+
+def test_lines_differ_in_colour_marker_and_style() -> None:
+    (axes,) = plot_accuracy(TABLE).axes
+    for look in ("get_color", "get_marker", "get_linestyle"):
+        assert len({getattr(line, look)() for line in lines_of(axes)}) == 2
+
+
+def test_each_accuracy_has_its_interval() -> None:
+    (axes,) = plot_accuracy(TABLE).axes
+    bars = [container for container in axes.containers if isinstance(container, ErrorbarContainer)]
+    assert len(bars) == 2
+    for container, row in zip(bars, TABLE.accuracy.values(), strict=True):
+        drawn = [(float(low[1]), float(high[1])) for low, high in container[2][0].get_segments()]
+        expected = [wilson_interval(int(accuracy * 20 / 100), 20) for accuracy in row]
+        assert [end for pair in drawn for end in pair] == pytest.approx([end for pair in expected for end in pair])
+
+
+def test_a_table_without_an_attack_is_refused() -> None:
+    with pytest.raises(ValueError, match="expected a table with at least one attack, got none"):
+        plot_accuracy(RobustnessTable([0.0, 0.1], {}, 20))
+
+
+def bars_of(axes: Axes) -> dict[str, list[tuple[float, float]]]:
+    """(middle of the bar, its length) of each bar by attack."""
+    return {
+        str(container.get_label()): [(bar.get_y() + bar.get_height() / 2, bar.get_width()) for bar in container]
+        for container in axes.containers
+        if isinstance(container, BarContainer)
+    }
+
+
+def test_scores_are_bars_by_method_and_attack() -> None:
+    figure = plot_rg_scores(SCORES)
+    (axes,) = figure.axes
+    assert [tick.get_text() for tick in axes.get_yticklabels()] == ["AT", "AT-LR"]
+    assert bars_of(axes) == {
+        "fgsm": [(pytest.approx(-0.2), 500.0), (pytest.approx(0.8), 510.5)],
+        "pgd": [(pytest.approx(0.2), 450.0), (pytest.approx(1.2), 480.0)],
+    }
+    assert [text.get_text() for text in figure.legends[0].get_texts()] == ["fgsm", "pgd"]
+    assert {text.get_text() for text in axes.texts} == {"500.0", "510.5", "450.0", "480.0"}
+    assert axes.get_xlim()[1] > 510.5
+
+
+def test_bars_differ_in_colour_and_hatch() -> None:
+    (axes,) = plot_rg_scores(SCORES).axes
+    bars = [container[0] for container in axes.containers]
+    assert len({bar.get_facecolor() for bar in bars}) == len({bar.get_hatch() for bar in bars}) == 2
+
+
+def test_errors_are_half_widths() -> None:
+    errors = {"AT": {"fgsm": 5.0, "pgd": 2.0}, "AT-LR": {"fgsm": 1.0, "pgd": 3.0}}
+    (axes,) = plot_rg_scores(SCORES, errors).axes
+    bars = [container for container in axes.containers if isinstance(container, ErrorbarContainer)]
+    drawn = [[float(right[0] - left[0]) for left, right in bar[2][0].get_segments()] for bar in bars]
+    assert drawn == [[10.0, 2.0], [4.0, 6.0]]
+
+
+def test_what_was_not_measured_says_so_in_its_place() -> None:
+    (axes,) = plot_rg_scores({"AT": {"fgsm": 500.0}, "AT-LR": {"fgsm": 510.0, "pgd": 480.0}}).axes
+    assert len(bars_of(axes)["pgd"]) == 1
+    (missing,) = [text for text in axes.texts if text.get_text() == "not measured"]
+    assert missing.xy == (0, pytest.approx(0.2))
+
+
+@pytest.mark.parametrize("wrong", [{}, {"AT": {}}, {"AT": {"pgd": 1.0}, "AT-LR": {}}])
+def test_no_score_is_refused(wrong: dict[str, dict[str, float]]) -> None:
+    with pytest.raises(ValueError, match="expected at least one method, each with at least one attack, got"):
+        plot_rg_scores(wrong)
+
+
+@pytest.mark.parametrize("wrong", [{}, {"AT": {"fgsm": 1.0, "pgd": 1.0}}, {name: {"pgd": 1.0} for name in SCORES}])
+def test_errors_of_something_else_are_refused(wrong: dict[str, dict[str, float]]) -> None:
+    with pytest.raises(ValueError, match="expected errors of the same methods and attacks as scores, got"):
+        plot_rg_scores(SCORES, wrong)
+
+
+def test_mean_accuracy_has_a_line_per_method_with_bars_where_the_spread_is_known() -> None:
+    curves = {"AT": {0.0: (90.0, 2.0), 0.1: (80.0, 4.0)}, "AT-LR": {0.0: (91.0, None), 0.2: (70.0, None)}}
+    figure = plot_mean_accuracy(curves)
+    (axes,) = figure.axes
+    first, second = (c for c in axes.containers if isinstance(c, ErrorbarContainer))
+    for container, row in ((first, curves["AT"]), (second, curves["AT-LR"])):
+        assert list(container.lines[0].get_xdata()) == list(row)
+        assert list(container.lines[0].get_ydata()) == [mean for mean, _ in row.values()]
+    assert [segment[:, 1].tolist() for segment in first.lines[2][0].get_segments()] == [[88.0, 92.0], [76.0, 84.0]]
+    assert all(math.isnan(segment[:, 1].sum()) for segment in second.lines[2][0].get_segments())
+    assert [text.get_text() for text in figure.legends[0].get_texts()] == ["AT", "AT-LR"]
