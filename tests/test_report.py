@@ -16,7 +16,7 @@ from tests.helpers.run_copies import copy_run, edit_summary
 from lsa_lightning import runs
 from lsa_lightning.report import main, write_report
 
-HOSTILE = "<script>alert('1')</script> $x_{ & \"quoted\""
+HOSTILE = "<script>alert('1')</script> $x_{$ & \"quoted\""
 
 
 @pytest.fixture(scope="module")
