@@ -132,17 +132,27 @@ def test_a_report_is_below_three_megabytes(run: Path) -> None:
     assert write_report([run])[0].stat().st_size < 3_000_000
 
 
-def test_masking_that_was_not_checked_is_said_so(page: Page, run: Path) -> None:
+@pytest.mark.parametrize("entries", [{}, {"masking": {}}])
+def test_masking_that_was_not_checked_is_said_so(run: Path, entries: dict[str, Any]) -> None:
+    summary = read_json(run / "summary.json")
+    summary.pop("masking", None)
+    runs.write_json({**summary, **entries}, run / "summary.json")
+    page = page_of(run)
     assert "masking" not in page.tables
     assert "Not checked." in page.text
 
 
 def test_masking_flags_are_shown_with_what_was_seen(run: Path) -> None:
-    raised = {"raised": True, "seen": "PGD 80.0 %, FGSM 60.0 %"}
-    edit_summary(run, masking={"pgd_weaker_than_fgsm": raised, "vanishing_gradients": {"raised": False, "seen": "0"}})
+    flags = {
+        "pgd_weaker_than_fgsm": {"raised": True, "seen": "PGD 80.0 %, FGSM 60.0 %"},
+        "vanishing_gradients": {"raised": False, "seen": "0"},
+        "large_eps": {"raised": None, "seen": "no bounds"},
+    }
+    edit_summary(run, masking=flags)
     assert page_of(run).tables["masking"][1:] == [
         ["pgd weaker than fgsm", "flag raised", "PGD 80.0 %, FGSM 60.0 %"],
         ["vanishing gradients", "no sign", "0"],
+        ["large eps", "does not apply", "no bounds"],
     ]
 
 
@@ -153,6 +163,7 @@ def test_a_run_without_the_regularizer_has_no_history(run: Path) -> None:
 
 def test_a_run_with_the_least_still_has_a_page(run: Path) -> None:
     values = read_json(run / "summary.json")
+    values.pop("masking", None)
     for key in ("mvl", "mvl_history", "relative_error", "versions", "mu", "sigma", "checkpoint"):
         del values[key]
     runs.write_json(values, run / "summary.json")
@@ -211,16 +222,17 @@ def test_a_comparison_shows_only_what_differs_in_the_configurations(seeds: Path)
 
 
 def test_a_comparison_shows_layers_masking_and_versions(seeds: Path) -> None:
-    edit_summary(
-        seeds / "1", masking={"rising_accuracy": {"raised": True, "seen": "50 then 60"}, "b": {"raised": False}}
-    )
+    no_sign, unfit = {"raised": False, "seen": "0"}, {"raised": None, "seen": "no bounds"}
+    edit_summary(seeds / "0", masking={})
+    edit_summary(seeds / "1", masking={"rising_accuracy": {"raised": True, "seen": "50 then 60"}, "b": no_sign})
+    edit_summary(seeds / "2", masking={"a": no_sign, "b": no_sign, "c": unfit})
     page = page_of(seeds)
     errors = read_json(seeds / "0" / "summary.json")["relative_error"]["pgd"]
     assert page.tables["layers"][1:] == [[layer, *[f"{error:.3f}"] * 3] for layer, error in errors.items()]
     assert [row[2] for row in page.tables["masking"][1:]] == [
         "not checked",
         "rising accuracy : 50 then 60",
-        "not checked",
+        "none of 2",
     ]
     assert "lsa-lightning 0.1.0" in page.tables["versions"][1][2]
 

@@ -35,7 +35,11 @@ def test_a_run_is_read_back(run: Path) -> None:
     assert found.config["data"]["test_size"] == 40
     assert list(found.profiles) == ["pgd", "fgsm", "gaussian", "speckle", "salt", "pepper"]
     assert found.profiles["fgsm"].mean.tolist() == list(summary["relative_error"]["fgsm"].values())
-    assert found.table.to_dict() == read_json(run / "evaluation.json")
+    evaluation = read_json(run / "evaluation.json")
+    assert (found.table.eps, found.table.accuracy, found.table.samples) == (
+        *(evaluation["eps"], evaluation["accuracy"]),
+        evaluation["samples"],
+    )
 
 
 def test_a_profile_that_was_removed_is_left_out(run: Path, tmp_path: Path) -> None:
