@@ -61,7 +61,7 @@ def test_the_package_is_marked_as_typed() -> None:
     assert (Path(lsa_lightning.__file__).parent / "py.typed").is_file()
 
 
-@pytest.mark.parametrize("name", ["train", "analyze", "evaluate"])
+@pytest.mark.parametrize("name", ["train", "analyze", "evaluate", "report"])
 def test_the_commands_point_to_the_entry_points(name: str) -> None:
     (command,) = entry_points(group="console_scripts", name=f"lsa-{name}")
     assert command.load() is import_module(f"lsa_lightning.{name}").main

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
 from matplotlib.axes import Axes
 from matplotlib.container import BarContainer, ErrorbarContainer
@@ -9,7 +10,7 @@ from matplotlib.lines import Line2D
 
 from lsa_lightning.evaluation import RobustnessTable
 from lsa_lightning.functional import wilson_interval
-from lsa_lightning.plotting import plot_accuracy, plot_rg_scores
+from lsa_lightning.plotting import plot_accuracy, plot_mean_accuracy, plot_rg_scores
 
 TABLE = RobustnessTable([0.0, 0.1, 0.2], {"fgsm": [90.0, 80, 70], "pgd": [90.0, 75, 0]}, 20)
 SCORES = {"AT": {"fgsm": 500.0, "pgd": 450.0}, "AT-LR": {"fgsm": 510.5, "pgd": 480.0}}
@@ -104,3 +105,16 @@ def test_no_score_is_refused(wrong: dict[str, dict[str, float]]) -> None:
 def test_errors_of_something_else_are_refused(wrong: dict[str, dict[str, float]]) -> None:
     with pytest.raises(ValueError, match="expected errors of the same methods and attacks as scores, got"):
         plot_rg_scores(SCORES, wrong)
+
+
+def test_mean_accuracy_has_a_line_per_method_with_bars_where_the_spread_is_known() -> None:
+    curves = {"AT": {0.0: (90.0, 2.0), 0.1: (80.0, 4.0)}, "AT-LR": {0.0: (91.0, None), 0.2: (70.0, None)}}
+    figure = plot_mean_accuracy(curves)
+    (axes,) = figure.axes
+    first, second = (c for c in axes.containers if isinstance(c, ErrorbarContainer))
+    for container, row in ((first, curves["AT"]), (second, curves["AT-LR"])):
+        assert list(container.lines[0].get_xdata()) == list(row)
+        assert list(container.lines[0].get_ydata()) == [mean for mean, _ in row.values()]
+    assert [segment[:, 1].tolist() for segment in first.lines[2][0].get_segments()] == [[88.0, 92.0], [76.0, 84.0]]
+    assert not any(np.isfinite(segment).any() for segment in second.lines[2][0].get_segments())
+    assert [text.get_text() for text in figure.legends[0].get_texts()] == ["AT", "AT-LR"]

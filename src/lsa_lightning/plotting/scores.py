@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 
 from matplotlib.figure import Figure
@@ -28,6 +29,25 @@ def plot_accuracy(table: RobustnessTable) -> Figure:
         axes.errorbar(table.eps, row, yerr=[below, above], fmt="none", ecolor=style["color"], capsize=3)
     axes.set(xlabel="eps", ylabel=f"accuracy (%), 95 % interval, {table.samples} samples", ylim=(0, 101))
     axes.legend()
+    return figure
+
+
+def plot_mean_accuracy(curves: Mapping[str, Mapping[float, tuple[float, float | None]]]) -> Figure:
+    """Accuracy over eps of several methods under one attack, one line per method.
+
+    Args:
+        curves: by method and eps, mean and standard deviation in percent; no bar is drawn where the latter is None.
+
+    Returns:
+        The figure.
+    """
+    figure, axes = new_axes(width=7.0)
+    for (name, row), style in zip(curves.items(), line_styles(), strict=False):
+        means = [mean for mean, _ in row.values()]
+        bars = [math.nan if std is None else std for _, std in row.values()]
+        axes.errorbar(list(row), means, yerr=bars, capsize=3, label=name, **style)
+    axes.set(xlabel="eps", ylabel="accuracy (%)", ylim=(0, 101))
+    figure.legend(loc="outside upper center", ncols=2)
     return figure
 
 
