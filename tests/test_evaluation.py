@@ -316,10 +316,8 @@ def test_to_dict_holds_everything() -> None:
 def test_to_dataframe_has_a_row_per_attack_and_eps() -> None:
     frame = TABLE.to_dataframe()
     assert list(frame.columns) == ["attack", "eps", "accuracy", "low", "high"]
-    assert [tuple(ends) for ends in frame[["low", "high"]].to_numpy()] == [
-        *TABLE.intervals["fgsm"],
-        *TABLE.intervals["pgd"],
-    ]
+    ends = [*TABLE.intervals["fgsm"], *TABLE.intervals["pgd"]]
+    assert [tuple(row) for row in frame[["low", "high"]].to_numpy()] == ends
     assert frame[["attack", "eps", "accuracy"]].to_numpy().tolist() == [
         ["fgsm", 0.0, 90.0],
         ["fgsm", 0.1, 60.5],
