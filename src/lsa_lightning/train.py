@@ -92,19 +92,19 @@ def _measure(cfg: DictConfig, model: pl.LightningModule, data: pl.LightningDataM
     """Profiles, accuracies and figures on the test split."""
     loader = split_loader(data, "test")
     reports, mvl = analyse_and_write(cfg.analysis, model, loader, folder, cfg.analysis.max_batches)
-    table = evaluate_and_write(cfg.evaluation, model, loader, folder, cfg.evaluation.max_batches)
+    evaluation = evaluate_and_write(cfg.evaluation, model, loader, folder)
     attack: Attack = instantiate(next(iter(cfg.analysis.perturbers.values())), _convert_="all")
     _draw_boundary(model, loader, attack, folder)
     first = next(iter(reports.values()))
     return {
-        **{key: value for key, value in table.to_dict().items() if key != "samples"},
+        **{key: value for key, value in evaluation.to_dict().items() if key != "samples"},
         "mvl": mvl,
         "relative_error": {
             name: dict(zip(report.layers, report.mean.tolist(), strict=True)) for name, report in reports.items()
         },
         "mu": float(first.mu),
         "sigma": float(first.sigma),
-        "test_samples": table.samples,
+        "test_samples": evaluation.table.samples,
     }
 
 
