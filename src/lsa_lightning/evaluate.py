@@ -6,18 +6,9 @@ import hydra
 import lightning.pytorch as pl
 from omegaconf import DictConfig, OmegaConf
 
+from lsa_lightning.evaluation_report import Evaluation, run_evaluation, write_comparison
 from lsa_lightning.paths import CONF_DIR
-from lsa_lightning.runs import (
-    Evaluation,
-    adopt_threat,
-    checkpoint_file,
-    console,
-    load_run,
-    output_dir,
-    run_evaluation,
-    split_loader,
-    write_comparison,
-)
+from lsa_lightning.runs import adopt_threat, checkpoint_file, console, load_run, output_dir, split_loader
 
 
 def evaluate(cfg: DictConfig) -> dict[str, Evaluation]:

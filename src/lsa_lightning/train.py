@@ -16,12 +16,12 @@ from omegaconf import DictConfig, OmegaConf
 
 from lsa_lightning.attacks import Attack
 from lsa_lightning.callbacks import ATLR
+from lsa_lightning.evaluation_report import evaluate_and_write
 from lsa_lightning.paths import CONF_DIR
 from lsa_lightning.runs import (
     analyse_and_write,
     checkpoint_file,
     console,
-    evaluate_and_write,
     output_dir,
     save_config,
     save_figure,
