@@ -1,6 +1,6 @@
 """Kills lsa-evaluate with SIGKILL at random moments, starts it again, and compares it with one that was never killed.
 
-    python scripts/kill_and_resume_evaluation.py CKPT [OVERRIDE ...] [--kills 5] [--seed 0]
+    python scripts/kill_and_resume_evaluation.py CKPT [OVERRIDE ...] [--kills 3] [--seed 0]
 
 CKPT is a checkpoint that lsa-train wrote, overrides are those of lsa-evaluate. Prints how many batches were finished at
 each kill, whether the tables are the same to the last byte, and the peak memory of evaluations of 2 batches and of all.
@@ -24,21 +24,24 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("checkpoint", type=Path)
     parser.add_argument("overrides", nargs="*", default=[])
-    parser.add_argument("--kills", type=int, default=5)
+    parser.add_argument("--kills", type=int, default=3)
     parser.add_argument("--seed", type=int, default=0)
     args = parser.parse_args()
     moments = random.Random(args.seed)
     with tempfile.TemporaryDirectory() as root:
         few, all_, again = (Path(root) / name for name in ("few", "all", "again"))
-        peak_few, _ = finish(start(args, few, "max_batches=2"))
-        peak_all, seconds = finish(start(args, all_))
-        print(f"peak memory: {peak_few} MiB for {finished(few)} batches, {peak_all} MiB for {finished(all_)}")
-        for _ in range(args.kills):
+        peak_few = finish(start(args, few, "max_batches=2"))
+        peak_all = finish(start(args, all_))
+        total = finished(all_)
+        print(f"peak memory: {peak_few} MiB for {finished(few)} batches, {peak_all} MiB for {total}", flush=True)
+        for target in sorted(moments.sample(range(total), args.kills)):
             child = start(args, again)
-            time.sleep(moments.uniform(0.2, 0.9) * seconds)
+            while finished(again) < target and child.poll() is None:
+                time.sleep(0.01)
+            time.sleep(moments.uniform(0, 0.2))
             child.kill()
             child.wait()
-            print(f"killed with {finished(again)} of {finished(all_)} batches finished", flush=True)
+            print(f"killed with {finished(again)} of {total} batches finished", flush=True)
         finish(start(args, again))
         names = ("evaluation.csv", "evaluation.json")
         same = all((again / name).read_bytes() == (all_ / name).read_bytes() for name in names)
@@ -53,14 +56,13 @@ def start(args: argparse.Namespace, folder: Path, *overrides: str) -> subprocess
     return subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
 
 
-def finish(child: subprocess.Popen[bytes]) -> tuple[int, float]:
-    """Peak memory in MiB and seconds until the end."""
-    started = time.perf_counter()
+def finish(child: subprocess.Popen[bytes]) -> int:
+    """Wait for the end; peak memory in MiB."""
     _, status, usage = os.wait4(child.pid, 0)
     if status != 0:
         msg = f"expected lsa-evaluate to end well, got status {status}"
         raise RuntimeError(msg)
-    return usage.ru_maxrss // 1024, time.perf_counter() - started
+    return usage.ru_maxrss // 1024
 
 
 def finished(folder: Path) -> int:
