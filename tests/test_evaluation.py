@@ -20,7 +20,7 @@ from torch import Tensor, nn
 
 from lsa_lightning import RobustnessEvaluation
 from lsa_lightning import evaluation as evaluation_module
-from lsa_lightning.attacks import FGSM, PGD, Attack
+from lsa_lightning.attacks import FGSM, PGD, Attack, GaussianNoise
 from lsa_lightning.attacks.threat import Ball
 from lsa_lightning.evaluation import RobustnessTable, _progress_bar, evaluate_robustness
 
@@ -153,7 +153,7 @@ class Noisy(Sign):
 
 
 def evaluation(**options: Any) -> RobustnessEvaluation:
-    attacks = {"fgsm": fgsm(), "pgd": PGD(0.1, steps=3, bounds=None)}
+    attacks = {"fgsm": fgsm(), "pgd": PGD(0.1, steps=3, bounds=None), "noise": GaussianNoise(0.1, None, seed=5)}
     return RobustnessEvaluation(attacks, [0.3, 0.6], **options)
 
 
@@ -292,8 +292,8 @@ def test_progress_counts_what_was_recalled(tmp_path: Path, monkeypatch: pytest.M
     with pytest.raises(InterruptionError):
         evaluation().run(Sign(), interrupted(batches(10, 10), 1), state)
     evaluation().run(Sign(), batches(10, 10), state)
-    assert [bar.tasks[0].completed for bar in bars] == [5, 10]
-    assert bars[1].tasks[0].total == 10
+    assert [bar.tasks[0].completed for bar in bars] == [7, 14]
+    assert bars[1].tasks[0].total == 14
 
 
 TABLE = RobustnessTable([0.0, 0.1], {"fgsm": [90.0, 60.5], "pgd": [90.0, 40.0]}, 8)
