@@ -147,6 +147,8 @@ def test_wandbs_final_summary_holds_the_results(folder: Path, run: WandbRun) -> 
             assert run.summary[f"test/acc_{attack}_eps_{eps:g}"] == pytest.approx(accuracy / 100)
     assert run.summary["test/acc"] == pytest.approx(expected["accuracy"]["pgd"][0] / 100)
     assert run.summary["test/mvl"] == ", ".join(expected["mvl"])
+    raised = [name for name, flag in expected["masking"].items() if flag["raised"]]
+    assert run.summary["test/masking"] == (", ".join(raised) or "none")
     assert (run.summary["test/mu"], run.summary["test/sigma"]) == (expected["mu"], expected["sigma"])
 
 

@@ -59,6 +59,11 @@ def test_two_classes_say_what_was_left_out() -> None:
     assert result.left_out == {"apgd_t": "needs 4 classes, the model has fewer"}
 
 
+def noted(state: Path) -> list[int]:
+    """The batches in a state file."""
+    return [json.loads(line)["batch"] for line in state.read_text().splitlines()[1:]]
+
+
 class InterruptionError(RuntimeError):
     pass
 
@@ -67,7 +72,7 @@ def test_an_interrupted_run_resumes_to_the_same_result(tmp_path: Path) -> None:
     net = network()
     data = batches(net)
     whole = evaluate_ensemble(net, data, small())
-    state = tmp_path / "folder" / "state.json"
+    state = tmp_path / "folder" / "state.jsonl"
 
     def stops_early() -> Any:
         yield from data[:3]
@@ -75,7 +80,7 @@ def test_an_interrupted_run_resumes_to_the_same_result(tmp_path: Path) -> None:
 
     with pytest.raises(InterruptionError):
         evaluate_ensemble(net, stops_early(), small(), state)
-    assert sorted(json.loads(state.read_text())["batches"]) == ["0", "1", "2"]
+    assert noted(state) == [0, 1, 2]
     passes = 0
 
     def count(*_: Any) -> None:
@@ -89,20 +94,20 @@ def test_an_interrupted_run_resumes_to_the_same_result(tmp_path: Path) -> None:
     assert evaluate_ensemble(net, data, small(), state) == whole
     assert passes == 0
     handle.remove()
-    assert [path.name for path in state.parent.iterdir()] == ["state.json"]
+    assert [path.name for path in state.parent.iterdir()] == ["state.jsonl"]
 
 
 def test_a_state_of_something_else_is_refused(tmp_path: Path) -> None:
-    net, state = network(), tmp_path / "state.json"
+    net, state = network(), tmp_path / "state.jsonl"
     data = batches(net)
     evaluate_ensemble(net, data, small(), state)
-    with pytest.raises(ValueError, match=r"expected .*state.json to be of .*give another state_file"):
+    with pytest.raises(ValueError, match=r"expected .*state.jsonl to be of .*give another file"):
         evaluate_ensemble(net, data, small(eps=0.2), state)
     with pytest.raises(ValueError, match=r"expected batch 0 to be the one noted in .*do not shuffle"):
         evaluate_ensemble(net, data[::-1], small(), state)
     with torch.no_grad():
         net[0].weight.add_(1)
-    with pytest.raises(ValueError, match="give another state_file"):
+    with pytest.raises(ValueError, match="give another file"):
         evaluate_ensemble(net, data, small(), state)
 
 
@@ -115,7 +120,7 @@ def _in_process(rank: int, folder: str) -> None:
     torch.set_num_threads(1)
     dist.init_process_group("gloo", init_method=f"file://{folder}/store", rank=rank, world_size=2)
     net = network()
-    result = evaluate_ensemble(net, batches(net), small(), Path(folder) / "state.json")
+    result = evaluate_ensemble(net, batches(net), small(), Path(folder) / "state.jsonl")
     (Path(folder) / f"result{rank}.json").write_text(json.dumps(result.to_dict()))
     dist.destroy_process_group()
 
@@ -126,6 +131,5 @@ def test_two_processes_get_the_result_of_one(tmp_path: Path) -> None:
     whole = evaluate_ensemble(net, batches(net), small())
     for rank in (0, 1):
         assert json.loads((tmp_path / f"result{rank}.json").read_text()) == whole.to_dict()
-    shares = [json.loads((tmp_path / name).read_text())["batches"] for name in ("state.json", "state.json.rank1")]
-    assert [sorted(share) for share in shares] == [["0", "2", "4"], ["1", "3"]]
-    assert evaluate_ensemble(net, batches(net), small(), tmp_path / "state.json") == whole
+    assert [noted(tmp_path / name) for name in ("state.jsonl", "state.jsonl.rank1")] == [[0, 2, 4], [1, 3]]
+    assert evaluate_ensemble(net, batches(net), small(), tmp_path / "state.jsonl") == whole

@@ -7,12 +7,14 @@ import io
 import shutil
 from contextlib import redirect_stdout
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 from omegaconf import OmegaConf
-from tests.helpers.hydra_run import main_in_process, read_json, run_as_script, train_tiny
+from tests.helpers.hydra_run import FEW_CHECKS, main_as_shown, main_in_process, read_json, run_as_script, train_tiny
 
+from lsa_lightning.attacks import PGD
 from lsa_lightning.evaluate import main
 
 
@@ -24,12 +26,13 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def evaluate(run: Path, folder: Path, *args: str, checkpoint: str = "best") -> str:
+def evaluate(run: Path | list[Path], folder: Path, *args: str) -> str:
     """What lsa-evaluate prints."""
     printed = io.StringIO()
-    path = f"ckpt_path={run}/checkpoints/{checkpoint}.ckpt"
+    paths = [f"{each}/checkpoints/best.ckpt" for each in (run if isinstance(run, list) else [run])]
+    path = f"ckpt_path=[{','.join(paths)}]" if isinstance(run, list) else f"ckpt_path={paths[0]}"
     with redirect_stdout(printed):
-        main_in_process(main, path, "evaluation.attacks.pgd.steps=2", f"hydra.run.dir={folder}", *args)
+        main_in_process(main, path, "evaluation.attacks.pgd.steps=2", *FEW_CHECKS, f"hydra.run.dir={folder}", *args)
     return printed.getvalue()
 
 
@@ -38,8 +41,9 @@ def test_the_run_folder_and_the_output(run: Path, tmp_path: Path) -> None:
     files = {path.name for path in tmp_path.iterdir()}
     assert {"config.yaml", "evaluation.csv", "evaluation.json", "figures"} <= files
     assert (tmp_path / "figures" / "accuracy.png").stat().st_size > 0
-    assert "Accuracy in % (40 samples)" in printed
+    assert "Accuracy in %, 95 % intervals (40 samples)" in printed
     assert "R&G" in printed
+    assert "Masking checks: 0 raised of 6" in printed
     assert f"Run folder: {tmp_path}\n" in printed
 
 
@@ -47,8 +51,9 @@ def test_the_table_is_the_one_that_training_wrote(run: Path, tmp_path: Path) -> 
     evaluate(run, tmp_path)
     table, summary = read_json(tmp_path / "evaluation.json"), read_json(run / "summary.json")
     assert table["samples"] == summary["test_samples"]
-    for key in ("eps", "accuracy", "rg_score"):
+    for key in ("eps", "accuracy", "intervals", "rg_score"):
         assert table[key] == summary[key]
+    assert set(table["masking"]) == set(summary["masking"])
 
 
 def test_csv_and_json_agree(run: Path, tmp_path: Path) -> None:
@@ -105,3 +110,69 @@ def test_help_shows_examples_and_configuration(capsys: pytest.CaptureFixture[str
     shown = capsys.readouterr().out
     assert "lsa-evaluate ckpt_path=RUN/checkpoints/last.ckpt 'eps=[0.1,0.2]' evaluation.attacks.pgd.steps=50" in shown
     assert "_target_: lsa_lightning.attacks.PGD" in shown
+
+
+@pytest.fixture(scope="module")
+def other_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run with another seed, so on other points."""
+    folder = tmp_path_factory.mktemp("train") / "other"
+    train_tiny(folder, "seed=1", "threat.eval_eps=[0.7]")
+    return folder
+
+
+def test_several_checkpoints_stand_side_by_side(run: Path, other_run: Path, tmp_path: Path) -> None:
+    printed = evaluate([run, other_run], tmp_path / "both", "eps=0.2")
+    entries = read_json(tmp_path / "both" / "evaluation.json")["checkpoints"]
+    for name, each, entry in zip("AB", (run, other_run), entries, strict=True):
+        evaluate(each, tmp_path / name, "eps=0.2")
+        assert read_json(tmp_path / name / "evaluation.json") == entry
+        assert f"{name}: {each}/checkpoints/best.ckpt" in printed
+    assert entries[0]["accuracy"] != entries[1]["accuracy"]
+
+
+def test_several_checkpoints_share_the_radii_of_the_first(run: Path, other_run: Path, tmp_path: Path) -> None:
+    evaluate([run, other_run], tmp_path)
+    assert [e["eps"] for e in read_json(tmp_path / "evaluation.json")["checkpoints"]] == [[0.0, 0.1, 0.3]] * 2
+
+
+def test_checkpoints_that_cannot_be_compared_are_refused(run: Path, tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="or several different ones"):
+        evaluate([run, run], tmp_path)
+    shutil.copytree(run, tmp_path / "images")
+    cfg = OmegaConf.load(run / "config.yaml")
+    cfg.data = {"_target_": "tests.helpers.hydra_run.PoisonedMoons", "seed": 0}
+    OmegaConf.save(cfg, tmp_path / "images" / "config.yaml")
+    with pytest.raises(ValueError, match=r"the same data set, got .*MoonDataModule and, for .*PoisonedMoons"):
+        evaluate([run, tmp_path / "images"], tmp_path / "out")
+
+
+def test_started_again_it_goes_on_and_gives_the_same_table(
+    run: Path, other_run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    evaluate([run, other_run], tmp_path / "whole")
+    calls, attack = [], PGD.perturb
+
+    def dies(self: PGD, *args: Any) -> Any:
+        calls.append(self.eps)
+        if len(calls) == 3:
+            raise KeyboardInterrupt
+        return attack(self, *args)
+
+    monkeypatch.setattr(PGD, "perturb", dies)
+    with pytest.raises(KeyboardInterrupt):
+        evaluate([run, other_run], tmp_path / "again")
+    assert not (tmp_path / "again" / "evaluation.json").exists()
+    monkeypatch.setattr(PGD, "perturb", attack)
+    evaluate([run, other_run], tmp_path / "again")
+    for name in ("evaluation.json", "evaluation.csv"):
+        assert (tmp_path / "again" / name).read_text() == (tmp_path / "whole" / name).read_text()
+
+
+def test_masking_checks_can_be_turned_off(run: Path, tmp_path: Path) -> None:
+    assert "Masking" not in evaluate(run, tmp_path, "~evaluation.masking", "+evaluation.masking=null")
+    assert read_json(tmp_path / "evaluation.json")["masking"] == {}
+
+
+def test_a_missing_checkpoint_is_one_line(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    with pytest.raises(SystemExit, match=r"^lsa-evaluate: expected ckpt_path=RUN/checkpoints/best.ckpt .* got none$"):
+        main_as_shown(main, f"hydra.run.dir={tmp_path}")

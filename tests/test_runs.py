@@ -18,7 +18,6 @@ from rich.console import Console
 from tests.helpers.hydra_run import composed_job, train_tiny
 
 from lsa_lightning import MoonDataModule, RobustClassifier, SustainabilityReport, runs
-from lsa_lightning.evaluation import RobustnessTable
 
 
 @pytest.fixture(scope="module")
@@ -185,19 +184,3 @@ def test_no_vulnerable_layer_is_said_in_words(monkeypatch: pytest.MonkeyPatch) -
     text = printed(monkeypatch, 80)
     runs.print_profiles({"fgsm": report(0.1, 0.1)}, [])
     assert "MVL under fgsm: none\n" in text.getvalue()
-
-
-@pytest.mark.parametrize("width", [80, 120])
-def test_the_accuracy_table_fits_the_terminal(monkeypatch: pytest.MonkeyPatch, width: int) -> None:
-    text = printed(monkeypatch, width)
-    eps = [0.0, 0.1, 0.2, 0.3, 0.4, 0.5]
-    runs.print_accuracies(RobustnessTable(eps, {"fgsm": [100.0, 90, 80, 70, 60, 50.125]}, 40))
-    lines = text.getvalue().splitlines()
-    assert max(map(len, lines)) <= width
-    row = next(line for line in lines if "fgsm" in line)
-    assert [cell.strip() for cell in row.strip("│").split("│")] == [
-        "fgsm",
-        *("100.00", "90.00", "80.00", "70.00", "60.00", "50.12"),
-        "450.12",
-    ]
-    assert [f"eps {e:g}" in text.getvalue() for e in eps[1:]] == [True] * 5

@@ -210,7 +210,8 @@ def test_the_evaluated_checkpoint_is_the_best_one(folder: Path) -> None:
 
 def test_the_output_names_tables_layers_scores_and_folder(folder: Path, printed: str, summary: Any) -> None:
     assert "Relative error per layer (mean over 40 samples)" in printed
-    assert "Accuracy in % (40 samples)" in printed
+    assert "Accuracy in %, 95 % intervals (40 samples)" in printed
+    assert "Masking checks: 0 raised of 6" in printed
     assert f"MVL under pgd: {', '.join(summary['mvl'])}" in printed
     assert f"R&G: {summary['rg_score']['fgsm']:.2f} under fgsm, {summary['rg_score']['pgd']:.2f} under pgd" in printed
     assert f"Run folder: {folder}\n" in printed

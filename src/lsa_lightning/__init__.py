@@ -3,6 +3,7 @@
 from lsa_lightning.analysis import LayerSustainabilityAnalysis, SustainabilityReport
 from lsa_lightning.callbacks import ATLR, AdversarialTraining, RobustValidation
 from lsa_lightning.data import CIFAR10DataModule, MNISTDataModule, MoonDataModule
+from lsa_lightning.evaluation import RobustnessEvaluation
 from lsa_lightning.measures import RelativeError
 from lsa_lightning.metrics import LayerProfile
 from lsa_lightning.models import RobustClassifier
@@ -22,6 +23,7 @@ __all__ = [
     "RelativeError",
     "RobustClassifier",
     "RobustValidation",
+    "RobustnessEvaluation",
     "SustainabilityReport",
     "__version__",
 ]

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import json
-import os
-import zlib
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from itertools import islice
@@ -18,6 +15,7 @@ from torch import Tensor, nn
 from lsa_lightning.attacks import Ensemble
 from lsa_lightning.batch import BatchFn, move_data_to_device, read_batch
 from lsa_lightning.modes import evaluating
+from lsa_lightning.resumption import FinishedBatches, digest
 
 
 @dataclass(frozen=True)
@@ -75,32 +73,19 @@ def evaluate_ensemble(
     """
     device = next(model.parameters(), torch.zeros(())).device
     rank, processes = (dist.get_rank(), dist.get_world_size()) if dist.is_initialized() else (0, 1)
-    progress = _Progress(state_file, rank, {"ensemble": _describe(ensemble), "model": digest(model.state_dict())})
+    header = {"ensemble": _describe(ensemble), "model": digest(model.state_dict())}
+    finished = FinishedBatches(state_file, header, rank)
     counts = _Counts(list(ensemble.attacks))
     for index, batch in enumerate(islice(dataloader, max_batches)):
         if index % processes == rank:
             x, y = batch_fn(move_data_to_device(batch, device))
             fingerprint = digest({"x": x, "y": y})
-            standing = progress.recall(index, fingerprint)
+            standing = finished.recall(index, fingerprint)
             if standing is None:
                 standing = _standing(model, ensemble.with_stream(index), x, y)
-                progress.note(index, fingerprint, standing)
+                finished.note(index, fingerprint, standing)
             counts.add(len(x), standing)
     return counts.result(ensemble, device)
-
-
-def digest(tensors: dict[str, Tensor]) -> int:
-    """A checksum of the tensors' bytes and names.
-
-    Example:
-        >>> digest({"x": torch.zeros(2)}) == digest({"x": torch.zeros(3)})
-        False
-    """
-    value = 0
-    for name, tensor in tensors.items():
-        value = zlib.crc32(name.encode(), value)
-        value = zlib.crc32(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().tobytes(), value)
-    return value
 
 
 def _describe(ensemble: Ensemble) -> dict[str, str]:
@@ -111,53 +96,6 @@ def _standing(model: nn.Module, ensemble: Ensemble, x: Tensor, y: Tensor) -> dic
     """How many samples stand after each attack that the model has enough classes for."""
     with evaluating(model):
         return {name: int(standing.sum()) for name, _, standing in ensemble.in_turn(model, x, y)}
-
-
-class _Progress:
-    """The batches that are done, in a JSON file per process; a file is always whole, whenever the process dies."""
-
-    def __init__(self, path: str | Path | None, rank: int, header: dict[str, Any]) -> None:
-        self.header = header
-        self.path = None if path is None else Path(path)
-        self.done: dict[str, Any] = {}
-        self.own: dict[str, Any] = {}
-        if self.path is None:
-            return
-        self.path.parent.mkdir(parents=True, exist_ok=True)
-        for file in [self.path, *sorted(self.path.parent.glob(f"{self.path.name}.rank*[0-9]"))]:
-            self.done |= self._read(file)
-        self.path = self.path if rank == 0 else self.path.with_name(f"{self.path.name}.rank{rank}")
-        self.own = self._read(self.path)
-
-    def recall(self, index: int, fingerprint: int) -> dict[str, int] | None:
-        """What was noted for a batch, or None."""
-        entry = self.done.get(str(index))
-        if entry is None:
-            return None
-        if entry["digest"] != fingerprint:
-            msg = f"expected batch {index} to be the one noted in {self.path}, got other data; do not shuffle"
-            raise ValueError(msg)
-        standing: dict[str, int] = entry["standing"]
-        return standing
-
-    def note(self, index: int, fingerprint: int, standing: dict[str, int]) -> None:
-        """Add a batch and write the file anew."""
-        if self.path is None:
-            return
-        self.own[str(index)] = {"digest": fingerprint, "standing": standing}
-        scratch = self.path.with_name(f"{self.path.name}.new")
-        scratch.write_text(json.dumps({**self.header, "batches": self.own}))
-        os.replace(scratch, self.path)
-
-    def _read(self, file: Path) -> dict[str, Any]:
-        if not file.is_file():
-            return {}
-        content = json.loads(file.read_text())
-        batches: dict[str, Any] = content.pop("batches")
-        if content != self.header:
-            msg = f"expected {file} to be of {self.header}, got one of {content}; give another state_file"
-            raise ValueError(msg)
-        return batches
 
 
 class _Counts:

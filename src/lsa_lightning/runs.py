@@ -18,7 +18,6 @@ from rich.console import Console
 from rich.table import Table
 
 from lsa_lightning.analysis import LayerSustainabilityAnalysis, SustainabilityReport
-from lsa_lightning.evaluation import RobustnessTable, evaluate_robustness
 
 CONFIG_FILE = "config.yaml"
 
@@ -81,7 +80,7 @@ def load_run(cfg: DictConfig) -> tuple[DictConfig, pl.LightningModule, pl.Lightn
     if folder is None:
         msg = (
             f"expected the run's {CONFIG_FILE} beside {checkpoint} or one folder above it, found none; for checkpoints "
-            "that lsa-train did not write, use LayerSustainabilityAnalysis and evaluate_robustness in Python"
+            "that lsa-train did not write, use LayerSustainabilityAnalysis and RobustnessEvaluation in Python"
         )
         raise ValueError(msg)
     run = OmegaConf.load(folder / CONFIG_FILE)
@@ -138,21 +137,6 @@ def analyse_and_write(
     return reports, mvl
 
 
-def evaluate_and_write(
-    cfg: DictConfig, model: pl.LightningModule, loader: Any, folder: Path, max_batches: int | None = None
-) -> RobustnessTable:
-    """Attacks times eps of ``cfg`` (the ``evaluation`` node): table, JSON, CSV and figure."""
-    from lsa_lightning.plotting import plot_accuracy
-
-    node = instantiate(cfg, _convert_="all")
-    table = evaluate_robustness(model, loader, node["attacks"], node["eps"], max_batches=max_batches)
-    table.to_dataframe().to_csv(folder / "evaluation.csv", index=False)
-    write_json(table.to_dict(), folder / "evaluation.json")
-    save_figure(plot_accuracy(table), folder, "accuracy")
-    print_accuracies(table)
-    return table
-
-
 def save_figure(figure: Figure, folder: Path, name: str) -> None:
     """Write ``figures/<name>.png`` and ``.svg``; the same figure gives the same files."""
     (folder / "figures").mkdir(exist_ok=True)
@@ -190,15 +174,3 @@ def print_profiles(reports: dict[str, SustainabilityReport], mvl: list[str]) -> 
     table.add_row("", "sigma", *[f"{float(report.sigma):.3f}" for report in reports.values()], "")
     console.print(table)
     console.print(f"MVL under {next(iter(reports))}: {', '.join(mvl) or 'none'}")
-
-
-def print_accuracies(result: RobustnessTable) -> None:
-    """Accuracy in percent, attacks by eps, with R&G."""
-    table = Table(title=f"Accuracy in % ({result.samples} samples)")
-    table.add_column("attack")
-    for eps in result.eps:
-        table.add_column("clean" if eps == 0 else f"eps {eps:g}", justify="right")
-    table.add_column("R&G", justify="right")
-    for name, row in result.accuracy.items():
-        table.add_row(name, *[f"{accuracy:.2f}" for accuracy in row], f"{result.rg_score[name]:.2f}")
-    console.print(table)

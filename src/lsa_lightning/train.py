@@ -17,6 +17,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from lsa_lightning.attacks import Attack
 from lsa_lightning.callbacks import ATLR
+from lsa_lightning.evaluation_report import evaluate_and_write
 from lsa_lightning.functional import predicted_labels
 from lsa_lightning.loggers import log_image, log_table, rich_loggers
 from lsa_lightning.modes import evaluating
@@ -25,7 +26,6 @@ from lsa_lightning.runs import (
     analyse_and_write,
     checkpoint_file,
     console,
-    evaluate_and_write,
     output_dir,
     save_config,
     save_figure,
@@ -111,19 +111,19 @@ def _measure(cfg: DictConfig, model: pl.LightningModule, data: pl.LightningDataM
     """Profiles, accuracies and figures on the test split."""
     loader = split_loader(data, "test")
     reports, mvl = analyse_and_write(cfg.analysis, model, loader, folder, cfg.analysis.max_batches)
-    table = evaluate_and_write(cfg.evaluation, model, loader, folder, cfg.evaluation.max_batches)
+    evaluation = evaluate_and_write(cfg.evaluation, model, loader, folder)
     attack: Attack = instantiate(next(iter(cfg.analysis.perturbers.values())), _convert_="all")
     _draw_inputs(model, loader, attack, folder)
     first = next(iter(reports.values()))
     return {
-        **{key: value for key, value in table.to_dict().items() if key != "samples"},
+        **{key: value for key, value in evaluation.to_dict().items() if key != "samples"},
         "mvl": mvl,
         "relative_error": {
             name: dict(zip(report.layers, report.mean.tolist(), strict=True)) for name, report in reports.items()
         },
         "mu": float(first.mu),
         "sigma": float(first.sigma),
-        "test_samples": table.samples,
+        "test_samples": evaluation.table.samples,
     }
 
 
@@ -183,13 +183,14 @@ def _log_results(loggers: list[Any], summary: dict[str, Any], folder: Path, step
 
 
 def _wandb_summary(summary: dict[str, Any]) -> dict[str, Any]:
-    """R&G, accuracies and MVL, each under a name that runs can be sorted and filtered by."""
+    """R&G, accuracies, MVL and raised masking flags, each under a name that runs can be sorted and filtered by."""
     values = {"test/mvl": ", ".join(summary["mvl"]), "test/mu": summary["mu"], "test/sigma": summary["sigma"]}
     values |= {f"test/rg_score_{attack}": score for attack, score in summary["rg_score"].items()}
     for attack, row in summary["accuracy"].items():
         values["test/acc"], *rest = (accuracy / 100 for accuracy in row)  # shares, as val/acc
         values |= {f"test/acc_{attack}_eps_{eps:g}": acc for eps, acc in zip(summary["eps"][1:], rest, strict=True)}
-    return values
+    raised = ", ".join(name for name, flag in summary["masking"].items() if flag["raised"]) or "none"
+    return {**values, "test/masking": raised if summary["masking"] else "not checked"}
 
 
 def _finish(loggers: list[Any], failed: bool) -> None:

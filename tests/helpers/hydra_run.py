@@ -32,18 +32,25 @@ from lsa_lightning.train import main
 QUIET = ("callbacks.progress_bar=null", "+trainer.enable_progress_bar=false", "+trainer.enable_model_summary=false")
 SMALL_DATA = ("data.train_size=64", "data.val_size=32", "data.test_size=40", "data.batch_size=32")
 FEW_STEPS = ("evaluation.attacks.pgd.steps=2", "analysis.perturbers.pgd.steps=2", "threat.eval_eps=[0.1,0.3]")
+FEW_CHECKS = ("evaluation.masking.samples=8", "evaluation.masking.steps=1", "evaluation.masking.queries=2")
 ONE_EPOCH = (
     "trainer.accelerator=cpu",
     "trainer.max_epochs=1",
     "trainer.log_every_n_steps=1",
     *QUIET,
     *FEW_STEPS,
+    *FEW_CHECKS,
 )
 TINY = (*ONE_EPOCH, "model.backbone.hidden=[8,8,8]", "optimizer.lr=0.05", *SMALL_DATA)
 """Overrides of lsa-train that make a job last about a second; ``attack.steps`` stays, since not every attack has it."""
 
 FEW_IMAGES = ("data.val_size=4", "data.batch_size=4", "data.num_workers=0", "+trainer.limit_train_batches=1")
-FEW_BATCHES = ("evaluation.max_batches=1", "analysis.max_batches=1", "evaluation.attacks.pgd.steps=1")
+FEW_BATCHES = (
+    "evaluation.max_batches=1",
+    "analysis.max_batches=1",
+    "evaluation.attacks.pgd.steps=1",
+    "evaluation.masking.samples=1",
+)
 TINY_IMAGES = (*ONE_EPOCH, *FEW_IMAGES, *FEW_BATCHES)
 """The same for data sets of images, which ``data.root`` must hold."""
 
