@@ -27,6 +27,7 @@ NAMES = [
     "full_range_above_chance",
     "black_box_stronger",
     "not_deterministic",
+    "gradients_disagree",
 ]
 
 
@@ -124,6 +125,7 @@ PLANTED: dict[str, tuple[Callable[[nn.Module], nn.Module], str]] = {
     "no gradient": (masked.Detached, "vanishing_gradients"),
     "non-differentiable step": (masked.HardLabels, "vanishing_gradients"),
     "gradients clipped to almost nothing": (masked.TinyGradient, "vanishing_gradients"),
+    "gradients clipped to one side": (masked.OneSidedGradient, "gradients_disagree"),
     "shattered gradients": (masked.ShatteredGradient, "black_box_stronger"),
 }
 
@@ -148,10 +150,16 @@ def test_the_full_range_shows_that_the_attack_fails(honest: dict[str, Any], name
     assert "full_range_above_chance" in raised(PLANTED[name][0](model), data)
 
 
-def test_gradients_clipped_to_one_side(honest: dict[str, Any]) -> None:
+def test_at_a_large_radius_the_black_box_beats_gradients_clipped_to_one_side(honest: dict[str, Any]) -> None:
     model, data = honest["mlp on moons"]
     assert raised(model, data, eps=0.6) == set()
     assert "black_box_stronger" in raised(masked.OneSidedGradient(model), data, eps=0.6)
+
+
+def test_confident_models_may_have_right_gradients(honest: dict[str, Any]) -> None:
+    model, data = honest["cnn"]
+    found = checks(data).run(masked.SaturatedLogits(model), [data])
+    assert found["gradients_disagree"].raised is False
 
 
 def test_a_gradient_that_is_right_at_the_data_alone(honest: dict[str, Any]) -> None:
@@ -175,6 +183,7 @@ def test_what_does_not_apply_is_said(honest: dict[str, Any]) -> None:
         "pgd_weaker_than_fgsm",
         "accuracy_rises_with_eps",
         "full_range_above_chance",
+        "gradients_disagree",
     ]
 
 
@@ -204,6 +213,7 @@ def seen(samples: int = 256, **counts: int) -> dict[str, Tensor]:
         **rows,
         "label": torch.arange(samples) % 2,
         "gradient": torch.ones(samples),
+        "agreement": torch.ones(samples) - 0.5 * (torch.arange(samples) >= samples - counts.get("wrong", 0)),
         "change": torch.zeros(samples),
         "clean": torch.ones(samples, dtype=torch.bool),
     }
@@ -222,12 +232,22 @@ def seen(samples: int = 256, **counts: int) -> dict[str, Tensor]:
         ("full_range_above_chance", {"range": 110}, {"range": 90}),
         ("black_box_stronger", {"square": 9}, {"square": 10}),
         ("black_box_stronger", {"square": 60, "longest": 51}, {"square": 61, "longest": 51}),
+        ("gradients_disagree", {"wrong": 50}, {"wrong": 52}),
     ],
 )
 def test_what_chance_can_do_raises_no_flag(name: str, silent: dict[str, int], loud: dict[str, int]) -> None:
     counts = {"range": silent.get("samples", 256)}
     assert flags(seen(**{**counts, **silent}), 0.1, 20, 100)[name].raised is False
     assert flags(seen(**{**counts, **loud}), 0.1, 20, 100)[name].raised is True
+
+
+def test_gradients_are_compared_where_there_is_something_to_compare() -> None:
+    rows = seen()
+    rows["agreement"] = torch.full((256,), torch.nan)
+    rows["agreement"][:9] = 0.0
+    assert flags(rows, 0.1, 20, 100)["gradients_disagree"].raised is None
+    rows["agreement"][9] = 0.0
+    assert flags(rows, 0.1, 20, 100)["gradients_disagree"].raised is True
 
 
 def test_figures_are_named() -> None:

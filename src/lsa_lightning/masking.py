@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import torch
@@ -11,13 +11,15 @@ from torch import Tensor, nn
 
 from lsa_lightning.attacks import PGD, Attack, Square
 from lsa_lightning.attacks.base import Model
-from lsa_lightning.attacks.losses import class_logits
-from lsa_lightning.attacks.threat import Ball, Bounds, per_sample
+from lsa_lightning.attacks.losses import class_logits, cross_entropy, margin
+from lsa_lightning.attacks.threat import BALLS, Ball, Bounds, per_sample
 from lsa_lightning.batch import BatchFn, move_data_to_device, read_batch
 from lsa_lightning.evaluation import correct
-from lsa_lightning.functional import classification_loss, predicted_labels
+from lsa_lightning.functional import predicted_labels
 from lsa_lightning.masking_flags import MaskingFlag, flags
 from lsa_lightning.modes import evaluating
+
+_DIRECTIONS = 8
 
 
 class MaskingChecks:
@@ -34,6 +36,8 @@ class MaskingChecks:
       frequent label.
     - ``black_box_stronger``: Square, which needs no gradient, fools samples that PGD does not.
     - ``not_deterministic``: two passes over the same samples, in eval mode, differ.
+    - ``gradients_disagree``: the margin does not change as its input gradient says, along random directions from points
+      within eps/2: the cosine of predicted and measured changes is below 0.9 (``masking_flags.AGREEMENT``), on average.
 
     Comparisons are paired: samples that only one of two attacks fools are counted. A flag is raised if one count
     exceeds the other by more than 2 points of all samples (``masking_flags.TOLERANCE``), and so clearly that chance
@@ -41,8 +45,7 @@ class MaskingChecks:
     the low end of their Wilson interval of the same significance. With fewer than 10 samples no comparison can raise a
     flag.
 
-    A model without flags is not thereby proven honest: gradients that are only partly wrong, but still fool more than a
-    hundred random queries do, raise none.
+    A model without flags is not thereby proven honest.
 
     Args:
         eps: radius > 0, as in the evaluation.
@@ -130,6 +133,7 @@ class MaskingChecks:
         """What is seen of each sample of a batch, ``[N]`` each; by attack, whether it alone fools the model."""
         with evaluating(model):
             gradient = _largest_gradient(model, x, y)
+            agreement = self._agreement(model, x, y, torch.Generator(x.device).manual_seed(self.seed + index))
             with torch.no_grad():
                 first, second = class_logits(model(x)), class_logits(model(x))
         scale = torch.maximum(first.abs().amax(), second.abs().amax()).clamp_min(1e-12)
@@ -138,6 +142,7 @@ class MaskingChecks:
             "label": y.flatten(),
             "vanished": ~(gradient >= torch.finfo(x.dtype).tiny),
             "gradient": gradient,
+            "agreement": agreement,
             "change": (first - second).abs().amax(dim=1) / scale,
             "relabelled": first.argmax(dim=1) != second.argmax(dim=1),
             "clean": clean,
@@ -148,6 +153,22 @@ class MaskingChecks:
             stands = correct(model, usable[name].with_stream(index)(model, x, y), y) if name in usable else clean
             row[name] = clean & ~stands
         return {name: values.cpu() for name, values in row.items()}
+
+    def _agreement(self, model: nn.Module, x: Tensor, y: Tensor, generator: torch.Generator) -> Tensor:
+        """Cosine of predicted and measured changes of the margin, ``[N]``; NaN where there are none to speak of."""
+        ball, eps, bounds = BALLS[self.pgd.norm], self.pgd.eps, self.pgd.bounds
+        start = ball(x, eps / 2, bounds).random_point(generator)
+        near = ball(start, eps / 10, bounds)
+        gradient = _input_gradient(model, start, y, margin)
+        predicted, measured = [], []
+        for _ in range(_DIRECTIONS):
+            ahead = near.boundary_point(generator)
+            back = near.project(2 * start - ahead)
+            with torch.no_grad():
+                logits = class_logits(model(ahead))
+                measured.append((margin(logits, y) - margin(model(back), y)).double())
+            predicted.append((gradient.double() * (ahead - back).double()).flatten(1).sum(1))
+        return _cosine(torch.stack(predicted), torch.stack(measured), floor=1e-6 * float(logits.abs().amax()))
 
     def _white_box(self, x: Tensor) -> dict[str, Attack]:
         """Attacks that need a gradient; the last one's ball holds all inputs, if there are bounds."""
@@ -185,8 +206,20 @@ class RandomSearch(Attack):
 
 def _largest_gradient(model: nn.Module, x: Tensor, y: Tensor) -> Tensor:
     """Largest entry of each sample's gradient of the cross-entropy, ``[N]``; NaN if the model gives no gradient."""
+    return _input_gradient(model, x, y, cross_entropy).flatten(1).abs().amax(dim=1)
+
+
+def _input_gradient(model: nn.Module, x: Tensor, y: Tensor, loss: Callable[[Tensor, Tensor], Tensor]) -> Tensor:
+    """Gradient of the sum of the losses with respect to ``x``; NaN if the model gives none."""
     with torch.inference_mode(False), torch.enable_grad():
         x = x.detach().clone().requires_grad_()
-        loss = classification_loss(model(x), y, reduction="sum")
-        gradient = torch.autograd.grad(loss, x, allow_unused=True)[0] if loss.requires_grad else None
-    return torch.full((len(x),), torch.nan) if gradient is None else gradient.flatten(1).abs().amax(dim=1)
+        total = loss(model(x), y).sum()
+        gradient = torch.autograd.grad(total, x, allow_unused=True)[0] if total.requires_grad else None
+    return torch.full_like(x, torch.nan) if gradient is None else gradient
+
+
+def _cosine(predicted: Tensor, measured: Tensor, floor: float) -> Tensor:
+    """Cosine over the first dimension, ``[N]``; 0 where one is 0, NaN where no entry of either exceeds ``floor``."""
+    lengths = predicted.norm(dim=0) * measured.norm(dim=0)
+    cosine: Tensor = ((predicted * measured).sum(0) / lengths).where(lengths != 0, 0.0)
+    return cosine.where(torch.maximum(predicted.abs(), measured.abs()).amax(0) > floor, torch.nan)

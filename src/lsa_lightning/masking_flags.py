@@ -19,6 +19,12 @@ SIGNIFICANCE = 1e-3
 UNSTABLE = 1e-3
 """Change of the logits between two passes, in units of their largest value, that is no rounding error any more."""
 
+AGREEMENT = 0.9
+"""Cosine of predicted and measured changes below which gradients are wrong. Honest networks of the benchmark are above
+0.98, gradients clipped to one side at 0.7."""
+
+_FEWEST = 10
+
 
 @dataclass(frozen=True)
 class MaskingFlag:
@@ -42,7 +48,8 @@ def flags(seen: dict[str, Tensor], eps: float, steps: int, most_steps: int) -> d
 
     Args:
         seen: by name, one value per sample, ``[N]``: its ``label``; the largest entry of its input ``gradient`` (NaN:
-            there is none) and whether it ``vanished``; the relative ``change`` of its logits between two passes and
+            there is none) and whether it ``vanished``; its ``agreement`` with differences (NaN: nothing to compare);
+            the relative ``change`` of its logits between two passes and
             whether it was ``relabelled``; whether it is correctly classified (``clean``); and, of the latter, whether
             each attack fools the model: ``fgsm``, ``quarter``, ``half``, ``pgd``, ``longest``, ``random``, ``square``
             and, where there are bounds, ``range``.
@@ -62,6 +69,7 @@ def flags(seen: dict[str, Tensor], eps: float, steps: int, most_steps: int) -> d
         "full_range_above_chance": _full_range_above_chance(seen, longest),
         "black_box_stronger": _compare(seen, ("longest", longest), ("square", "Square")),
         "not_deterministic": _not_deterministic(seen),
+        "gradients_disagree": _gradients_disagree(seen),
     }
     if bool(seen["gradient"].isnan().all()):
         for name in ("pgd_weaker_than_fgsm", "accuracy_rises_with_eps", "full_range_above_chance"):
@@ -140,3 +148,14 @@ def _not_deterministic(seen: dict[str, Tensor]) -> MaskingFlag:
         f"one, and {int(seen['relabelled'].sum())} predictions"
     )
     return MaskingFlag(change > UNSTABLE, words)
+
+
+def _gradients_disagree(seen: dict[str, Tensor]) -> MaskingFlag:
+    compared = seen["agreement"][~seen["agreement"].isnan()]
+    if len(compared) < _FEWEST:
+        return MaskingFlag(None, f"does not apply: {len(compared)} samples have gradients and changes to compare")
+    cosine = float(compared.mean())
+    words = (
+        f"predicted and measured changes of the margin agree with a cosine of {cosine:.3f} (mean of {len(compared)})"
+    )
+    return MaskingFlag(cosine < AGREEMENT, words)
