@@ -89,7 +89,7 @@ def test_a_single_checkpoint_is_written_flat(printed: io.StringIO, tmp_path: Pat
     assert found["intervals"]["fgsm"][2] == pytest.approx(TABLE.intervals["fgsm"][2])
     assert found["masking"]["black_box_stronger"] == {"raised": True, "seen": "Square fools 9 of 20 samples"}
     assert found["masking"]["full_range_above_chance"]["raised"] is None
-    assert [path.stem for path in (tmp_path / "figures").iterdir()] == ["accuracy"]
+    assert {path.name for path in (tmp_path / "figures").iterdir()} == {"accuracy.png", "accuracy.svg"}
     assert "a.ckpt" not in printed.getvalue()
 
 

@@ -333,6 +333,9 @@ def test_a_model_without_a_backbone_entry_is_named_by_its_class(tmp_path: Path) 
         ("data.noise=-1", "expected noise >= 0 (got -1)"),
         ("callbacks.atlr.top_k=0", "expected top_k >= 1 or None, got 0"),
         ("model.backbone.hidden=[]", "at least one hidden layer"),
+        ("evaluation.masking.samples=0", "expected eps > 0, samples >= 1 and queries >= 1, got 0.3, 0 and"),
+        ("evaluation.max_batches=0", "and max_batches >= 1 or None"),
+        ("analysis.perturbers.salt.amount=2", "got 2"),
         ("callbacks.atlr.mvl=[act3]", "these exist: normalize, backbone, backbone.fc1"),
     ],
 )

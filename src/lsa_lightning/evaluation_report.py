@@ -13,13 +13,14 @@ from rich.box import SIMPLE_HEAD
 from rich.table import Table
 
 from lsa_lightning.evaluation import RobustnessEvaluation, RobustnessTable
+from lsa_lightning.masking import MaskingChecks
 from lsa_lightning.masking_flags import MaskingFlag
 from lsa_lightning.runs import console, save_figure, write_json
 
 
 @dataclass(frozen=True)
 class Evaluation:
-    """What the ``evaluation`` node asks for: the table, and the masking flags by name (none if they are off)."""
+    """What an ``evaluation`` node gives: the table, and the masking flags by name (none if they are off)."""
 
     table: RobustnessTable
     masking: dict[str, MaskingFlag]
@@ -29,14 +30,20 @@ class Evaluation:
         return {**self.table.to_dict(), "masking": {name: flag.to_dict() for name, flag in self.masking.items()}}
 
 
+def instantiate_evaluation(cfg: DictConfig) -> tuple[RobustnessEvaluation, MaskingChecks | None]:
+    """What the ``evaluation`` node asks for; checks that are off are None."""
+    node = instantiate(cfg, _convert_="all")
+    options = {"max_batches": node["max_batches"], "seed": node["seed"], "progress": node["progress"]}
+    return RobustnessEvaluation(node["attacks"], node["eps"], **options), node["masking"]
+
+
 def run_evaluation(
     cfg: DictConfig, model: pl.LightningModule, loader: Any, state_file: Path | None = None
 ) -> Evaluation:
     """Attacks times eps and masking checks of ``cfg`` (the ``evaluation`` node); nothing is written but the state."""
-    node = instantiate(cfg, _convert_="all")
-    options = {"max_batches": node["max_batches"], "seed": node["seed"], "progress": node["progress"]}
-    table = RobustnessEvaluation(node["attacks"], node["eps"], **options).run(model, loader, state_file)
-    return Evaluation(table, {} if node["masking"] is None else node["masking"].run(model, loader))
+    evaluation, masking = instantiate_evaluation(cfg)
+    table = evaluation.run(model, loader, state_file)
+    return Evaluation(table, {} if masking is None else masking.run(model, loader))
 
 
 def evaluate_and_write(cfg: DictConfig, model: pl.LightningModule, loader: Any, folder: Path) -> Evaluation:

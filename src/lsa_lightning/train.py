@@ -17,7 +17,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from lsa_lightning.attacks import Attack
 from lsa_lightning.callbacks import ATLR
-from lsa_lightning.evaluation_report import evaluate_and_write
+from lsa_lightning.evaluation_report import evaluate_and_write, instantiate_evaluation
 from lsa_lightning.functional import predicted_labels
 from lsa_lightning.loggers import log_image, log_table, rich_loggers
 from lsa_lightning.modes import evaluating
@@ -51,6 +51,8 @@ def train(cfg: DictConfig) -> dict[str, Any]:
     data: pl.LightningDataModule = instantiate(cfg.data, _convert_="all")
     model: pl.LightningModule = instantiate(cfg.model, _convert_="all")
     callbacks = _instances(cfg.callbacks)
+    instantiate(cfg.analysis, _convert_="all")  # only for their errors, which after training would come too late
+    instantiate_evaluation(cfg.evaluation)
     loggers = _instances(cfg.logger)
     failed = True
     try:
