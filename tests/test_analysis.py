@@ -145,8 +145,15 @@ def test_a_measure_of_ones_own_is_one_class() -> None:
 
 @pytest.mark.parametrize("limit", [0, -1])
 def test_max_batches_outside_its_range(limit: int) -> None:
-    with pytest.raises(ValueError, match=f"expected max_batches >= 1 or None, got {limit}"):
+    with pytest.raises(ValueError, match=f"max_batches >= 1 or None, got .* and {limit}"):
         LayerSustainabilityAnalysis(conv_net()).run(loader(), FGSM(0.1), max_batches=limit)
+
+
+def test_a_model_and_an_attack_must_be_such() -> None:
+    with pytest.raises(ValueError, match=r"expected model to be an nn\.Module, got 'mlp'"):
+        LayerSustainabilityAnalysis("mlp")  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match=r"expected attack to be callable .* got 'fgsm'"):
+        LayerSustainabilityAnalysis(conv_net()).run(loader(), "fgsm")  # type: ignore[arg-type]
 
 
 def test_an_empty_dataloader_is_an_error() -> None:

@@ -101,7 +101,7 @@ def test_a_state_of_something_else_is_refused(tmp_path: Path) -> None:
     net, state = network(), tmp_path / "state.jsonl"
     data = batches(net)
     evaluate_ensemble(net, data, small(), state)
-    with pytest.raises(ValueError, match=r"expected .*state.jsonl to be of .*give another file"):
+    with pytest.raises(ValueError, match=r"expected .*state.jsonl to belong to this .*give another file"):
         evaluate_ensemble(net, data, small(eps=0.2), state)
     with pytest.raises(ValueError, match=r"expected batch 0 to be the one noted in .*do not shuffle"):
         evaluate_ensemble(net, data[::-1], small(), state)

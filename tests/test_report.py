@@ -156,6 +156,11 @@ def test_masking_flags_are_shown_with_what_was_seen(run: Path) -> None:
     ]
 
 
+def test_the_epoch_that_was_measured_is_named(run: Path) -> None:
+    edit_summary(run, checkpoint="somewhere/best.ckpt", checkpoint_epoch=7)
+    assert "the weights after epoch 7 (best.ckpt)" in page_of(run).text
+
+
 def test_a_run_without_the_regularizer_has_no_history(run: Path) -> None:
     edit_summary(run, mvl_history=[])
     assert "No layer was chosen in this run" in page_of(run).text

@@ -50,8 +50,21 @@ def test_a_header_that_was_cut_off_is_written_anew(file: Path) -> None:
 def test_other_data_and_another_header_are_refused(file: Path) -> None:
     with pytest.raises(ValueError, match=r"expected batch 0 to be the one noted in .*do not shuffle"):
         FinishedBatches(file, HEADER).recall(0, 101)
-    with pytest.raises(ValueError, match=r"state.jsonl to be of .*delete it or give another file"):
+    with pytest.raises(ValueError, match=r"state.jsonl to belong to this .*its .* is .*, not .*; give another file"):
         FinishedBatches(file, {**HEADER, "eps": [0.1]})
+
+
+@pytest.mark.parametrize("content", ["junk\n", "[1, 2]\n3\n", '{"a": 1}\n{"b": 2}\n'])
+def test_a_file_of_something_else_is_refused(file: Path, content: str) -> None:
+    file.write_text(content)
+    with pytest.raises(ValueError, match=r"expected .*state.jsonl to be"):
+        FinishedBatches(file, HEADER)
+
+
+def test_a_file_that_begins_otherwise_is_quoted(file: Path) -> None:
+    file.write_text("[1, 2]\n")
+    with pytest.raises(ValueError, match=r"but it begins with \[1, 2\]; give another file"):
+        FinishedBatches(file, HEADER)
 
 
 def test_every_process_writes_its_own_file_and_reads_all(file: Path) -> None:

@@ -64,8 +64,17 @@ def test_a_moved_run_folder_still_works(run: Path, tmp_path: Path) -> None:
 def test_checkpoint_file_refuses_what_is_no_file(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="which does not exist"):
         runs.checkpoint_file(str(tmp_path / "x.ckpt"))
+    with pytest.raises(ValueError, match=r"such as RUN/checkpoints/best.ckpt, got .*, which is a folder"):
+        runs.checkpoint_file(str(tmp_path))
     (tmp_path / "x.ckpt").touch()
     assert runs.checkpoint_file(str(tmp_path / "x.ckpt")) == tmp_path / "x.ckpt"
+
+
+def test_weights_of_another_model_are_refused(run: Path, tmp_path: Path) -> None:
+    shutil.copytree(run, tmp_path / "other")
+    torch.save({"state_dict": {"backbone.fc1.weight": torch.zeros(1)}}, tmp_path / "other/checkpoints/best.ckpt")
+    with pytest.raises(ValueError, match=r"expected .*best.ckpt to hold weights of the model in .*config.yaml, got"):
+        runs.load_run(request(tmp_path / "other/checkpoints/best.ckpt"))
 
 
 def test_the_model_goes_to_a_gpu_where_there_is_one(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:

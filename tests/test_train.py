@@ -145,6 +145,8 @@ def test_the_summary_says_what_was_trained(folder: Path, summary: Any) -> None:
     assert summary["versions"]["lsa-lightning"] == lsa_lightning.__version__
     assert summary["training_seconds"] > 0
     assert summary["checkpoint"] == str(folder / "checkpoints" / "best.ckpt")
+    best = torch.load(folder / "checkpoints" / "best.ckpt", weights_only=True)
+    assert summary["checkpoint_epoch"] == best["epoch"]
 
 
 def test_the_summary_agrees_with_the_evaluation_table(folder: Path, summary: Any) -> None:

@@ -149,6 +149,9 @@ class LayerSustainabilityAnalysis:
         measure: ComparisonMeasure | None = None,
         batch_fn: BatchFn | None = None,
     ) -> None:
+        if not isinstance(model, nn.Module):
+            msg = f"expected model to be an nn.Module, got {model!r}"
+            raise ValueError(msg)
         self.model = model
         self.layers = layers
         self.measure = measure if measure is not None else RelativeError()
@@ -171,8 +174,8 @@ class LayerSustainabilityAnalysis:
             ValueError: for an empty dataloader, batches that cannot be read or hold NaN, unknown or silent layers, and
                 layers whose first dimension is not the samples.
         """
-        if max_batches is not None and max_batches < 1:
-            msg = f"expected max_batches >= 1 or None, got {max_batches}"
+        if not callable(attack) or (max_batches is not None and max_batches < 1):
+            msg = f"expected attack to be callable and max_batches >= 1 or None, got {attack!r} and {max_batches}"
             raise ValueError(msg)
         layers: list[Layer] = []
         profile: LayerProfile | None = None

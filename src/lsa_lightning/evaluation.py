@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import islice
+from numbers import Real
 from operator import length_hint
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -109,11 +110,16 @@ class RobustnessEvaluation:
         seed: int = 0,
         progress: bool | None = None,
     ) -> None:
-        radii = sorted(set(eps))
-        if not attacks or not radii or radii[0] <= 0 or (max_batches is not None and max_batches < 1):
+        if not isinstance(attacks, Mapping) or not all(isinstance(attack, Attack) for attack in attacks.values()):
+            msg = f"expected attacks by name, such as {{'pgd': PGD(steps=20)}}, got {attacks!r}"
+            raise ValueError(msg)
+        numbers = isinstance(eps, Iterable) and all(isinstance(radius, Real) for radius in eps)
+        radii: list[float] = sorted(set(eps)) if numbers else []
+        batches_fit = max_batches is None or (isinstance(max_batches, int) and max_batches >= 1)
+        if not attacks or not radii or radii[0] <= 0 or not batches_fit:
             msg = (
-                "expected at least one attack, at least one eps, each > 0, and max_batches >= 1 or None, "
-                f"got {list(attacks)}, {list(eps)} and {max_batches}"
+                "expected at least one attack, a list of at least one eps, each a number > 0, and max_batches >= 1 "
+                f"or None, got {list(attacks)}, {eps!r} and {max_batches!r}"
             )
             raise ValueError(msg)
         self.eps = [0.0, *radii]

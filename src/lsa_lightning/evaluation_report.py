@@ -42,6 +42,8 @@ def run_evaluation(
 ) -> Evaluation:
     """Attacks times eps and masking checks of ``cfg`` (the ``evaluation`` node); nothing is written but the state."""
     evaluation, masking = instantiate_evaluation(cfg)
+    if state_file is not None and state_file.is_file():
+        console.print(f"Going on from the finished batches in {state_file}", soft_wrap=True)
     table = evaluation.run(model, loader, state_file)
     return Evaluation(table, {} if masking is None else masking.run(model, loader))
 

@@ -81,8 +81,8 @@ class MaskingChecks:
         seed: int = 0,
         batch_fn: BatchFn = read_batch,
     ) -> None:
-        if eps <= 0 or samples < 1 or queries < 1:
-            msg = f"expected eps > 0, samples >= 1 and queries >= 1, got {eps}, {samples} and {queries}"
+        if not isinstance(eps, float | int) or eps <= 0 or samples < 1 or queries < 1:
+            msg = f"expected eps > 0, samples >= 1 and queries >= 1, got {eps!r}, {samples} and {queries}"
             raise ValueError(msg)
         options: dict[str, Any] = {"norm": norm, "bounds": bounds, "seed": seed}
         self.pgd = PGD(eps, steps=steps, **options)

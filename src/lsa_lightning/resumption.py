@@ -66,14 +66,26 @@ class FinishedBatches:
         whole = file.read_text() if file.is_file() else ""
         kept = whole[: whole.rfind("\n") + 1]
         lines = kept.splitlines()
-        if lines and json.loads(lines[0]) != self.header:
-            msg = f"expected {file} to be of {self.header}, got one of {lines[0]}; delete it or give another file"
+        try:
+            header, *entries = map(json.loads, lines or [json.dumps(self.header)])
+            self.done |= {entry["batch"]: entry for entry in entries}
+        except (ValueError, TypeError, KeyError) as error:
+            msg = f"expected {file} to be a file of finished batches, got something else: {error}"
+            raise ValueError(msg) from error
+        if header != self.header:
+            msg = f"expected {file} to belong to this evaluation, but {self._differences(header)}; give another file"
             raise ValueError(msg)
-        self.done |= {entry["batch"]: entry for entry in map(json.loads, lines[1:])}
         if file == self.path and not lines:
             file.write_text(json.dumps(self.header) + "\n")
         elif file == self.path and kept != whole:
             os.truncate(file, len(kept))  # bytes: what json.dumps writes is ASCII
+
+    def _differences(self, other: Any) -> str:
+        """What sets this header and another one apart, in words."""
+        if not isinstance(other, dict):
+            return f"it begins with {other!r:.80}"
+        keys = [key for key in {**self.header, **other} if self.header.get(key) != other.get(key)]
+        return "; ".join(f"its {key} is {other.get(key)}, not {self.header.get(key)}" for key in keys)
 
 
 def digest(tensors: dict[str, Tensor]) -> int:

@@ -60,7 +60,8 @@ def checkpoint_file(path: str) -> Path:
     """
     checkpoint = Path(path)
     if not checkpoint.is_file():
-        msg = f"expected ckpt_path to be a checkpoint file, got {checkpoint}, which does not exist"
+        what = "which is a folder" if checkpoint.is_dir() else "which does not exist"
+        msg = f"expected ckpt_path to be a checkpoint file, such as RUN/checkpoints/best.ckpt, got {checkpoint}, {what}"
         raise ValueError(msg)
     return checkpoint
 
@@ -87,7 +88,11 @@ def load_run(cfg: DictConfig) -> tuple[DictConfig, pl.LightningModule, pl.Lightn
     assert isinstance(run, DictConfig)  # save_config wrote a mapping
     run.data = OmegaConf.merge(run.data, {key: value for key, value in cfg.data.items() if value is not None})
     model: pl.LightningModule = instantiate(run.model, _convert_="all")
-    model.load_state_dict(torch.load(checkpoint, map_location="cpu", weights_only=True)["state_dict"])
+    try:
+        model.load_state_dict(torch.load(checkpoint, map_location="cpu", weights_only=True)["state_dict"])
+    except (RuntimeError, KeyError) as error:
+        msg = f"expected {checkpoint} to hold weights of the model in {folder / CONFIG_FILE}, got others: {error}"
+        raise ValueError(msg) from error
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     return run, model.to(device), instantiate(run.data, _convert_="all")
 

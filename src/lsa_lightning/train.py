@@ -66,7 +66,7 @@ def train(cfg: DictConfig) -> dict[str, Any]:
         if _is_done_after_training(trainer):
             failed = False
             return {}
-        checkpoint = _load_best(trainer, model)
+        checkpoint, checkpoint_epoch = _load_best(trainer, model)
         model.to(trainer.strategy.root_device)  # fit leaves it on the CPU
         summary = {
             "name": cfg.name,
@@ -75,6 +75,7 @@ def train(cfg: DictConfig) -> dict[str, Any]:
             "epochs": trainer.current_epoch,
             "training_seconds": round(seconds, 2),
             "checkpoint": checkpoint,
+            "checkpoint_epoch": checkpoint_epoch,
             **_measure(cfg, model, data, folder),
             "mvl_history": _mvl_history(callbacks, folder),
             "versions": versions(),
@@ -100,13 +101,18 @@ def _is_done_after_training(trainer: pl.Trainer) -> bool:
     return not trainer.is_global_zero
 
 
-def _load_best(trainer: pl.Trainer, model: pl.LightningModule) -> str | None:
-    """Put the best checkpoint's weights into ``model``; without one, the last weights stay."""
+def _load_best(trainer: pl.Trainer, model: pl.LightningModule) -> tuple[str | None, int | None]:
+    """Put the best checkpoint's weights into ``model``; without one, the last weights stay.
+
+    Returns:
+        Its file and epoch.
+    """
     path = getattr(trainer.checkpoint_callback, "best_model_path", "")
     if not path:
-        return None
-    model.load_state_dict(torch.load(path, map_location=model.device, weights_only=True)["state_dict"])
-    return str(path)
+        return None, None
+    checkpoint = torch.load(path, map_location=model.device, weights_only=True)
+    model.load_state_dict(checkpoint["state_dict"])
+    return str(path), int(checkpoint["epoch"])
 
 
 def _measure(cfg: DictConfig, model: pl.LightningModule, data: pl.LightningDataModule, folder: Path) -> dict[str, Any]:

@@ -93,3 +93,20 @@ def test_steps_must_be_a_positive_integer(steps: Any) -> None:
     for make in (lambda: PGD(0.1, steps=steps), lambda: TPGD(0.1, steps=steps), lambda: checked_steps(steps)):
         with pytest.raises(ValueError, match=f"expected an integer number of steps >= 1, got {steps!r}"):
             make()
+
+
+def test_success_returns_x_where_the_model_errs_and_else_the_first_point_that_fools_it() -> None:
+    model, (x, y) = make_model("many classes").eval(), make_batch("many classes", n=64)
+    y[8:] = model(x).argmax(1)[8:]
+    options: dict[str, Any] = {"alpha": 0.05, "random_start": False}
+    found = PGD(0.6, steps=12, best="success", **options)(model, x, y)
+    path = [x, *(PGD(0.6, steps=n, **options)(model, x, y) for n in range(1, 13))]
+    fooled = torch.stack([model(point).argmax(1) != y for point in path])
+    first = torch.where(fooled.any(0), fooled.int().argmax(0), torch.tensor(12))
+    assert len(set(first.tolist())) > 3
+    torch.testing.assert_close(found, torch.stack(path)[first, torch.arange(64)])
+
+
+def test_best_is_last_or_success() -> None:
+    with pytest.raises(ValueError, match="expected best to be 'last' or 'success', got 'loss'"):
+        PGD(best="loss")

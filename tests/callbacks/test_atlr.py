@@ -259,6 +259,24 @@ def test_an_attack_must_be_one() -> None:
         ATLR("pgd")  # type: ignore[arg-type]
 
 
+@pytest.mark.parametrize(
+    ("argument", "message"),
+    [
+        ({"regularizer": 0.1}, "expected a LayerwiseRegularizer as regularizer, got 0.1"),
+        ({"eta": "0"}, "expected a finite eta, got '0'"),
+        ({"analysis_attack": "fgsm"}, "expected analysis_attack to be an Attack or None, got 'fgsm'"),
+    ],
+)
+def test_arguments_of_a_wrong_type_are_named(argument: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        ATLR(pgd(), **argument)
+
+
+def test_a_second_atlr_is_refused() -> None:
+    with pytest.raises(MisconfigurationException, match=r"expected one ATLR callback, .* got 2"):
+        trainer([ATLR(pgd()), ATLR(FGSM(0.1))]).fit(foreign(), loader(), loader(seed=1))
+
+
 def test_a_layer_that_never_runs_is_named() -> None:
     module = foreign()
     module.idle = nn.ReLU()

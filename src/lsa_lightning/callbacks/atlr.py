@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
 from functools import partial
 from itertools import islice
+from numbers import Real
 from typing import Any
 
 import lightning.pytorch as pl
@@ -115,7 +117,12 @@ class ATLR(AdversarialTraining):
             ),
             "warmup_epochs >= 0": (self.warmup_epochs >= 0, self.warmup_epochs),
             "top_k >= 1 or None": (self.top_k is None or self.top_k >= 1, self.top_k),
-            "a finite eta": (abs(self.eta) < float("inf"), self.eta),
+            "a finite eta": (isinstance(self.eta, Real) and math.isfinite(self.eta), self.eta),
+            "a LayerwiseRegularizer as regularizer": (
+                isinstance(self.regularizer, LayerwiseRegularizer),
+                self.regularizer,
+            ),
+            "analysis_attack to be an Attack or None": (isinstance(self.analysis_attack, Attack), self.analysis_attack),
             "an mvl of layer names, at least one": (self.mvl is None or len(self.mvl) > 0, self.mvl),
         }
         for expected, (holds, got) in expectations.items():
@@ -125,6 +132,10 @@ class ATLR(AdversarialTraining):
 
     def on_fit_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Check the combination and the names, then wrap ``training_step``."""
+        twins = [callback for callback in trainer.callbacks if isinstance(callback, ATLR)]  # type: ignore[attr-defined]
+        if len(twins) > 1:
+            msg = f"expected one ATLR callback, whose list may hold several layers, got {len(twins)}"
+            raise MisconfigurationException(msg)
         model = find_backbone(pl_module, self.backbone)
         gamma = self.regularizer.gamma
         layers = [] if self.layers is None or isinstance(self.layers, type) else self.layers
