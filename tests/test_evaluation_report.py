@@ -104,6 +104,6 @@ def test_several_checkpoints_are_written_side_by_side(printed: io.StringIO, tmp_
     assert len(frame) == 24
     row = frame[(frame.checkpoint == "run/b.ckpt") & (frame.attack == "fgsm") & (frame.eps == 0.1)].iloc[0]
     assert (row.accuracy, row.low, row.high) == pytest.approx((45.0, *OTHER.intervals["fgsm"][1]))
-    assert {path.stem for path in (tmp_path / "figures").iterdir()} == {"accuracy_A", "accuracy_B"}
+    assert {path.stem for path in (tmp_path / "figures").iterdir()} == {f"accuracy_{attack}" for attack in ROWS}
     assert "A: run/a.ckpt" in printed.getvalue()
     assert "B: run/b.ckpt" in printed.getvalue()

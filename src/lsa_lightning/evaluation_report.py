@@ -62,23 +62,28 @@ def evaluate_and_write(cfg: DictConfig, model: pl.LightningModule, loader: Any, 
 
 
 def write_comparison(found: dict[str, Evaluation], folder: Path) -> None:
-    """Evaluations by checkpoint, side by side: one table, one CSV, one JSON, and a figure each.
+    """Evaluations by checkpoint, side by side: one table, one CSV, one JSON, and a figure per attack.
 
     The JSON of a single checkpoint is that of :func:`evaluate_and_write` with its ``checkpoint``; that of several has
     such an entry for each in the list ``checkpoints``.
     """
     import pandas as pd
 
-    from lsa_lightning.plotting import plot_accuracy
+    from lsa_lightning.plotting import plot_accuracy, plot_mean_accuracy
 
     frames = {path: each.table.to_dataframe() for path, each in found.items()}
     pd.concat(frames, names=["checkpoint"]).reset_index(level=0).to_csv(folder / "evaluation.csv", index=False)
     entries = [{"checkpoint": path, **each.to_dict()} for path, each in found.items()]
     write_json(entries[0] if len(entries) == 1 else {"checkpoints": entries}, folder / "evaluation.json")
     labels = dict(zip(found, _labels(len(found)), strict=True))
-    for path, each in found.items():
-        save_figure(plot_accuracy(each.table), folder, f"accuracy_{labels[path]}" if labels[path] else "accuracy")
-    print_accuracies({labels[path]: each.table for path, each in found.items()})
+    tables = {labels[path]: each.table for path, each in found.items()}
+    if len(tables) == 1:
+        save_figure(plot_accuracy(next(iter(tables.values()))), folder, "accuracy")
+    else:
+        for attack in next(iter(tables.values())).accuracy:
+            curves = {label: _curve(table, attack) for label, table in tables.items()}
+            save_figure(plot_mean_accuracy(curves), folder, f"accuracy_{attack}")
+    print_accuracies(tables)
     for path, each in found.items():
         if labels[path]:
             console.print(f"{labels[path]}: {path}", soft_wrap=True)
@@ -117,6 +122,11 @@ def print_masking(flags: dict[str, MaskingFlag]) -> None:
     console.print(f"Masking checks: {len(raised)} raised of {len(flags) - len(left_out)}")
     for name, flag in {**raised, **left_out}.items():
         console.print(f"  {name}: {flag.seen}", soft_wrap=True)
+
+
+def _curve(table: RobustnessTable, attack: str) -> dict[float, tuple[float, None]]:
+    """Accuracy by eps, without a spread."""
+    return {eps: (accuracy, None) for eps, accuracy in zip(table.eps, table.accuracy[attack], strict=True)}
 
 
 def _end(percent: float) -> str:
