@@ -8,7 +8,15 @@ from omegaconf import DictConfig, OmegaConf
 
 from lsa_lightning.analysis import SustainabilityReport
 from lsa_lightning.paths import CONF_DIR
-from lsa_lightning.runs import adopt_threat, analyse_and_write, console, load_run, output_dir, split_loader
+from lsa_lightning.runs import (
+    adopt_threat,
+    analyse_and_write,
+    console,
+    load_run,
+    output_dir,
+    require_checkpoint,
+    split_loader,
+)
 
 
 def analyze(cfg: DictConfig) -> dict[str, SustainabilityReport]:
@@ -28,6 +36,7 @@ def analyze(cfg: DictConfig) -> dict[str, SustainabilityReport]:
 @hydra.main(version_base="1.3", config_path=str(CONF_DIR), config_name="analyze")
 def main(cfg: DictConfig) -> None:
     """Entry point."""
+    require_checkpoint(cfg, "lsa-analyze")
     analyze(cfg)
 
 

@@ -8,7 +8,15 @@ from omegaconf import DictConfig, OmegaConf
 
 from lsa_lightning.evaluation_report import Evaluation, run_evaluation, write_comparison
 from lsa_lightning.paths import CONF_DIR
-from lsa_lightning.runs import adopt_threat, checkpoint_file, console, load_run, output_dir, split_loader
+from lsa_lightning.runs import (
+    adopt_threat,
+    checkpoint_file,
+    console,
+    load_run,
+    output_dir,
+    require_checkpoint,
+    split_loader,
+)
 
 
 def evaluate(cfg: DictConfig) -> dict[str, Evaluation]:
@@ -60,9 +68,7 @@ def _check_same_data(first: DictConfig, other: DictConfig, path: str) -> None:
 @hydra.main(version_base="1.3", config_path=str(CONF_DIR), config_name="evaluate")
 def main(cfg: DictConfig) -> None:
     """Entry point."""
-    if OmegaConf.is_missing(cfg, "ckpt_path"):
-        msg = "lsa-evaluate: expected ckpt_path=RUN/checkpoints/best.ckpt (or a list of checkpoints), got none"
-        raise SystemExit(msg)
+    require_checkpoint(cfg, "lsa-evaluate")
     evaluate(cfg)
 
 

@@ -52,6 +52,13 @@ def save_config(cfg: DictConfig, folder: Path) -> dict[str, Any]:
     return resolved  # type: ignore[return-value]
 
 
+def require_checkpoint(cfg: DictConfig, command: str) -> None:
+    """End with one line where ``ckpt_path`` was not given."""
+    if OmegaConf.is_missing(cfg, "ckpt_path"):
+        msg = f"{command}: expected ckpt_path=RUN/checkpoints/best.ckpt, got none"
+        raise SystemExit(msg)
+
+
 def checkpoint_file(path: str) -> Path:
     """``path``, if there is such a file.
 
