@@ -149,7 +149,7 @@ def test_checkpoints_that_cannot_be_compared_are_refused(run: Path, tmp_path: Pa
 def test_started_again_it_goes_on_and_gives_the_same_table(
     run: Path, other_run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    evaluate([run, other_run], tmp_path / "whole")
+    assert "Going on" not in evaluate([run, other_run], tmp_path / "whole")
     calls, attack = [], PGD.perturb
 
     def dies(self: PGD, *args: Any) -> Any:
@@ -163,7 +163,7 @@ def test_started_again_it_goes_on_and_gives_the_same_table(
         evaluate([run, other_run], tmp_path / "again")
     assert not (tmp_path / "again" / "evaluation.json").exists()
     monkeypatch.setattr(PGD, "perturb", attack)
-    evaluate([run, other_run], tmp_path / "again")
+    assert "Going on from the finished batches in" in evaluate([run, other_run], tmp_path / "again")
     for name in ("evaluation.json", "evaluation.csv"):
         assert (tmp_path / "again" / name).read_text() == (tmp_path / "whole" / name).read_text()
 

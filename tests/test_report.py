@@ -226,6 +226,13 @@ def test_a_comparison_shows_only_what_differs_in_the_configurations(seeds: Path)
     ]
 
 
+def test_a_comparison_of_different_data_is_warned_of(seeds: Path) -> None:
+    assert "different data" not in page_of(seeds).text
+    trained = read_json(seeds / "1" / "summary.json")["trained"]
+    edit_summary(seeds / "1", trained={**trained, "data": "other.Data"})
+    assert "These runs are of different data, " in page_of(seeds).text
+
+
 def test_a_comparison_shows_layers_masking_and_versions(seeds: Path) -> None:
     no_sign, unfit = {"raised": False, "seen": "0"}, {"raised": None, "seen": "no bounds"}
     edit_summary(seeds / "0", masking={})

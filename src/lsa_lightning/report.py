@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
-from matplotlib import rc_context
 from matplotlib.figure import Figure
 from omegaconf import OmegaConf
 
@@ -21,7 +20,7 @@ from lsa_lightning import __version__
 from lsa_lightning.comparison import Group, Spread, config_differences, group_by_seed
 from lsa_lightning.plotting import plot_mean_accuracy, plot_rg_scores
 from lsa_lightning.run_folders import Run, find_runs
-from lsa_lightning.runs import CONFIG_FILE
+from lsa_lightning.runs import CONFIG_FILE, save_svg
 
 _LARGE_SVG = 400_000  # bytes; where dense drawings make the vector file larger than this, the PNG takes its place
 
@@ -182,8 +181,7 @@ def _file_picture(name: str, files: list[Path]) -> Picture:
 
 def _drawn(title: str, caption: str, figure: Figure) -> Picture:
     buffer = io.BytesIO()
-    with rc_context({"svg.fonttype": "path", "svg.hashsalt": title}):
-        figure.savefig(buffer, format="svg", metadata={"Date": None})
+    save_svg(figure, buffer, title)
     return Picture(title, caption, _data_uri(buffer.getvalue(), ".svg"))
 
 

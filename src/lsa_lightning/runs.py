@@ -6,7 +6,7 @@ import json
 import platform
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import lightning.pytorch as pl
 import torch
@@ -153,9 +153,14 @@ def save_figure(figure: Figure, folder: Path, name: str) -> None:
     """Write ``figures/<name>.png`` and ``.svg``; the same figure gives the same files."""
     (folder / "figures").mkdir(exist_ok=True)
     figure.savefig(folder / "figures" / f"{name}.png")
-    # Letters become paths, so that the SVG looks alike everywhere; ids and the date would differ each time.
+    save_svg(figure, folder / "figures" / f"{name}.svg", name)
+
+
+def save_svg(figure: Figure, file: Path | BinaryIO, name: str) -> None:
+    """Write ``figure`` as SVG, which looks alike everywhere and is the same each time."""
+    # Letters become paths; without a name of its own, ids would differ each time, as would the date.
     with rc_context({"svg.fonttype": "path", "svg.hashsalt": name}):
-        figure.savefig(folder / "figures" / f"{name}.svg", metadata={"Date": None})
+        figure.savefig(file, format="svg", metadata={"Date": None})
 
 
 def write_json(values: dict[str, Any], path: Path) -> None:

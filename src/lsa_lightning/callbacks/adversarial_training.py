@@ -145,7 +145,7 @@ class AdversarialTraining(pl.Callback):
         attack = self._attack_now(module)
         x_adv = craft(attack, self.input_space, model, x, y)
         if self.eps_warmup_epochs > 0:
-            _log(module, "train/eps", torch.tensor(attack.eps), len(x))
+            _log(module, "train/eps", torch.tensor(attack.eps, device=x.device), len(x))
         for before_step in self.before_step:
             before_step(model, x, x_adv, y)
         layers = self.penalized_layers(module.current_epoch)
