@@ -173,6 +173,13 @@ def test_accuracy_that_rises_with_eps(honest: dict[str, Any]) -> None:
     assert "accuracy_rises_with_eps" in raised(masked.RoundsLargeDeviations(model, 0.25, 0.07), data, eps=0.12)
 
 
+def test_samples_that_are_wrong_without_an_attack_do_not_count_as_fooled(honest: dict[str, Any]) -> None:
+    model, (x, y) = honest["mlp on moons"]
+    right = model(x).flatten() > 0
+    found = checks((x, y)).run(model, [(x, (~right).long())])
+    assert found["pgd_weaker_than_fgsm"].seen.startswith("FGSM fools 0 of 200 samples, PGD-50 0;")
+
+
 def test_what_does_not_apply_is_said(honest: dict[str, Any]) -> None:
     model, data = honest["mlp on moons"]
     flag = checks(data).run(model, [data])["full_range_above_chance"]

@@ -107,6 +107,15 @@ def test_success_returns_x_where_the_model_errs_and_else_the_first_point_that_fo
     torch.testing.assert_close(found, torch.stack(path)[first, torch.arange(64)])
 
 
+def test_success_leaves_what_is_misclassified_where_it_is_though_the_start_is_random() -> None:
+    model, (x, y) = make_model("many classes").eval(), make_batch("many classes", n=64)
+    wrong = model(x).argmax(1) != y
+    x_adv = PGD(0.1, best="success", seed=0)(model, x, y)
+    assert 0 < int(wrong.sum()) < 64
+    assert torch.equal(x_adv[wrong], x[wrong])
+    assert not (x_adv[~wrong] == x[~wrong]).flatten(1).all(1).any()
+
+
 def test_best_is_last_or_success() -> None:
     with pytest.raises(ValueError, match="expected best to be 'last' or 'success', got 'loss'"):
         PGD(best="loss")
