@@ -23,7 +23,7 @@ from benchmarks.mnist_models import Batch, accuracy, cnn, fit, mlp, mnist, seed_
 from torch import Tensor, nn
 
 from lsa_lightning.attacks import APGD, FFGSM, FGSM, PGD, TPGD, Attack, ExternalAttack
-from lsa_lightning.attacks.threat import Ball
+from lsa_lightning.attacks.balls import Ball
 from lsa_lightning.functional import predicted_labels
 
 EPS, ALPHA, STEPS, EPS_L2, ALPHA_L2 = 0.1, 0.025, 10, 1.0, 0.2

@@ -16,7 +16,7 @@ from torchvision.datasets import MNIST
 
 from lsa_lightning.attacks import Attack
 from lsa_lightning.functional import classification_loss, predicted_labels
-from lsa_lightning.modes import evaluating
+from lsa_lightning.utils.isolation import evaluating
 
 Batch = tuple[Tensor, Tensor]
 

@@ -47,7 +47,7 @@ def run(overrides: list[str], seeds: int) -> list[dict[str, Any]]:
     with tempfile.TemporaryDirectory() as folder:
         seed_list = ",".join(map(str, range(seeds)))
         sweep = [f"seed={seed_list}", f"hydra.sweep.dir={folder}", "~callbacks.progress_bar"]
-        command = [sys.executable, "-m", "lsa_lightning.train", "-m", *overrides, *sweep]
+        command = [sys.executable, "-m", "lsa_lightning.cli.train", "-m", *overrides, *sweep]
         subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
         return [json.loads((Path(folder) / str(i) / "summary.json").read_text()) for i in range(seeds)]
 

@@ -51,7 +51,7 @@ def main() -> None:
 
 def start(args: argparse.Namespace, folder: Path, *overrides: str) -> subprocess.Popen[bytes]:
     """lsa-evaluate in a process of its own."""
-    command = [sys.executable, "-m", "lsa_lightning.evaluate", f"ckpt_path={args.checkpoint}"]
+    command = [sys.executable, "-m", "lsa_lightning.cli.evaluate", f"ckpt_path={args.checkpoint}"]
     command += [f"hydra.run.dir={folder}", *args.overrides, *overrides]
     return subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
 

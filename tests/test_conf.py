@@ -14,12 +14,12 @@ from tests.helpers.fake_data import write_every_data_set
 from tests.helpers.hydra_run import TINY, TINY_IMAGES, composed_job, main_in_process, read_json, train_tiny
 
 from lsa_lightning import ATLR, AdversarialTraining, measures
-from lsa_lightning.analyze import main as analyze_main
 from lsa_lightning.attacks import FGSM, PGD
-from lsa_lightning.evaluate import main as evaluate_main
+from lsa_lightning.cli.analyze import main as analyze_main
+from lsa_lightning.cli.evaluate import main as evaluate_main
+from lsa_lightning.cli.train import train
 from lsa_lightning.objectives import TRADES
-from lsa_lightning.paths import CONF_DIR
-from lsa_lightning.train import train
+from lsa_lightning.utils.paths import CONF_DIR
 
 pytestmark = pytest.mark.filterwarnings("ignore:Experiment logs directory")
 

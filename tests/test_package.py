@@ -17,6 +17,10 @@ PUBLIC = (
     "lsa_lightning.attacks",
     "lsa_lightning.callbacks",
     "lsa_lightning.data",
+    "lsa_lightning.evaluation",
+    "lsa_lightning.functional",
+    "lsa_lightning.layers",
+    "lsa_lightning.masking",
     "lsa_lightning.models",
 )
 MODULES = [info.name for info in pkgutil.walk_packages(lsa_lightning.__path__, "lsa_lightning.")]
@@ -64,7 +68,7 @@ def test_the_package_is_marked_as_typed() -> None:
 @pytest.mark.parametrize("name", ["train", "analyze", "evaluate", "report"])
 def test_the_commands_point_to_the_entry_points(name: str) -> None:
     (command,) = entry_points(group="console_scripts", name=f"lsa-{name}")
-    assert command.load() is import_module(f"lsa_lightning.{name}").main
+    assert command.load() is import_module(f"lsa_lightning.cli.{name}").main
 
 
 def test_the_malicious_uploads_of_lightning_are_excluded() -> None:

@@ -19,7 +19,7 @@ from tests.helpers.hydra_run import main_in_process
 from hydra_plugins.lsa_lightning_plugin import GROUPS, LSALightningPlugin
 from lsa_lightning import ATLR
 from lsa_lightning.attacks import PGD
-from lsa_lightning.paths import CONF_DIR
+from lsa_lightning.utils.paths import CONF_DIR
 
 CONFIG = """
 defaults:

@@ -10,7 +10,7 @@ from hydra.core.config_store import ConfigStore
 from hydra.plugins.search_path_plugin import SearchPathPlugin
 from omegaconf import OmegaConf
 
-from lsa_lightning.paths import CONF_DIR
+from lsa_lightning.utils.paths import CONF_DIR
 
 GROUPS = ("attack", "objective", "regularizer")
 """The groups whose files stand alone, without a defaults list."""

@@ -28,8 +28,8 @@ from tests.helpers.attack_cases import (
 from torch import Tensor, nn
 
 from lsa_lightning.attacks import FFGSM, FGSM, PGD, TPGD, Attack, GaussianNoise, SaltNoise
+from lsa_lightning.attacks.balls import Ball, Bounds
 from lsa_lightning.attacks.base import Model
-from lsa_lightning.attacks.threat import Ball, Bounds
 
 X, Y = make_batch("many classes")
 LINEAR = nn.Linear(6, 7)

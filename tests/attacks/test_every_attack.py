@@ -32,7 +32,7 @@ from lsa_lightning.attacks import (
     Square,
 )
 from lsa_lightning.functional import predicted_labels
-from lsa_lightning.modes import evaluating
+from lsa_lightning.utils.isolation import evaluating
 
 Maker = Callable[..., Attack]
 LINF: dict[str, Maker] = {

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from lsa_lightning import AdversarialTraining
 from lsa_lightning.attacks import FFGSM, PGD, Attack
-from lsa_lightning.attacks.threat import Ball
+from lsa_lightning.attacks.balls import Ball
 from lsa_lightning.callbacks import CatastrophicOverfittingStop
 from lsa_lightning.functional import predicted_labels
 

@@ -22,7 +22,7 @@ from lsa_lightning.attacks import (
     SaltNoise,
     SpeckleNoise,
 )
-from lsa_lightning.attacks.threat import Bounds
+from lsa_lightning.attacks.balls import Bounds
 
 AttackMaker = Callable[[float, Bounds], Attack]
 

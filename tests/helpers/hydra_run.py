@@ -24,10 +24,9 @@ from omegaconf import DictConfig, OmegaConf
 from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
 
-import lsa_lightning
-from lsa_lightning import MoonDataModule
-from lsa_lightning.paths import CONF_DIR
-from lsa_lightning.train import main
+from lsa_lightning import MoonDataModule, cli
+from lsa_lightning.cli.train import main
+from lsa_lightning.utils.paths import CONF_DIR
 
 QUIET = ("callbacks.progress_bar=null", "+trainer.enable_progress_bar=false", "+trainer.enable_model_summary=false")
 SMALL_DATA = ("data.train_size=64", "data.val_size=32", "data.test_size=40", "data.batch_size=32")
@@ -74,8 +73,8 @@ def _call(main: Callable[[], Any], args: Sequence[str]) -> None:
 
 
 def run_as_script(name: str, *args: str) -> None:
-    """``python -m lsa_lightning.<name>``, but in this process."""
-    file = str(Path(lsa_lightning.__file__).with_name(f"{name}.py"))
+    """``python -m lsa_lightning.cli.<name>``, but in this process."""
+    file = str(Path(cli.__file__).with_name(f"{name}.py"))
     with _clean_hydra(), patch.object(sys, "argv", [file, *args]), suppress(SystemExit):
         runpy.run_path(file, run_name="__main__")
 

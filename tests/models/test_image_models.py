@@ -9,8 +9,8 @@ import torch
 from torch import nn
 from torchvision.models import vgg19_bn
 
+from lsa_lightning.layers.resolve import resolve_layers
 from lsa_lightning.models import CNN, MLP, VGG19, PreActResNet18, WideResNet
-from lsa_lightning.representations import resolve_layers
 
 IMAGE = torch.zeros(1, 3, 32, 32)
 DIGIT = torch.zeros(1, 1, 28, 28)

@@ -8,10 +8,10 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from lsa_lightning.attacks.balls import Ball, Bounds, per_sample
 from lsa_lightning.attacks.base import Attack, Model, forward_and_gradient
 from lsa_lightning.attacks.losses import LOSSES, class_logits, targeted_dlr
 from lsa_lightning.attacks.pgd import checked_steps
-from lsa_lightning.attacks.threat import Ball, Bounds, per_sample
 from lsa_lightning.functional import predicted_labels
 
 _MOMENTUM = 0.75

@@ -13,9 +13,9 @@ import torch
 from torch import Tensor
 from typing_extensions import Self
 
-from lsa_lightning.attacks.threat import BALLS, Ball, Bounds
+from lsa_lightning.attacks.balls import BALLS, Ball, Bounds
 from lsa_lightning.functional import classification_loss, is_binary
-from lsa_lightning.modes import evaluating
+from lsa_lightning.utils.isolation import evaluating
 
 Model: TypeAlias = Callable[[Tensor], Tensor]
 """Maps inputs ``[N, ...]`` to logits: ``[N]`` or ``[N, 1]`` (binary), or ``[N, C]``. Usually an ``nn.Module``."""

@@ -11,9 +11,9 @@ from torch import Tensor
 from typing_extensions import Self
 
 from lsa_lightning.attacks.apgd import APGD
+from lsa_lightning.attacks.balls import Ball, Bounds
 from lsa_lightning.attacks.base import Attack, Model, count_classes
 from lsa_lightning.attacks.square import Square
-from lsa_lightning.attacks.threat import Ball, Bounds
 from lsa_lightning.functional import predicted_labels
 
 

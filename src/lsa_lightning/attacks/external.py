@@ -12,9 +12,9 @@ import torch
 from lightning.pytorch.utilities.seed import isolate_rng
 from torch import Tensor, nn
 
+from lsa_lightning.attacks.balls import Ball, Bounds
 from lsa_lightning.attacks.base import Attack, Model
 from lsa_lightning.attacks.losses import class_logits
-from lsa_lightning.attacks.threat import Ball, Bounds
 
 
 class ExternalAttack(Attack):

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from torch import Tensor
 
+from lsa_lightning.attacks.balls import Ball, Bounds
 from lsa_lightning.attacks.base import GradientAttack, Model
-from lsa_lightning.attacks.threat import Ball, Bounds
 
 
 class FGSM(GradientAttack):

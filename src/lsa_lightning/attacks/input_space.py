@@ -7,9 +7,9 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from lsa_lightning.attacks.balls import Bounds
 from lsa_lightning.attacks.base import Attack, Model
-from lsa_lightning.attacks.threat import Bounds
-from lsa_lightning.modes import evaluating
+from lsa_lightning.utils.isolation import evaluating
 
 
 class InputSpace:

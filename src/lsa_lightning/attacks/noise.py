@@ -11,8 +11,8 @@ from abc import abstractmethod
 import torch
 from torch import Tensor
 
+from lsa_lightning.attacks.balls import Ball, Bounds
 from lsa_lightning.attacks.base import Attack, Model
-from lsa_lightning.attacks.threat import Ball, Bounds
 
 
 class Noise(Attack):

@@ -7,8 +7,8 @@ from functools import partial
 import torch
 from torch import Tensor
 
+from lsa_lightning.attacks.balls import Ball, Bounds, per_sample
 from lsa_lightning.attacks.base import GradientAttack, Model, forward_and_gradient
-from lsa_lightning.attacks.threat import Ball, Bounds, per_sample
 from lsa_lightning.functional import kl_divergence, predicted_labels
 
 

@@ -10,9 +10,9 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
+from lsa_lightning.attacks.balls import Ball, Bounds
 from lsa_lightning.attacks.base import Attack, Model
 from lsa_lightning.attacks.losses import margin
-from lsa_lightning.attacks.threat import Ball, Bounds
 from lsa_lightning.functional import predicted_labels
 
 _HALVINGS = (10, 50, 200, 500, 1000, 2000, 4000, 6000, 8000)

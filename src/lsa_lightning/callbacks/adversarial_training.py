@@ -14,14 +14,16 @@ from lightning.pytorch.strategies import DeepSpeedStrategy, FSDPStrategy, ModelP
 from torch import Tensor, nn
 
 from lsa_lightning.attacks import Attack, InputSpace
-from lsa_lightning.batch import BatchFn, read_batch, replace_tensor
-from lsa_lightning.modes import RandomStateAtForward, scratch_buffers
+from lsa_lightning.callbacks.step_patch import patch_training_step
+from lsa_lightning.callbacks.target import as_input_space, craft, find_backbone, read
+from lsa_lightning.layers.probe import OUTPUT, LayerProbe
 from lsa_lightning.objectives import AT, Objective
-from lsa_lightning.representations import OUTPUT, LayerProbe
-from lsa_lightning.training_step_patch import patch_training_step
+from lsa_lightning.utils.batch import BatchFn, read_batch, replace_tensor
+from lsa_lightning.utils.isolation import RandomStateAtForward, scratch_buffers
 
 BeforeStep: TypeAlias = Callable[[nn.Module, Tensor, Tensor, Tensor], None]
 """Called as ``before_step(model, x, x_adv, y)`` in each step, when the batch is crafted and nothing has run on it."""
+
 
 _UNSUPPORTED = (DeepSpeedStrategy, FSDPStrategy, ModelParallelStrategy)
 
@@ -37,7 +39,7 @@ class AdversarialTraining(pl.Callback):
         objective: how the outputs become J; default :class:`~lsa_lightning.objectives.AT`.
         input_space: ``(mean, std)`` if batches are normalised; ``eps`` and ``bounds`` are then in pixels.
         batch_fn: ``batch -> (x, y)``, returning the batch's own tensors; default
-            :func:`~lsa_lightning.batch.read_batch`.
+            :func:`~lsa_lightning.utils.batch.read_batch`.
         backbone: name of the submodule that maps x to logits; None: the LightningModule's forward.
         eps_warmup_epochs: number >= 0, not necessarily whole, of epochs in which eps rises step by step from 0 to the
             attack's own; logged as ``train/eps``. At a large eps, such as 0.3 on MNIST, training may otherwise stay at
@@ -206,51 +208,6 @@ class AdversarialTraining(pl.Callback):
         with buffers, LayerProbe(model, layers, samples=len(x), stop_early=for_penalty_alone) as probe:
             model(x)
         return _representations(probe)
-
-
-def find_backbone(module: pl.LightningModule, name: str | None) -> nn.Module:
-    """The submodule called ``name``, or ``module`` itself for None.
-
-    Raises:
-        MisconfigurationException: if there is none of that name, or ``module`` has no forward; the message lists the
-            submodules.
-    """
-    submodules: dict[str, nn.Module] = dict(module.named_modules())
-    exist = f"these exist: {', '.join(filter(None, submodules))}"
-    if name is None and type(module).forward is pl.LightningModule.forward:
-        msg = (
-            f"expected {type(module).__name__} to have a forward, or backbone to name the submodule to attack; {exist}"
-        )
-        raise MisconfigurationException(msg)
-    if name is None:
-        return module
-    if name not in submodules or not name:
-        msg = f"expected backbone to name a submodule, got {name!r}; {exist}"
-        raise MisconfigurationException(msg)
-    return submodules[name]
-
-
-def as_input_space(value: InputSpace | tuple[Any, Any] | None) -> InputSpace | None:
-    """An :class:`InputSpace` from itself or from ``(mean, std)``."""
-    return value if value is None or isinstance(value, InputSpace) else InputSpace(*value)
-
-
-def read(batch_fn: BatchFn, batch: Any) -> tuple[Tensor, Tensor]:
-    """``batch_fn(batch)``, if that is a pair of tensors; its ValueError becomes Lightning's own exception."""
-    try:
-        pair = batch_fn(batch)
-    except ValueError as error:
-        raise MisconfigurationException(str(error)) from error
-    if not (isinstance(pair, tuple | list) and len(pair) == 2 and all(isinstance(part, Tensor) for part in pair)):
-        msg = f"expected batch_fn to return the tensors (x, y), got {pair!r:.200}"
-        raise MisconfigurationException(msg)
-    x, y = pair
-    return x, y
-
-
-def craft(attack: Attack, input_space: InputSpace | None, model: nn.Module, x: Tensor, y: Tensor) -> Tensor:
-    """``attack`` in the space in which its ``eps`` is meant."""
-    return attack(model, x, y) if input_space is None else input_space.craft(attack, model, x, y)
 
 
 def _representations(probe: LayerProbe) -> dict[str, Tensor]:

@@ -16,14 +16,17 @@ from lightning.pytorch.utilities import CombinedLoader, rank_zero_warn
 from lightning.pytorch.utilities.seed import isolate_rng
 from torch import Tensor
 
-from lsa_lightning.analysis import LayerSustainabilityAnalysis, SustainabilityReport
 from lsa_lightning.attacks import Attack, InputSpace
-from lsa_lightning.batch import BatchFn
-from lsa_lightning.callbacks.adversarial_training import AdversarialTraining, craft, find_backbone, read
+from lsa_lightning.callbacks.adversarial_training import AdversarialTraining
 from lsa_lightning.callbacks.collapse_guard import CollapseGuard
+from lsa_lightning.callbacks.target import craft, find_backbone, read
+from lsa_lightning.layers.analysis import LayerSustainabilityAnalysis
+from lsa_lightning.layers.probe import check_names_exist
+from lsa_lightning.layers.report import SustainabilityReport
+from lsa_lightning.layers.resolve import LayerSpec, resolve_layers
 from lsa_lightning.objectives import Objective
 from lsa_lightning.regularizers import LayerwiseRegularizer
-from lsa_lightning.representations import LayerSpec, check_names_exist, resolve_layers
+from lsa_lightning.utils.batch import BatchFn
 
 
 class ATLR(AdversarialTraining):
@@ -44,9 +47,9 @@ class ATLR(AdversarialTraining):
         objective: the base loss J; default :class:`~lsa_lightning.objectives.AT`.
         regularizer: the penalty; default :class:`~lsa_lightning.regularizers.LayerwiseRegularizer` with gamma 0.1. Its
             measure is also the one of the analysis.
-        layers: the layers that the analysis looks at, see :func:`~lsa_lightning.representations.resolve_layers`.
+        layers: the layers that the analysis looks at, see :func:`~lsa_lightning.layers.resolve.resolve_layers`.
         mvl: None: computed; or a fixed list of layer names; or a
-            :class:`~lsa_lightning.analysis.SustainabilityReport`, whose list for ``eta`` and ``top_k`` is used.
+            :class:`~lsa_lightning.layers.report.SustainabilityReport`, whose list for ``eta`` and ``top_k`` is used.
         eta: threshold of Algorithm 1 in units of sigma.
         top_k: if given, the k most vulnerable layers, whatever their distance from mu.
         analysis_attack: perturber of the analysis; None: ``attack``.

@@ -9,9 +9,9 @@ from lightning.pytorch.utilities import rank_zero_info
 from torch import Tensor
 
 from lsa_lightning.attacks import Attack, InputSpace
-from lsa_lightning.batch import BatchFn, read_batch
-from lsa_lightning.callbacks.adversarial_training import as_input_space, craft, find_backbone, read
+from lsa_lightning.callbacks.target import as_input_space, craft, find_backbone, read
 from lsa_lightning.evaluation import correct
+from lsa_lightning.utils.batch import BatchFn, read_batch
 
 
 class CatastrophicOverfittingStop(pl.Callback):
@@ -26,7 +26,7 @@ class CatastrophicOverfittingStop(pl.Callback):
         attack: a multi-step attack, usually PGD with 5 steps at the training's eps.
         drop: largest fall in accuracy that is accepted, in [0, 1].
         input_space: ``(mean, std)`` if batches are normalised; ``eps`` and ``bounds`` are then in pixels.
-        batch_fn: ``batch -> (x, y)``; default :func:`~lsa_lightning.batch.read_batch`.
+        batch_fn: ``batch -> (x, y)``; default :func:`~lsa_lightning.utils.batch.read_batch`.
         backbone: name of the submodule that maps x to logits; None: the LightningModule's forward.
 
     Attributes:

@@ -6,9 +6,9 @@ from typing import Any
 
 import lightning.pytorch as pl
 
-from lsa_lightning.analysis import SustainabilityReport
 from lsa_lightning.callbacks.atlr import ATLR
-from lsa_lightning.loggers import log_image, log_table, rich_loggers
+from lsa_lightning.layers.report import SustainabilityReport
+from lsa_lightning.runs.loggers import log_image, log_table, rich_loggers
 
 
 class ReportLogger(pl.Callback):

@@ -10,10 +10,10 @@ from lightning.pytorch.trainer.states import TrainerFn
 from torchmetrics import MeanMetric
 
 from lsa_lightning.attacks import Attack, InputSpace
-from lsa_lightning.batch import BatchFn, read_batch
-from lsa_lightning.callbacks.adversarial_training import as_input_space, craft, find_backbone, read
+from lsa_lightning.callbacks.target import as_input_space, craft, find_backbone, read
 from lsa_lightning.evaluation import correct
 from lsa_lightning.functional import robustness_generalization_score
+from lsa_lightning.utils.batch import BatchFn, read_batch
 
 
 class RobustValidation(pl.Callback):
@@ -28,7 +28,7 @@ class RobustValidation(pl.Callback):
         every_n_epochs: run in every n-th epoch of a fit, >= 1.
         max_batches: batches per dataloader and process, >= 1; None: all.
         input_space: ``(mean, std)`` if batches are normalised; ``eps`` and ``bounds`` are then in pixels.
-        batch_fn: ``batch -> (x, y)``; default :func:`~lsa_lightning.batch.read_batch`.
+        batch_fn: ``batch -> (x, y)``; default :func:`~lsa_lightning.utils.batch.read_batch`.
         backbone: name of the submodule that maps x to logits; None: the LightningModule's forward.
 
     Raises:

@@ -12,8 +12,8 @@ from torch import Tensor, nn
 
 from lsa_lightning.callbacks.adversarial_training import AdversarialTraining, BeforeStep
 from lsa_lightning.functional import classification_loss
-from lsa_lightning.modes import scratch_buffers
 from lsa_lightning.objectives import Objective
+from lsa_lightning.utils.isolation import scratch_buffers
 
 
 class AdversarialWeightPerturbation(pl.Callback):

@@ -17,7 +17,8 @@ from lsa_lightning.data.augmentation import Augmentation
 from lsa_lightning.data.files import DataFile, check_md5, expected_files, fetch, missing, where_to_put
 from lsa_lightning.data.images import Batch, ImageBatches, TransformedImages, in_memory
 from lsa_lightning.data.loader import ResumableDataLoader
-from lsa_lightning.data.sampling import SPLIT, EpochIndices, generator_of
+from lsa_lightning.data.sampling import SPLIT, EpochIndices
+from lsa_lightning.utils.random import generator_of
 
 Transform = Callable[[Any], Tensor]
 """Makes a float tensor ``[C, H, W]`` in [0, 1] from an image as the data set gives it (PIL in torchvision)."""

@@ -12,7 +12,8 @@ from torch.utils.data import Dataset
 from torchvision.transforms.functional import pil_to_tensor
 
 from lsa_lightning.data.augmentation import Augmentation
-from lsa_lightning.data.sampling import AUGMENTATION, generator_of
+from lsa_lightning.data.sampling import AUGMENTATION
+from lsa_lightning.utils.random import generator_of
 
 Batch = tuple[Tensor, Tensor]
 """Pixels float32 ``[N, C, H, W]`` in [0, 1] and labels int64 ``[N]``."""

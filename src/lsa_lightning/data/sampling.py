@@ -4,25 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 
-import numpy as np
 import torch
 from torch.utils.data import DistributedSampler
 
+from lsa_lightning.utils.random import generator_of
+
 SPLIT, ORDER, AUGMENTATION = range(3)
 """What a generator is for; each purpose has numbers of its own."""
-
-
-def generator_of(*key: int) -> torch.Generator:
-    """A CPU generator whose numbers depend on all integers >= 0 of ``key``.
-
-    The key is hashed, so that seed 0 in epoch 1 is not seed 1 in epoch 0.
-
-    Example:
-        >>> bool(generator_of(0, 1).initial_seed() == generator_of(1, 0).initial_seed())
-        False
-    """
-    state = int(np.random.SeedSequence(key).generate_state(1, np.uint64)[0])
-    return torch.Generator().manual_seed(state % 2**63)
 
 
 class EpochIndices(DistributedSampler[int]):

@@ -9,8 +9,8 @@ from matplotlib.figure import Figure
 from torch import Tensor, nn
 
 from lsa_lightning.functional import log_probabilities
-from lsa_lightning.modes import evaluating
 from lsa_lightning.plotting.style import COLORS, new_axes, new_figure
+from lsa_lightning.utils.isolation import evaluating
 
 
 def plot_decision_boundary(model: nn.Module, x: Tensor, y: Tensor, x_adv: Tensor) -> Figure:

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from matplotlib.figure import Figure
 
-from lsa_lightning.analysis import SustainabilityReport
+from lsa_lightning.layers.report import SustainabilityReport
 from lsa_lightning.plotting.style import line_styles, new_axes
 
 

@@ -1,0 +1,1 @@
+"""The entry points: lsa-train, lsa-analyze, lsa-evaluate, lsa-report."""

@@ -1,0 +1,232 @@
+"""``lsa-report``: one self-contained HTML file about a run of ``lsa-train``, or about several side by side."""
+
+from __future__ import annotations
+
+import argparse
+import base64
+import io
+import sys
+import textwrap
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from jinja2 import Environment, PackageLoader, StrictUndefined
+from matplotlib.figure import Figure
+from omegaconf import OmegaConf
+
+from lsa_lightning import __version__
+from lsa_lightning.plotting import plot_mean_accuracy, plot_rg_scores
+from lsa_lightning.runs.comparison import Group, Spread, config_differences, group_by_seed
+from lsa_lightning.runs.folder import CONFIG_FILE, save_svg
+from lsa_lightning.runs.read import Run, find_runs
+
+_LARGE_SVG = 400_000  # bytes; where dense drawings make the vector file larger than this, the PNG takes its place
+
+
+_MOST_LINES = 10  # in one figure; more hide one another
+
+
+_CAPTIONS = {
+    "accuracy": (
+        "Accuracy over eps",
+        "Accuracy on the test set as the radius eps of the attack grows, one line per attack. The lower its line, the "
+        "stronger the attack. The numbers are in the table Accuracy.",
+    ),
+    "layer_profile": (
+        "Relative error per layer",
+        "How far each perturber moves each layer's representation, relative to its norm, mean over the test samples. "
+        "The shaded layers are the Most Vulnerable Layers (MVL). The numbers are in the table Layers.",
+    ),
+    "mvl_history": (
+        "Relative error per layer over the epochs",
+        "Relative error of each layer after each analysed epoch of training, with the layers in the MVL marked.",
+    ),
+    "decision_boundary": (
+        "Decision boundary",
+        "Predicted probability of class 1 over the plane, the decision boundary as a line, test points, and where the "
+        "attack moved them.",
+    ),
+    "adversarial_images": (
+        "Clean and adversarial images",
+        "Test images, their adversarial partners, and the difference between the two.",
+    ),
+}
+
+
+@dataclass(frozen=True)
+class Picture:
+    """A figure as the page shows it.
+
+    Attributes:
+        title: what it is, also its alternative text.
+        caption: what it shows.
+        source: data URI.
+    """
+
+    title: str
+    caption: str
+    source: str
+
+
+def write_report(paths: Sequence[Path], output: Path | None = None) -> tuple[Path, list[Path]]:
+    """Write the report of one run, or a comparison of several.
+
+    Args:
+        paths: run folders, or folders of run folders such as that of a sweep; at least one.
+        output: an ``.html`` file, whose folder is made where it is missing; None: ``report.html`` in the only folder
+            named, or in the current folder for several.
+
+    Returns:
+        The file, and the folders of unfinished jobs in sweeps, which the page names too.
+
+    Raises:
+        ValueError: if there is no finished run, if a run is named twice or if ``output`` is no ``.html`` file.
+    """
+    if output is not None and (output.suffix != ".html" or output.is_dir()):
+        msg = f"expected output to be a file named *.html, got {output}"
+        raise ValueError(msg)
+    runs, unfinished = find_runs(paths)
+    if output is None:
+        output = (paths[0] if len(paths) == 1 else Path()) / "report.html"
+    page = _run_page(runs[0], unfinished) if len(runs) == 1 else _comparison_page(runs, unfinished)
+    output.parent.mkdir(parents=True, exist_ok=True)
+    output.write_text(page, encoding="utf-8")
+    return output, unfinished
+
+
+def _run_page(run: Run, unfinished: list[Path]) -> str:
+    pictures = {name: _file_picture(name, files) for name, files in _figure_files(run.folder).items()}
+    history = run.summary.get("mvl_history", [])
+    layers = next(iter(run.profiles.values())).layers if run.profiles else []
+    analysed = dict.fromkeys([*layers, *(layer for entry in history for layer in entry["mvl"])])  # ATLR may read others
+    return _render(
+        "run.html.jinja",
+        run=run,
+        unfinished=unfinished,
+        pictures=pictures,
+        history=history,
+        layers=layers,
+        in_mvl={layer: sum(layer in entry["mvl"] for entry in history) for layer in analysed},
+        config=(run.folder / CONFIG_FILE).read_text(encoding="utf-8"),
+    )
+
+
+def _comparison_page(runs: list[Run], unfinished: list[Path]) -> str:
+    groups = group_by_seed(runs)
+    attacks = list(dict.fromkeys(attack for run in runs for attack in run.summary["accuracy"]))
+    return _render(
+        "comparison.html.jinja",
+        runs=runs,
+        unfinished=unfinished,
+        groups=groups,
+        labels={run.folder: group.label for group in groups for run in group.runs},
+        attacks=attacks,
+        eps=sorted({eps for run in runs for eps in run.summary["eps"]}),
+        layers=list(dict.fromkeys(layer for run in runs for layer in _first_errors(run))),
+        errors={run.folder: _first_errors(run) for run in runs},
+        pictures=_comparison_pictures(groups, attacks),
+        differences=config_differences([group.runs[0] for group in groups]),
+    )
+
+
+def _first_errors(run: Run) -> dict[str, float]:
+    """Mean relative error by layer under the perturber that the MVL is chosen by."""
+    return next(iter(run.summary.get("relative_error", {}).values()), {})
+
+
+def _comparison_pictures(groups: list[Group], attacks: list[str]) -> list[Picture]:
+    scores: dict[str, dict[str, Spread]] = {}
+    for group in groups:
+        row = {attack: score for attack in attacks if (score := group.rg_score(attack)) is not None}
+        if row:
+            scores[_drawable(group.label)] = row
+    over_seeds = any(len(group.runs) > 1 for group in groups)
+    bars = ", mean and standard deviation over the seeds" if over_seeds else ""
+    means, stds = ({label: {a: s[i] or 0.0 for a, s in row.items()} for label, row in scores.items()} for i in (0, 1))
+    figure = plot_rg_scores(means, stds if over_seeds else None)
+    pictures = [_drawn("R&G of each method", f"Sum of the accuracies over eps{bars}.", figure)]
+    for attack in attacks:
+        rows = {_drawable(group.label): group.accuracy(attack) for group in groups if group.rg_score(attack)}
+        best = sorted(rows, key=lambda label: means[label][attack], reverse=True)[:_MOST_LINES]
+        note = f" Only the {_MOST_LINES} methods of highest R&G are drawn." if len(rows) > _MOST_LINES else ""
+        figure = plot_mean_accuracy({label: row for label, row in rows.items() if label in best})
+        pictures.append(_drawn(f"Accuracy over eps under {attack}", f"Accuracy on the test set{bars}.{note}", figure))
+    return pictures
+
+
+def _drawable(label: str) -> str:
+    """``label`` in lines of 30 characters, with nothing that matplotlib takes for mathematics or for a hidden label."""
+    text = textwrap.fill(label, 30).replace("$", r"\$")
+    return f" {text}" if text.startswith("_") else text
+
+
+def _figure_files(folder: Path) -> dict[str, list[Path]]:
+    """The files of each figure, those with a caption first."""
+    files: dict[str, list[Path]] = {}
+    for path in sorted((folder / "figures").glob("*")):
+        if path.suffix in (".svg", ".png"):
+            files.setdefault(path.stem, []).append(path)
+    known = [name for name in _CAPTIONS if name in files]
+    return {name: files[name] for name in [*known, *(name for name in files if name not in known)]}
+
+
+def _file_picture(name: str, files: list[Path]) -> Picture:
+    by_type = {path.suffix: path for path in files}
+    path = by_type.get(".svg", files[0])
+    if path.stat().st_size > _LARGE_SVG:
+        path = by_type.get(".png", path)
+    title, caption = _CAPTIONS.get(name, (name, f"figures/{path.name}"))
+    return Picture(title, caption, _data_uri(path.read_bytes(), path.suffix))
+
+
+def _drawn(title: str, caption: str, figure: Figure) -> Picture:
+    buffer = io.BytesIO()
+    save_svg(figure, buffer, title)
+    return Picture(title, caption, _data_uri(buffer.getvalue(), ".svg"))
+
+
+def _data_uri(content: bytes, suffix: str) -> str:
+    kind = {".svg": "svg+xml", ".png": "png"}[suffix]
+    return f"data:image/{kind};base64,{base64.b64encode(content).decode()}"
+
+
+def _render(template: str, **values: Any) -> str:
+    environment = Environment(
+        loader=PackageLoader("lsa_lightning.cli"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters["yaml"] = lambda node: OmegaConf.to_yaml(OmegaConf.create(node)).strip()
+    return environment.get_template(template).render(version=__version__, **values)
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Entry point."""
+    parser = argparse.ArgumentParser(
+        prog="lsa-report", description="Write one self-contained HTML file about a run, or about several."
+    )
+    parser.add_argument(
+        "runs", metavar="RUN", nargs="+", type=Path, help="run folder of lsa-train, or folder of such folders (a sweep)"
+    )
+    parser.add_argument(
+        "--output",
+        metavar="FILE",
+        type=Path,
+        help="the .html file; default: report.html in RUN, or in the current folder for several RUNs",
+    )
+    options = parser.parse_args(arguments)
+    try:
+        output, unfinished = write_report(options.runs, options.output)
+    except (ValueError, OSError) as error:
+        parser.exit(2, f"lsa-report: error: {error}\n")
+    for job in unfinished:
+        print(f"lsa-report: left out, because it has no summary.json: {job}", file=sys.stderr)
+    print(f"Report: {output} ({output.stat().st_size / 1e6:.2f} MB)")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,20 @@
+"""Which samples a model classifies correctly."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor, nn
+
+from lsa_lightning.functional import predicted_labels
+from lsa_lightning.utils.isolation import evaluating
+
+if TYPE_CHECKING:
+    pass
+
+
+def correct(model: nn.Module, x: Tensor, y: Tensor) -> Tensor:
+    """Which samples ``model``, in eval mode, classifies as ``y`` says: bool ``[N]``."""
+    with evaluating(model), torch.no_grad():
+        return predicted_labels(model(x)) == y.flatten()

@@ -1,0 +1,134 @@
+"""Accuracy that is left after each attack of an ensemble: streaming, resumable, on several processes."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+
+from lsa_lightning.attacks import Ensemble
+from lsa_lightning.evaluation.state import FinishedBatches, digest
+from lsa_lightning.utils.batch import BatchFn, move_data_to_device, read_batch
+from lsa_lightning.utils.isolation import evaluating
+
+
+@dataclass(frozen=True)
+class EnsembleResult:
+    """What :func:`evaluate_ensemble` found.
+
+    Attributes:
+        accuracy: percentage of samples that still stand, in [0, 100]: ``clean``, then after each attack in turn.
+        left_out: by attack, why it was not run; its robust accuracy may then be too high.
+        samples: number of samples.
+    """
+
+    accuracy: dict[str, float]
+    left_out: dict[str, str]
+    samples: int
+
+    @property
+    def robust_accuracy(self) -> float:
+        """What is left after all attacks, in percent."""
+        return list(self.accuracy.values())[-1]
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain containers."""
+        return {**asdict(self), "robust_accuracy": self.robust_accuracy}
+
+
+def evaluate_ensemble(
+    model: nn.Module,
+    dataloader: Iterable[Any],
+    ensemble: Ensemble,
+    state_file: str | Path | None = None,
+    batch_fn: BatchFn = read_batch,
+    max_batches: int | None = None,
+) -> EnsembleResult:
+    """Run ``ensemble`` over ``dataloader``, each attack on the points that all before it left standing.
+
+    Memory does not grow with the data set. Each batch's random numbers depend on the attacks' seeds and on the batch's
+    number alone, so the result does not depend on interruptions or on the number of processes.
+
+    Args:
+        model: maps x to logits; runs in eval mode and is left as it was.
+        dataloader: batches in a fixed order; they are moved to the model's device. With several processes, give each
+            the same one, not a share of it: of P processes, number p takes the batches p, p + P, p + 2 P, ...
+        ensemble: the attacks.
+        state_file: where finished batches are noted (process p > 0 appends ``.rank<p>`` to the name); those noted there
+            already are not run again. None: no file.
+        batch_fn: ``batch -> (x, y)``.
+        max_batches: number of batches >= 1, or None for all.
+
+    Returns:
+        The accuracies over all processes.
+
+    Raises:
+        ValueError: if there is no batch, or the file belongs to another model, ensemble or order of the data.
+    """
+    device = next(model.parameters(), torch.zeros(())).device
+    rank, processes = (dist.get_rank(), dist.get_world_size()) if dist.is_initialized() else (0, 1)
+    header = {"ensemble": _describe(ensemble), "model": digest(model.state_dict())}
+    finished = FinishedBatches(state_file, header, rank)
+    counts = _Counts(list(ensemble.attacks))
+    for index, batch in enumerate(islice(dataloader, max_batches)):
+        if index % processes == rank:
+            x, y = batch_fn(move_data_to_device(batch, device))
+            fingerprint = digest({"x": x, "y": y})
+            standing = finished.recall(index, fingerprint)
+            if standing is None:
+                standing = _standing(model, ensemble.with_stream(index), x, y)
+                finished.note(index, fingerprint, standing)
+            counts.add(len(x), standing)
+    return counts.result(ensemble, device)
+
+
+def _describe(ensemble: Ensemble) -> dict[str, str]:
+    return {name: repr(attack) for name, attack in ensemble.attacks.items()}
+
+
+def _standing(model: nn.Module, ensemble: Ensemble, x: Tensor, y: Tensor) -> dict[str, int]:
+    """How many samples stand after each attack that the model has enough classes for."""
+    with evaluating(model):
+        return {name: int(standing.sum()) for name, _, standing in ensemble.in_turn(model, x, y)}
+
+
+class _Counts:
+    """Sums over batches: samples, samples that stand after each attack, and batches that it was run on."""
+
+    def __init__(self, attacks: list[str]) -> None:
+        self.names = ["clean", *attacks]
+        self.samples = 0
+        self.standing = dict.fromkeys(self.names, 0)
+        self.batches = dict.fromkeys(self.names, 0)
+
+    def add(self, samples: int, standing: dict[str, int]) -> None:
+        """Count a batch."""
+        self.samples += samples
+        for name, count in standing.items():
+            self.standing[name] += count
+            self.batches[name] += 1
+
+    def result(self, ensemble: Ensemble, device: torch.device) -> EnsembleResult:
+        """Percentages, summed over the processes."""
+        sums = torch.tensor([self.samples, *self.standing.values(), *self.batches.values()], device=device)
+        if dist.is_initialized():
+            dist.all_reduce(sums)
+        samples, *rest = sums.tolist()
+        if samples == 0:
+            msg = "expected a dataloader with at least one batch, got an empty one"
+            raise ValueError(msg)
+        standing, batches = rest[: len(self.names)], rest[len(self.names) :]
+        run = dict(zip(self.names, batches, strict=True))
+        accuracy = {name: 100 * n / samples for name, n in zip(self.names, standing, strict=True) if run[name]}
+        left_out = {
+            name: f"needs {attack.min_classes} classes, the model has fewer"
+            for name, attack in ensemble.attacks.items()
+            if not run[name]
+        }
+        return EnsembleResult(accuracy, left_out, samples)

@@ -1,0 +1,210 @@
+"""Accuracy under attacks times eps, and the R&G score."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from itertools import islice
+from numbers import Real
+from operator import length_hint
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from torch import Tensor, nn
+
+from lsa_lightning.attacks import Attack
+from lsa_lightning.evaluation.state import FinishedBatches, digest
+from lsa_lightning.utils.batch import BatchFn, move_data_to_device, read_batch
+
+if TYPE_CHECKING:
+    pass
+from lsa_lightning.evaluation.accuracy import correct
+from lsa_lightning.evaluation.table import RobustnessTable
+
+
+class RobustnessEvaluation:
+    """Accuracy under each attack at each radius over a data set; step sizes scale with eps.
+
+    Memory does not grow with the data set. A batch's random numbers, also those of a model that draws some itself,
+    depend on the seeds and on the batch's number alone, so an evaluation that was interrupted and started again gives
+    the table of one that was not. The global random state is afterwards as before.
+
+    Args:
+        attacks: attack by name, at least one.
+        eps: radii > 0, at least one; the clean column is added.
+        batch_fn: ``batch -> (x, y)``.
+        max_batches: number of batches >= 1, or None for all.
+        seed: seed of the models, and of the attacks that have none of their own.
+        progress: whether to show a progress bar with the time left; None: where the error stream is a terminal.
+
+    Raises:
+        ValueError: if there is no attack, no radius, a radius <= 0, or ``max_batches`` < 1.
+
+    Example:
+        >>> from lsa_lightning.attacks import FGSM, PGD
+        >>> evaluation = RobustnessEvaluation({"fgsm": FGSM(), "pgd": PGD(steps=20)}, eps=[0.1, 0.2])
+        >>> batches = [(torch.rand(8, 2), torch.randint(2, (8,)))]
+        >>> evaluation.run(torch.nn.Linear(2, 1), batches).eps
+        [0.0, 0.1, 0.2]
+    """
+
+    def __init__(
+        self,
+        attacks: Mapping[str, Attack],
+        eps: Sequence[float],
+        batch_fn: BatchFn = read_batch,
+        max_batches: int | None = None,
+        seed: int = 0,
+        progress: bool | None = None,
+    ) -> None:
+        if not isinstance(attacks, Mapping) or not all(isinstance(attack, Attack) for attack in attacks.values()):
+            msg = f"expected attacks by name, such as {{'pgd': PGD(steps=20)}}, got {attacks!r}"
+            raise ValueError(msg)
+        numbers = isinstance(eps, Iterable) and all(isinstance(radius, Real) for radius in eps)
+        radii: list[float] = sorted(set(eps)) if numbers else []
+        batches_fit = max_batches is None or (isinstance(max_batches, int) and max_batches >= 1)
+        if not attacks or not radii or radii[0] <= 0 or not batches_fit:
+            msg = (
+                "expected at least one attack, a list of at least one eps, each a number > 0, and max_batches >= 1 "
+                f"or None, got {list(attacks)}, {eps!r} and {max_batches!r}"
+            )
+            raise ValueError(msg)
+        self.eps = [0.0, *radii]
+        self.attacks = dict(attacks)
+        self.batch_fn = batch_fn
+        self.max_batches = max_batches
+        self.seed = seed
+        self.progress = progress
+        self._grid = {
+            (name, column): attack.with_eps(radius)
+            for name, attack in attacks.items()
+            for column, radius in enumerate(radii, start=1)
+        }
+
+    def run(
+        self,
+        model: nn.Module,
+        dataloader: Iterable[Any],
+        state_file: str | Path | None = None,
+        label: str = "Evaluating",
+    ) -> RobustnessTable:
+        """Evaluate one model.
+
+        Args:
+            model: maps x to logits; runs in eval mode and is left as it was.
+            dataloader: any iterable of batches, in a fixed order; they are moved to the model's device.
+            state_file: where finished batches are noted, to go on from after an interruption; None: no file.
+            label: what the progress bar shows.
+
+        Returns:
+            The table.
+
+        Raises:
+            ValueError: if there is no batch, or the file belongs to another model, evaluation or order of the data.
+        """
+        device = next(model.parameters(), torch.zeros(())).device
+        finished = FinishedBatches(state_file, {**self._describe(), "model": digest(model.state_dict())})
+        sums: Counter[str] = Counter()
+        with _progress_bar(self.progress) as bar:
+            task = bar.add_task(label, total=self._steps(dataloader))
+            for index, batch in enumerate(islice(dataloader, self.max_batches)):
+                x, y = self.batch_fn(move_data_to_device(batch, device))
+                fingerprint = digest({"x": x, "y": y})
+                counts = finished.recall(index, fingerprint)
+                if counts is None:
+                    counts = self._count(model, x, y, index, lambda: bar.advance(task))
+                    finished.note(index, fingerprint, counts)
+                else:  # the estimate of the time left starts anew: recalling is no measure of evaluating
+                    bar.reset(task, completed=(index + 1) * self._steps_per_batch)
+                sums.update(counts)
+        return self._table(sums)
+
+    def compare(
+        self,
+        models: Mapping[str, nn.Module],
+        dataloader: Iterable[Any],
+        state_folder: str | Path | None = None,
+    ) -> dict[str, RobustnessTable]:
+        """Evaluate several models on the same data, one after another.
+
+        Args:
+            models: model by name.
+            dataloader: see :meth:`run`; it is gone through once per model.
+            state_folder: folder of one state file per model, ``<name>.jsonl``; None: no files.
+
+        Returns:
+            Table by name.
+        """
+        files = {name: None if state_folder is None else Path(state_folder) / f"{name}.jsonl" for name in models}
+        return {name: self.run(model, dataloader, files[name], label=name) for name, model in models.items()}
+
+    def _count(self, model: nn.Module, x: Tensor, y: Tensor, index: int, advance: Callable[[], None]) -> dict[str, int]:
+        """Number of samples of a batch, and of hits: clean, and under each attack at each radius."""
+        counts = {"samples": len(x)}
+        with torch.random.fork_rng(devices=[x.device] if x.device.type == "cuda" else []):
+            torch.manual_seed(self.seed + index)
+            counts["clean"] = int(correct(model, x, y).sum())
+            advance()
+            for (name, column), attack in self._grid.items():
+                x_adv = attack.with_stream(index)(model, x, y)
+                counts[_key(name, column)] = int(correct(model, x_adv, y).sum())
+                advance()
+        return counts
+
+    def _table(self, sums: Mapping[str, int]) -> RobustnessTable:
+        if not sums:
+            msg = "expected a dataloader with at least one batch, got an empty one"
+            raise ValueError(msg)
+        keys = {name: ["clean", *(_key(name, i) for i in range(1, len(self.eps)))] for name in self.attacks}
+        accuracy = {name: [100 * sums[key] / sums["samples"] for key in row] for name, row in keys.items()}
+        return RobustnessTable(self.eps, accuracy, sums["samples"])
+
+    def _describe(self) -> dict[str, Any]:
+        """What the counts of a batch depend on, besides the model."""
+        attacks = {name: repr(attack) for name, attack in self.attacks.items()}
+        return {"attacks": attacks, "eps": self.eps, "seed": self.seed}
+
+    @property
+    def _steps_per_batch(self) -> int:
+        return 1 + len(self._grid)
+
+    def _steps(self, dataloader: Iterable[Any]) -> int | None:
+        """Steps of the progress bar, if the dataloader knows its length."""
+        batches = length_hint(dataloader, -1)
+        if batches < 0:
+            return None
+        return self._steps_per_batch * (batches if self.max_batches is None else min(batches, self.max_batches))
+
+
+def evaluate_robustness(
+    model: nn.Module,
+    dataloader: Iterable[Any],
+    attacks: Mapping[str, Attack],
+    eps: Sequence[float],
+    batch_fn: BatchFn = read_batch,
+    max_batches: int | None = None,
+) -> RobustnessTable:
+    """Evaluate one model without a state file: see :class:`RobustnessEvaluation` and its :meth:`run`."""
+    return RobustnessEvaluation(attacks, eps, batch_fn, max_batches).run(model, dataloader)
+
+
+def _key(name: str, column: int) -> str:
+    return f"{name}/{column}"
+
+
+def _progress_bar(shown: bool | None) -> Progress:
+    console = Console(stderr=True)
+    return Progress(
+        TextColumn("{task.description}"),
+        BarColumn(),
+        TaskProgressColumn(),
+        TimeElapsedColumn(),
+        TextColumn("left"),
+        TimeRemainingColumn(),
+        console=console,
+        transient=console.is_terminal,
+        disable=not (console.is_terminal if shown is None else shown),
+    )

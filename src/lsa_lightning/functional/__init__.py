@@ -1,0 +1,35 @@
+"""Pure functions: comparison of representations, Algorithm 1, the penalty of AT-LR, scores, classification."""
+
+from lsa_lightning.functional.classification import (
+    classification_loss,
+    is_binary,
+    kl_divergence,
+    log_probabilities,
+    predicted_labels,
+)
+from lsa_lightning.functional.layers import layerwise_penalty, select_mvl
+from lsa_lightning.functional.representations import (
+    NORM_FLOOR,
+    as_rows,
+    centered_relative_error,
+    cosine_distance,
+    relative_error,
+)
+from lsa_lightning.functional.scores import robustness_generalization_score, wilson_interval
+
+__all__ = [
+    "NORM_FLOOR",
+    "as_rows",
+    "centered_relative_error",
+    "classification_loss",
+    "cosine_distance",
+    "is_binary",
+    "kl_divergence",
+    "layerwise_penalty",
+    "log_probabilities",
+    "predicted_labels",
+    "relative_error",
+    "robustness_generalization_score",
+    "select_mvl",
+    "wilson_interval",
+]

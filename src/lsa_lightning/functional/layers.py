@@ -1,0 +1,93 @@
+"""What is done with the errors of several layers: Algorithm 1 and the penalty of AT-LR."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+
+import torch
+from torch import Tensor
+
+from lsa_lightning.functional.representations import relative_error
+
+
+def select_mvl(
+    layers: Sequence[str],
+    mean: Tensor | Sequence[float],
+    mu: Tensor | float,
+    sigma: Tensor | float,
+    eta: float = 0.0,
+    top_k: int | None = None,
+) -> list[str]:
+    r"""Algorithm 1: the Most Vulnerable Layers, those with :math:`CM_l - \mu > \eta\,\sigma`.
+
+    Args:
+        layers: L layer names.
+        mean: :math:`CM_l`, each layer's mean relative error over the samples, shape ``[L]``.
+        mu: mean over samples and layers, eq. (12).
+        sigma: population standard deviation over samples and layers, eq. (12). It contains the spread between samples,
+            so a large ``eta`` leaves the list empty: no layer's mean is that far from ``mu``.
+        eta: threshold in units of sigma, any finite number; larger is stricter.
+        top_k: if given, ``eta`` is not used and the ``top_k`` layers of largest mean are returned.
+
+    Returns:
+        Names in order of falling mean; layers of equal mean keep their order of execution.
+
+    Raises:
+        ValueError: if the lengths differ, ``eta`` is not finite, or ``top_k`` is not in 1..L.
+
+    Example:
+        >>> select_mvl(["a", "b", "c"], [0.7, 0.8, 0.99], mu=0.83, sigma=0.2)
+        ['c']
+
+    Source: arXiv 2202.02626, Algorithm 1.
+    """
+    values = torch.as_tensor(mean, dtype=torch.float64).tolist()
+    if len(values) != len(layers):
+        msg = f"expected one mean per layer, got {len(values)} means for {len(layers)} layers"
+        raise ValueError(msg)
+    ranked = sorted(zip(values, layers, strict=True), key=lambda pair: -pair[0])
+    if top_k is not None:
+        if not 1 <= top_k <= len(layers):
+            msg = f"expected top_k in 1..{len(layers)} (the number of layers), got {top_k}"
+            raise ValueError(msg)
+        return [name for _, name in ranked[:top_k]]
+    if not abs(eta) < float("inf"):
+        msg = f"expected a finite eta, got {eta}"
+        raise ValueError(msg)
+    return [name for value, name in ranked if value - float(mu) > eta * float(sigma)]
+
+
+def layerwise_penalty(
+    clean: Mapping[str, Tensor],
+    perturbed: Mapping[str, Tensor],
+    gamma: Mapping[str, float],
+    compare: Callable[[Tensor, Tensor], Tensor] = relative_error,
+) -> Tensor:
+    r"""The penalty of AT-LR, :math:`LR = \sum_{l} \gamma_l\, CM(\phi_l(x), \phi_l(\hat x))`.
+
+    The gradient flows into both representations.
+
+    Args:
+        clean: :math:`\phi_l(x)` by layer name, each ``[N, ...]``.
+        perturbed: :math:`\phi_l(\hat x)` by layer name, the same shapes.
+        gamma: :math:`\gamma_l` by layer name: the layers that are summed over.
+        compare: the measure; what it returns per sample is averaged over the samples.
+
+    Returns:
+        A scalar tensor.
+
+    Raises:
+        ValueError: if ``gamma`` is empty.
+        KeyError: if a layer of ``gamma`` has no representation.
+
+    Example:
+        >>> phi, phi_hat = {"fc1": torch.tensor([[3.0, 4.0]])}, {"fc1": torch.tensor([[3.0, 3.0]])}
+        >>> layerwise_penalty(phi, phi_hat, {"fc1": 0.5})
+        tensor(0.1000)
+
+    Source: arXiv 2202.02626, Algorithm 3.
+    """
+    if not gamma:
+        msg = "expected at least one layer in gamma, got none"
+        raise ValueError(msg)
+    return torch.stack([g * compare(clean[name], perturbed[name]).mean() for name, g in gamma.items()]).sum()

@@ -1,0 +1,127 @@
+"""Layer Sustainability Analysis (LSA): which layers a perturbation moves most."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from itertools import islice
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor, nn
+
+from lsa_lightning.attacks import Attack
+from lsa_lightning.layers.probe import LayerProbe
+from lsa_lightning.layers.profile import LayerProfile
+from lsa_lightning.layers.resolve import Layer, LayerSpec, resolve_layers
+from lsa_lightning.measures import ComparisonMeasure, RelativeError
+from lsa_lightning.utils.batch import BatchFn, move_data_to_device, read_batch
+from lsa_lightning.utils.isolation import evaluating
+
+if TYPE_CHECKING:
+    pass
+from lsa_lightning.layers.report import SustainabilityReport
+
+Perturb = Attack | Callable[[nn.Module, Tensor, Tensor], Tensor]
+"""``(model, x, y) -> x_adv``."""
+
+
+class LayerSustainabilityAnalysis:
+    """LSA of a network: streams over batches, keeps only sums, leaves the network as it was.
+
+    Args:
+        model: maps x to logits; runs in eval mode.
+        layers: which layers, see :func:`~lsa_lightning.layers.resolve.resolve_layers`.
+        measure: the comparison measure; default :class:`~lsa_lightning.measures.RelativeError`.
+        batch_fn: ``batch -> (x, y)``; default :func:`~lsa_lightning.utils.batch.read_batch`.
+
+    Example:
+        >>> from lsa_lightning.attacks import FGSM
+        >>> net = nn.Sequential(nn.Linear(2, 8), nn.ELU(), nn.Linear(8, 8), nn.ELU(), nn.Linear(8, 1))
+        >>> batches = [(torch.rand(16, 2), torch.randint(2, (16,)))]
+        >>> report = LayerSustainabilityAnalysis(net).run(batches, FGSM(eps=0.1))
+        >>> report.layers, report.samples
+        (['1', '3'], 16)
+
+    Source: arXiv 2202.02626, Algorithm 2.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        layers: LayerSpec = None,
+        measure: ComparisonMeasure | None = None,
+        batch_fn: BatchFn | None = None,
+    ) -> None:
+        if not isinstance(model, nn.Module):
+            msg = f"expected model to be an nn.Module, got {model!r}"
+            raise ValueError(msg)
+        self.model = model
+        self.layers = layers
+        self.measure = measure if measure is not None else RelativeError()
+        self.batch_fn = batch_fn if batch_fn is not None else read_batch
+
+    def run(self, dataloader: Iterable[Any], attack: Perturb, max_batches: int | None = None) -> SustainabilityReport:
+        """Perturb each batch and compare each layer's two representations, sample by sample.
+
+        In a distributed run each process passes its own batches, and all get the report over all of them.
+
+        Args:
+            dataloader: any iterable of batches; they are moved to the model's device.
+            attack: ``(model, x, y) -> x_adv``.
+            max_batches: number of batches >= 1, or None for all.
+
+        Returns:
+            The report.
+
+        Raises:
+            ValueError: for an empty dataloader, batches that cannot be read or hold NaN, unknown or silent layers, and
+                layers whose first dimension is not the samples.
+        """
+        if not callable(attack) or (max_batches is not None and max_batches < 1):
+            msg = f"expected attack to be callable and max_batches >= 1 or None, got {attack!r} and {max_batches}"
+            raise ValueError(msg)
+        layers: list[Layer] = []
+        profile: LayerProfile | None = None
+        for batch in islice(dataloader, max_batches):
+            x, y = self.batch_fn(move_data_to_device(batch, _device_of(self.model)))
+            x_adv = attack(self.model, x, y)
+            if profile is None:
+                layers = resolve_layers(self.model, self.layers, x)
+                profile = LayerProfile([layer.name for layer in layers]).to(x.device)
+            profile.update(self._errors([layer.name for layer in layers], x, x_adv))
+        if profile is None:
+            msg = "expected a dataloader with at least one batch, got an empty one"
+            raise ValueError(msg)
+        return SustainabilityReport(
+            [layer.name for layer in layers],
+            [layer.learnable for layer in layers],
+            **{key: _to_cpu(value) for key, value in profile.compute()._asdict().items()},
+            perturber=_describe(attack),
+            measure=repr(self.measure),
+        )
+
+    def _errors(self, layers: list[str], x: Tensor, x_adv: Tensor) -> Tensor:
+        """Relative errors of a batch, ``[N, L]``."""
+        with evaluating(self.model), torch.no_grad():
+            clean, perturbed = self._representations(layers, x), self._representations(layers, x_adv)
+        return torch.stack([self.measure(clean[name], perturbed[name]) for name in layers], dim=1)
+
+    def _representations(self, layers: list[str], x: Tensor) -> dict[str, Tensor]:
+        with LayerProbe(self.model, layers, samples=len(x), stop_early=True) as probe:
+            self.model(x)
+        return probe.representations
+
+
+def _device_of(model: nn.Module) -> torch.device:
+    parameter = next(model.parameters(), None)
+    return torch.device("cpu") if parameter is None else parameter.device
+
+
+def _to_cpu(value: Any) -> Any:
+    return value.cpu() if isinstance(value, Tensor) else value
+
+
+def _describe(attack: Any) -> str:
+    if hasattr(attack, "func"):  # a partial that binds an attack to an input space
+        return ", ".join(repr(arg) for arg in attack.args if isinstance(arg, Attack))
+    return repr(attack)

@@ -1,0 +1,225 @@
+"""Checks for masked gradients: signs that a robust accuracy is owed to failing attacks rather than to the model."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from lsa_lightning.attacks import PGD, Attack, Square
+from lsa_lightning.attacks.balls import BALLS, Ball, Bounds, per_sample
+from lsa_lightning.attacks.base import Model
+from lsa_lightning.attacks.losses import class_logits, cross_entropy, margin
+from lsa_lightning.evaluation import correct
+from lsa_lightning.functional import predicted_labels
+from lsa_lightning.masking.flags import MaskingFlag, flags
+from lsa_lightning.utils.batch import BatchFn, move_data_to_device, read_batch
+from lsa_lightning.utils.isolation import evaluating
+
+_DIRECTIONS = 8
+
+
+class MaskingChecks:
+    """Runs attacks of different kinds on a few samples, and flags what an honest model would not do.
+
+    The flags, by name:
+
+    - ``pgd_weaker_than_fgsm``: one step fools samples that many steps do not.
+    - ``accuracy_rises_with_eps``: PGD fools fewer samples at eps/2 than at eps/4, or at eps than at eps/2.
+    - ``steps_do_not_help``: five times as many steps of PGD fool no more samples, but random points of the ball do.
+    - ``vanishing_gradients``: input gradients of the cross-entropy are 0, below the smallest normal number of their
+      dtype, or absent.
+    - ``full_range_above_chance``: PGD within the whole range of the bounds leaves more than the share of the most
+      frequent label.
+    - ``black_box_stronger``: Square, which needs no gradient, fools samples that PGD does not.
+    - ``not_deterministic``: two passes over the same samples, in eval mode, differ.
+    - ``gradients_disagree``: the margin does not change as its input gradient says, along random directions from points
+      within eps/2: the cosine of predicted and measured changes is below 0.9 (``flags.AGREEMENT``), on average.
+
+    Comparisons are paired: samples that only one of two attacks fools are counted. A flag is raised if one count
+    exceeds the other by more than 2 points of all samples (``flags.TOLERANCE``), and so clearly that chance
+    does it with a probability below 0.001 (one-sided sign test, ``flags.SIGNIFICANCE``). Shares are compared by
+    the low end of their Wilson interval of the same significance. With fewer than 10 samples no comparison can raise a
+    flag.
+
+    A model without flags is not thereby proven honest.
+
+    Args:
+        eps: radius > 0, as in the evaluation.
+        norm: ``"Linf"`` or ``"L2"``.
+        bounds: smallest and largest valid input value; None: no bounds, and no ``full_range_above_chance``.
+        samples: number of samples >= 1, the first of the data.
+        steps: steps of PGD >= 1; five times as many for the strongest.
+        queries: queries >= 1 of the random search and of Square.
+        seed: seed of the attacks and of the models.
+        batch_fn: ``batch -> (x, y)``.
+
+    Raises:
+        ValueError: if an argument is outside its range.
+
+    Example:
+        >>> checks = MaskingChecks(eps=0.1, bounds=None, steps=2, queries=5)
+        >>> flags = checks.run(torch.nn.Linear(2, 1), [(torch.randn(64, 2), torch.randint(2, (64,)))])
+        >>> [name for name, flag in flags.items() if flag.raised]
+        []
+
+    Source: the signs are those of Athalye et al. 2018, arXiv 1802.00420, section 3.1, and of Carlini et al. 2019,
+    arXiv 1902.06705.
+    """
+
+    def __init__(
+        self,
+        eps: float,
+        norm: str = "Linf",
+        bounds: Bounds = (0.0, 1.0),
+        samples: int = 256,
+        steps: int = 20,
+        queries: int = 100,
+        seed: int = 0,
+        batch_fn: BatchFn = read_batch,
+    ) -> None:
+        if not isinstance(eps, float | int) or eps <= 0 or samples < 1 or queries < 1:
+            msg = f"expected eps > 0, samples >= 1 and queries >= 1, got {eps!r}, {samples} and {queries}"
+            raise ValueError(msg)
+        options: dict[str, Any] = {"norm": norm, "bounds": bounds, "seed": seed}
+        self.pgd = PGD(eps, steps=steps, **options)
+        self.longest = PGD(eps, steps=5 * steps, **options)
+        self.white_box: dict[str, Attack] = {
+            "fgsm": PGD(eps, alpha=eps, steps=1, random_start=False, **options),
+            "quarter": self.pgd.with_eps(eps / 4),
+            "half": self.pgd.with_eps(eps / 2),
+            "pgd": self.pgd,
+            "longest": self.longest,
+        }
+        self.black_box = {"random": RandomSearch(eps, queries, **options), "square": Square(eps, queries, **options)}
+        self.samples = samples
+        self.seed = seed
+        self.batch_fn = batch_fn
+
+    def run(self, model: nn.Module, dataloader: Iterable[Any]) -> dict[str, MaskingFlag]:
+        """Check one model.
+
+        Args:
+            model: maps x to logits; runs in eval mode and is left as it was.
+            dataloader: any iterable of batches; they are moved to the model's device.
+
+        Returns:
+            Flag by name.
+
+        Raises:
+            ValueError: if there is no batch.
+        """
+        device = next(model.parameters(), torch.zeros(())).device
+        rows: list[dict[str, Tensor]] = []
+        missing = self.samples
+        for index, batch in enumerate(dataloader):
+            x, y = (tensor[:missing] for tensor in self.batch_fn(move_data_to_device(batch, device)))
+            with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
+                torch.manual_seed(self.seed + index)
+                rows.append(self._observe(model, x, y, index))
+            missing -= len(x)
+            if missing == 0:
+                break
+        if not rows:
+            msg = "expected a dataloader with at least one batch, got an empty one"
+            raise ValueError(msg)
+        seen = {name: torch.cat([row[name] for row in rows]) for name in rows[0]}
+        return flags(seen, self.pgd.eps, self.pgd.steps, self.longest.steps)
+
+    def _observe(self, model: nn.Module, x: Tensor, y: Tensor, index: int) -> dict[str, Tensor]:
+        """What is seen of each sample of a batch, ``[N]`` each; by attack, whether it alone fools the model."""
+        with evaluating(model):
+            gradient = _largest_gradient(model, x, y)
+            agreement = self._agreement(model, x, y, torch.Generator(x.device).manual_seed(self.seed + index))
+            with torch.no_grad():
+                first, second = class_logits(model(x)), class_logits(model(x))
+        scale = torch.maximum(first.abs().amax(), second.abs().amax()).clamp_min(1e-12)
+        clean = first.argmax(dim=1) == y.flatten()
+        row = {
+            "label": y.flatten(),
+            "vanished": ~(gradient >= torch.finfo(x.dtype).tiny),
+            "gradient": gradient,
+            "agreement": agreement,
+            "change": (first - second).abs().amax(dim=1) / scale,
+            "relabelled": first.argmax(dim=1) != second.argmax(dim=1),
+            "clean": clean,
+        }
+        # Attacks that need a gradient fool nobody where there is none.
+        usable = self.black_box if bool(gradient.isnan().all()) else {**self.black_box, **self._white_box(x)}
+        for name in (*self.black_box, *self._white_box(x)):
+            stands = correct(model, usable[name].with_stream(index)(model, x, y), y) if name in usable else clean
+            row[name] = clean & ~stands
+        return {name: values.cpu() for name, values in row.items()}
+
+    def _agreement(self, model: nn.Module, x: Tensor, y: Tensor, generator: torch.Generator) -> Tensor:
+        """Cosine of predicted and measured changes of the margin, ``[N]``; NaN where there are none to speak of."""
+        ball, eps, bounds = BALLS[self.pgd.norm], self.pgd.eps, self.pgd.bounds
+        start = ball(x, eps / 2, bounds).random_point(generator)
+        near = ball(start, eps / 10, bounds)
+        gradient = _input_gradient(model, start, y, margin)
+        predicted, measured = [], []
+        for _ in range(_DIRECTIONS):
+            ahead = near.boundary_point(generator)
+            back = near.project(2 * start - ahead)
+            with torch.no_grad():
+                logits = class_logits(model(ahead))
+                measured.append((margin(logits, y) - margin(model(back), y)).double())
+            predicted.append((gradient.double() * (ahead - back).double()).flatten(1).sum(1))
+        return _cosine(torch.stack(predicted), torch.stack(measured), floor=1e-6 * float(logits.abs().amax()))
+
+    def _white_box(self, x: Tensor) -> dict[str, Attack]:
+        """Attacks that need a gradient; the last one's ball holds all inputs, if there are bounds."""
+        if self.pgd.bounds is None:
+            return self.white_box
+        side = self.pgd.bounds[1] - self.pgd.bounds[0]
+        eps = side if self.pgd.norm == "Linf" else side * math.sqrt(x[0].numel())
+        return {**self.white_box, "range": self.longest.with_eps(eps)}
+
+
+class RandomSearch(Attack):
+    """Random points of the ball's surface, until one is misclassified; the last one where none is.
+
+    Args:
+        eps: radius >= 0.
+        queries: number of points >= 1.
+        norm: ``"Linf"`` or ``"L2"``.
+        bounds: smallest and largest valid input value, or None.
+        seed: seed of the points, or None.
+    """
+
+    def __init__(self, eps: float, queries: int, norm: str, bounds: Bounds, seed: int | None) -> None:
+        super().__init__(eps, norm, bounds, seed)
+        self.queries = queries
+
+    @torch.no_grad()
+    def perturb(self, model: Model, x: Tensor, y: Tensor, ball: Ball) -> Tensor:
+        """Draw and try."""
+        found, standing = x, torch.ones_like(y.flatten(), dtype=torch.bool)
+        for _ in range(self.queries):
+            found = ball.boundary_point(self.generator(x.device)).where(per_sample(standing, x), found)
+            standing = predicted_labels(model(found)) == y.flatten()
+        return found
+
+
+def _largest_gradient(model: nn.Module, x: Tensor, y: Tensor) -> Tensor:
+    """Largest entry of each sample's gradient of the cross-entropy, ``[N]``; NaN if the model gives no gradient."""
+    return _input_gradient(model, x, y, cross_entropy).flatten(1).abs().amax(dim=1)
+
+
+def _input_gradient(model: nn.Module, x: Tensor, y: Tensor, loss: Callable[[Tensor, Tensor], Tensor]) -> Tensor:
+    """Gradient of the sum of the losses with respect to ``x``; NaN if the model gives none."""
+    with torch.inference_mode(False), torch.enable_grad():
+        x = x.detach().clone().requires_grad_()
+        total = loss(model(x), y).sum()
+        gradient = torch.autograd.grad(total, x, allow_unused=True)[0] if total.requires_grad else None
+    return torch.full_like(x, torch.nan) if gradient is None else gradient
+
+
+def _cosine(predicted: Tensor, measured: Tensor, floor: float) -> Tensor:
+    """Cosine over the first dimension, ``[N]``; 0 where one is 0, NaN where no entry of either exceeds ``floor``."""
+    lengths = predicted.norm(dim=0) * measured.norm(dim=0)
+    cosine: Tensor = ((predicted * measured).sum(0) / lengths).where(lengths != 0, 0.0)
+    return cosine.where(torch.maximum(predicted.abs(), measured.abs()).amax(0) > floor, torch.nan)

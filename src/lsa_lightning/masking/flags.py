@@ -1,0 +1,165 @@
+"""When a check raises its flag: from what was seen of each sample to a verdict in words and figures."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from torch import Tensor
+
+from lsa_lightning.functional import wilson_interval
+
+TOLERANCE = 2.0
+"""Percentage points of the samples that a difference must exceed to raise a flag."""
+
+
+SIGNIFICANCE = 1e-3
+"""Probability of a false alarm, per comparison, that a difference owed to chance alone raises a flag."""
+
+
+UNSTABLE = 1e-3
+"""Change of the logits between two passes, in units of their largest value, that is no rounding error any more."""
+
+
+AGREEMENT = 0.9
+"""Cosine of predicted and measured changes below which gradients are wrong. Honest networks of the benchmark are above
+0.98, gradients clipped to one side at 0.7."""
+
+
+_FEWEST = 10
+
+
+@dataclass(frozen=True)
+class MaskingFlag:
+    """The outcome of one check.
+
+    Attributes:
+        raised: whether the gradients look masked; None where the check does not apply.
+        seen: what was seen, in figures; why the check does not apply, where it does not.
+    """
+
+    raised: bool | None
+    seen: str
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain containers."""
+        return asdict(self)
+
+
+def flags(seen: dict[str, Tensor], eps: float, steps: int, most_steps: int) -> dict[str, MaskingFlag]:
+    """All flags, by name.
+
+    Args:
+        seen: by name, one value per sample, ``[N]``: its ``label``; the largest entry of its input ``gradient`` (NaN:
+            there is none) and whether it ``vanished``; its ``agreement`` with differences (NaN: nothing to compare);
+            the relative ``change`` of its logits between two passes and
+            whether it was ``relabelled``; whether it is correctly classified (``clean``); and, of the latter, whether
+            each attack fools the model: ``fgsm``, ``quarter``, ``half``, ``pgd``, ``longest``, ``random``, ``square``
+            and, where there are bounds, ``range``.
+        eps: radius of the attacks.
+        steps: steps of ``pgd``, and of ``quarter`` and ``half`` at eps/4 and eps/2.
+        most_steps: steps of ``longest`` and ``range``.
+    """
+    short, longest = f"PGD-{steps}", f"PGD-{most_steps}"
+    found = {
+        "pgd_weaker_than_fgsm": _compare(seen, ("longest", longest), ("fgsm", "FGSM")),
+        "accuracy_rises_with_eps": _first_raised(
+            _compare(seen, ("half", f"{short} at eps {eps / 2:g}"), ("quarter", f"{short} at eps {eps / 4:g}")),
+            _compare(seen, ("pgd", f"{short} at eps {eps:g}"), ("half", f"{short} at eps {eps / 2:g}")),
+        ),
+        "steps_do_not_help": _steps_do_not_help(seen, short, longest),
+        "vanishing_gradients": _vanishing_gradients(seen),
+        "full_range_above_chance": _full_range_above_chance(seen, longest),
+        "black_box_stronger": _compare(seen, ("longest", longest), ("square", "Square")),
+        "not_deterministic": _not_deterministic(seen),
+        "gradients_disagree": _gradients_disagree(seen),
+    }
+    if bool(seen["gradient"].isnan().all()):
+        for name in ("pgd_weaker_than_fgsm", "accuracy_rises_with_eps", "full_range_above_chance"):
+            found[name] = MaskingFlag(None, "does not apply: the model gives no input gradient to attack with")
+    return found
+
+
+def _clearly_more(more: int, fewer: int, samples: int) -> bool:
+    """Whether ``more`` exceeds ``fewer`` by the tolerance, and further than chance would have it (sign test)."""
+    trials = more + fewer
+    chance = sum(math.comb(trials, k) for k in range(more, trials + 1)) / 2**trials
+    return 100 * (more - fewer) > TOLERANCE * samples and chance < SIGNIFICANCE
+
+
+def _low_end(hits: int, samples: int) -> float:
+    """What the share, in percent, exceeds but for a probability of :data:`SIGNIFICANCE`."""
+    return wilson_interval(hits, samples, 1 - 2 * SIGNIFICANCE)[0]
+
+
+def _stronger(seen: dict[str, Tensor], first: str, second: str) -> bool:
+    """Whether attack ``first`` clearly fools more samples than ``second``."""
+    more, fewer = int((seen[first] & ~seen[second]).sum()), int((seen[second] & ~seen[first]).sum())
+    return _clearly_more(more, fewer, len(seen["clean"]))
+
+
+def _compare(seen: dict[str, Tensor], strong: tuple[str, str], weak: tuple[str, str]) -> MaskingFlag:
+    """Raised if ``weak`` is stronger than ``strong``; each is an attack's key and its name in words."""
+    alone = [int((seen[a] & ~seen[b]).sum()) for a, b in ((weak[0], strong[0]), (strong[0], weak[0]))]
+    words = (
+        f"{weak[1]} fools {int(seen[weak[0]].sum())} of {len(seen['clean'])} samples, "
+        f"{strong[1]} {int(seen[strong[0]].sum())}; only the former {alone[0]}, only the latter {alone[1]}"
+    )
+    return MaskingFlag(_stronger(seen, weak[0], strong[0]), words)
+
+
+def _first_raised(*flags: MaskingFlag) -> MaskingFlag:
+    return next((flag for flag in flags if flag.raised), flags[-1])
+
+
+def _steps_do_not_help(seen: dict[str, Tensor], short: str, longest: str) -> MaskingFlag:
+    in_vain = not _stronger(seen, "longest", "pgd")
+    words = (
+        f"{short} fools {int(seen['pgd'].sum())} of {len(seen['clean'])} samples, {longest} "
+        f"{int(seen['longest'].sum())}, random points {int(seen['random'].sum())}"
+    )
+    return MaskingFlag(in_vain and _stronger(seen, "random", "longest"), words)
+
+
+def _vanishing_gradients(seen: dict[str, Tensor]) -> MaskingFlag:
+    if bool(seen["gradient"].isnan().all()):
+        return MaskingFlag(True, "the output does not depend on the input through differentiable operations")
+    vanished, samples = int(seen["vanished"].sum()), len(seen["clean"])
+    words = (
+        f"input gradients of {vanished} of {samples} samples are 0 or too small for their dtype; "
+        f"median of the largest entry {float(seen['gradient'].median()):.2g}"
+    )
+    return MaskingFlag(_low_end(vanished, samples) > TOLERANCE, words)
+
+
+def _full_range_above_chance(seen: dict[str, Tensor], longest: str) -> MaskingFlag:
+    if "range" not in seen:
+        return MaskingFlag(None, "does not apply: the inputs have no bounds")
+    left, samples = int((seen["clean"] & ~seen["range"]).sum()), len(seen["clean"])
+    chance = 100 * int(seen["label"].long().bincount().max()) / samples
+    words = (
+        f"{longest} with the whole range of the bounds leaves {100 * left / samples:.1f} % of {samples} samples "
+        f"correct, chance is {chance:.1f} %"
+    )
+    return MaskingFlag(_low_end(left, samples) > chance, words)
+
+
+def _not_deterministic(seen: dict[str, Tensor]) -> MaskingFlag:
+    change = float(seen["change"].max())
+    words = (
+        f"between two passes over {len(seen['clean'])} samples, logits change by at most {change:.2g} of the largest "
+        f"one, and {int(seen['relabelled'].sum())} predictions"
+    )
+    return MaskingFlag(change > UNSTABLE, words)
+
+
+def _gradients_disagree(seen: dict[str, Tensor]) -> MaskingFlag:
+    compared = seen["agreement"][~seen["agreement"].isnan()]
+    if len(compared) < _FEWEST:
+        return MaskingFlag(None, f"does not apply: {len(compared)} samples have gradients and changes to compare")
+    cosine = float(compared.mean())
+    words = (
+        f"predicted and measured changes of the margin agree with a cosine of {cosine:.3f} (mean of {len(compared)})"
+    )
+    return MaskingFlag(cosine < AGREEMENT, words)

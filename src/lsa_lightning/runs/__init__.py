@@ -1,0 +1,1 @@
+"""Run folders: what the entry points write, and how it is read back."""

@@ -1,0 +1,71 @@
+"""What the entry points print."""
+
+from __future__ import annotations
+
+from rich.box import SIMPLE_HEAD
+from rich.console import Console
+from rich.table import Table
+
+from lsa_lightning.evaluation import RobustnessTable
+from lsa_lightning.layers.report import SustainabilityReport
+from lsa_lightning.masking.flags import MaskingFlag
+
+console = Console()
+
+
+def print_profiles(reports: dict[str, SustainabilityReport], mvl: list[str]) -> None:
+    """Mean relative error, layers by perturbers; the MVL is marked."""
+    first = next(iter(reports.values()))
+    table = Table(title=f"Relative error per layer (mean over {first.samples} samples)", padding=(0, 0, 0, 1))
+    table.add_column("#", justify="right")
+    table.add_column("layer", overflow="fold")
+    for name in reports:
+        table.add_column(name, justify="right", no_wrap=True)
+    table.add_column("MVL", justify="center", no_wrap=True)
+    for i, layer in enumerate(first.layers):
+        means = [f"{float(report.mean[i]):.3f}" for report in reports.values()]
+        table.add_row(str(i), layer, *means, "*" if layer in mvl else "")
+    table.add_section()
+    table.add_row("", "mu", *[f"{float(report.mu):.3f}" for report in reports.values()], "")
+    table.add_row("", "sigma", *[f"{float(report.sigma):.3f}" for report in reports.values()], "")
+    console.print(table)
+    console.print(f"MVL under {next(iter(reports))}: {', '.join(mvl) or 'none'}")
+
+
+def print_accuracies(tables: dict[str, RobustnessTable]) -> None:
+    """Accuracy in percent above its 95 % interval, attacks and checkpoints by eps, with R&G.
+
+    Args:
+        tables: by the checkpoint's short name (one without name for a single checkpoint), all of the same attacks and
+            radii.
+    """
+    first = next(iter(tables.values()))
+    samples = " and ".join(str(n) for n in sorted({table.samples for table in tables.values()}))
+    shown = Table(title=f"Accuracy in %, 95 % intervals ({samples} samples)", box=SIMPLE_HEAD, padding=0)
+    shown.add_column("attack", overflow="fold")
+    for eps in first.eps:
+        shown.add_column("clean" if eps == 0 else f"eps {eps:g}", justify="right")
+    shown.add_column("R&G", justify="right", no_wrap=True)
+    for name in first.accuracy:
+        for label, table in tables.items():
+            ends = zip(table.accuracy[name], table.intervals[name], strict=True)
+            cells = [f"{accuracy:.2f}\n{_end(low)}-{_end(high)}" for accuracy, (low, high) in ends]
+            shown.add_row(f"{name} {label}".rstrip(), *cells, f"{table.rg_score[name]:.2f}")
+        shown.add_section()
+    console.print(shown)
+
+
+def print_masking(flags: dict[str, MaskingFlag]) -> None:
+    """How many masking checks raised no flag, and what the others saw."""
+    if not flags:
+        return
+    raised = {name: flag for name, flag in flags.items() if flag.raised}
+    left_out = {name: flag for name, flag in flags.items() if flag.raised is None}
+    console.print(f"Masking checks: {len(raised)} raised of {len(flags) - len(left_out)}")
+    for name, flag in {**raised, **left_out}.items():
+        console.print(f"  {name}: {flag.seen}", soft_wrap=True)
+
+
+def _end(percent: float) -> str:
+    """One digit after the point, but for 100, so that an interval has at most nine characters."""
+    return f"{percent:.1f}" if percent < 99.95 else "100"

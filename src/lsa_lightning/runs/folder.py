@@ -1,0 +1,68 @@
+"""The run folder of a job: where it is, and how files are written to it."""
+
+from __future__ import annotations
+
+import json
+import platform
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any, BinaryIO
+
+from matplotlib import rc_context
+from matplotlib.figure import Figure
+from omegaconf import DictConfig, OmegaConf
+
+CONFIG_FILE = "config.yaml"
+
+
+def output_dir() -> Path:
+    """The run folder that Hydra made for this job."""
+    from hydra.core.hydra_config import HydraConfig
+
+    return Path(HydraConfig.get().runtime.output_dir)
+
+
+def group_of(name: str) -> str:
+    """The group of this job in W&B: the sweep's folder, which jobs of different names share too, else ``name``."""
+    from hydra.core.hydra_config import HydraConfig
+    from hydra.types import RunMode
+
+    job = HydraConfig.get()
+    return Path(job.sweep.dir).name if job.mode == RunMode.MULTIRUN else name
+
+
+# For conf/logger/wandb.yaml.
+OmegaConf.register_new_resolver("lsa.group", group_of, replace=True)
+OmegaConf.register_new_resolver("lsa.folder", lambda path: Path(path).name, replace=True)
+
+
+def save_config(cfg: DictConfig, folder: Path) -> dict[str, Any]:
+    """Write the resolved configuration to ``folder`` and return it as plain containers."""
+    resolved = OmegaConf.to_container(cfg, resolve=True)
+    OmegaConf.save(OmegaConf.create(resolved), folder / CONFIG_FILE)
+    return resolved  # type: ignore[return-value]
+
+
+def save_figure(figure: Figure, folder: Path, name: str) -> None:
+    """Write ``figures/<name>.png`` and ``.svg``; the same figure gives the same files."""
+    (folder / "figures").mkdir(exist_ok=True)
+    figure.savefig(folder / "figures" / f"{name}.png")
+    save_svg(figure, folder / "figures" / f"{name}.svg", name)
+
+
+def save_svg(figure: Figure, file: Path | BinaryIO, name: str) -> None:
+    """Write ``figure`` as SVG, which looks alike everywhere and is the same each time."""
+    # Letters become paths; without a name of its own, ids would differ each time, as would the date.
+    with rc_context({"svg.fonttype": "path", "svg.hashsalt": name}):
+        figure.savefig(file, format="svg", metadata={"Date": None})
+
+
+def write_json(values: dict[str, Any], path: Path) -> None:
+    """Write plain containers as indented JSON."""
+    path.write_text(json.dumps(values, indent=2) + "\n")
+
+
+def versions() -> dict[str, str]:
+    """Versions of what shapes a result."""
+    packages = ("lsa-lightning", "torch", "lightning", "torchmetrics", "hydra-core", "numpy")
+    return {"python": platform.python_version(), **{name: version(name) for name in packages}}

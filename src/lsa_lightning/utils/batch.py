@@ -1,0 +1,81 @@
+"""Reading (x, y) out of a batch, and putting a perturbed x back in its place."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any, TypeAlias
+
+from lightning.fabric.utilities.apply_func import move_data_to_device
+from lightning_utilities.core.apply_func import apply_to_collection
+from torch import Tensor
+
+BatchFn: TypeAlias = Callable[[Any], tuple[Tensor, Tensor]]
+
+
+_INPUT_KEYS = ("image", "input", "x")
+
+
+_LABEL_KEYS = ("label", "target", "y")
+
+
+__all__ = ["BatchFn", "move_data_to_device", "read_batch", "replace_tensor"]
+
+
+def read_batch(batch: Any) -> tuple[Tensor, Tensor]:
+    """The input and the labels of a batch that is a tuple or list ``(x, y, ...)``, or a mapping with usual keys.
+
+    Args:
+        batch: ``(x, y)`` with anything behind, or a mapping with one of the keys image, input, x and one of label,
+            target, y.
+
+    Returns:
+        ``(x, y)``, the very tensors of the batch.
+
+    Raises:
+        ValueError: if the batch has another form; it names the form expected and the one it got.
+    """
+    if isinstance(batch, tuple | list) and len(batch) >= 2:
+        x, y = batch[0], batch[1]
+    elif isinstance(batch, Mapping):
+        x = next((batch[key] for key in _INPUT_KEYS if key in batch), None)
+        y = next((batch[key] for key in _LABEL_KEYS if key in batch), None)
+    else:
+        x = y = None
+    if not isinstance(x, Tensor) or not isinstance(y, Tensor):
+        msg = (
+            f"expected a batch (x, y, ...) of tensors, or a mapping with one of the keys {_INPUT_KEYS} and one of "
+            f"{_LABEL_KEYS}, got {_describe(batch)}; pass batch_fn=... to read x and y out of it"
+        )
+        raise ValueError(msg)
+    return x, y
+
+
+def replace_tensor(batch: Any, old: Tensor, new: Tensor) -> Any:
+    """A copy of ``batch``, of any nesting, with the tensor object ``old`` replaced by ``new``.
+
+    Raises:
+        ValueError: if ``old`` is not a tensor of the batch, as when batch_fn returned a copy.
+    """
+    found = False
+
+    def swap(tensor: Tensor) -> Tensor:
+        nonlocal found
+        found = found or tensor is old
+        return new if tensor is old else tensor
+
+    swapped = apply_to_collection(batch, Tensor, swap)
+    if not found:
+        msg = (
+            "expected batch_fn to return the batch's own input tensor, which the perturbed one replaces, "
+            f"got a tensor that is not in the batch: {_describe(batch)}"
+        )
+        raise ValueError(msg)
+    return swapped
+
+
+def _describe(batch: Any) -> str:
+    if isinstance(batch, Mapping):
+        return f"a {type(batch).__name__} with keys {list(batch)}"
+    if isinstance(batch, tuple | list):
+        return f"a {type(batch).__name__} of {[type(item).__name__ for item in batch]}"
+    return f"a {type(batch).__name__}"

@@ -1,0 +1,121 @@
+"""lsa-analyze as a user sees it."""
+
+from __future__ import annotations
+
+import csv
+import io
+import shutil
+from contextlib import redirect_stdout
+from pathlib import Path
+
+import pytest
+import torch
+from omegaconf import OmegaConf
+from tests.helpers.hydra_run import main_as_shown, main_in_process, read_json, run_as_script, train_tiny
+
+from lsa_lightning import SustainabilityReport
+from lsa_lightning.cli.analyze import main
+
+PERTURBERS = ["pgd", "fgsm", "gaussian", "speckle", "salt", "pepper"]
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The run folder of lsa-train."""
+    folder = tmp_path_factory.mktemp("train") / "run"
+    train_tiny(folder, "trainer.max_epochs=2")
+    return folder
+
+
+def analyze(run: Path, folder: Path, *args: str) -> str:
+    """What lsa-analyze prints."""
+    printed = io.StringIO()
+    checkpoint = f"ckpt_path={run}/checkpoints/best.ckpt"
+    with redirect_stdout(printed):
+        main_in_process(main, checkpoint, "analysis.perturbers.pgd.steps=2", f"hydra.run.dir={folder}", *args)
+    return printed.getvalue()
+
+
+def test_the_run_folder_and_the_output(run: Path, tmp_path: Path) -> None:
+    printed = analyze(run, tmp_path)
+    files = {path.name for path in tmp_path.iterdir()}
+    assert {"config.yaml", "profile.csv", *(f"profile_{name}.json" for name in PERTURBERS)} <= files
+    assert (tmp_path / "figures" / "layer_profile.png").stat().st_size > 0
+    assert "Relative error per layer (mean over 40 samples)" in printed
+    assert all(name in printed for name in PERTURBERS)
+    assert "MVL under pgd: backbone.act" in printed
+    assert f"Run folder: {tmp_path}\n" in printed
+
+
+def test_the_profile_is_the_one_that_training_wrote(run: Path, tmp_path: Path) -> None:
+    analyze(run, tmp_path)
+    for name in PERTURBERS:
+        assert read_json(tmp_path / f"profile_{name}.json") == read_json(run / f"profile_{name}.json")
+
+
+def test_the_table_holds_every_report(run: Path, tmp_path: Path) -> None:
+    analyze(run, tmp_path)
+    with (tmp_path / "profile.csv").open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    for name in PERTURBERS:
+        report = SustainabilityReport.load(tmp_path / f"profile_{name}.json")
+        means = [float(row["mean"]) for row in rows if row["perturber"] == name]
+        torch.testing.assert_close(torch.tensor(means, dtype=torch.float64), report.mean)
+
+
+def test_the_stored_configuration_has_the_threat_of_the_run(run: Path, tmp_path: Path) -> None:
+    analyze(run, tmp_path)
+    config = OmegaConf.load(tmp_path / "config.yaml")
+    assert config.analysis.perturbers.fgsm.eps == config.threat.eps == 0.3
+    assert config.ckpt_path == f"{run}/checkpoints/best.ckpt"
+
+
+def test_eps_and_eta_of_the_help_text(run: Path, tmp_path: Path) -> None:
+    printed = analyze(run, tmp_path, "eps=0.1", "analysis.eta=5")
+    config = OmegaConf.load(tmp_path / "config.yaml")
+    assert {config.analysis.perturbers[name].eps for name in PERTURBERS} == {0.1}
+    assert "MVL under pgd: none" in printed
+    smaller, larger = (SustainabilityReport.load(path / "profile_fgsm.json") for path in (tmp_path, run))
+    assert bool((smaller.mean < larger.mean).all())
+
+
+def test_layers_of_the_help_text(run: Path, tmp_path: Path) -> None:
+    analyze(run, tmp_path, "analysis.layers=[backbone.fc1,backbone.fc2]")
+    assert read_json(tmp_path / "profile_pgd.json")["layers"] == ["backbone.fc1", "backbone.fc2"]
+
+
+@pytest.mark.parametrize(("options", "samples"), [(("split=val",), 32), (("max_batches=1", "split=test"), 40)])
+def test_split_and_batches(run: Path, tmp_path: Path, options: tuple[str, ...], samples: int) -> None:
+    analyze(run, tmp_path, *options)
+    assert read_json(tmp_path / "profile_pgd.json")["samples"] == samples
+
+
+def test_an_unknown_split_is_refused(run: Path, tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="expected split to be 'val' or 'test', got 'train'"):
+        analyze(run, tmp_path, "split=train")
+
+
+def test_a_missing_checkpoint_is_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        main_as_shown(main, f"ckpt_path={tmp_path}/none.ckpt", f"hydra.run.dir={tmp_path}/out")
+    assert f"got {tmp_path}/none.ckpt, which does not exist" in capsys.readouterr().err
+
+
+def test_a_checkpoint_without_configuration_is_refused(run: Path, tmp_path: Path) -> None:
+    stray = tmp_path / "elsewhere" / "checkpoints" / "best.ckpt"
+    stray.parent.mkdir(parents=True)
+    shutil.copy(run / "checkpoints" / "best.ckpt", stray)
+    with pytest.raises(ValueError, match=r"expected the run's config\.yaml beside .* use LayerSustainabilityAnalysis"):
+        main_in_process(main, f"ckpt_path={stray}", f"hydra.run.dir={tmp_path}/out")
+
+
+def test_forgetting_the_checkpoint_is_one_line(tmp_path: Path) -> None:
+    with pytest.raises(SystemExit, match=r"^lsa-analyze: expected ckpt_path=RUN/checkpoints/best.ckpt, got none$"):
+        main_as_shown(main, f"hydra.run.dir={tmp_path}")
+
+
+def test_help_shows_examples_and_configuration(capsys: pytest.CaptureFixture[str]) -> None:
+    run_as_script("analyze", "--help")
+    shown = capsys.readouterr().out
+    assert "lsa-analyze ckpt_path=RUN/checkpoints/last.ckpt eps=0.1 analysis.eta=0.5" in shown
+    assert "_target_: lsa_lightning.measures.RelativeError" in shown

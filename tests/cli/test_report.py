@@ -1,0 +1,342 @@
+"""What the pages of lsa-report hold."""
+
+from __future__ import annotations
+
+import base64
+import math
+import statistics
+from pathlib import Path
+from typing import Any
+
+import pytest
+from tests.helpers.html import Page
+from tests.helpers.hydra_run import read_json, train_tiny
+from tests.helpers.run_copies import copy_run, edit_summary
+
+from lsa_lightning.cli.report import main, write_report
+from lsa_lightning.runs.folder import write_json
+
+HOSTILE = "<script>alert('1')</script> $x_{$ & \"quoted\""
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run with its figures."""
+    folder = tmp_path_factory.mktemp("train") / "run"
+    train_tiny(folder, "trainer.max_epochs=3", figures=True)
+    return folder
+
+
+@pytest.fixture
+def run(trained: Path, tmp_path: Path) -> Path:
+    return copy_run(trained, tmp_path / "run")
+
+
+@pytest.fixture
+def page(trained: Path, tmp_path: Path) -> Page:
+    return page_of(trained, output=tmp_path / "page.html")
+
+
+def page_of(*paths: Path, output: Path | None = None) -> Page:
+    return Page(write_report(paths, output)[0].read_text())
+
+
+def wilson(accuracy: float, samples: int) -> str:
+    """95 % Wilson interval in percent, by its formula."""
+    p, z = accuracy / 100, 1.959964
+    middle, half = p + z**2 / (2 * samples), z * math.sqrt(p * (1 - p) / samples + z**2 / (4 * samples**2))
+    low, high = ((middle + sign * half) / (1 + z**2 / samples) for sign in (-1, 1))
+    return f"{100 * low:.2f} to {100 * high:.2f}"
+
+
+def test_accuracies_scores_and_intervals_are_those_of_the_evaluation(trained: Path, page: Page) -> None:
+    evaluation = read_json(trained / "evaluation.json")
+    assert page.tables["accuracy"] == [
+        ["attack", "clean", "eps 0.1", "eps 0.3", "R&G"],
+        *(
+            [attack, *(f"{a:.2f} {wilson(a, 40)}" for a in row), f"{evaluation['rg_score'][attack]:.2f}"]
+            for attack, row in evaluation["accuracy"].items()
+        ),
+    ]
+    assert len(evaluation["accuracy"]) == 2
+
+
+def test_layers_are_those_of_the_profiles(trained: Path, page: Page) -> None:
+    header, *rows = page.tables["layers"]
+    mvl = read_json(trained / "summary.json")["mvl"]
+    assert header == ["layer", "MVL", "pgd", "fgsm", "gaussian", "speckle", "salt", "pepper"]
+    profiles = [read_json(trained / f"profile_{name}.json") for name in header[2:]]
+    for i, row in enumerate(rows[:3]):
+        layer = profiles[0]["layers"][i]
+        assert row == [
+            layer,
+            "MVL" if layer in mvl else "",
+            *(f"{p['mean'][i]:.3f} ± {p['std'][i]:.3f}" for p in profiles),
+        ]
+    assert [row[0] for row in rows[3:]] == ["mu", "sigma"]
+    assert rows[3][2:] == [f"{p['mu']:.3f}" for p in profiles]
+    assert mvl
+
+
+def test_the_mvl_history_is_that_of_the_summary(trained: Path, page: Page) -> None:
+    history = read_json(trained / "summary.json")["mvl_history"]
+    assert page.tables["mvl-history"][1:] == [
+        [str(e["epoch"]), f"{e['mu']:.4f}", f"{e['sigma']:.4f}", ", ".join(e["mvl"]) or "none"] for e in history
+    ]
+    assert page.tables["mvl-counts"][0][1] == "times in the MVL, of 3"
+    assert page.tables["mvl-counts"][1:] == [
+        [f"backbone.act{i}", str(sum(f"backbone.act{i}" in e["mvl"] for e in history))] for i in (1, 2, 3)
+    ]
+
+
+def test_the_page_tells_what_was_trained_and_how(trained: Path, page: Page) -> None:
+    summary = read_json(trained / "summary.json")
+    for text in (*summary["trained"].values(), *summary["versions"].values(), *summary["versions"]):
+        assert text in page.text
+    assert f"ATLR, seed 0, 3 epochs, trained in {summary['training_seconds']:.1f} s" in page.text
+    assert (trained / "config.yaml").read_text() in page.text
+
+
+def test_every_figure_is_in_the_page_with_its_bytes(trained: Path, page: Page) -> None:
+    names = {path.stem for path in (trained / "figures").iterdir()}
+    assert names >= {"accuracy", "layer_profile", "decision_boundary"}
+    images = [base64.b64decode(source.removeprefix("data:image/svg+xml;base64,")) for _, source in page.images]
+    assert sorted(images) == sorted((trained / "figures" / f"{name}.svg").read_bytes() for name in names)
+    assert "Accuracy over eps" in [alt for alt, _ in page.images]
+    assert all(f"{alt}." in page.text for alt, _ in page.images)
+
+
+def test_figures_without_a_caption_appear_with_their_file_name(run: Path) -> None:
+    (run / "figures" / "my_plot.png").write_bytes(b"png")
+    (run / "figures" / "notes.txt").touch()
+    page = page_of(run)
+    assert page.images[-1] == ("my_plot", "data:image/png;base64," + base64.b64encode(b"png").decode())
+    assert "figures/my_plot.png" in page.text
+    assert "notes" not in page.text
+
+
+@pytest.mark.parametrize(("size", "kind"), [(400_000, "svg+xml"), (400_001, "png")])
+def test_a_large_svg_gives_way_to_its_png(run: Path, size: int, kind: str) -> None:
+    (run / "figures" / "accuracy.svg").write_bytes(b" " * size)
+    sources = dict(page_of(run).images)
+    assert sources["Accuracy over eps"].startswith(f"data:image/{kind};")
+
+
+def test_the_page_fetches_nothing_and_runs_nothing(page: Page) -> None:
+    assert page.links
+    assert all(link.startswith("data:image/") for link in page.links)
+    assert not {"script", "link", "iframe"} & set(page.tags)
+
+
+def test_a_report_is_below_three_megabytes(run: Path) -> None:
+    assert write_report([run])[0].stat().st_size < 3_000_000
+
+
+@pytest.mark.parametrize("entries", [{}, {"masking": {}}])
+def test_masking_that_was_not_checked_is_said_so(run: Path, entries: dict[str, Any]) -> None:
+    summary = read_json(run / "summary.json")
+    summary.pop("masking", None)
+    write_json({**summary, **entries}, run / "summary.json")
+    page = page_of(run)
+    assert "masking" not in page.tables
+    assert "Not checked." in page.text
+
+
+def test_masking_flags_are_shown_with_what_was_seen(run: Path) -> None:
+    flags = {
+        "pgd_weaker_than_fgsm": {"raised": True, "seen": "PGD 80.0 %, FGSM 60.0 %"},
+        "vanishing_gradients": {"raised": False, "seen": "0"},
+        "large_eps": {"raised": None, "seen": "no bounds"},
+    }
+    edit_summary(run, masking=flags)
+    assert page_of(run).tables["masking"][1:] == [
+        ["pgd weaker than fgsm", "flag raised", "PGD 80.0 %, FGSM 60.0 %"],
+        ["vanishing gradients", "no sign", "0"],
+        ["large eps", "does not apply", "no bounds"],
+    ]
+
+
+def test_the_epoch_that_was_measured_is_named(run: Path) -> None:
+    edit_summary(run, checkpoint="somewhere/best.ckpt", checkpoint_epoch=7)
+    assert "the weights after epoch 7 (best.ckpt)" in page_of(run).text
+
+
+def test_a_run_without_the_regularizer_has_no_history(run: Path) -> None:
+    edit_summary(run, mvl_history=[])
+    assert "No layer was chosen in this run" in page_of(run).text
+
+
+def test_a_run_with_the_least_still_has_a_page(run: Path) -> None:
+    values = read_json(run / "summary.json")
+    values.pop("masking", None)
+    for key in ("mvl", "mvl_history", "relative_error", "versions", "mu", "sigma", "checkpoint"):
+        del values[key]
+    write_json(values, run / "summary.json")
+    for path in (run / "figures").iterdir():
+        path.unlink()
+    page = page_of(run)
+    assert page.images == []
+    assert "layers" not in page.tables
+    assert len(page.tables["accuracy"]) == 3
+
+
+@pytest.fixture
+def seeds(trained: Path, tmp_path: Path) -> Path:
+    """Two seeds of one method and one of another, as a sweep folder. Under FGSM they are made to differ."""
+    for job, (seed, gamma, last) in enumerate([(0, 0.1, 50.0), (1, 0.1, 60.0), (0, 1.0, 55.0)]):
+        accuracy = {"fgsm": [90.0, 70.0, last], "pgd": [90.0, 65.0, 45.0]}
+        copy_run(
+            trained,
+            tmp_path / "sweep" / str(job),
+            config={"regularizer.gamma": gamma, "callbacks.atlr.regularizer.gamma": gamma},
+            seed=seed,
+            accuracy=accuracy,
+            rg_score={attack: sum(row) for attack, row in accuracy.items()},
+        )
+    return tmp_path / "sweep"
+
+
+LABELS = ["train, gamma=0.1", "train, gamma=0.1", "train, gamma=1.0"]
+
+
+def test_a_comparison_shows_each_run(seeds: Path) -> None:
+    page = page_of(seeds)
+    assert "Comparison of 3 runs" in page.text
+    assert [row[:2] for row in page.tables["runs"][1:]] == [list(pair) for pair in zip(LABELS, "010", strict=True)]
+    assert page.tables["accuracy-1"][1:] == [
+        [label, seed, *(f"{a:.2f} {wilson(a, 40)}" for a in (90.0, 70.0, last)), f"{160 + last:.2f}"]
+        for label, seed, last in zip(LABELS, "010", (50.0, 60.0, 55.0), strict=True)
+    ]
+
+
+def test_a_comparison_has_mean_and_spread_over_the_seeds(seeds: Path) -> None:
+    page = page_of(seeds)
+    assert page.tables["seeds-1"][0] == ["method", "seeds", "clean", "eps 0.1", "eps 0.3", "R&G"]
+    std = f"{statistics.stdev([50, 60]):.2f}"
+    assert page.tables["seeds-1"][1:] == [
+        ["train, gamma=0.1", "0, 1", "90.00 ± 0.00", "70.00 ± 0.00", f"55.00 ± {std}", f"215.00 ± {std}"],
+        ["train, gamma=1.0", "0", "90.00", "70.00", "55.00", "215.00"],
+    ]
+
+
+def test_a_comparison_shows_only_what_differs_in_the_configurations(seeds: Path) -> None:
+    assert page_of(seeds).tables["differences"] == [
+        ["entry", "train, gamma=0.1", "train, gamma=1.0"],
+        ["regularizer.gamma", "0.1", "1.0"],
+    ]
+
+
+def test_a_comparison_of_different_data_is_warned_of(seeds: Path) -> None:
+    assert "different data" not in page_of(seeds).text
+    trained = read_json(seeds / "1" / "summary.json")["trained"]
+    edit_summary(seeds / "1", trained={**trained, "data": "other.Data"})
+    assert "These runs are of different data, " in page_of(seeds).text
+
+
+def test_a_comparison_shows_layers_masking_and_versions(seeds: Path) -> None:
+    no_sign, unfit = {"raised": False, "seen": "0"}, {"raised": None, "seen": "no bounds"}
+    edit_summary(seeds / "0", masking={})
+    edit_summary(seeds / "1", masking={"rising_accuracy": {"raised": True, "seen": "50 then 60"}, "b": no_sign})
+    edit_summary(seeds / "2", masking={"a": no_sign, "b": no_sign, "c": unfit})
+    page = page_of(seeds)
+    errors = read_json(seeds / "0" / "summary.json")["relative_error"]["pgd"]
+    assert page.tables["layers"][1:] == [[layer, *[f"{error:.3f}"] * 3] for layer, error in errors.items()]
+    assert [row[2] for row in page.tables["masking"][1:]] == [
+        "not checked",
+        "rising accuracy : 50 then 60",
+        "none of 2",
+    ]
+    assert "lsa-lightning 0.1.0" in page.tables["versions"][1][2]
+
+
+def test_a_comparison_draws_scores_and_curves(seeds: Path) -> None:
+    alts = [alt for alt, _ in page_of(seeds).images]
+    assert alts == ["R&G of each method", "Accuracy over eps under fgsm", "Accuracy over eps under pgd"]
+
+
+def test_runs_measured_at_different_eps_are_compared_with_a_warning(seeds: Path) -> None:
+    edit_summary(seeds / "2", eps=[0.0, 0.1, 0.5], accuracy={"square": [90.0, 80.0, 2.5]}, rg_score={"square": 172.5})
+    page = page_of(seeds)
+    assert "their R&G cannot be compared" in page.text
+    assert page.tables["accuracy-3"][0] == ["run", "seed", "clean", "eps 0.1", "eps 0.3", "eps 0.5", "R&G"]
+    assert page.tables["accuracy-3"][1][4:] == ["-", f"2.50 {wilson(2.5, 40)}", "172.50"]
+    assert page.tables["seeds-1"][2][2:] == ["-"] * 5
+
+
+def test_only_the_best_of_many_methods_are_drawn_as_lines(trained: Path, tmp_path: Path) -> None:
+    for job in range(11):
+        copy_run(trained, tmp_path / "sweep" / str(job), name=f"method_{job}")
+    assert page_of(tmp_path / "sweep").text.count("Only the 10 methods of highest R&G are drawn.") == 2
+
+
+def test_unfinished_jobs_are_named_in_the_page(seeds: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (seeds / "1" / "summary.json").unlink()
+    main([str(seeds)])
+    printed = capsys.readouterr()
+    assert f"left out, because it has no summary.json: {seeds / '1'}\n" in printed.err
+    assert (
+        f"Left out, because they have no summary.json (not ended, or failed): {seeds / '1'}"
+        in Page((seeds / "report.html").read_text()).text
+    )
+
+
+def test_names_cannot_bring_markup_into_the_page(run: Path, trained: Path, tmp_path: Path) -> None:
+    edit_summary(run, name=HOSTILE, mvl=[HOSTILE], masking={HOSTILE: {"raised": True, "seen": HOSTILE}})
+    (run / "figures" / "<img src=x>.png").write_bytes(b"png")
+    page = page_of(run)
+    assert "script" not in page.tags
+    assert HOSTILE in page.text
+    assert page.images[-1][0] == "<img src=x>"
+    comparison = page_of(run, trained, output=tmp_path / "two.html")
+    assert "script" not in comparison.tags
+    assert comparison.tables["runs"][1][0] == HOSTILE
+    assert len(comparison.images) == 3
+
+
+def test_labels_that_matplotlib_would_hide_are_drawn(run: Path, trained: Path, tmp_path: Path) -> None:
+    edit_summary(run, name="_hidden")
+    svg = base64.b64decode(page_of(run, trained, output=tmp_path / "two.html").images[1][1].partition(",")[2]).decode()
+    assert "<!--  _hidden -->" in svg
+
+
+def test_the_report_of_a_run_lies_in_its_folder(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    main([str(run)])
+    file = run / "report.html"
+    assert capsys.readouterr().out == f"Report: {file} ({file.stat().st_size / 1e6:.2f} MB)\n"
+
+
+def test_the_report_of_several_runs_lies_in_the_current_folder(
+    run: Path, trained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    main([str(run), str(trained)])
+    assert "Comparison of 2 runs" in (tmp_path / "report.html").read_text()
+
+
+def test_the_output_may_be_named(run: Path, tmp_path: Path) -> None:
+    main([str(run), "--output", str(tmp_path / "new" / "x.html")])
+    assert (tmp_path / "new" / "x.html").stat().st_size > 0
+
+
+@pytest.mark.parametrize(
+    ("arguments", "expected"),
+    [
+        (["{tmp}/run", "--output", "{tmp}/run/summary.json"], "expected output to be a file named *.html"),
+        (["{tmp}/run", "--output", "{tmp}/run/summary.json/x.html"], "summary.json"),
+        (["{tmp}/other"], "expected a run folder of lsa-train, found nothing at {tmp}/other"),
+        (["{tmp}/run/figures"], "expected a run folder of lsa-train (config.yaml, summary.json)"),
+        (["{tmp}/run", "{tmp}/run"], "expected each run once"),
+    ],
+)
+def test_errors_are_one_line(
+    run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], arguments: list[str], expected: str
+) -> None:
+    before: Any = (run / "summary.json").read_bytes()
+    with pytest.raises(SystemExit) as caught:
+        main([argument.format(tmp=tmp_path) for argument in arguments])
+    printed = capsys.readouterr()
+    assert caught.value.code == 2
+    assert printed.err.startswith("lsa-report: error: ")
+    assert expected.format(tmp=tmp_path) in printed.err
+    assert printed.err.count("\n") == 1
+    assert (run / "summary.json").read_bytes() == before

@@ -1,0 +1,95 @@
+"""The pages of lsa-report, drawn by a real browser."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from selenium.webdriver import Chrome
+from tests.helpers.browser import DESKTOP, PHONE, ask, chromium, show
+from tests.helpers.hydra_run import read_json, train_tiny
+from tests.helpers.run_copies import copy_run
+
+from lsa_lightning.cli.report import write_report
+
+WORDY = {"wordy_flag_" * 12: {"raised": True, "seen": "unbroken" * 60}}
+
+
+@pytest.fixture(scope="module")
+def window() -> Iterator[Chrome]:
+    with chromium() as opened:
+        yield opened
+
+
+@pytest.fixture(scope="module")
+def run(window: Chrome, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("train") / "run"
+    train_tiny(folder, "trainer.max_epochs=3", figures=True)
+    return folder
+
+
+@pytest.fixture(scope="module", params=["run", "comparison", "long_names"])
+def page(request: pytest.FixtureRequest, run: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The report of a run; of three runs; and of one whose words are wider than a phone."""
+    folder = tmp_path_factory.mktemp("page")
+    if request.param == "run":
+        runs = [run]
+    elif request.param == "comparison":
+        runs = [run, *(copy_run(run, folder / str(i), seed=i, name=f"method_{i % 2}") for i in (1, 2))]
+    else:
+        mvl = read_json(run / "summary.json")["mvl_history"]
+        history = [{**entry, "mvl": ["layer." * 60]} for entry in mvl]
+        runs = [copy_run(run, folder / ("long" * 40), name="name" * 50, masking=WORDY, mvl_history=history)]
+    return write_report(runs, folder / "report.html")[0]
+
+
+def requested(window: Chrome) -> list[str]:
+    """Addresses that the browser asked for since it was last asked, those inside the file left out."""
+    events: list[dict[str, Any]] = [json.loads(entry["message"])["message"] for entry in window.get_log("performance")]
+    urls = [e["params"]["request"]["url"] for e in events if e["method"] == "Network.requestWillBeSent"]
+    return [url for url in urls if not url.startswith("data:")]
+
+
+@pytest.mark.parametrize("size", [DESKTOP, PHONE], ids=["desktop", "phone"])
+def test_every_figure_is_drawn_without_an_error_or_a_request(window: Chrome, page: Path, size: tuple[int, int]) -> None:
+    for log in ("performance", "browser"):
+        window.get_log(log)  # empties it
+    show(window, page, size)
+    drawn = ask(window, "[...document.images].map(i => [i.complete, i.naturalWidth, i.clientWidth, i.clientHeight])")
+    assert len(drawn) >= 3
+    assert all(complete and min(sizes) > 100 for complete, *sizes in drawn), drawn
+    assert window.get_log("browser") == []
+    assert requested(window) == [page.as_uri()]
+    assert ask(window, "performance.getEntriesByType('resource').filter(r => !r.name.startsWith('data:')).length") == 0
+
+
+@pytest.mark.parametrize("open_details", [False, True])
+def test_a_phone_scrolls_tables_inside_their_boxes_only(window: Chrome, page: Path, open_details: bool) -> None:
+    show(window, page, PHONE)
+    if open_details:
+        ask(window, "document.querySelectorAll('details').forEach(d => d.open = true)")
+    width, visible = ask(window, "[document.scrollingElement.scrollWidth, document.scrollingElement.clientWidth]")
+    assert width <= visible == PHONE[0]
+    boxes = ask(window, "[...document.querySelectorAll('.scroll')].map(b => [b.scrollWidth, b.clientWidth])")
+    assert any(inside > outside for inside, outside in boxes)
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_text_is_readable_in_either_scheme(window: Chrome, page: Path, scheme: str) -> None:
+    show(window, page, scheme=scheme)
+    background = luminance(ask(window, "getComputedStyle(document.body).backgroundColor"))
+    assert (background > 0.5) == (scheme == "light")
+    for element in ("body", ".faint, figcaption", "th", "footer"):
+        color = luminance(ask(window, f"getComputedStyle(document.querySelector('{element}')).color"))
+        contrast = (max(color, background) + 0.05) / (min(color, background) + 0.05)
+        assert contrast > 4.5, element
+
+
+def luminance(color: str) -> float:
+    """Relative luminance of ``rgb(r, g, b)`` as WCAG 2 defines it."""
+    channels = [int(value) / 255 for value in color.removeprefix("rgb(").removesuffix(")").split(",")]
+    linear = [c / 12.92 if c <= 0.03928 else ((c + 0.055) / 1.055) ** 2.4 for c in channels]
+    return 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2]

@@ -1,0 +1,405 @@
+"""lsa-train as a user sees it: its run folder, its output, its errors."""
+
+from __future__ import annotations
+
+import csv
+import io
+import subprocess
+import sys
+from contextlib import redirect_stdout
+from pathlib import Path
+from typing import Any
+from unittest.mock import patch
+
+import pytest
+import torch
+from omegaconf import OmegaConf
+from tests.helpers.hydra_run import (
+    TINY,
+    composed_job,
+    logged,
+    main_as_shown,
+    main_in_process,
+    read_json,
+    read_metrics,
+    run_as_script,
+    train_tiny,
+)
+
+import lsa_lightning
+from lsa_lightning.cli.train import main, train
+from lsa_lightning.data import MoonDataModule
+from lsa_lightning.models import MLP, RobustClassifier
+
+pytestmark = pytest.mark.filterwarnings("ignore:The dirpath has changed")
+
+EPOCHS = 3
+NAMED = ("name=my_run", "seed=3", "callbacks.checkpoint.mode=min")
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
+    """A run of a few epochs: its folder, and what it printed. The epoch of least accuracy counts as its best one."""
+    folder = tmp_path_factory.mktemp("train") / "run"
+    printed = io.StringIO()
+    with redirect_stdout(printed):
+        main_in_process(main, *TINY, f"hydra.run.dir={folder}", f"trainer.max_epochs={EPOCHS}", *NAMED)
+    return folder, printed.getvalue()
+
+
+@pytest.fixture
+def folder(run: tuple[Path, str]) -> Path:
+    return run[0]
+
+
+@pytest.fixture
+def printed(run: tuple[Path, str]) -> str:
+    return run[1]
+
+
+@pytest.fixture
+def summary(folder: Path) -> Any:
+    return read_json(folder / "summary.json")
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "config.yaml",
+        "metrics.csv",
+        "summary.json",
+        "checkpoints/best.ckpt",
+        "checkpoints/last.ckpt",
+        "evaluation.csv",
+        "evaluation.json",
+        "profile.csv",
+        "profile_pgd.json",
+        "profile_fgsm.json",
+        "profile_gaussian.json",
+        "profile_speckle.json",
+        "profile_salt.json",
+        "profile_pepper.json",
+        "figures/layer_profile.png",
+        "figures/layer_profile.svg",
+        "figures/accuracy.png",
+        "figures/accuracy.svg",
+        "figures/mvl_history.png",
+        "figures/mvl_history.svg",
+        "figures/decision_boundary.png",
+        "figures/decision_boundary.svg",
+    ],
+)
+def test_the_run_folder_holds(folder: Path, name: str) -> None:
+    assert (folder / name).stat().st_size > 0
+
+
+def test_the_stored_configuration_is_resolved(folder: Path) -> None:
+    text = (folder / "config.yaml").read_text()
+    config = OmegaConf.load(folder / "config.yaml")
+    assert "${" not in text
+    assert config.data.seed == config.seed == 3
+    assert config.callbacks.atlr.attack.eps == config.threat.eps == 0.3
+    assert config.paths.output_dir == str(folder)
+
+
+def test_the_stored_configuration_is_the_one_that_ran(folder: Path) -> None:
+    config = OmegaConf.load(folder / "config.yaml")
+    assert config.trainer.max_epochs == EPOCHS
+    assert list(config.model.backbone.hidden) == [8, 8, 8]
+
+
+def test_metrics_have_every_epoch(folder: Path) -> None:
+    for key in ("train/loss", "train/acc", "train/loss_base", "val/loss", "val/acc", "val/acc_pgd", "val/rg_score"):
+        assert [epoch for epoch, _ in logged(folder, key)] == list(range(EPOCHS)), key
+
+
+def test_metrics_hold_a_column_for_each_layer(folder: Path) -> None:
+    keys = set(read_metrics(folder)[0])
+    for i in range(3):
+        assert {f"lsa/relative_error/{i:02d}_backbone.act{i + 1}", f"lsa/in_mvl/{i:02d}_backbone.act{i + 1}"} <= keys
+    assert {"lsa/mu", "lsa/sigma", "lsa/mvl_size", "train/loss_lr"} <= keys
+
+
+def test_the_mvl_history_agrees_with_the_metrics(folder: Path, summary: Any) -> None:
+    sizes = [int(value) for _, value in logged(folder, "lsa/mvl_size")]
+    assert [len(entry["mvl"]) for entry in summary["mvl_history"]] == sizes
+    assert [entry["epoch"] for entry in summary["mvl_history"]] == list(range(EPOCHS))
+    assert [entry["mu"] for entry in summary["mvl_history"]] == pytest.approx(
+        [value for _, value in logged(folder, "lsa/mu")]
+    )
+    for i, layer in enumerate(f"backbone.act{n}" for n in (1, 2, 3)):
+        assert {entry["layers"][i] for entry in summary["mvl_history"]} == {layer}
+        series = [value for _, value in logged(folder, f"lsa/relative_error/{i:02d}_{layer}")]
+        assert [entry["mean"][i] for entry in summary["mvl_history"]] == pytest.approx(series)
+
+
+def test_the_summary_says_what_was_trained(folder: Path, summary: Any) -> None:
+    assert (summary["name"], summary["seed"], summary["epochs"], summary["test_samples"]) == ("my_run", 3, EPOCHS, 40)
+    trained = summary["trained"]
+    assert trained["model"] == "lsa_lightning.models.MLP"
+    assert trained["data"] == "lsa_lightning.MoonDataModule"
+    assert trained["method"] == "ATLR"
+    assert trained["attack"].startswith("PGD(steps=10")
+    assert trained["objective"] == "AT()"
+    assert "gamma=0.1" in trained["regularizer"]
+    assert summary["versions"]["lsa-lightning"] == lsa_lightning.__version__
+    assert summary["training_seconds"] > 0
+    assert summary["checkpoint"] == str(folder / "checkpoints" / "best.ckpt")
+
+
+def test_the_summary_agrees_with_the_evaluation_table(folder: Path, summary: Any) -> None:
+    with (folder / "evaluation.csv").open(newline="") as file:
+        rows = [(row["attack"], float(row["eps"]), float(row["accuracy"])) for row in csv.DictReader(file)]
+    assert rows == [
+        (attack, eps, accuracy)
+        for attack, row in summary["accuracy"].items()
+        for eps, accuracy in zip(summary["eps"], row, strict=True)
+    ]
+    assert summary["eps"] == [0.0, 0.1, 0.3]
+    for attack, row in summary["accuracy"].items():
+        assert summary["rg_score"][attack] == pytest.approx(sum(row))
+
+
+def test_the_summary_agrees_with_the_profiles(folder: Path, summary: Any) -> None:
+    for perturber, errors in summary["relative_error"].items():
+        report = read_json(folder / f"profile_{perturber}.json")
+        assert errors == dict(zip(report["layers"], report["mean"], strict=True))
+    assert summary["mu"] == read_json(folder / "profile_pgd.json")["mu"]
+    assert summary["mvl"] == [
+        layer for layer, mean in sorted(summary["relative_error"]["pgd"].items(), key=lambda pair: -pair[1])
+        if mean > summary["mu"]
+    ]  # fmt: skip
+
+
+def _best_on_test_points(folder: Path) -> tuple[RobustClassifier, torch.Tensor, torch.Tensor]:
+    """The best checkpoint's model and the test split, without the library's own way to them."""
+    model = RobustClassifier(MLP(hidden=(8, 8, 8)))
+    model.load_state_dict(torch.load(folder / "checkpoints" / "best.ckpt", weights_only=True)["state_dict"])
+    data = MoonDataModule(train_size=64, val_size=32, test_size=40, seed=3)
+    data.setup("test")
+    return model, *data.splits[2].tensors
+
+
+def _fgsm_by_hand(model: RobustClassifier, x: torch.Tensor, y: torch.Tensor, eps: float) -> torch.Tensor:
+    x = x.clone().requires_grad_()
+    loss = torch.nn.functional.binary_cross_entropy_with_logits(model(x).flatten(), y.float())
+    return (x + eps * torch.autograd.grad(loss, x)[0].sign()).detach()
+
+
+def test_the_accuracies_agree_with_a_recomputation_from_the_checkpoint(folder: Path, summary: Any) -> None:
+    model, x, y = _best_on_test_points(folder)
+    logits = [model(_fgsm_by_hand(model, x, y, eps)).flatten() for eps in summary["eps"]]
+    by_hand = [100 * float(((z > 0) == (y == 1)).float().mean()) for z in logits]
+    assert summary["accuracy"]["fgsm"] == pytest.approx(by_hand, abs=1e-4)
+    assert len(set(by_hand)) > 1
+
+
+def test_the_relative_error_agrees_with_a_recomputation_from_the_checkpoint(folder: Path, summary: Any) -> None:
+    model, x, y = _best_on_test_points(folder)
+    clean, moved = (model.backbone.act1(model.backbone.fc1(z)) for z in (x, _fgsm_by_hand(model, x, y, 0.3)))
+    by_hand = ((clean - moved).norm(dim=1) / clean.norm(dim=1)).mean().item()
+    assert summary["relative_error"]["fgsm"]["backbone.act1"] == pytest.approx(by_hand, rel=1e-5)
+
+
+def test_the_evaluated_checkpoint_is_the_best_one(folder: Path) -> None:
+    best = torch.load(folder / "checkpoints" / "best.ckpt", weights_only=True)
+    scores = [value for _, value in logged(folder, "val/acc_pgd")]
+    assert best["epoch"] == scores.index(min(scores)) < EPOCHS - 1
+    assert torch.load(folder / "checkpoints" / "last.ckpt", weights_only=True)["epoch"] == EPOCHS - 1
+
+
+def test_the_summary_names_the_epoch_that_was_measured(tmp_path: Path) -> None:
+    train_tiny(tmp_path, "trainer.max_epochs=3", "callbacks.checkpoint.monitor=epoch")
+    assert read_json(tmp_path / "summary.json")["checkpoint_epoch"] == 2
+
+
+def test_the_output_names_tables_layers_scores_and_folder(folder: Path, printed: str, summary: Any) -> None:
+    assert "Relative error per layer (mean over 40 samples)" in printed
+    assert "Accuracy in %, 95 % intervals (40 samples)" in printed
+    assert "Masking checks: 0 raised of 6" in printed
+    assert f"MVL under pgd: {', '.join(summary['mvl'])}" in printed
+    assert f"R&G: {summary['rg_score']['fgsm']:.2f} under fgsm, {summary['rg_score']['pgd']:.2f} under pgd" in printed
+    assert f"Run folder: {folder}\n" in printed
+    assert "summary.json" in printed
+
+
+def test_the_output_is_free_of_warnings(tmp_path: Path, recwarn: pytest.WarningsRecorder) -> None:
+    train_tiny(tmp_path)
+    assert [str(w.message) for w in recwarn] == []
+
+
+def test_the_returned_score_is_that_of_the_last_attack(tmp_path: Path) -> None:
+    with composed_job("train", TINY, tmp_path) as cfg:
+        score = main.__wrapped__(cfg)
+    assert score == read_json(tmp_path / "summary.json")["rg_score"]["pgd"]
+
+
+def test_the_same_seed_gives_the_same_metrics(tmp_path: Path) -> None:
+    for name in ("first", "second"):
+        train_tiny(tmp_path / name, "trainer.max_epochs=2", "seed=5")
+    first, second = ((tmp_path / name / "metrics.csv").read_bytes() for name in ("first", "second"))
+    assert first == second
+    assert read_json(tmp_path / "first/evaluation.json") == read_json(tmp_path / "second/evaluation.json")
+
+
+def test_a_sweep_gives_each_job_its_own_folder(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    main_in_process(main, "-m", *TINY, "seed=0,1", f"hydra.sweep.dir={tmp_path}/sweep")
+    runs = [tmp_path / "sweep" / job for job in ("0", "1")]
+    assert [read_json(run / "summary.json")["seed"] for run in runs] == [0, 1]
+    assert [OmegaConf.load(run / "config.yaml").data.seed for run in runs] == [0, 1]
+    assert (runs[0] / "metrics.csv").read_text() != (runs[1] / "metrics.csv").read_text()
+    assert (runs[1] / "checkpoints" / "last.ckpt").is_file()
+
+
+def test_the_default_run_folder_carries_the_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    with patch("lsa_lightning.cli.train.train", return_value={"rg_score": {"pgd": 1.0}}):
+        main_in_process(main, "experiment=moon_at")
+    assert [path.name for path in (tmp_path / "runs").iterdir()] == ["moon_at"]
+
+
+@pytest.mark.parametrize(("batch_size", "batches"), [(16, 4), (64, 1)])
+def test_the_batch_size_changes_the_number_of_steps(tmp_path: Path, batch_size: int, batches: int) -> None:
+    train_tiny(tmp_path, f"data.batch_size={batch_size}")
+    assert torch.load(tmp_path / "checkpoints/last.ckpt", weights_only=True)["global_step"] == batches
+
+
+def test_resuming_continues_the_epoch_count_and_the_history(folder: Path, tmp_path: Path, summary: Any) -> None:
+    train_tiny(tmp_path, f"trainer.max_epochs={EPOCHS + 1}", *NAMED, f"ckpt_path={folder}/checkpoints/last.ckpt")
+    after = read_json(tmp_path / "summary.json")
+    assert after["epochs"] == EPOCHS + 1
+    assert [epoch for epoch, _ in logged(tmp_path, "train/loss")] == [EPOCHS]
+    assert after["mvl_history"][:EPOCHS] == summary["mvl_history"]
+    assert len(after["mvl_history"]) == EPOCHS + 1
+
+
+def test_resuming_gives_what_an_uninterrupted_run_gives(folder: Path, tmp_path: Path) -> None:
+    train_tiny(tmp_path / "first", f"trainer.max_epochs={EPOCHS - 1}", *NAMED)
+    checkpoint = f"ckpt_path={tmp_path}/first/checkpoints/last.ckpt"
+    train_tiny(tmp_path / "second", f"trainer.max_epochs={EPOCHS}", *NAMED, checkpoint)
+    assert read_metrics(tmp_path / "second") == [row for row in read_metrics(folder) if row["epoch"] == str(EPOCHS - 1)]
+
+
+@pytest.mark.filterwarnings("ignore:Checkpoint directory", "ignore:Experiment logs directory")
+def test_training_again_into_the_same_folder_replaces_its_checkpoints(tmp_path: Path) -> None:
+    for epochs in (2, 1):
+        train_tiny(tmp_path, f"trainer.max_epochs={epochs}")
+    assert sorted(path.name for path in (tmp_path / "checkpoints").iterdir()) == ["best.ckpt", "last.ckpt"]
+    assert torch.load(tmp_path / "checkpoints/last.ckpt", weights_only=True)["epoch"] == 0
+
+
+def test_lost_metrics_are_warned_of(tmp_path: Path) -> None:
+    (tmp_path / "metrics.csv").write_text("of an earlier run\n")
+    with pytest.warns(UserWarning, match="Previous log files in this directory will be deleted"):
+        train_tiny(tmp_path)
+
+
+def test_resuming_from_a_missing_file_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match=r"expected ckpt_path to be a checkpoint file, .* got .*nothing\.ckpt"):
+        train_tiny(tmp_path, f"ckpt_path={tmp_path}/nothing.ckpt")
+    assert not (tmp_path / "metrics.csv").exists()
+
+
+def test_a_logger_or_callback_set_to_null_is_left_out(tmp_path: Path) -> None:
+    train_tiny(
+        tmp_path,
+        "logger.csv=null",
+        "callbacks.checkpoint=null",
+        "callbacks.last_checkpoint=null",
+        "+trainer.enable_checkpointing=false",
+    )
+    assert not (tmp_path / "metrics.csv").exists()
+    assert not (tmp_path / "checkpoints").exists()
+    assert read_json(tmp_path / "summary.json")["checkpoint"] is None
+
+
+def test_robust_accuracy_can_be_measured_in_some_epochs_only(tmp_path: Path) -> None:
+    train_tiny(tmp_path, "callbacks.robust_validation.every_n_epochs=2", "trainer.max_epochs=3")
+    assert [epoch for epoch, _ in logged(tmp_path, "val/acc_pgd")] == [1]
+    epochs = [
+        torch.load(tmp_path / f"checkpoints/{name}.ckpt", weights_only=True)["epoch"] for name in ("best", "last")
+    ]
+    assert epochs == [1, 2]
+
+
+@pytest.mark.filterwarnings("ignore:Experiment logs directory")
+def test_a_model_without_a_backbone_entry_is_named_by_its_class(tmp_path: Path) -> None:
+    target = "tests.helpers.hydra_run.PlainMoonModel"
+    overrides = [*(item for item in TINY if not item.startswith("model.")), "~model", f"+model._target_={target}"]
+    with composed_job("train", overrides, tmp_path) as cfg:
+        assert train(cfg)["trained"]["model"] == target
+
+
+@pytest.mark.parametrize(
+    ("option", "message"),
+    [
+        ("regularizer.gamma=-1", "expected gamma to be a finite number >= 0"),
+        ("attack.steps=0", "expected an integer number of steps >= 1, got 0"),
+        ("data.noise=-1", "expected noise >= 0 (got -1)"),
+        ("callbacks.atlr.top_k=0", "expected top_k >= 1 or None, got 0"),
+        ("model.backbone.hidden=[]", "at least one hidden layer"),
+        ("evaluation.masking.samples=0", "expected eps > 0, samples >= 1 and queries >= 1, got 0.3, 0 and"),
+        ("evaluation.max_batches=0", "and max_batches >= 1 or None"),
+        ("analysis.perturbers.salt.amount=2", "got 2"),
+        ("callbacks.atlr.mvl=[act3]", "these exist: normalize, backbone, backbone.fc1"),
+    ],
+)
+def test_an_invalid_value_is_refused_before_training(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], option: str, message: str
+) -> None:
+    with pytest.raises(SystemExit) as exit_:
+        main_as_shown(main, *TINY, f"hydra.run.dir={tmp_path}", option)
+    assert exit_.value.code == 1
+    assert message in capsys.readouterr().err
+    assert not (tmp_path / "metrics.csv").exists()
+    assert not list(tmp_path.rglob("*.ckpt"))
+
+
+@pytest.mark.parametrize(
+    ("option", "message"),
+    [("data.nois=0.1", "Could not override 'data.nois'"), ("objective=trade", "Could not find 'objective/trade'")],
+)
+def test_a_mistyped_option_gets_hydras_error(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], option: str, message: str
+) -> None:
+    with pytest.raises(SystemExit) as exit_:
+        main_as_shown(main, f"hydra.run.dir={tmp_path}/run", option)
+    assert exit_.value.code == 1
+    assert message in capsys.readouterr().err
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize(("callbacks", "where"), [("at_lr", "finite inputs"), ("normal", "finite logits")])
+def test_nan_in_a_batch_ends_the_run_and_keeps_what_was_there(tmp_path: Path, callbacks: str, where: str) -> None:
+    poisoned = (
+        f"callbacks={callbacks}",
+        "data._target_=tests.helpers.hydra_run.PoisonedMoons",
+        "+trainer.reload_dataloaders_every_n_epochs=1",
+        "trainer.max_epochs=3",
+    )
+    with pytest.raises(ValueError, match=f"expected {where}"):
+        train_tiny(tmp_path, *poisoned)
+    assert [epoch for epoch, _ in logged(tmp_path, "val/acc")] == [0]
+    assert [epoch for epoch, _ in logged(tmp_path, "train/loss")][:1] == [0]
+    assert torch.load(tmp_path / "checkpoints/last.ckpt", weights_only=True)["epoch"] == 0
+    assert not (tmp_path / "summary.json").exists()
+
+
+def test_help_shows_examples_groups_and_configuration(capsys: pytest.CaptureFixture[str]) -> None:
+    run_as_script("train", "--help")
+    shown = capsys.readouterr().out
+    assert "lsa-train experiment=moon_at_lr" in shown
+    assert "attack: apgd, ensemble, ffgsm, fgsm" in shown
+    assert "_target_: lsa_lightning.RobustClassifier" in shown
+
+
+def test_with_two_processes_the_first_alone_measures_and_writes(tmp_path: Path) -> None:
+    folder = tmp_path / "run"
+    overrides = ("trainer.devices=2", "trainer.strategy=ddp", f"hydra.run.dir={folder}")
+    command = [sys.executable, "-m", "lsa_lightning.cli.train", "experiment=moon_at_lr", *TINY, *overrides]
+    done = subprocess.run(command, check=True, capture_output=True, text=True, timeout=300, cwd=tmp_path)
+    assert done.stdout.count("R&G:") == 1
+    summary = read_json(folder / "summary.json")
+    assert summary["test_samples"] == 40
+    assert read_json(folder / "profile_pgd.json")["samples"] == 40
+    assert summary["mvl_history"][0]["layers"] == list(summary["relative_error"]["pgd"])

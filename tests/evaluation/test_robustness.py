@@ -1,0 +1,347 @@
+"""Accuracy over attacks times eps."""
+
+from __future__ import annotations
+
+import dataclasses
+import io
+import multiprocessing
+import os
+import signal
+import weakref
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from rich.console import Console
+from rich.progress import Progress
+from torch import Tensor, nn
+
+from lsa_lightning import RobustnessEvaluation
+from lsa_lightning.attacks import FGSM, PGD, Attack, GaussianNoise
+from lsa_lightning.attacks.balls import Ball
+from lsa_lightning.evaluation import RobustnessTable, evaluate_robustness
+from lsa_lightning.evaluation import robustness as evaluation_module
+from lsa_lightning.evaluation.robustness import _progress_bar
+
+RADII = [0.2, 0.5, 1.0]
+
+
+class Sign(nn.Module):
+    """One logit: the first coordinate. A point falls to FGSM if and only if its margin is below eps."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.tensor([1.0, 0.0]))
+        self.dropout = nn.Dropout(0.5)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.dropout(x) @ self.weight
+
+
+def points() -> tuple[Tensor, Tensor]:
+    """20 points, all classified correctly, with margins 0.05, 0.15, ..., 0.95 on either side."""
+    margins = torch.arange(10) / 10 + 0.05
+    x = torch.stack([torch.cat([margins, -margins]), torch.zeros(20)], dim=1)
+    return x, torch.tensor([1] * 10 + [0] * 10)
+
+
+def batches(*sizes: int) -> list[tuple[Tensor, Tensor]]:
+    x, y = points()
+    return list(zip(x.split(list(sizes)), y.split(list(sizes)), strict=True))
+
+
+def fgsm() -> FGSM:
+    return FGSM(eps=0.1, bounds=None)
+
+
+def test_accuracy_is_the_share_of_points_with_a_larger_margin() -> None:
+    table = evaluate_robustness(Sign(), batches(20), {"fgsm": fgsm()}, RADII)
+    assert table.eps == [0.0, *RADII]
+    assert table.accuracy == {"fgsm": [100.0, 80.0, 50.0, 0.0]}
+    assert table.samples == 20
+
+
+def test_batches_of_unequal_size_count_by_samples() -> None:
+    whole = evaluate_robustness(Sign(), batches(20), {"fgsm": fgsm()}, RADII)
+    assert evaluate_robustness(Sign(), batches(1, 3, 16), {"fgsm": fgsm()}, RADII) == whole
+
+
+def test_wrong_predictions_lower_the_clean_column_of_every_attack() -> None:
+    x, y = points()
+    y[:5] = 0
+    table = evaluate_robustness(Sign(), [(x, y)], {"fgsm": fgsm(), "pgd": PGD(0.1, bounds=None)}, [0.001])
+    assert [row[0] for row in table.accuracy.values()] == [75.0, 75.0]
+
+
+def test_radii_are_sorted_and_counted_once() -> None:
+    table = evaluate_robustness(Sign(), batches(20), {"fgsm": fgsm()}, [0.5, 0.25, 0.5])
+    assert table.eps == [0.0, 0.25, 0.5]
+    assert len(table.accuracy["fgsm"]) == 3
+
+
+def test_max_batches_limits_the_samples() -> None:
+    assert evaluate_robustness(Sign(), batches(4, 4, 12), {"fgsm": fgsm()}, RADII, max_batches=2).samples == 8
+
+
+class Recorder(Attack):
+    """Leaves inputs alone and remembers with which eps it was used."""
+
+    seen: list[float]
+
+    def __init__(self, eps: float) -> None:
+        super().__init__(eps, bounds=None)
+        self.seen = []
+
+    def perturb(self, model: Any, x: Tensor, y: Tensor, ball: Ball) -> Tensor:
+        self.seen.append(self.eps)
+        return x
+
+
+def test_each_attack_runs_once_per_radius_and_batch() -> None:
+    attack = Recorder(0.3)
+    evaluate_robustness(Sign(), batches(10, 10), {"recorder": attack}, RADII)
+    assert attack.seen == [*RADII, *RADII]
+    assert attack.eps == 0.3
+
+
+def test_several_classes_and_dict_batches() -> None:
+    x = torch.eye(3)
+    batch = {"image": x, "label": torch.tensor([0, 1, 0])}
+    table = evaluate_robustness(nn.Identity(), [batch], {"fgsm": fgsm()}, [0.4, 0.6])
+    assert table.accuracy["fgsm"] == pytest.approx([200 / 3, 200 / 3, 0.0])
+
+
+def test_the_model_is_left_as_it_was() -> None:
+    model = Sign()
+    model.train()
+    model.dropout.eval()
+    evaluate_robustness(model, batches(20), {"fgsm": fgsm()}, RADII)
+    assert model.training
+    assert not model.dropout.training
+    assert model.weight.grad is None
+
+
+def test_own_batch_function() -> None:
+    x, y = points()
+    table = evaluate_robustness(Sign(), [(y, x)], {"fgsm": fgsm()}, [0.25], batch_fn=lambda batch: (batch[1], batch[0]))
+    assert table.accuracy["fgsm"][0] == 100.0
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"attacks": {}}, "expected at least one attack"),
+        ({"attacks": FGSM(0.1)}, r"expected attacks by name, .*got FGSM"),
+        ({"attacks": {"fgsm": FGSM}}, "expected attacks by name"),
+        ({"eps": []}, "at least one eps"),
+        ({"eps": 0.1}, "a list of at least one eps, each a number > 0.*, 0.1 and None"),
+        ({"eps": "0.1"}, "each a number > 0.*'0.1'"),
+        ({"max_batches": "x"}, "max_batches >= 1 or None, got .*'x'"),
+        ({"eps": [0.0, 0.1]}, "each a number > 0"),
+        ({"eps": [-0.1]}, "each a number > 0"),
+        ({"max_batches": 0}, "max_batches >= 1"),
+        ({"dataloader": []}, "got an empty one"),
+    ],
+)
+def test_wrong_arguments_are_named(arguments: dict[str, Any], message: str) -> None:
+    given = {"dataloader": batches(20), "attacks": {"fgsm": fgsm()}, "eps": RADII, **arguments}
+    with pytest.raises(ValueError, match=message):
+        evaluate_robustness(Sign(), **given)
+
+
+class Noisy(Sign):
+    """Draws random numbers, in eval mode too."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return super().forward(x) + 0.3 * torch.randn(len(x))
+
+
+def evaluation(**options: Any) -> RobustnessEvaluation:
+    attacks = {"fgsm": fgsm(), "pgd": PGD(0.1, steps=3, bounds=None), "noise": GaussianNoise(0.1, None, seed=5)}
+    return RobustnessEvaluation(attacks, [0.3, 0.6], **options)
+
+
+class InterruptionError(RuntimeError):
+    pass
+
+
+def interrupted(data: list[Any], after: int) -> Iterator[Any]:
+    yield from data[:after]
+    raise InterruptionError
+
+
+@pytest.mark.parametrize("after", [0, 1, 3])
+def test_an_interrupted_evaluation_goes_on_to_the_same_table(tmp_path: Path, after: int) -> None:
+    data, state = batches(4, 6, 3, 7), tmp_path / "state.jsonl"
+    whole = evaluation().run(Noisy(), data)
+    with pytest.raises(InterruptionError):
+        evaluation().run(Noisy(), interrupted(data, after), state)
+    torch.randn(7)  # what happened in between has no influence
+    seen = []
+    model = Noisy()
+    model.register_forward_hook(lambda module, args, output: seen.append(len(args[0])))
+    assert evaluation().run(model, data, state) == whole
+    assert set(seen) == {len(x) for x, _ in data[after:]}
+    seen.clear()
+    assert evaluation().run(model, data, state) == whole
+    assert seen == []
+
+
+def _killed(state: Path) -> None:
+    """Evaluates in a process of its own, which dies while the third batch is loaded."""
+
+    def data() -> Iterator[Any]:
+        yield from batches(4, 6, 10)[:2]
+        os.kill(os.getpid(), signal.SIGKILL)
+
+    torch.set_num_threads(1)
+    evaluation().run(Noisy(), data(), state)
+
+
+def test_a_killed_process_goes_on_to_the_same_table(tmp_path: Path) -> None:
+    state = tmp_path / "state.jsonl"
+    child = multiprocessing.get_context("spawn").Process(target=_killed, args=(state,))
+    child.start()
+    child.join()
+    assert child.exitcode == -signal.SIGKILL
+    assert len(state.read_text().splitlines()) == 3
+    data = batches(4, 6, 10)
+    assert evaluation().run(Noisy(), data, state) == evaluation().run(Noisy(), data)
+
+
+def test_a_state_of_another_evaluation_is_refused(tmp_path: Path) -> None:
+    state = tmp_path / "state.jsonl"
+    evaluation().run(Sign(), batches(20), state)
+    changed = Sign()
+    changed.weight.data[1] = 2.0
+    for other, model in ((evaluation(seed=1), Sign()), (evaluation(), changed)):
+        with pytest.raises(ValueError, match="give another file"):
+            other.run(model, batches(20), state)
+    with pytest.raises(ValueError, match="do not shuffle"):
+        evaluation().run(Sign(), batches(10, 10), state)
+
+
+def test_the_seed_decides_and_the_global_state_stays() -> None:
+    def table(seed: int) -> RobustnessTable:
+        return evaluation(seed=seed).run(Noisy(), batches(20))
+
+    torch.manual_seed(3)
+    before = torch.get_rng_state()
+    first = table(0)
+    assert torch.equal(torch.get_rng_state(), before)
+    torch.manual_seed(4)
+    assert table(0) == first
+    assert any(table(seed) != first for seed in (1, 2, 3))
+
+
+def test_batches_do_not_share_their_random_numbers() -> None:
+    drawn: list[Tensor] = []
+
+    class Draws(Recorder):
+        def perturb(self, model: Any, x: Tensor, y: Tensor, ball: Ball) -> Tensor:
+            drawn.append(torch.rand(5, generator=self.generator(x.device)))
+            return x
+
+    RobustnessEvaluation({"draws": Draws(0.1)}, [0.1]).run(Sign(), batches(10, 10))
+    assert not torch.equal(*drawn)
+
+
+def test_no_batch_outlives_its_turn() -> None:
+    alive: list[weakref.ref[Tensor]] = []
+    most = 0
+
+    def data() -> Iterator[tuple[Tensor, Tensor]]:
+        nonlocal most
+        for _ in range(30):
+            x, y = (tensor.clone() for tensor in points())
+            alive.append(weakref.ref(x))
+            yield x, y
+            del x, y
+            most = max(most, sum(reference() is not None for reference in alive))
+
+    evaluation().run(Sign(), data())
+    assert most <= 1
+
+
+def test_several_models_side_by_side(tmp_path: Path) -> None:
+    opposite = Sign()
+    opposite.weight.data.neg_()
+    data = batches(8, 12)
+    tables = evaluation().compare({"right": Sign(), "wrong": opposite}, data, tmp_path)
+    assert tables == {"right": evaluation().run(Sign(), data), "wrong": evaluation().run(opposite, data)}
+    assert tables["wrong"].accuracy["fgsm"][0] == 0.0
+    assert {path.name for path in tmp_path.iterdir()} == {"right.jsonl", "wrong.jsonl"}
+
+
+@pytest.mark.parametrize(
+    ("asked", "terminal", "shown"), [(None, True, True), (None, False, False), (True, False, True)]
+)
+def test_the_progress_bar(monkeypatch: pytest.MonkeyPatch, asked: bool | None, terminal: bool, shown: bool) -> None:
+    text = io.StringIO()
+    console = Console(file=text, force_terminal=terminal, width=80)
+    monkeypatch.setattr("lsa_lightning.evaluation.robustness.Console", lambda **options: console)
+    bar = _progress_bar(asked)
+    with bar:
+        task = bar.add_task("Evaluating", total=4)
+        bar.advance(task, 1)
+    assert bool(text.getvalue()) == shown
+    assert ("25%" in text.getvalue()) == shown
+
+
+def test_progress_counts_what_was_recalled(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    bars: list[Progress] = []
+    make = evaluation_module._progress_bar
+    monkeypatch.setattr(evaluation_module, "_progress_bar", lambda shown: bars.append(make(shown)) or bars[-1])
+    state = tmp_path / "state.jsonl"
+    with pytest.raises(InterruptionError):
+        evaluation().run(Sign(), interrupted(batches(10, 10), 1), state)
+    evaluation().run(Sign(), batches(10, 10), state)
+    assert [bar.tasks[0].completed for bar in bars] == [7, 14]
+    assert bars[1].tasks[0].total == 14
+
+
+TABLE = RobustnessTable([0.0, 0.1], {"fgsm": [90.0, 60.5], "pgd": [90.0, 40.0]}, 8)
+
+
+def test_the_score_is_the_sum_over_the_columns() -> None:
+    assert TABLE.rg_score == {"fgsm": 150.5, "pgd": 130.0}
+
+
+def test_to_dict_holds_everything() -> None:
+    assert TABLE.to_dict() == {
+        "eps": [0.0, 0.1],
+        "accuracy": {"fgsm": [90.0, 60.5], "pgd": [90.0, 40.0]},
+        "intervals": {name: [list(ends) for ends in row] for name, row in TABLE.intervals.items()},
+        "rg_score": {"fgsm": 150.5, "pgd": 130.0},
+        "samples": 8,
+    }
+
+
+def test_to_dataframe_has_a_row_per_attack_and_eps() -> None:
+    frame = TABLE.to_dataframe()
+    assert list(frame.columns) == ["attack", "eps", "accuracy", "low", "high"]
+    ends = [*TABLE.intervals["fgsm"], *TABLE.intervals["pgd"]]
+    assert [tuple(row) for row in frame[["low", "high"]].to_numpy()] == ends
+    assert frame[["attack", "eps", "accuracy"]].to_numpy().tolist() == [
+        ["fgsm", 0.0, 90.0],
+        ["fgsm", 0.1, 60.5],
+        ["pgd", 0.0, 90.0],
+        ["pgd", 0.1, 40.0],
+    ]
+
+
+def test_a_table_cannot_be_changed() -> None:
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        TABLE.samples = 9  # type: ignore[misc]
+
+
+def test_intervals_are_wilsons_around_each_accuracy() -> None:
+    table = evaluate_robustness(Sign(), batches(20), {"fgsm": fgsm()}, RADII)
+    lows_and_highs = table.intervals["fgsm"]
+    assert lows_and_highs[2] == pytest.approx((29.93, 70.07), abs=0.01)
+    for (low, high), accuracy in zip(lows_and_highs, table.accuracy["fgsm"], strict=True):
+        assert low <= accuracy <= high
+    assert lows_and_highs[0][1] == 100
+    assert lows_and_highs[0][0] < 90

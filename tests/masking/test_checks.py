@@ -1,0 +1,284 @@
+"""Masking checks: planted masked models raise the flag meant for them, honest ones raise none."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+from tests.helpers import masked_models as masked
+from torch import Tensor, nn
+
+from lsa_lightning import MoonDataModule
+from lsa_lightning.attacks import FGSM, PGD, Attack
+from lsa_lightning.attacks.balls import BALLS
+from lsa_lightning.functional import classification_loss
+from lsa_lightning.masking import MaskingChecks
+from lsa_lightning.masking.checks import RandomSearch
+from lsa_lightning.masking.flags import flags
+from lsa_lightning.models import MLP
+
+Data = tuple[Tensor, Tensor]
+NAMES = [
+    "pgd_weaker_than_fgsm",
+    "accuracy_rises_with_eps",
+    "steps_do_not_help",
+    "vanishing_gradients",
+    "full_range_above_chance",
+    "black_box_stronger",
+    "not_deterministic",
+    "gradients_disagree",
+]
+
+
+def moons() -> tuple[Data, Data]:
+    data = MoonDataModule(train_size=600, val_size=1, test_size=200)
+    data.setup()
+    return data.splits[0].tensors, data.splits[2].tensors
+
+
+def blobs() -> tuple[Data, Data]:
+    """Three classes of points in the plane."""
+    y = torch.arange(800) % 3
+    x = torch.tensor([[0.0, 2.0], [-2.0, -1.0], [2.0, -1.0]])[y] + 0.8 * torch.randn(800, 2)
+    return (x[:600], y[:600]), (x[600:], y[600:])
+
+
+def images() -> tuple[Data, Data]:
+    """Three classes of noisy 8x8 images, whose pixels are multiples of 1/4 in [0, 1]."""
+    y = torch.arange(800) % 3
+    x = torch.rand(3, 1, 8, 8)[y] + 0.4 * torch.randn(800, 1, 8, 8)
+    x = (4 * x).round().clamp(0, 4) / 4
+    return (x[:600], y[:600]), (x[600:], y[600:])
+
+
+def fit(model: nn.Module, data: Data, epochs: int, attack: Attack | None = None) -> nn.Module:
+    optimizer = torch.optim.Adam(model.parameters(), lr=1e-2)
+    x, y = data
+    for _ in range(epochs):
+        for rows in torch.randperm(len(x)).split(64):
+            batch = x[rows] if attack is None else attack(model, x[rows], y[rows])
+            optimizer.zero_grad()
+            classification_loss(model(batch), y[rows]).backward()
+            optimizer.step()
+    return model
+
+
+def plain_cnn() -> nn.Module:
+    return nn.Sequential(nn.Conv2d(1, 8, 3), nn.ReLU(), nn.MaxPool2d(2), nn.Flatten(), nn.Linear(72, 3))
+
+
+def dropout_cnn() -> nn.Module:
+    return nn.Sequential(
+        nn.Conv2d(1, 8, 3, stride=2), nn.BatchNorm2d(8), nn.ReLU(), nn.Flatten(), nn.Dropout(0.3), nn.Linear(72, 3)
+    )
+
+
+HONEST: dict[str, Callable[[], tuple[nn.Module, Data]]] = {
+    "mlp on moons": lambda: _trained(MLP(hidden=[32, 32]), moons(), 10),
+    "mlp on moons, PGD": lambda: _trained(MLP(hidden=[32, 32]), moons(), 10, PGD(0.3, steps=3, bounds=None)),
+    "mlp on blobs": lambda: _trained(MLP(hidden=[32], out_features=3), blobs(), 5),
+    "cnn": lambda: _trained(plain_cnn(), images(), 5),
+    "cnn with BatchNorm and dropout, FGSM": lambda: _trained(dropout_cnn(), images(), 8, FGSM(0.1)),
+}
+
+
+def _trained(model: nn.Module, data: tuple[Data, Data], epochs: int, attack: Attack | None = None) -> Any:
+    return fit(model, data[0], epochs, attack), data[1]
+
+
+@pytest.fixture(scope="module")
+def honest() -> dict[str, tuple[nn.Module, Data]]:
+    """Model and test data by name, trained once."""
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        return {name: make() for name, make in HONEST.items()}
+
+
+def checks(data: Data, **options: Any) -> MaskingChecks:
+    defaults = {"eps": 0.1, "bounds": (0, 1)} if data[0].ndim == 4 else {"eps": 0.3, "bounds": None}
+    return MaskingChecks(**{**defaults, "steps": 10, **options})
+
+
+def raised(model: nn.Module, data: Data, **options: Any) -> set[str]:
+    found = checks(data, **options).run(model, [data])
+    assert list(found) == NAMES
+    return {name for name, flag in found.items() if flag.raised}
+
+
+@pytest.mark.parametrize("name", HONEST)
+def test_honest_models_raise_no_flag(honest: dict[str, Any], name: str) -> None:
+    model, data = honest[name]
+    assert raised(model, data) == set()
+
+
+def test_honest_models_raise_no_flag_in_l2(honest: dict[str, Any]) -> None:
+    model, data = honest["cnn"]
+    assert raised(model, data, norm="L2", eps=0.5) == set()
+
+
+PLANTED: dict[str, tuple[Callable[[nn.Module], nn.Module], str]] = {
+    "saturated logits": (masked.SaturatedLogits, "vanishing_gradients"),
+    "saturated probabilities": (masked.SaturatedProbabilities, "vanishing_gradients"),
+    "quantised input": (lambda net: masked.QuantisedInput(net, 0.1), "vanishing_gradients"),
+    "stochastic layer": (lambda net: masked.StochasticInput(net, 0.1), "not_deterministic"),
+    "no gradient": (masked.Detached, "vanishing_gradients"),
+    "non-differentiable step": (masked.HardLabels, "vanishing_gradients"),
+    "gradients clipped to almost nothing": (masked.TinyGradient, "vanishing_gradients"),
+    "gradients clipped to one side": (masked.OneSidedGradient, "gradients_disagree"),
+    "shattered gradients": (masked.ShatteredGradient, "black_box_stronger"),
+}
+
+
+@pytest.mark.parametrize("name", PLANTED)
+@pytest.mark.parametrize("net", ["mlp on moons", "cnn"])
+def test_planted_models_raise_the_flag_meant_for_them(honest: dict[str, Any], net: str, name: str) -> None:
+    model, data = honest[net]
+    wrap, expected = PLANTED[name]
+    assert expected in raised(wrap(model), data)
+
+
+@pytest.mark.parametrize("name", ["saturated logits", "quantised input", "no gradient", "shattered gradients"])
+def test_other_searches_find_what_gradients_do_not(honest: dict[str, Any], name: str) -> None:
+    model, data = honest["mlp on moons"]
+    assert {"steps_do_not_help", "black_box_stronger"} <= raised(PLANTED[name][0](model), data)
+
+
+@pytest.mark.parametrize("name", ["saturated logits", "quantised input", "non-differentiable step"])
+def test_the_full_range_shows_that_the_attack_fails(honest: dict[str, Any], name: str) -> None:
+    model, data = honest["cnn"]
+    assert "full_range_above_chance" in raised(PLANTED[name][0](model), data)
+
+
+def test_at_a_large_radius_the_black_box_beats_gradients_clipped_to_one_side(honest: dict[str, Any]) -> None:
+    model, data = honest["mlp on moons"]
+    assert raised(model, data, eps=0.6) == set()
+    assert "black_box_stronger" in raised(masked.OneSidedGradient(model), data, eps=0.6)
+
+
+def test_confident_models_may_have_right_gradients(honest: dict[str, Any]) -> None:
+    model, data = honest["cnn"]
+    found = checks(data).run(masked.SaturatedLogits(model), [data])
+    assert found["gradients_disagree"].raised is False
+
+
+def test_a_gradient_that_is_right_at_the_data_alone(honest: dict[str, Any]) -> None:
+    model, (x, y) = honest["cnn"]
+    data = ((255 * x).round() / 255, y)
+    assert "pgd_weaker_than_fgsm" in raised(masked.RightAtTheDataAlone(model), data)
+
+
+def test_accuracy_that_rises_with_eps(honest: dict[str, Any]) -> None:
+    model, data = honest["cnn"]
+    assert "accuracy_rises_with_eps" in raised(masked.RoundsLargeDeviations(model, 0.25, 0.07), data, eps=0.12)
+
+
+def test_samples_that_are_wrong_without_an_attack_do_not_count_as_fooled(honest: dict[str, Any]) -> None:
+    model, (x, y) = honest["mlp on moons"]
+    right = model(x).flatten() > 0
+    found = checks((x, y)).run(model, [(x, (~right).long())])
+    assert found["pgd_weaker_than_fgsm"].seen.startswith("FGSM fools 0 of 200 samples, PGD-50 0;")
+
+
+def test_what_does_not_apply_is_said(honest: dict[str, Any]) -> None:
+    model, data = honest["mlp on moons"]
+    flag = checks(data).run(model, [data])["full_range_above_chance"]
+    assert (flag.raised, flag.seen) == (None, "does not apply: the inputs have no bounds")
+    found = checks(data).run(masked.Detached(model), [data])
+    assert found["pgd_weaker_than_fgsm"].seen == "does not apply: the model gives no input gradient to attack with"
+    assert [name for name in NAMES if found[name].raised is None] == [
+        "pgd_weaker_than_fgsm",
+        "accuracy_rises_with_eps",
+        "full_range_above_chance",
+        "gradients_disagree",
+    ]
+
+
+def test_the_first_samples_of_several_batches_count(honest: dict[str, Any]) -> None:
+    model, (x, y) = honest["mlp on moons"]
+    batches = list(zip(x.split(60), y.split(60), strict=True))
+    found = checks((x, y), samples=100, steps=1, queries=1).run(model, batches)
+    assert " of 100 samples" in found["pgd_weaker_than_fgsm"].seen
+    assert found == checks((x, y), samples=100, steps=1, queries=1).run(model, iter(batches))
+
+
+def test_the_model_and_the_random_state_are_left_alone(honest: dict[str, Any]) -> None:
+    model, data = honest["cnn with BatchNorm and dropout, FGSM"]
+    model.train()
+    before, state = {k: v.clone() for k, v in model.state_dict().items()}, torch.get_rng_state()
+    checks(data, samples=20, steps=1, queries=1).run(model, [data])
+    assert all(module.training for module in model.modules())
+    assert all(torch.equal(v, before[k]) for k, v in model.state_dict().items())
+    assert torch.equal(torch.get_rng_state(), state)
+
+
+def seen(samples: int = 256, **counts: int) -> dict[str, Tensor]:
+    """What an ordinary model shows; by name, how many of the last samples the flag holds for."""
+    names = ("fgsm", "quarter", "half", "pgd", "longest", "random", "square", "range", "vanished", "relabelled")
+    rows = {name: torch.arange(samples) >= samples - counts.get(name, 0) for name in names}
+    return {
+        **rows,
+        "label": torch.arange(samples) % 2,
+        "gradient": torch.ones(samples),
+        "agreement": torch.ones(samples) - 0.5 * (torch.arange(samples) >= samples - counts.get("wrong", 0)),
+        "change": torch.zeros(samples),
+        "clean": torch.ones(samples, dtype=torch.bool),
+    }
+
+
+@pytest.mark.parametrize(
+    ("name", "silent", "loud"),
+    [
+        ("pgd_weaker_than_fgsm", {"fgsm": 9}, {"fgsm": 10}),
+        ("pgd_weaker_than_fgsm", {"samples": 1000, "fgsm": 20}, {"samples": 1000, "fgsm": 21}),
+        ("accuracy_rises_with_eps", {"quarter": 9}, {"quarter": 10}),
+        ("accuracy_rises_with_eps", {"half": 9}, {"half": 10}),
+        ("steps_do_not_help", {"random": 9}, {"random": 10}),
+        ("steps_do_not_help", {"longest": 20, "random": 90}, {"longest": 20, "pgd": 15, "random": 90}),
+        ("vanishing_gradients", {"vanished": 12}, {"vanished": 13}),
+        ("full_range_above_chance", {"range": 110}, {"range": 90}),
+        ("black_box_stronger", {"square": 9}, {"square": 10}),
+        ("black_box_stronger", {"square": 60, "longest": 51}, {"square": 61, "longest": 51}),
+        ("gradients_disagree", {"wrong": 50}, {"wrong": 52}),
+    ],
+)
+def test_what_chance_can_do_raises_no_flag(name: str, silent: dict[str, int], loud: dict[str, int]) -> None:
+    counts = {"range": silent.get("samples", 256)}
+    assert flags(seen(**{**counts, **silent}), 0.1, 20, 100)[name].raised is False
+    assert flags(seen(**{**counts, **loud}), 0.1, 20, 100)[name].raised is True
+
+
+def test_gradients_are_compared_where_there_is_something_to_compare() -> None:
+    rows = seen()
+    rows["agreement"] = torch.full((256,), torch.nan)
+    rows["agreement"][:9] = 0.0
+    assert flags(rows, 0.1, 20, 100)["gradients_disagree"].raised is None
+    rows["agreement"][9] = 0.0
+    assert flags(rows, 0.1, 20, 100)["gradients_disagree"].raised is True
+
+
+def test_figures_are_named() -> None:
+    found = flags(seen(fgsm=12, longest=2, range=256), 0.1, 20, 100)
+    assert found["pgd_weaker_than_fgsm"].to_dict() == {
+        "raised": True,
+        "seen": "FGSM fools 12 of 256 samples, PGD-100 2; only the former 10, only the latter 0",
+    }
+
+
+@pytest.mark.parametrize("options", [{"eps": 0.0}, {"samples": 0}, {"queries": 0}, {"steps": 0}])
+def test_wrong_arguments_are_named(options: dict[str, Any]) -> None:
+    with pytest.raises(ValueError, match=r"expected .*got"):
+        MaskingChecks(**{"eps": 0.1, **options})
+
+
+def test_an_empty_dataloader_is_named() -> None:
+    with pytest.raises(ValueError, match="got an empty one"):
+        MaskingChecks(0.1).run(nn.Identity(), [])
+
+
+@pytest.mark.parametrize("norm", BALLS)
+def test_random_search_keeps_what_it_found(norm: str) -> None:
+    x, y = torch.zeros(50, 2), torch.ones(50, dtype=torch.int64)
+    one, many = (RandomSearch(1.0, n, norm, None, seed=0)(lambda x: 0.5 - x[:, 0], x, y) for n in (1, 30))
+    assert 0 < int((one[:, 0] > 0.5).sum()) < int((many[:, 0] > 0.5).sum()) == 50

@@ -1,0 +1,198 @@
+"""What a run of lsa-train leaves in W&B and TensorBoard, read back with their own readers."""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+from unittest.mock import patch
+
+import matplotlib.image
+import numpy as np
+import pytest
+import wandb
+from omegaconf import OmegaConf
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+from tests.helpers.hydra_run import TINY, logged, main_in_process, read_json, read_metrics, train_tiny
+from tests.helpers.wandb_run import OFFLINE, WandbRun, keep_wandb_in, read_wandb
+
+from lsa_lightning.cli.train import main
+
+EPOCHS = 2
+LAYERS = [f"{i:02d}_backbone.act{i + 1}" for i in range(3)]
+FIGURES = {f"figures/{name}" for name in ("accuracy", "decision_boundary", "layer_profile", "mvl_history")}
+LIVE_FIGURES = {"lsa/history", "lsa/profile"}
+COLUMNS = {"step": "trainer/global_step"}
+"""Names of columns of metrics.csv that W&B has under another one."""
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """A run with all loggers."""
+    folder = tmp_path_factory.mktemp("dashboards") / "run"
+    options = ("logger=many", OFFLINE[1], f"trainer.max_epochs={EPOCHS}", "name=my_run", "seed=3")
+    with pytest.MonkeyPatch.context() as monkeypatch:
+        keep_wandb_in(folder.parent, monkeypatch)
+        train_tiny(folder, *options, "callbacks.report_logger.every_n_epochs=1", figures=True)
+        yield folder
+
+
+@pytest.fixture(scope="module")
+def run(folder: Path) -> WandbRun:
+    return read_wandb(folder)
+
+
+@pytest.fixture(scope="module")
+def events(folder: Path) -> EventAccumulator:
+    events = EventAccumulator(str(folder / "tensorboard"), size_guidance={"images": 0})
+    events.Reload()
+    return events
+
+
+def csv_keys(folder: Path) -> list[str]:
+    return list(read_metrics(folder)[0])
+
+
+def test_the_csv_is_complete(folder: Path) -> None:
+    keys = {"epoch", "step", "train/loss", "train/loss_base", "train/loss_lr", "val/acc", "val/acc_pgd", "val/rg_score"}
+    keys |= {f"lsa/{kind}/{layer}" for kind in ("relative_error", "in_mvl") for layer in LAYERS}
+    assert keys | {"lsa/mu", "lsa/sigma", "lsa/mvl_size"} <= set(csv_keys(folder))
+
+
+def test_wandb_holds_every_value_of_the_csv(folder: Path, run: WandbRun) -> None:
+    for column in csv_keys(folder):
+        key = COLUMNS.get(column, column)
+        expected = [value for _, value in logged(folder, column)]
+        assert expected
+        if column in ("epoch", "step"):
+            assert {row[key] for row in run.history if key in row} >= set(expected)
+        else:
+            assert [value for _, value in run.series(key)] == pytest.approx(expected), key
+            assert run.summary[key] == pytest.approx(expected[-1])
+
+
+def test_wandb_has_one_line_per_layer_with_a_point_per_analysed_epoch(folder: Path, run: WandbRun) -> None:
+    lines = sorted({key for row in run.history for key in row if key.startswith("lsa/relative_error/")})
+    assert lines == [f"lsa/relative_error/{layer}" for layer in LAYERS]
+    for key in lines:
+        assert run.series(key) == logged(folder, key)
+        assert [epoch for epoch, _ in run.series(key)] == list(range(EPOCHS))
+
+
+def media(run: WandbRun, key: str) -> list[Path]:
+    """The files that the history names under ``key``, in the order of time."""
+    rows = [row for row in run.history if f"{key}._type" in row]
+    paths = [row.get(f"{key}.path") or row[f"{key}.filenames"] for row in rows]
+    return [run.files / (path if isinstance(path, str) else path[0]) for path in paths]
+
+
+def test_wandb_holds_the_figures(folder: Path, run: WandbRun) -> None:
+    for key in FIGURES:
+        (file,) = media(run, key)
+        shown = matplotlib.image.imread(file)[..., :3]
+        drawn = matplotlib.image.imread(folder / f"{key}.png")[..., :3]
+        np.testing.assert_array_equal(shown, drawn)
+        assert run.summary[f"{key}._type"] == "images/separated"
+    for key in LIVE_FIGURES:
+        files = media(run, key)
+        assert len(files) == EPOCHS
+        assert all(matplotlib.image.imread(file).std() > 0.05 for file in files)
+
+
+def table(run: WandbRun, key: str) -> dict[str, Any]:
+    return dict(read_json(media(run, key)[-1]))
+
+
+def test_wandb_holds_the_mvl_table(folder: Path, run: WandbRun) -> None:
+    history = read_json(folder / "summary.json")["mvl_history"]
+    assert table(run, "lsa/mvl") == {
+        "columns": ["epoch", "mvl", "mu", "sigma"],
+        "data": [[e["epoch"], ", ".join(e["mvl"]), pytest.approx(e["mu"]), pytest.approx(e["sigma"])] for e in history],
+    }
+    assert any(entry["mvl"] for entry in history)
+
+
+@pytest.mark.parametrize("name", ["evaluation", "profile"])
+def test_wandb_holds_the_tables_of_the_run_folder(folder: Path, run: WandbRun, name: str) -> None:
+    with (folder / f"{name}.csv").open(newline="") as file:
+        columns, *rows = csv.reader(file)
+    shown = table(run, f"tables/{name}")
+    assert shown["columns"] == columns
+    assert [row[0] for row in shown["data"]] == [row[0] for row in rows]
+    assert [row[-1] for row in shown["data"]] == pytest.approx([float(row[-1]) for row in rows])
+
+
+def test_wandb_holds_the_configuration_as_searchable_values(folder: Path, run: WandbRun) -> None:
+    expected = OmegaConf.to_container(OmegaConf.load(folder / "config.yaml"))
+    assert isinstance(expected, dict)
+    assert {key: run.config[key] for key in expected} == expected
+    assert run.config["regularizer"]["gamma"] == 0.1
+
+
+def test_wandbs_run_is_named_grouped_and_tagged(folder: Path, run: WandbRun) -> None:
+    assert run.info["project"] == "lsa-lightning"
+    assert run.info["run_group"] == "my_run"
+    assert run.info["display_name"] == "my_run/run"
+    assert run.info["job_type"] == "train"
+    assert run.info["tags"] == ["moon", "mlp", "at_lr"]
+    assert run.exit_code == 0
+
+
+def test_wandbs_final_summary_holds_the_results(folder: Path, run: WandbRun) -> None:
+    expected = read_json(folder / "summary.json")
+    for attack in ("fgsm", "pgd"):
+        assert run.summary[f"test/rg_score_{attack}"] == expected["rg_score"][attack]
+        for eps, accuracy in list(zip(expected["eps"], expected["accuracy"][attack], strict=True))[1:]:
+            assert run.summary[f"test/acc_{attack}_eps_{eps:g}"] == pytest.approx(accuracy / 100)
+    assert run.summary["test/acc"] == pytest.approx(expected["accuracy"]["pgd"][0] / 100)
+    assert run.summary["test/mvl"] == ", ".join(expected["mvl"])
+    raised = [name for name, flag in expected["masking"].items() if flag["raised"]]
+    assert run.summary["test/masking"] == (", ".join(raised) or "none")
+    assert (run.summary["test/mu"], run.summary["test/sigma"]) == (expected["mu"], expected["sigma"])
+
+
+def test_tensorboard_holds_every_value_of_the_csv(folder: Path, events: EventAccumulator) -> None:
+    keys = set(csv_keys(folder)) - {"step"}
+    assert keys <= set(events.Tags()["scalars"])
+    for key in keys - {"epoch"}:
+        expected = [(int(row["step"]), float(row[key])) for row in read_metrics(folder) if row[key]]
+        points = events.Scalars(key)
+        assert [point.step for point in points] == [step for step, _ in expected]
+        assert [point.value for point in points] == pytest.approx([value for _, value in expected])
+
+
+def test_tensorboard_holds_figures_and_the_mvl_table(events: EventAccumulator) -> None:
+    images = {tag: len(events.Images(tag)) for tag in events.Tags()["images"]}
+    assert images == dict.fromkeys(FIGURES, 1) | dict.fromkeys(LIVE_FIGURES, EPOCHS)
+    assert min(image.width for tag in images for image in events.Images(tag)) > 500
+    text = events.Tensors("lsa/mvl/text_summary")[-1].tensor_proto.string_val[0].decode()
+    assert text.splitlines()[0] == "| epoch | mvl | mu | sigma |"
+    assert len(text.splitlines()) == 2 + EPOCHS
+
+
+def test_jobs_of_a_sweep_are_runs_of_their_own_in_one_group(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    keep_wandb_in(tmp_path, monkeypatch)
+    with patch("wandb.finish", wraps=wandb.finish) as finish:
+        main_in_process(main, "-m", *TINY, *OFFLINE, "seed=0,1", "name=my_run", f"hydra.sweep.dir={tmp_path}/sweep_7")
+    assert wandb.run is None
+    assert [call.kwargs for call in finish.call_args_list] == [{"exit_code": 0}] * 2
+    runs = [read_wandb(tmp_path / "sweep_7" / job) for job in ("0", "1")]
+    assert len({run.info["run_id"] for run in runs}) == 2
+    assert [run.info["run_group"] for run in runs] == ["sweep_7"] * 2
+    assert [run.info["display_name"] for run in runs] == ["my_run/0", "my_run/1"]
+    assert [run.config["seed"] for run in runs] == [0, 1]
+
+
+def test_a_failed_job_is_finished_and_marked_in_wandb(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    keep_wandb_in(tmp_path, monkeypatch)
+    with pytest.raises(ValueError, match=r"top_k in 1\.\.3"):
+        train_tiny(tmp_path / "run", *OFFLINE, "analysis.top_k=9")
+    assert wandb.run is None
+    run = read_wandb(tmp_path / "run")
+    assert run.exit_code == 1
+    assert run.series("val/acc")

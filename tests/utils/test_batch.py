@@ -1,0 +1,65 @@
+from __future__ import annotations
+
+from collections import namedtuple
+from dataclasses import dataclass
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from lsa_lightning.utils.batch import read_batch, replace_tensor
+
+X, Y = torch.zeros(2, 3), torch.zeros(2)
+Pair = namedtuple("Pair", "x y")
+
+
+@pytest.mark.parametrize(
+    "batch",
+    [
+        (X, Y),
+        [X, Y],
+        (X, Y, "more"),
+        Pair(X, Y),
+        *({first: X, second: Y} for first in ("image", "input", "x") for second in ("label", "target", "y")),
+    ],
+)
+def test_usual_batches_are_read_without_a_copy(batch: Any) -> None:
+    x, y = read_batch(batch)
+    assert x is X
+    assert y is Y
+
+
+@pytest.mark.parametrize(
+    ("batch", "got"),
+    [
+        (X, "a Tensor"),
+        ((X,), r"a tuple of \['Tensor'\]"),
+        ((X, "label"), r"a tuple of \['Tensor', 'str'\]"),
+        ({"pixels": X, "label": Y}, r"a dict with keys \['pixels', 'label'\]"),
+        (None, "a NoneType"),
+    ],
+)
+def test_other_batches_are_described(batch: Any, got: str) -> None:
+    with pytest.raises(ValueError, match=rf"expected a batch \(x, y, \.\.\.\).*got {got}; pass batch_fn"):
+        read_batch(batch)
+
+
+@dataclass
+class Nested:
+    inner: dict[str, list[Tensor]]
+    label: Tensor
+
+
+@pytest.mark.parametrize("batch", [(X, Y), {"a": [(X, Y)]}, Pair(X, Y), Nested({"views": [Y, X]}, Y)])
+def test_the_tensor_is_replaced_wherever_it_stands(batch: Any) -> None:
+    new = torch.ones(2, 3)
+    text = repr(replace_tensor(batch, X, new))
+    assert text == repr(batch).replace(repr(X), repr(new))
+    assert type(replace_tensor(batch, X, new)) is type(batch)
+    assert repr(X) in repr(batch)
+
+
+def test_a_copy_of_the_input_is_refused() -> None:
+    with pytest.raises(ValueError, match="expected batch_fn to return the batch's own input tensor"):
+        replace_tensor((X, Y), X.clone(), X)
