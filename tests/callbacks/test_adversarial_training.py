@@ -8,9 +8,9 @@ import torch
 import torch.nn.functional as F  # noqa: N812
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch.strategies import FSDPStrategy
-from tests.callbacks.test_atlr import assert_same, fit, foreign, pgd
 from tests.helpers.modules import ForeignModule, images, loader, one_batch, trainer
 from tests.helpers.reference_loop import at_loop, at_lr_loop, trades_loop
+from tests.helpers.training import assert_same, fit, foreign, pgd
 from torch import Tensor, nn
 
 from lsa_lightning import ATLR, AdversarialTraining

@@ -4,52 +4,19 @@ import copy
 from pathlib import Path
 from typing import Any
 
-import lightning.pytorch as pl
 import pytest
 import torch
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from tests.helpers.modules import DictForeignModule, ForeignModule, as_dicts, loader, trainer
 from tests.helpers.reference_loop import at_lr_loop
+from tests.helpers.training import LAYERS, MVL, assert_same, fit, foreign, pgd, reference
 from torch import Tensor, nn
 
 from lsa_lightning import ATLR, AdversarialTraining, LayerSustainabilityAnalysis, LayerwiseRegularizer
-from lsa_lightning.attacks import FGSM, PGD
+from lsa_lightning.attacks import FGSM
 from lsa_lightning.measures import ComparisonMeasure
 from lsa_lightning.objectives import TRADES
 from lsa_lightning.regularizers import LinearRamp
-
-MVL = ["net.relu1", "net.act"]
-LAYERS = ["net.relu1", "net.relu2", "net.act"]
-
-
-def pgd(seed: int = 0) -> PGD:
-    return PGD(eps=0.1, steps=3, seed=seed)
-
-
-def foreign(cls: type[ForeignModule] = ForeignModule, **kwargs: Any) -> ForeignModule:
-    torch.manual_seed(0)
-    return cls(**kwargs)
-
-
-def fit(module: ForeignModule, callback: pl.Callback, collate: Any = None, **kwargs: Any) -> pl.Trainer:
-    torch.manual_seed(1)
-    run = trainer([callback], **kwargs)
-    run.fit(module, loader(collate=collate), loader(seed=1, collate=collate))
-    return run
-
-
-def reference(module: ForeignModule, gamma: dict[str, float], epochs: int = 1, **kwargs: Any) -> ForeignModule:
-    torch.manual_seed(1)
-    optimizer, attack = module.configure_optimizers(), pgd()
-    for _ in range(epochs):
-        at_lr_loop(module, loader(), attack, optimizer, module.net.hidden, gamma, **kwargs)
-    return module
-
-
-def assert_same(module: nn.Module, other: nn.Module, tolerance: float = 1e-6) -> None:
-    expected = other.state_dict()
-    for name, value in module.state_dict().items():
-        torch.testing.assert_close(value, expected[name], rtol=0, atol=tolerance, msg=lambda m, n=name: f"{n}: {m}")
 
 
 @pytest.mark.parametrize("dropout", [0.0, 0.5])

@@ -5,7 +5,7 @@ import warnings
 
 import pytest
 import torch
-from tests.callbacks.test_atlr import fit, foreign, pgd
+from tests.helpers.training import fit, foreign, pgd
 from torch import Tensor
 
 from lsa_lightning import ATLR, LayerwiseRegularizer

@@ -15,8 +15,8 @@ import torchvision.models as tv
 from lightning.pytorch.callbacks import EMAWeightAveraging, StochasticWeightAveraging
 from lightning.pytorch.demos.boring_classes import BoringModel
 from lightning.pytorch.utilities import CombinedLoader
-from tests.callbacks.test_atlr import MVL, assert_same, fit, foreign, pgd, reference
 from tests.helpers.modules import DictForeignModule, ForeignModule, as_dicts, loader, trainer
+from tests.helpers.training import MVL, assert_same, fit, foreign, pgd, reference
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, TensorDataset
 

@@ -7,8 +7,8 @@ import lightning.pytorch as pl
 import pytest
 import torch
 from lightning.pytorch.callbacks import ModelCheckpoint
-from tests.callbacks.test_ddp import InOrder, two_processes, without_batch_norm
 from tests.helpers.modules import ForeignModule, loader, trainer
+from tests.helpers.two_processes import InOrder, two_processes, without_batch_norm
 from torch import Tensor
 
 from lsa_lightning import AdversarialTraining

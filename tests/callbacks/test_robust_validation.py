@@ -4,8 +4,8 @@ from typing import Any
 
 import pytest
 import torch
-from tests.callbacks.test_atlr import foreign
 from tests.helpers.modules import DictForeignModule, as_dicts, images, loader, one_batch, trainer
+from tests.helpers.training import foreign
 
 from lsa_lightning import RobustValidation
 from lsa_lightning.attacks import FGSM, PGD

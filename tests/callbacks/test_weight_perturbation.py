@@ -8,8 +8,8 @@ import pytest
 import torch
 import torch.nn.functional as F  # noqa: N812
 from lightning.fabric.utilities.exceptions import MisconfigurationException
-from tests.callbacks.test_ddp import CASES, InOrder, two_processes, without_batch_norm
 from tests.helpers.modules import ForeignModule, loader, trainer
+from tests.helpers.two_processes import CASES, InOrder, two_processes, without_batch_norm
 from torch import Tensor, nn
 
 from lsa_lightning import ATLR, AdversarialTraining, LayerwiseRegularizer

@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import random
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +9,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from tests.helpers.modules import ModularConvNet, as_dicts, images, loader
+from tests.helpers.snapshots import assert_untouched, snapshot
 from torch import Tensor, nn
 
 from lsa_lightning import LayerSustainabilityAnalysis, SustainabilityReport
@@ -64,23 +64,6 @@ def test_does_not_depend_on_how_the_data_is_cut_into_batches(cut: int) -> None:
     parts = LayerSustainabilityAnalysis(net).run(loader(batch_size=cut), shifted)
     for name in ("mean", "std", "mu", "sigma"):
         torch.testing.assert_close(getattr(parts, name), getattr(whole, name), rtol=0, atol=1e-5)
-
-
-def snapshot(net: nn.Module) -> dict[str, Any]:
-    return {
-        "state": {name: value.clone() for name, value in net.state_dict().items()},
-        "modes": [module.training for module in net.modules()],
-        "hooks": [len(m._forward_hooks) + len(m._forward_pre_hooks) + len(m._backward_hooks) for m in net.modules()],
-        "requires_grad": [p.requires_grad for p in net.parameters()],
-        "grads": [None if p.grad is None else p.grad.clone() for p in net.parameters()],
-        "rng": (torch.get_rng_state().numpy(), random.getstate(), np.random.get_state()),
-    }
-
-
-def assert_untouched(before: dict[str, Any], after: dict[str, Any]) -> None:
-    torch.testing.assert_close(after.pop("state"), before.pop("state"), rtol=0, atol=0)
-    torch.testing.assert_close(after.pop("grads"), before.pop("grads"), rtol=0, atol=0)
-    np.testing.assert_equal(after, before)
 
 
 @given(

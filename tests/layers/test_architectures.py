@@ -12,7 +12,7 @@ import timm
 import torch
 import torchvision.models as tv
 from tests.helpers.modules import one_batch, trainer
-from tests.layers.test_analysis import assert_untouched, snapshot
+from tests.helpers.snapshots import assert_untouched, snapshot
 from torch import Tensor, nn
 
 from lsa_lightning import ATLR, LayerSustainabilityAnalysis

@@ -1,0 +1,54 @@
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from scipy.stats import binomtest
+
+from lsa_lightning.functional import robustness_generalization_score, wilson_interval
+
+
+@pytest.mark.parametrize(
+    ("row", "score"),
+    [
+        ([97.07, 93.63, 82.5, 76.83, 63.79, 52.35], 466.17),
+        ([98.82, 82.1, 47.2, 17.87, 6.96, 4.25], 257.2),
+        ([83.55, 75.32, 73.35, 52.36, 46.01], 330.59),
+    ],
+)
+def test_robustness_generalization_score_of_the_papers_rows(row: list[float], score: float) -> None:
+    assert robustness_generalization_score(row) == pytest.approx(score)
+    assert robustness_generalization_score(iter(row)) == pytest.approx(score)
+
+
+@pytest.mark.parametrize(
+    ("call", "expected", "got"),
+    [
+        (lambda: robustness_generalization_score([]), "at least one accuracy", r"\[\]"),
+        (lambda: robustness_generalization_score([50.0, 100.5]), r"in \[0, 100\]", "100.5"),
+        (lambda: robustness_generalization_score([-1.0]), r"in \[0, 100\]", "-1.0"),
+        (lambda: robustness_generalization_score([math.nan]), r"in \[0, 100\]", "nan"),
+    ],
+)
+def test_value_errors_name_expected_and_got(call: Callable[[], Any], expected: str, got: str) -> None:
+    with pytest.raises(ValueError, match=f"expected .*{expected}.*got .*{got}"):
+        call()
+
+
+@given(st.integers(1, 10**6).flatmap(lambda n: st.tuples(st.integers(0, n), st.just(n))), st.floats(0.5, 0.999))
+def test_wilson_interval_is_that_of_scipy(counts: tuple[int, int], confidence: float) -> None:
+    hits, samples = counts
+    expected = binomtest(hits, samples).proportion_ci(confidence, method="wilson")
+    assert wilson_interval(hits, samples, confidence) == pytest.approx(
+        (100 * expected.low, 100 * expected.high), abs=1e-6
+    )
+
+
+@pytest.mark.parametrize(("hits", "samples", "confidence"), [(-1, 5, 0.9), (6, 5, 0.9), (0, 0, 0.9), (1, 5, 1.0)])
+def test_wilson_interval_refuses_impossible_counts(hits: int, samples: int, confidence: float) -> None:
+    with pytest.raises(ValueError, match="expected 0 <= hits <= samples"):
+        wilson_interval(hits, samples, confidence)
