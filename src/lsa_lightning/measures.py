@@ -5,6 +5,7 @@ A measure of your own is one class: subclass :class:`ComparisonMeasure` and writ
 
 from __future__ import annotations
 
+import re
 from abc import ABC, abstractmethod
 
 import torch
@@ -15,6 +16,11 @@ from lsa_lightning import functional
 
 class ComparisonMeasure(ABC):
     """Differentiable distance between clean and perturbed representations of one layer."""
+
+    @property
+    def name(self) -> str:
+        """What log keys, files and tables call it: the class's name in lower case, such as ``relative_error``."""
+        return re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "_", type(self).__name__).lower()
 
     @abstractmethod
     def __call__(self, clean: Tensor, perturbed: Tensor) -> Tensor:

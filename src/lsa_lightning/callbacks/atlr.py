@@ -22,7 +22,7 @@ from lsa_lightning.callbacks.collapse_guard import CollapseGuard
 from lsa_lightning.callbacks.target import craft, find_backbone, read
 from lsa_lightning.layers.analysis import LayerSustainabilityAnalysis
 from lsa_lightning.layers.probe import check_names_exist
-from lsa_lightning.layers.report import SustainabilityReport
+from lsa_lightning.layers.report import AnalysedEpoch, SustainabilityReport
 from lsa_lightning.layers.resolve import LayerSpec, resolve_layers
 from lsa_lightning.objectives import Objective
 from lsa_lightning.regularizers import LayerwiseRegularizer
@@ -39,7 +39,7 @@ class ATLR(AdversarialTraining):
 
     After each validation run the layers are analysed on the validation batches (LSA); the list that comes out is used
     from then on. Before the first regularized epoch one such analysis is made, if none has been yet. Logs
-    ``train/loss_base``, ``train/loss_lr``, ``lsa/relative_error/<02>_<layer>``, ``lsa/in_mvl/<02>_<layer>``,
+    ``train/loss_base``, ``train/loss_lr``, ``lsa/<measure>/<02>_<layer>``, ``lsa/in_mvl/<02>_<layer>``,
     ``lsa/mu``, ``lsa/sigma`` and ``lsa/mvl_size``.
 
     Args:
@@ -63,7 +63,7 @@ class ATLR(AdversarialTraining):
 
     Attributes:
         mvl: the current list, or None before the first analysis.
-        history: one entry per analysed epoch, a dict with epoch, layers, mean, std, mu, sigma and mvl.
+        history: one :class:`~lsa_lightning.layers.report.AnalysedEpoch` per analysed epoch.
 
     Raises:
         ValueError: if an argument is outside its range.
@@ -102,7 +102,7 @@ class ATLR(AdversarialTraining):
         self.analysis_every_n_epochs = analysis_every_n_epochs
         self.analysis_batches = analysis_batches
         self.warmup_epochs = warmup_epochs
-        self.history: list[dict[str, Any]] = []
+        self.history: list[AnalysedEpoch] = []
         self._warned_empty = False
         self._guard = CollapseGuard()
         self._resolved = False
@@ -208,19 +208,21 @@ class ATLR(AdversarialTraining):
         return {
             **super().state_dict(),
             "mvl": self.mvl,
-            "history": self.history,
+            "history": [entry.to_dict() for entry in self.history],
         }
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Continue with the checkpoint's list; one that was fixed by the user stays."""
         super().load_state_dict(state_dict)
-        self.history = state_dict["history"]
+        self.history = [AnalysedEpoch.from_dict(entry) for entry in state_dict["history"]]
         if not self.fixed:
             self.mvl = state_dict["mvl"]
 
     def _analyse(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> SustainabilityReport:
         model = find_backbone(pl_module, self.backbone)
-        analysis = LayerSustainabilityAnalysis(model, self.layers, self.regularizer.measure, self.batch_fn)
+        analysis = LayerSustainabilityAnalysis(
+            model, layers=self.layers, measure=self.regularizer.measure, batch_fn=self.batch_fn
+        )
         # A fresh copy: every analysis draws the same random starts, and training's own are left alone.
         attack = self.analysis_attack.with_eps(self.analysis_attack.eps)
         perturb = partial(craft, attack, self.input_space)
@@ -257,14 +259,14 @@ class ATLR(AdversarialTraining):
             )
 
     def _remember(self, epoch: int, report: SustainabilityReport) -> None:
-        entry = {"epoch": epoch, **report.to_dict(), "mvl": list(self.mvl or [])}
-        self.history = [old for old in self.history if old["epoch"] != epoch] + [entry]
+        entry = AnalysedEpoch(epoch, report, list(self.mvl or []))
+        self.history = [old for old in self.history if old.epoch != epoch] + [entry]
 
     def _log_profile(self, pl_module: pl.LightningModule, report: SustainabilityReport) -> None:
         mvl = self.mvl or []
         values = {"lsa/mu": float(report.mu), "lsa/sigma": float(report.sigma), "lsa/mvl_size": float(len(mvl))}
         for index, (layer, mean) in enumerate(zip(report.layers, report.mean.tolist(), strict=True)):
-            values[f"lsa/relative_error/{index:02d}_{layer}"] = mean
+            values[f"lsa/{report.measure}/{index:02d}_{layer}"] = mean
             values[f"lsa/in_mvl/{index:02d}_{layer}"] = float(layer in mvl)
         pl_module.log_dict(values, sync_dist=True)
 

@@ -4,28 +4,32 @@ from __future__ import annotations
 
 import hydra
 import lightning.pytorch as pl
+from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 
-from lsa_lightning.layers.report import SustainabilityReport
-from lsa_lightning.runs.checkpoint import adopt_threat, load_run, require_checkpoint, split_loader
-from lsa_lightning.runs.console import console
-from lsa_lightning.runs.folder import output_dir
-from lsa_lightning.runs.stages import analyse_and_write
+from lsa_lightning.runs.checkpoint import given, load_run, require_checkpoint, split_loader
+from lsa_lightning.runs.console import console, print_analysis
+from lsa_lightning.runs.folder import output_dir, save_config
+from lsa_lightning.runs.stages import Analysis, AnalysisStage
+from lsa_lightning.runs.write import write_analysis
 from lsa_lightning.utils.paths import CONF_DIR
 
 
-def analyze(cfg: DictConfig) -> dict[str, SustainabilityReport]:
-    """Run one job in Hydra's run folder and return the reports by perturber."""
-    run, model, data = load_run(cfg)
-    adopt_threat(cfg, run)
-    if cfg.eps is not None:
-        cfg.threat.eps = cfg.eps
+def analyze(cfg: DictConfig) -> Analysis:
+    """Run one job in Hydra's run folder and return what it found."""
+    run = load_run(cfg.ckpt_path, cfg.data)
+    cfg.threat = OmegaConf.merge(run.threat, given(cfg.threat), {} if cfg.eps is None else {"eps": cfg.eps})
+    if cfg.measure is None:
+        cfg.measure = run.measure
     folder = output_dir()
-    OmegaConf.save(cfg, folder / "config.yaml", resolve=True)
+    save_config(cfg, folder)
     pl.seed_everything(cfg.seed)
-    reports, _ = analyse_and_write(cfg.analysis, model, split_loader(data, cfg.split), folder, cfg.analysis.max_batches)
+    stage: AnalysisStage = instantiate(cfg.analysis, _convert_="all")
+    analysis = stage.run(run.model, split_loader(run.data, cfg.split))
+    write_analysis(analysis, folder)
+    print_analysis(analysis)
     console.print(f"Run folder: {folder}", soft_wrap=True)
-    return reports
+    return analysis
 
 
 @hydra.main(version_base="1.3", config_path=str(CONF_DIR), config_name="analyze")

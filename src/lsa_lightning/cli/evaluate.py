@@ -2,44 +2,54 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import hydra
 import lightning.pytorch as pl
+from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 
-from lsa_lightning.runs.checkpoint import adopt_threat, checkpoint_file, load_run, require_checkpoint, split_loader
-from lsa_lightning.runs.console import console
-from lsa_lightning.runs.folder import output_dir
-from lsa_lightning.runs.stages import Evaluation, run_evaluation, write_comparison
+from lsa_lightning.runs.checkpoint import (
+    TrainedRun,
+    checkpoint_file,
+    given,
+    load_run,
+    require_checkpoint,
+    split_loader,
+)
+from lsa_lightning.runs.console import console, print_accuracies, print_masking
+from lsa_lightning.runs.folder import output_dir, save_config
+from lsa_lightning.runs.stages import Evaluation, EvaluationStage
+from lsa_lightning.runs.write import short_names, write_comparison
 from lsa_lightning.utils.paths import CONF_DIR
 
 
 def evaluate(cfg: DictConfig) -> dict[str, Evaluation]:
     """Run one job in Hydra's run folder and return the evaluations by checkpoint.
 
+    Every checkpoint is attacked within the threat model of its own run, at the radii of the first run.
+
     Raises:
         ValueError: if there is no checkpoint, one is given twice, or they were trained on different data sets.
     """
     paths = _checkpoints(cfg)
     folder = output_dir()
-    found: dict[str, Evaluation] = {}
+    evaluations: dict[str, Evaluation] = {}
+    first: TrainedRun | None = None
     for index, path in enumerate(paths):
-        one = cfg.copy()
-        one.ckpt_path = path
-        run, model, data = load_run(one)
-        if index == 0:
+        run = load_run(path, cfg.data)
+        job = _adopted(cfg, run, first or run)
+        if first is None:
             first = run
-            eps = run.threat.eval_eps if cfg.eps is None else cfg.eps
+            save_config(job, folder)
         _check_same_data(first, run, path)
-        adopt_threat(one, run)
-        one.threat.eval_eps = eps if OmegaConf.is_list(eps) else [eps]
-        if index == 0:
-            OmegaConf.save(OmegaConf.merge(one, {"ckpt_path": cfg.ckpt_path}), folder / "config.yaml", resolve=True)
         pl.seed_everything(cfg.seed, verbose=index == 0)
-        state_file = folder / "state" / f"{index}.jsonl"
-        found[path] = run_evaluation(one.evaluation, model, split_loader(data, cfg.split), state_file)
-    write_comparison(found, folder)
+        stage: EvaluationStage = instantiate(job.evaluation, _convert_="all")
+        evaluations[path] = _measured(stage, run, cfg.split, folder / "state" / f"{index}.jsonl")
+    write_comparison(evaluations, folder)
+    _print(evaluations)
     console.print(f"Run folder: {folder}", soft_wrap=True)
-    return found
+    return evaluations
 
 
 def _checkpoints(cfg: DictConfig) -> list[str]:
@@ -51,12 +61,40 @@ def _checkpoints(cfg: DictConfig) -> list[str]:
     return paths
 
 
-def _check_same_data(first: DictConfig, other: DictConfig, path: str) -> None:
+def _adopted(cfg: DictConfig, run: TrainedRun, first: TrainedRun) -> DictConfig:
+    """The configuration with what it leaves open taken from the run: threat model, and radii of the first run."""
+    job = cfg.copy()
+    job.threat = OmegaConf.merge(run.threat, given(cfg.threat))
+    if job.evaluation.eps is None:
+        radii = first.eval_eps if cfg.eps is None else cfg.eps
+        job.evaluation.eps = radii if isinstance(radii, list) or OmegaConf.is_list(radii) else [radii]
+    return job
+
+
+def _measured(stage: EvaluationStage, run: TrainedRun, split: str, state_file: Path) -> Evaluation:
+    if state_file.is_file():
+        console.print(f"Going on from the finished batches in {state_file}", soft_wrap=True)
+    loader = split_loader(run.data, split)
+    table = stage.run(run.model, loader, state_file)
+    return Evaluation(table, stage.check(run.model, loader))
+
+
+def _check_same_data(first: TrainedRun, other: TrainedRun, path: str) -> None:
     """Accuracies on different data sets cannot be compared."""
-    data_sets = [OmegaConf.select(run, "data.dataset_cls.path") or run.data._target_ for run in (first, other)]
-    if data_sets[0] != data_sets[1]:
-        msg = f"expected checkpoints trained on the same data set, got {data_sets[0]} and, for {path}, {data_sets[1]}"
+    if first.data_set != other.data_set:
+        msg = (
+            f"expected checkpoints trained on the same data set, got {first.data_set} and, for {path}, {other.data_set}"
+        )
         raise ValueError(msg)
+
+
+def _print(evaluations: dict[str, Evaluation]) -> None:
+    short = short_names(list(evaluations))
+    print_accuracies({short[path]: each.table for path, each in evaluations.items()})
+    for path, each in evaluations.items():
+        if short[path]:
+            console.print(f"{short[path]}: {path}", soft_wrap=True)
+        print_masking(each.masking)
 
 
 @hydra.main(version_base="1.3", config_path=str(CONF_DIR), config_name="evaluate")

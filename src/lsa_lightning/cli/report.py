@@ -17,6 +17,7 @@ from matplotlib.figure import Figure
 from omegaconf import OmegaConf
 
 from lsa_lightning import __version__
+from lsa_lightning.layers.report import in_words
 from lsa_lightning.plotting import plot_mean_accuracy, plot_rg_scores
 from lsa_lightning.runs.comparison import Group, Spread, config_differences, group_by_seed
 from lsa_lightning.runs.folder import CONFIG_FILE, save_svg
@@ -35,13 +36,13 @@ _CAPTIONS = {
         "stronger the attack. The numbers are in the table Accuracy.",
     ),
     "layer_profile": (
-        "Relative error per layer",
-        "How far each perturber moves each layer's representation, relative to its norm, mean over the test samples. "
+        "Layers",
+        "How far each attack moves each layer's representation, by the comparison measure, mean over the test samples. "
         "The shaded layers are the Most Vulnerable Layers (MVL). The numbers are in the table Layers.",
     ),
     "mvl_history": (
-        "Relative error per layer over the epochs",
-        "Relative error of each layer after each analysed epoch of training, with the layers in the MVL marked.",
+        "Layers over the epochs",
+        "The measure of each layer after each analysed epoch of training, with the layers in the MVL marked.",
     ),
     "decision_boundary": (
         "Decision boundary",
@@ -98,9 +99,9 @@ def write_report(paths: Sequence[Path], output: Path | None = None) -> tuple[Pat
 
 def _run_page(run: Run, unfinished: list[Path]) -> str:
     pictures = {name: _file_picture(name, files) for name, files in _figure_files(run.folder).items()}
-    history = run.summary.get("mvl_history", [])
-    layers = next(iter(run.profiles.values())).layers if run.profiles else []
-    analysed = dict.fromkeys([*layers, *(layer for entry in history for layer in entry["mvl"])])  # ATLR may read others
+    history = run.summary.history
+    layers = next(iter(run.reports.values())).layers if run.reports else []
+    analysed = dict.fromkeys([*layers, *(layer for entry in history for layer in entry.mvl)])  # ATLR may read others
     return _render(
         "run.html.jinja",
         run=run,
@@ -108,14 +109,16 @@ def _run_page(run: Run, unfinished: list[Path]) -> str:
         pictures=pictures,
         history=history,
         layers=layers,
-        in_mvl={layer: sum(layer in entry["mvl"] for entry in history) for layer in analysed},
+        in_mvl={layer: sum(layer in entry.mvl for entry in history) for layer in analysed},
         config=(run.folder / CONFIG_FILE).read_text(encoding="utf-8"),
     )
 
 
 def _comparison_page(runs: list[Run], unfinished: list[Path]) -> str:
     groups = group_by_seed(runs)
-    attacks = list(dict.fromkeys(attack for run in runs for attack in run.summary["accuracy"]))
+    tables = [run.summary.evaluation for run in runs if run.summary.evaluation is not None]
+    attacks = list(dict.fromkeys(attack for table in tables for attack in table.accuracy))
+    errors = {run.folder: _profile(run) for run in runs}
     return _render(
         "comparison.html.jinja",
         runs=runs,
@@ -123,17 +126,20 @@ def _comparison_page(runs: list[Run], unfinished: list[Path]) -> str:
         groups=groups,
         labels={run.folder: group.label for group in groups for run in group.runs},
         attacks=attacks,
-        eps=sorted({eps for run in runs for eps in run.summary["eps"]}),
-        layers=list(dict.fromkeys(layer for run in runs for layer in _first_errors(run))),
-        errors={run.folder: _first_errors(run) for run in runs},
+        eps=sorted({eps for table in tables for eps in table.eps}),
+        radii={tuple(table.rg_eps or table.eps) for table in tables},
+        layers=list(dict.fromkeys(layer for profile in errors.values() for layer in profile)),
+        errors=errors,
+        measures=sorted({in_words(run.summary.analysis.measure) for run in runs if run.summary.analysis is not None}),
         pictures=_comparison_pictures(groups, attacks),
         differences=config_differences([group.runs[0] for group in groups]),
     )
 
 
-def _first_errors(run: Run) -> dict[str, float]:
-    """Mean relative error by layer under the perturber that the MVL is chosen by."""
-    return next(iter(run.summary.get("relative_error", {}).values()), {})
+def _profile(run: Run) -> dict[str, float]:
+    """Mean of the measure by layer under the attack that the MVL is chosen by."""
+    analysis = run.summary.analysis
+    return {} if analysis is None else analysis.profiles[analysis.mvl_from]
 
 
 def _comparison_pictures(groups: list[Group], attacks: list[str]) -> list[Picture]:
@@ -145,7 +151,9 @@ def _comparison_pictures(groups: list[Group], attacks: list[str]) -> list[Pictur
     over_seeds = any(len(group.runs) > 1 for group in groups)
     bars = ", mean and standard deviation over the seeds" if over_seeds else ""
     means, stds = ({label: {a: s[i] or 0.0 for a, s in row.items()} for label, row in scores.items()} for i in (0, 1))
-    figure = plot_rg_scores(means, stds if over_seeds else None)
+    if not scores:
+        return []
+    figure = plot_rg_scores(means, errors=stds if over_seeds else None)
     pictures = [_drawn("R&G of each method", f"Sum of the accuracies over eps{bars}.", figure)]
     for attack in attacks:
         rows = {_drawable(group.label): group.accuracy(attack) for group in groups if group.rg_score(attack)}
@@ -200,6 +208,7 @@ def _render(template: str, **values: Any) -> str:
         trim_blocks=True,
         lstrip_blocks=True,
     )
+    environment.filters["in_words"] = in_words
     environment.filters["yaml"] = lambda node: OmegaConf.to_yaml(OmegaConf.create(node)).strip()
     return environment.get_template(template).render(version=__version__, **values)
 

@@ -2,16 +2,11 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 import torch
 from torch import Tensor, nn
 
 from lsa_lightning.functional import predicted_labels
 from lsa_lightning.utils.isolation import evaluating
-
-if TYPE_CHECKING:
-    pass
 
 
 def correct(model: nn.Module, x: Tensor, y: Tensor) -> Tensor:

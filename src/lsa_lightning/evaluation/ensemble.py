@@ -16,6 +16,7 @@ from lsa_lightning.attacks import Ensemble
 from lsa_lightning.evaluation.state import FinishedBatches, digest
 from lsa_lightning.utils.batch import BatchFn, move_data_to_device, read_batch
 from lsa_lightning.utils.isolation import evaluating
+from lsa_lightning.utils.renamed import renamed
 
 
 @dataclass(frozen=True)
@@ -42,13 +43,15 @@ class EnsembleResult:
         return {**asdict(self), "robust_accuracy": self.robust_accuracy}
 
 
+@renamed(max_batches="limit_batches")
 def evaluate_ensemble(
     model: nn.Module,
     dataloader: Iterable[Any],
     ensemble: Ensemble,
+    *,
     state_file: str | Path | None = None,
     batch_fn: BatchFn = read_batch,
-    max_batches: int | None = None,
+    limit_batches: int | None = None,
 ) -> EnsembleResult:
     """Run ``ensemble`` over ``dataloader``, each attack on the points that all before it left standing.
 
@@ -63,7 +66,7 @@ def evaluate_ensemble(
         state_file: where finished batches are noted (process p > 0 appends ``.rank<p>`` to the name); those noted there
             already are not run again. None: no file.
         batch_fn: ``batch -> (x, y)``.
-        max_batches: number of batches >= 1, or None for all.
+        limit_batches: number of batches >= 1, or None for all.
 
     Returns:
         The accuracies over all processes.
@@ -76,7 +79,7 @@ def evaluate_ensemble(
     header = {"ensemble": _describe(ensemble), "model": digest(model.state_dict())}
     finished = FinishedBatches(state_file, header, rank)
     counts = _Counts(list(ensemble.attacks))
-    for index, batch in enumerate(islice(dataloader, max_batches)):
+    for index, batch in enumerate(islice(dataloader, limit_batches)):
         if index % processes == rank:
             x, y = batch_fn(move_data_to_device(batch, device))
             fingerprint = digest({"x": x, "y": y})

@@ -8,7 +8,7 @@ from itertools import islice
 from numbers import Real
 from operator import length_hint
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from rich.console import Console
@@ -16,13 +16,11 @@ from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, T
 from torch import Tensor, nn
 
 from lsa_lightning.attacks import Attack
-from lsa_lightning.evaluation.state import FinishedBatches, digest
-from lsa_lightning.utils.batch import BatchFn, move_data_to_device, read_batch
-
-if TYPE_CHECKING:
-    pass
 from lsa_lightning.evaluation.accuracy import correct
+from lsa_lightning.evaluation.state import FinishedBatches, digest
 from lsa_lightning.evaluation.table import RobustnessTable
+from lsa_lightning.utils.batch import BatchFn, move_data_to_device, read_batch
+from lsa_lightning.utils.renamed import renamed
 
 
 class RobustnessEvaluation:
@@ -34,14 +32,15 @@ class RobustnessEvaluation:
 
     Args:
         attacks: attack by name, at least one.
-        eps: radii > 0, at least one; the clean column is added.
+        eps: radii > 0, at least one; the clean column is added. R&G is summed over these.
+        training_eps: radius > 0 that the model was trained at: a column in any case, and marked as such; None: none.
         batch_fn: ``batch -> (x, y)``.
-        max_batches: number of batches >= 1, or None for all.
+        limit_batches: number of batches >= 1, or None for all.
         seed: seed of the models, and of the attacks that have none of their own.
         progress: whether to show a progress bar with the time left; None: where the error stream is a terminal.
 
     Raises:
-        ValueError: if there is no attack, no radius, a radius <= 0, or ``max_batches`` < 1.
+        ValueError: if there is no attack, no radius, a radius <= 0, or ``limit_batches`` < 1.
 
     Example:
         >>> from lsa_lightning.attacks import FGSM, PGD
@@ -51,12 +50,15 @@ class RobustnessEvaluation:
         [0.0, 0.1, 0.2]
     """
 
+    @renamed(max_batches="limit_batches")
     def __init__(
         self,
         attacks: Mapping[str, Attack],
         eps: Sequence[float],
+        *,
+        training_eps: float | None = None,
         batch_fn: BatchFn = read_batch,
-        max_batches: int | None = None,
+        limit_batches: int | None = None,
         seed: int = 0,
         progress: bool | None = None,
     ) -> None:
@@ -65,23 +67,28 @@ class RobustnessEvaluation:
             raise ValueError(msg)
         numbers = isinstance(eps, Iterable) and all(isinstance(radius, Real) for radius in eps)
         radii: list[float] = sorted(set(eps)) if numbers else []
-        batches_fit = max_batches is None or (isinstance(max_batches, int) and max_batches >= 1)
+        batches_fit = limit_batches is None or (isinstance(limit_batches, int) and limit_batches >= 1)
         if not attacks or not radii or radii[0] <= 0 or not batches_fit:
             msg = (
-                "expected at least one attack, a list of at least one eps, each a number > 0, and max_batches >= 1 "
-                f"or None, got {list(attacks)}, {eps!r} and {max_batches!r}"
+                "expected at least one attack, a list of at least one eps, each a number > 0, and limit_batches >= 1 "
+                f"or None, got {list(attacks)}, {eps!r} and {limit_batches!r}"
             )
             raise ValueError(msg)
-        self.eps = [0.0, *radii]
+        if training_eps is not None and not (isinstance(training_eps, Real) and training_eps > 0):
+            msg = f"expected training_eps, a number > 0, or None, got {training_eps!r}"
+            raise ValueError(msg)
+        self.rg_eps = [0.0, *radii]
+        self.training_eps = training_eps
+        self.eps = sorted({*self.rg_eps, *([] if training_eps is None else [training_eps])})
         self.attacks = dict(attacks)
         self.batch_fn = batch_fn
-        self.max_batches = max_batches
+        self.limit_batches = limit_batches
         self.seed = seed
         self.progress = progress
         self._grid = {
             (name, column): attack.with_eps(radius)
             for name, attack in attacks.items()
-            for column, radius in enumerate(radii, start=1)
+            for column, radius in enumerate(self.eps[1:], start=1)
         }
 
     def run(
@@ -89,6 +96,7 @@ class RobustnessEvaluation:
         model: nn.Module,
         dataloader: Iterable[Any],
         state_file: str | Path | None = None,
+        *,
         label: str = "Evaluating",
     ) -> RobustnessTable:
         """Evaluate one model.
@@ -110,7 +118,7 @@ class RobustnessEvaluation:
         sums: Counter[str] = Counter()
         with _progress_bar(self.progress) as bar:
             task = bar.add_task(label, total=self._steps(dataloader))
-            for index, batch in enumerate(islice(dataloader, self.max_batches)):
+            for index, batch in enumerate(islice(dataloader, self.limit_batches)):
                 x, y = self.batch_fn(move_data_to_device(batch, device))
                 fingerprint = digest({"x": x, "y": y})
                 counts = finished.recall(index, fingerprint)
@@ -160,7 +168,9 @@ class RobustnessEvaluation:
             raise ValueError(msg)
         keys = {name: ["clean", *(_key(name, i) for i in range(1, len(self.eps)))] for name in self.attacks}
         accuracy = {name: [100 * sums[key] / sums["samples"] for key in row] for name, row in keys.items()}
-        return RobustnessTable(self.eps, accuracy, sums["samples"])
+        norms = {attack.norm for attack in self.attacks.values()}
+        norm = norms.pop() if len(norms) == 1 else None
+        return RobustnessTable(self.eps, accuracy, sums["samples"], self.training_eps, self.rg_eps, norm)
 
     def _describe(self) -> dict[str, Any]:
         """What the counts of a batch depend on, besides the model."""
@@ -176,19 +186,22 @@ class RobustnessEvaluation:
         batches = length_hint(dataloader, -1)
         if batches < 0:
             return None
-        return self._steps_per_batch * (batches if self.max_batches is None else min(batches, self.max_batches))
+        return self._steps_per_batch * (batches if self.limit_batches is None else min(batches, self.limit_batches))
 
 
+@renamed(max_batches="limit_batches")
 def evaluate_robustness(
     model: nn.Module,
     dataloader: Iterable[Any],
+    *,
     attacks: Mapping[str, Attack],
     eps: Sequence[float],
     batch_fn: BatchFn = read_batch,
-    max_batches: int | None = None,
+    limit_batches: int | None = None,
 ) -> RobustnessTable:
     """Evaluate one model without a state file: see :class:`RobustnessEvaluation` and its :meth:`run`."""
-    return RobustnessEvaluation(attacks, eps, batch_fn, max_batches).run(model, dataloader)
+    evaluation = RobustnessEvaluation(attacks, eps, batch_fn=batch_fn, limit_batches=limit_batches)
+    return evaluation.run(model, dataloader)
 
 
 def _key(name: str, column: int) -> str:

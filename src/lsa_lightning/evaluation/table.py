@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -9,6 +10,7 @@ from lsa_lightning.functional import robustness_generalization_score, wilson_int
 
 if TYPE_CHECKING:
     import pandas as pd
+    from matplotlib.figure import Figure
 
 
 @dataclass(frozen=True)
@@ -19,16 +21,28 @@ class RobustnessTable:
         eps: the columns, 0 (clean) first, rising.
         accuracy: by attack, one accuracy in [0, 100] per column.
         samples: number of samples that they were measured on.
+        training_eps: the column at whose radius the model was trained; None where that is not known.
+        rg_eps: the columns that R&G is summed over; None: all.
+        norm: norm of the ball that eps is the radius of; None where the attacks have different ones.
     """
 
     eps: list[float]
     accuracy: dict[str, list[float]]
     samples: int
+    training_eps: float | None = None
+    rg_eps: list[float] | None = None
+    norm: str | None = None
 
     @property
     def rg_score(self) -> dict[str, float]:
-        """R&G by attack: the sum over the columns."""
-        return {name: robustness_generalization_score(row) for name, row in self.accuracy.items()}
+        """R&G by attack: the sum over the columns ``rg_eps``."""
+        counted = self.eps if self.rg_eps is None else self.rg_eps
+        return {
+            name: robustness_generalization_score(
+                accuracy for eps, accuracy in zip(self.eps, row, strict=True) if eps in counted
+            )
+            for name, row in self.accuracy.items()
+        }
 
     @property
     def intervals(self) -> dict[str, list[tuple[float, float]]]:
@@ -45,16 +59,49 @@ class RobustnessTable:
             "accuracy": self.accuracy,
             "intervals": {name: [list(ends) for ends in row] for name, row in self.intervals.items()},
             "rg_score": self.rg_score,
+            "rg_eps": self.rg_eps,
+            "training_eps": self.training_eps,
+            "norm": self.norm,
             "samples": self.samples,
         }
 
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> RobustnessTable:
+        """The inverse of :meth:`to_dict`; files of before 0.1.0 have no ``rg_eps``, ``training_eps`` and ``norm``.
+
+        Raises:
+            ValueError: if an entry is missing.
+        """
+        if missing := [key for key in ("eps", "accuracy", "samples") if key not in values]:
+            msg = f"expected the entries of a RobustnessTable, found no {', '.join(missing)}"
+            raise ValueError(msg)
+        later = {key: values.get(key) for key in ("training_eps", "rg_eps", "norm")}
+        return cls(values["eps"], values["accuracy"], values["samples"], **later)
+
     def to_dataframe(self) -> pd.DataFrame:
-        """One row per attack and eps: attack, eps, accuracy, and the ends low and high of its interval."""
+        """One row per attack and eps: attack, eps, training, accuracy, low, high.
+
+        ``training`` tells whether eps is the radius of training; low and high are the ends of the accuracy's interval.
+        """
         import pandas as pd
 
         rows = [
-            (name, eps, accuracy, *ends)
+            (name, eps, eps == self.training_eps, accuracy, *ends)
             for name, row in self.accuracy.items()
             for eps, accuracy, ends in zip(self.eps, row, self.intervals[name], strict=True)
         ]
-        return pd.DataFrame(rows, columns=["attack", "eps", "accuracy", "low", "high"])
+        return pd.DataFrame(rows, columns=["attack", "eps", "training", "accuracy", "low", "high"])
+
+    def plot(self) -> Figure:
+        """Accuracy over eps, one line per attack, with intervals."""
+        from lsa_lightning.plotting import plot_accuracy
+
+        labels = {name: f"{name} (R&G {score:.1f})" for name, score in self.rg_score.items()}
+        return plot_accuracy(
+            self.eps,
+            {labels[name]: row for name, row in self.accuracy.items()},
+            {labels[name]: row for name, row in self.intervals.items()},
+            samples=self.samples,
+            training_eps=self.training_eps,
+            norm=self.norm,
+        )

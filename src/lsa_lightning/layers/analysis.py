@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from itertools import islice
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -12,16 +12,14 @@ from torch import Tensor, nn
 from lsa_lightning.attacks import Attack
 from lsa_lightning.layers.probe import LayerProbe
 from lsa_lightning.layers.profile import LayerProfile
+from lsa_lightning.layers.report import SustainabilityReport
 from lsa_lightning.layers.resolve import Layer, LayerSpec, resolve_layers
 from lsa_lightning.measures import ComparisonMeasure, RelativeError
 from lsa_lightning.utils.batch import BatchFn, move_data_to_device, read_batch
 from lsa_lightning.utils.isolation import evaluating
+from lsa_lightning.utils.renamed import renamed
 
-if TYPE_CHECKING:
-    pass
-from lsa_lightning.layers.report import SustainabilityReport
-
-Perturb = Attack | Callable[[nn.Module, Tensor, Tensor], Tensor]
+AttackLike = Attack | Callable[[nn.Module, Tensor, Tensor], Tensor]
 """``(model, x, y) -> x_adv``."""
 
 
@@ -48,6 +46,7 @@ class LayerSustainabilityAnalysis:
     def __init__(
         self,
         model: nn.Module,
+        *,
         layers: LayerSpec = None,
         measure: ComparisonMeasure | None = None,
         batch_fn: BatchFn | None = None,
@@ -60,7 +59,10 @@ class LayerSustainabilityAnalysis:
         self.measure = measure if measure is not None else RelativeError()
         self.batch_fn = batch_fn if batch_fn is not None else read_batch
 
-    def run(self, dataloader: Iterable[Any], attack: Perturb, max_batches: int | None = None) -> SustainabilityReport:
+    @renamed(max_batches="limit_batches")
+    def run(
+        self, dataloader: Iterable[Any], attack: AttackLike, *, limit_batches: int | None = None
+    ) -> SustainabilityReport:
         """Perturb each batch and compare each layer's two representations, sample by sample.
 
         In a distributed run each process passes its own batches, and all get the report over all of them.
@@ -68,7 +70,7 @@ class LayerSustainabilityAnalysis:
         Args:
             dataloader: any iterable of batches; they are moved to the model's device.
             attack: ``(model, x, y) -> x_adv``.
-            max_batches: number of batches >= 1, or None for all.
+            limit_batches: number of batches >= 1, or None for all.
 
         Returns:
             The report.
@@ -77,12 +79,12 @@ class LayerSustainabilityAnalysis:
             ValueError: for an empty dataloader, batches that cannot be read or hold NaN, unknown or silent layers, and
                 layers whose first dimension is not the samples.
         """
-        if not callable(attack) or (max_batches is not None and max_batches < 1):
-            msg = f"expected attack to be callable and max_batches >= 1 or None, got {attack!r} and {max_batches}"
+        if not callable(attack) or (limit_batches is not None and limit_batches < 1):
+            msg = f"expected attack to be callable and limit_batches >= 1 or None, got {attack!r} and {limit_batches}"
             raise ValueError(msg)
         layers: list[Layer] = []
         profile: LayerProfile | None = None
-        for batch in islice(dataloader, max_batches):
+        for batch in islice(dataloader, limit_batches):
             x, y = self.batch_fn(move_data_to_device(batch, _device_of(self.model)))
             x_adv = attack(self.model, x, y)
             if profile is None:
@@ -96,8 +98,8 @@ class LayerSustainabilityAnalysis:
             [layer.name for layer in layers],
             [layer.learnable for layer in layers],
             **{key: _to_cpu(value) for key, value in profile.compute()._asdict().items()},
-            perturber=_describe(attack),
-            measure=repr(self.measure),
+            attack=repr(attack),
+            measure=self.measure.name,
         )
 
     def _errors(self, layers: list[str], x: Tensor, x_adv: Tensor) -> Tensor:
@@ -119,9 +121,3 @@ def _device_of(model: nn.Module) -> torch.device:
 
 def _to_cpu(value: Any) -> Any:
     return value.cpu() if isinstance(value, Tensor) else value
-
-
-def _describe(attack: Any) -> str:
-    if hasattr(attack, "func"):  # a partial that binds an attack to an input space
-        return ", ".join(repr(arg) for arg in attack.args if isinstance(arg, Attack))
-    return repr(attack)

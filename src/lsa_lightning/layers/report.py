@@ -1,9 +1,9 @@
-"""What an analysis found: the report of a network's layers under one perturber."""
+"""What an analysis found: the report of a network's layers under one attack, and that of an epoch of training."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -20,18 +20,18 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, eq=False)
 class SustainabilityReport:
-    """The relative error of each layer of a network under one perturber.
+    """How far one attack moves each layer of a network.
 
     Attributes:
         layers: L names of the modules that were read, in the order of execution.
         learnable: the learnable layer that each of them stands for.
-        mean: mean over the samples for each layer, float64 ``[L]``.
+        mean: mean of the measure over the samples for each layer, float64 ``[L]``.
         std: population standard deviation over the samples for each layer, float64 ``[L]``.
         mu: mean over samples and layers, eq. (12), float64 scalar.
         sigma: population standard deviation over samples and layers, eq. (12), float64 scalar.
         samples: M, the number of samples.
-        perturber: what perturbed the inputs.
-        measure: the comparison measure.
+        attack: what perturbed the inputs.
+        measure: name of the comparison measure.
 
     Source: arXiv 2202.02626, eq. (12) and Algorithm 1.
     """
@@ -43,13 +43,18 @@ class SustainabilityReport:
     mu: Tensor
     sigma: Tensor
     samples: int
-    perturber: str = ""
-    measure: str = "RelativeError()"
+    attack: str = ""
+    measure: str = "relative_error"
 
     @property
     def z_scores(self) -> Tensor:
         """``(mean - mu) / sigma`` of each layer, ``[L]``; 0 everywhere if sigma is 0."""
         return (self.mean - self.mu) / self.sigma.where(self.sigma > 0, torch.inf)
+
+    @property
+    def profile(self) -> dict[str, float]:
+        """Mean by layer."""
+        return dict(zip(self.layers, self.mean.tolist(), strict=True))
 
     def most_vulnerable(self, eta: float = 0.5, top_k: int | None = None) -> list[str]:
         """Algorithm 1: see :func:`~lsa_lightning.functional.select_mvl`."""
@@ -61,16 +66,25 @@ class SustainabilityReport:
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> SustainabilityReport:
-        """The inverse of :meth:`to_dict`."""
-        tensors = {key: torch.tensor(values[key], dtype=torch.float64) for key in ("mean", "std", "mu", "sigma")}
-        return cls(**{**values, **tensors})
+        """The inverse of :meth:`to_dict`.
+
+        Raises:
+            ValueError: if an entry is missing or unknown.
+        """
+        values = _with_todays_names(values)
+        try:
+            tensors = {key: torch.tensor(values[key], dtype=torch.float64) for key in ("mean", "std", "mu", "sigma")}
+            return cls(**{**values, **tensors})
+        except (KeyError, TypeError) as error:
+            msg = f"expected the entries of a SustainabilityReport, got: {error!r}"
+            raise ValueError(msg) from error
 
     def to_dataframe(self) -> pd.DataFrame:
-        """One row per layer: layer, learnable, mean, std, z_score."""
+        """One row per layer: layer, learnable, measure, mean, std, z_score."""
         import pandas as pd
 
-        columns = {"layer": self.layers, "learnable": self.learnable, "mean": self.mean, "std": self.std}
-        return pd.DataFrame({**columns, "z_score": self.z_scores})
+        columns = {"layer": self.layers, "learnable": self.learnable, "measure": self.measure}
+        return pd.DataFrame({**columns, "mean": self.mean, "std": self.std, "z_score": self.z_scores})
 
     def save(self, path: str | Path) -> None:
         """Write JSON."""
@@ -85,21 +99,20 @@ class SustainabilityReport:
         """
         try:
             return cls.from_dict(json.loads(Path(path).read_text()))
-        except (json.JSONDecodeError, KeyError, TypeError) as error:
+        except (ValueError, TypeError, AttributeError) as error:
             msg = f"expected {path} to hold a report written by SustainabilityReport.save, got: {error!r}"
             raise ValueError(msg) from error
 
     def plot(self) -> Figure:
-        """Mean and standard deviation of the relative error per layer."""
-        from lsa_lightning.plotting import plot_profiles
-
-        return plot_profiles({self.perturber.partition("(")[0] or "perturbed": self})
+        """Mean and standard deviation of the measure per layer."""
+        return plot_reports({self.attack.partition("(")[0] or "perturbed": self})
 
     def __str__(self) -> str:
         width = max(len("read at"), *map(len, self.layers))
         source = max(len("layer"), *map(len, self.learnable))
         lines = [
-            f"Layer sustainability under {self.perturber or 'a perturber'}, {self.samples} samples, {self.measure}",
+            f"Layer sustainability under {self.attack or 'an attack'}, {self.samples} samples, "
+            f"{in_words(self.measure)}",
             f"{'#':>3}  {'layer':<{source}}  {'read at':<{width}}  {'mean':>8}  {'std':>8}  {'z':>6}",
         ]
         rows = zip(
@@ -110,3 +123,99 @@ class SustainabilityReport:
             for i, (learnable, layer, mean, std, z) in enumerate(rows)
         ]
         return "\n".join([*lines, f"mu {float(self.mu):.4f}, sigma {float(self.sigma):.4f}"])
+
+
+@dataclass(frozen=True, eq=False)
+class AnalysedEpoch:
+    """What the analysis after an epoch of training found.
+
+    Attributes:
+        epoch: number of the epoch, from 0.
+        report: the layers under the analysis' attack.
+        mvl: the list that was used from then on.
+
+    ``entry["mu"]`` and the like give the entries of :meth:`to_dict`.
+    """
+
+    epoch: int
+    report: SustainabilityReport
+    mvl: list[str]
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain containers, for checkpoints and summaries: the report's entries with epoch and mvl."""
+        return {"epoch": self.epoch, **self.report.to_dict(), "mvl": self.mvl}
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> AnalysedEpoch:
+        """The inverse of :meth:`to_dict`.
+
+        Raises:
+            ValueError: if an entry is missing or unknown.
+        """
+        if missing := {"epoch", "mvl"} - values.keys():
+            msg = f"expected an analysed epoch with epoch and mvl, found no {', '.join(sorted(missing))}"
+            raise ValueError(msg)
+        report = {key: value for key, value in values.items() if key not in ("epoch", "mvl")}
+        return cls(values["epoch"], SustainabilityReport.from_dict(report), list(values["mvl"]))
+
+    def __getitem__(self, key: str) -> Any:
+        return self.to_dict()[key]
+
+
+def in_words(measure: str) -> str:
+    """The name of a measure as figures and tables write it.
+
+    Example:
+        >>> in_words("relative_error")
+        'relative error'
+    """
+    return measure.replace("_", " ")
+
+
+def plot_reports(reports: Mapping[str, SustainabilityReport], mvl: Sequence[str] = ()) -> Figure:
+    """Mean of the measure per layer under each attack, one line each; the layers of ``mvl`` are shaded.
+
+    Args:
+        reports: report by the name in the legend, at least one; all of the same layers and measure.
+        mvl: names of the most vulnerable layers.
+
+    Returns:
+        The figure; with a single report, its bars show one standard deviation over the samples.
+
+    Raises:
+        ValueError: if there is no report, or their layers or measures differ.
+    """
+    from lsa_lightning.plotting import plot_profiles
+
+    kinds = {(tuple(report.layers), report.measure) for report in reports.values()}
+    if len(kinds) != 1:
+        msg = f"expected reports of the same layers and measure, at least one, got {sorted(kinds)}"
+        raise ValueError(msg)
+    ((layers, measure),) = kinds
+    means = {name: report.mean.tolist() for name, report in reports.items()}
+    stds = {name: report.std.tolist() for name, report in reports.items()} if len(reports) == 1 else None
+    return plot_profiles(layers, means, stds=stds, mvl=mvl, measure=in_words(measure))
+
+
+def plot_history(history: Sequence[AnalysedEpoch]) -> Figure:
+    """The layers over the analysed epochs, at least one, as a heat map."""
+    from lsa_lightning.plotting import plot_mvl_history
+
+    return plot_mvl_history(
+        [entry.epoch for entry in history],
+        [entry.report.profile for entry in history],
+        [entry.mvl for entry in history],
+        measure=in_words(history[-1].report.measure) if history else "",
+    )
+
+
+def _with_todays_names(values: Mapping[str, Any]) -> dict[str, Any]:
+    """The entries under today's names: files of before 0.1.0 say ``perturber``, and hold the repr of the measure."""
+    values = dict(values)
+    if "perturber" in values:
+        values["attack"] = values.pop("perturber")
+    written = {"RelativeError()": "relative_error", "CenteredRelativeError()": "centered_relative_error"}
+    written["CosineDistance()"] = "cosine_distance"
+    if "measure" in values:
+        values["measure"] = written.get(values["measure"], values["measure"])
+    return values

@@ -3,40 +3,66 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from lsa_lightning.evaluation import RobustnessTable
 from lsa_lightning.plotting.style import bar_styles, line_styles, new_axes
 
 
-def plot_accuracy(table: RobustnessTable) -> Figure:
-    """Accuracy over eps, one line per attack, with the 95 % Wilson interval of each accuracy.
+def plot_accuracy(
+    eps: Sequence[float],
+    accuracy: Mapping[str, Sequence[float]],
+    intervals: Mapping[str, Sequence[tuple[float, float]]],
+    *,
+    samples: int,
+    training_eps: float | None = None,
+    norm: str | None = None,
+) -> Figure:
+    """Accuracy over eps, one line per attack, with the interval of each accuracy.
+
+    Args:
+        eps: the columns, rising.
+        accuracy: by the name in the legend, one accuracy in percent per column; at least one row.
+        intervals: low and high end of the 95 % interval of each accuracy, laid out as ``accuracy``.
+        samples: number of samples behind each accuracy.
+        training_eps: radius at which the model was trained, marked by a vertical line; None: no line.
+        norm: norm of the ball that eps is the radius of, for the axis.
+
+    Returns:
+        The figure.
 
     Raises:
-        ValueError: if the table has no attack.
+        ValueError: if there is no row.
     """
-    if not table.accuracy:
-        msg = "expected a table with at least one attack, got none"
+    if not accuracy:
+        msg = "expected accuracies under at least one attack, got none"
         raise ValueError(msg)
     figure, axes = new_axes()
-    for (name, row), style in zip(table.accuracy.items(), line_styles(), strict=False):
-        axes.plot(table.eps, row, label=f"{name} (R&G {table.rg_score[name]:.1f})", **style)
-        ends = table.intervals[name]
-        below = [accuracy - low for accuracy, (low, _) in zip(row, ends, strict=True)]
-        above = [high - accuracy for accuracy, (_, high) in zip(row, ends, strict=True)]
-        axes.errorbar(table.eps, row, yerr=[below, above], fmt="none", ecolor=style["color"], capsize=3)
-    axes.set(xlabel="eps", ylabel=f"accuracy (%), 95 % interval, {table.samples} samples", ylim=(0, 101))
+    for (name, row), style in zip(accuracy.items(), line_styles(), strict=False):
+        axes.plot(eps, row, label=name, **style)
+        below = [value - low for value, (low, _) in zip(row, intervals[name], strict=True)]
+        above = [high - value for value, (_, high) in zip(row, intervals[name], strict=True)]
+        axes.errorbar(eps, row, yerr=[below, above], fmt="none", ecolor=style["color"], capsize=3)
+    _mark_training(axes, training_eps)
+    axes.set(xlabel=_eps_label(norm), ylabel=f"accuracy (%), 95 % interval, {samples} samples", ylim=(0, 101))
     axes.legend()
     return figure
 
 
-def plot_mean_accuracy(curves: Mapping[str, Mapping[float, tuple[float, float | None]]]) -> Figure:
+def plot_mean_accuracy(
+    curves: Mapping[str, Mapping[float, tuple[float, float | None]]],
+    *,
+    training_eps: float | None = None,
+    norm: str | None = None,
+) -> Figure:
     """Accuracy over eps of several methods under one attack, one line per method.
 
     Args:
         curves: by method and eps, mean and standard deviation in percent; no bar is drawn where the latter is None.
+        training_eps: see :func:`plot_accuracy`.
+        norm: see :func:`plot_accuracy`.
 
     Returns:
         The figure.
@@ -46,13 +72,24 @@ def plot_mean_accuracy(curves: Mapping[str, Mapping[float, tuple[float, float | 
         means = [mean for mean, _ in row.values()]
         bars = [math.nan if std is None else std for _, std in row.values()]
         axes.errorbar(list(row), means, yerr=bars, capsize=3, label=name, **style)
-    axes.set(xlabel="eps", ylabel="accuracy (%)", ylim=(0, 101))
+    _mark_training(axes, training_eps)
+    axes.set(xlabel=_eps_label(norm), ylabel="accuracy (%)", ylim=(0, 101))
     figure.legend(loc="outside upper center", ncols=2)
     return figure
 
 
+def _mark_training(axes: Axes, eps: float | None) -> None:
+    """A vertical line at the radius of training."""
+    if eps is not None:
+        axes.axvline(eps, color="0.4", linestyle=":", label="training eps", zorder=0)
+
+
+def _eps_label(norm: str | None) -> str:
+    return "eps" if norm is None else f"eps ({norm})"
+
+
 def plot_rg_scores(
-    scores: Mapping[str, Mapping[str, float]], errors: Mapping[str, Mapping[str, float]] | None = None
+    scores: Mapping[str, Mapping[str, float]], *, errors: Mapping[str, Mapping[str, float]] | None = None
 ) -> Figure:
     """R&G of each method under each attack, as bars.
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,45 @@ from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 
 from lsa_lightning.runs.folder import CONFIG_FILE
+
+
+@dataclass(frozen=True, eq=False)
+class TrainedRun:
+    """A checkpoint with what it takes to measure it.
+
+    Attributes:
+        config: the run's configuration, as it was resolved for training.
+        model: the trained model, on the GPU if there is one.
+        data: the run's data.
+    """
+
+    config: DictConfig
+    model: pl.LightningModule
+    data: pl.LightningDataModule
+
+    @property
+    def data_set(self) -> str:
+        """What names the data set."""
+        return str(OmegaConf.select(self.config, "data.dataset_cls.path") or self.config.data._target_)
+
+    @property
+    def threat(self) -> DictConfig:
+        """Norm, eps and bounds of training; a run of before 0.1.0 has its norm in the attack alone."""
+        threat = self.config.threat
+        norm = threat.get("norm") or OmegaConf.select(self.config, "attack.norm") or "Linf"
+        return OmegaConf.create({"norm": norm, "eps": threat.eps, "bounds": threat.bounds})
+
+    @property
+    def eval_eps(self) -> list[float]:
+        """Radii of the run's evaluation; a run of before 0.1.0 has them in its threat."""
+        radii = OmegaConf.select(self.config, "evaluation.eps") or self.config.threat.eval_eps
+        return list(radii)
+
+    @property
+    def measure(self) -> DictConfig | None:
+        """The comparison measure of training; None: the default one."""
+        nodes = (OmegaConf.select(self.config, key) for key in ("measure", "regularizer.measure", "analysis.measure"))
+        return next((node for node in nodes if node is not None), None)
 
 
 def require_checkpoint(cfg: DictConfig, command: str) -> None:
@@ -34,17 +74,17 @@ def checkpoint_file(path: str) -> Path:
     return checkpoint
 
 
-def load_run(cfg: DictConfig) -> tuple[DictConfig, pl.LightningModule, pl.LightningDataModule]:
-    """The configuration, the trained model and the data of the run that wrote ``cfg.ckpt_path``.
+def load_run(path: str, data: DictConfig | None = None) -> TrainedRun:
+    """The run that wrote a checkpoint, with the checkpoint's weights in its model.
 
     Args:
-        cfg: the configuration of ``lsa-analyze`` or ``lsa-evaluate``; its ``data`` entries replace the run's own where
-            they are not null.
+        path: the checkpoint.
+        data: entries that replace those of the run's ``data`` where they are not null.
 
     Raises:
         ValueError: if there is no such checkpoint, or no configuration beside it.
     """
-    checkpoint = checkpoint_file(cfg.ckpt_path)
+    checkpoint = checkpoint_file(path)
     folder = next((parent for parent in checkpoint.resolve().parents[:2] if (parent / CONFIG_FILE).is_file()), None)
     if folder is None:
         msg = (
@@ -52,23 +92,22 @@ def load_run(cfg: DictConfig) -> tuple[DictConfig, pl.LightningModule, pl.Lightn
             "that lsa-train did not write, use LayerSustainabilityAnalysis and RobustnessEvaluation in Python"
         )
         raise ValueError(msg)
-    run = OmegaConf.load(folder / CONFIG_FILE)
-    assert isinstance(run, DictConfig)  # save_config wrote a mapping
-    run.data = OmegaConf.merge(run.data, {key: value for key, value in cfg.data.items() if value is not None})
-    model: pl.LightningModule = instantiate(run.model, _convert_="all")
+    config = OmegaConf.load(folder / CONFIG_FILE)
+    assert isinstance(config, DictConfig)  # save_config wrote a mapping
+    config.data = OmegaConf.merge(config.data, {} if data is None else given(data))
+    model: pl.LightningModule = instantiate(config.model, _convert_="all")
     try:
         model.load_state_dict(torch.load(checkpoint, map_location="cpu", weights_only=True)["state_dict"])
     except (RuntimeError, KeyError) as error:
         msg = f"expected {checkpoint} to hold weights of the model in {folder / CONFIG_FILE}, got others: {error}"
         raise ValueError(msg) from error
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    return run, model.to(device), instantiate(run.data, _convert_="all")
+    return TrainedRun(config, model.to(device), instantiate(config.data, _convert_="all"))
 
 
-def adopt_threat(cfg: DictConfig, run: DictConfig) -> None:
-    """Let the attacks of ``cfg`` find the run's eps and bounds."""
-    OmegaConf.set_struct(cfg, False)
-    cfg.threat = run.threat
+def given(node: DictConfig) -> dict[str, Any]:
+    """The entries of ``node`` that are not null: what a user wants otherwise than the run had it."""
+    return {str(key): value for key, value in node.items() if value is not None}
 
 
 def split_loader(data: pl.LightningDataModule, split: str) -> Any:

@@ -37,19 +37,21 @@ class Group:
     @property
     def seeds(self) -> list[int]:
         """Seed of each run."""
-        return [run.summary["seed"] for run in self.runs]
+        return [run.summary.seed for run in self.runs]
 
     def accuracy(self, attack: str) -> dict[float, Spread]:
         """Accuracy in percent by eps, for the eps at which every run was measured; empty without this attack."""
-        if any(attack not in run.summary["accuracy"] for run in self.runs):
+        tables = [run.summary.evaluation for run in self.runs]
+        rows = [dict(zip(t.eps, t.accuracy[attack], strict=True)) for t in tables if t and attack in t.accuracy]
+        if len(rows) < len(tables):
             return {}
-        rows = [dict(zip(run.summary["eps"], run.summary["accuracy"][attack], strict=True)) for run in self.runs]
         return {eps: Spread.of([row[eps] for row in rows]) for eps in rows[0] if all(eps in row for row in rows)}
 
     def rg_score(self, attack: str) -> Spread | None:
         """R&G; None where a run was not measured under this attack."""
-        scores = [run.summary["rg_score"].get(attack) for run in self.runs]
-        return None if None in scores else Spread.of(scores)
+        tables = [run.summary.evaluation for run in self.runs]
+        scores = [table.rg_score[attack] for table in tables if table and attack in table.accuracy]
+        return Spread.of(scores) if len(scores) == len(tables) else None
 
 
 def group_by_seed(runs: Sequence[Run]) -> list[Group]:

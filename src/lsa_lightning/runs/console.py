@@ -7,16 +7,18 @@ from rich.console import Console
 from rich.table import Table
 
 from lsa_lightning.evaluation import RobustnessTable
-from lsa_lightning.layers.report import SustainabilityReport
-from lsa_lightning.masking.flags import MaskingFlag
+from lsa_lightning.layers.report import in_words
+from lsa_lightning.masking import MaskingFlag
+from lsa_lightning.runs.stages import Analysis
 
 console = Console()
 
 
-def print_profiles(reports: dict[str, SustainabilityReport], mvl: list[str]) -> None:
-    """Mean relative error, layers by perturbers; the MVL is marked."""
-    first = next(iter(reports.values()))
-    table = Table(title=f"Relative error per layer (mean over {first.samples} samples)", padding=(0, 0, 0, 1))
+def print_analysis(analysis: Analysis) -> None:
+    """Mean of the measure, layers by attacks; the MVL is marked."""
+    reports, first = analysis.reports, analysis.report
+    measure = in_words(first.measure).capitalize()
+    table = Table(title=f"{measure} per layer (mean over {first.samples} samples)", padding=(0, 0, 0, 1))
     table.add_column("#", justify="right")
     table.add_column("layer", overflow="fold")
     for name in reports:
@@ -24,12 +26,12 @@ def print_profiles(reports: dict[str, SustainabilityReport], mvl: list[str]) -> 
     table.add_column("MVL", justify="center", no_wrap=True)
     for i, layer in enumerate(first.layers):
         means = [f"{float(report.mean[i]):.3f}" for report in reports.values()]
-        table.add_row(str(i), layer, *means, "*" if layer in mvl else "")
+        table.add_row(str(i), layer, *means, "*" if layer in analysis.mvl else "")
     table.add_section()
     table.add_row("", "mu", *[f"{float(report.mu):.3f}" for report in reports.values()], "")
     table.add_row("", "sigma", *[f"{float(report.sigma):.3f}" for report in reports.values()], "")
     console.print(table)
-    console.print(f"MVL under {next(iter(reports))}: {', '.join(mvl) or 'none'}")
+    console.print(f"MVL under {analysis.mvl_from}: {', '.join(analysis.mvl) or 'none'}")
 
 
 def print_accuracies(tables: dict[str, RobustnessTable]) -> None:
@@ -41,10 +43,12 @@ def print_accuracies(tables: dict[str, RobustnessTable]) -> None:
     """
     first = next(iter(tables.values()))
     samples = " and ".join(str(n) for n in sorted({table.samples for table in tables.values()}))
-    shown = Table(title=f"Accuracy in %, 95 % intervals ({samples} samples)", box=SIMPLE_HEAD, padding=0)
+    norm = "" if first.norm is None else f", {first.norm}"
+    shown = Table(title=f"Accuracy in %, 95 % intervals ({samples} samples{norm})", box=SIMPLE_HEAD, padding=0)
     shown.add_column("attack", overflow="fold")
     for eps in first.eps:
-        shown.add_column("clean" if eps == 0 else f"eps {eps:g}", justify="right")
+        head = "clean" if eps == 0 else f"eps {eps:g}"
+        shown.add_column(f"{head}\ntraining" if eps == first.training_eps else head, justify="right")
     shown.add_column("R&G", justify="right", no_wrap=True)
     for name in first.accuracy:
         for label, table in tables.items():

@@ -62,6 +62,28 @@ def write_json(values: dict[str, Any], path: Path) -> None:
     path.write_text(json.dumps(values, indent=2) + "\n")
 
 
+def read_json(path: Path) -> dict[str, Any]:
+    """The mapping that a JSON file holds.
+
+    Raises:
+        ValueError: if the file cannot be read, or holds something else.
+    """
+    try:
+        values = json.loads(path.read_text(encoding="utf-8"))
+    except (ValueError, OSError) as error:
+        msg = f"expected {path} to be readable, got {' '.join(str(error).split())}"
+        raise ValueError(msg) from error
+    return checked_mapping(values, path)
+
+
+def checked_mapping(values: Any, path: Path) -> dict[str, Any]:
+    """``values``, read from ``path``, if it is a mapping; else a ValueError."""
+    if not isinstance(values, dict):
+        msg = f"expected {path} to hold a mapping, got {type(values).__name__}"
+        raise ValueError(msg)
+    return values
+
+
 def versions() -> dict[str, str]:
     """Versions of what shapes a result."""
     packages = ("lsa-lightning", "torch", "lightning", "torchmetrics", "hydra-core", "numpy")

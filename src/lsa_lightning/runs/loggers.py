@@ -1,61 +1,167 @@
-"""Figures and tables for the loggers that can hold them: those of W&B and TensorBoard."""
+"""Figures, tables and final results for the loggers that can hold them.
+
+A logger of your own kind is one class: subclass :class:`ResultLogger` with its ``logger_type``.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from abc import ABC, abstractmethod
+from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
-from lightning.pytorch.loggers import Logger, TensorBoardLogger, WandbLogger
-from matplotlib.backends.backend_agg import FigureCanvasAgg
-from matplotlib.figure import Figure
-from matplotlib.image import imread
+from lightning.pytorch.loggers import CSVLogger, Logger, MLFlowLogger, TensorBoardLogger, WandbLogger
 
 if TYPE_CHECKING:
     import pandas as pd
+    from matplotlib.figure import Figure
     from numpy.typing import NDArray
 
-RichLogger: TypeAlias = WandbLogger | TensorBoardLogger
-"""A logger that holds more than numbers."""
+
+class ResultLogger(ABC):
+    """Hands what single numbers do not show to a Lightning logger.
+
+    Defining a subclass is enough: :func:`result_loggers` finds it by its ``logger_type``.
+
+    Args:
+        logger: an instance of ``logger_type``.
+    """
+
+    logger_type: ClassVar[type[Logger]]
+    """The Lightning logger that the class is for."""
+
+    kinds: ClassVar[list[type[ResultLogger]]] = []
+    """All subclasses, the last defined one first."""
+
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        super().__init_subclass__(**kwargs)
+        ResultLogger.kinds.insert(0, cls)
+
+    def __init__(self, logger: Any) -> None:
+        self.logger = logger
+
+    @abstractmethod
+    def log_figure(self, key: str, pixels: NDArray[np.uint8], step: int) -> None:
+        """Take a figure, ``[H, W, 3]``."""
+
+    @abstractmethod
+    def log_table(self, key: str, table: pd.DataFrame, step: int) -> None:
+        """Take a table."""
+
+    def log_summary(self, values: Mapping[str, float | str], step: int) -> None:  # noqa: B027  (optional)
+        """Take the final results by name; a logger that has no place for them leaves them out."""
+
+    def finish(self, failed: bool) -> None:  # noqa: B027  (optional)
+        """The job ends, after an error if ``failed``; a logger that needs no closing does nothing."""
 
 
-def rich_loggers(loggers: Iterable[Logger]) -> list[RichLogger]:
-    """Those of ``loggers`` that can hold figures and tables."""
-    return [logger for logger in loggers if isinstance(logger, WandbLogger | TensorBoardLogger)]
+class WandbResults(ResultLogger):
+    """Images, tables and the run's summary in Weights & Biases."""
+
+    logger_type = WandbLogger
+
+    def log_figure(self, key: str, pixels: NDArray[np.uint8], step: int) -> None:
+        """An image."""
+        self.logger.log_image(key, [pixels], step)
+
+    def log_table(self, key: str, table: pd.DataFrame, step: int) -> None:
+        """A table that W&B can sort and filter."""
+        self.logger.log_table(key, dataframe=table, step=step)
+
+    def log_summary(self, values: Mapping[str, float | str], step: int) -> None:
+        """The run's summary, which runs are sorted and filtered by."""
+        self.logger.experiment.summary.update(dict(values))
+
+    def finish(self, failed: bool) -> None:
+        """End the run, else the next job of a sweep would write into it; one that failed is marked so."""
+        import wandb
+
+        wandb.finish(exit_code=int(failed))
 
 
-def log_image(loggers: Sequence[RichLogger], key: str, image: Figure | Path, step: int) -> None:
-    """Give a figure, or a PNG file, to the loggers."""
-    pixels = _drawn(image) if isinstance(image, Figure) else _read(image)
-    for logger in loggers:
-        if isinstance(logger, WandbLogger):
-            logger.log_image(key, [pixels], step)
-        else:
-            logger.experiment.add_image(key, pixels, step, dataformats="HWC")
-            logger.experiment.flush()  # what comes after fit is not flushed by Lightning
+class TensorBoardResults(ResultLogger):
+    """Images and text in TensorBoard."""
+
+    logger_type = TensorBoardLogger
+
+    def log_figure(self, key: str, pixels: NDArray[np.uint8], step: int) -> None:
+        """An image."""
+        self.logger.experiment.add_image(key, pixels, step, dataformats="HWC")
+        self.logger.experiment.flush()  # what comes after fit is not flushed by Lightning
+
+    def log_table(self, key: str, table: pd.DataFrame, step: int) -> None:
+        """A table in Markdown."""
+        self.logger.experiment.add_text(key, _markdown(table), step)
+        self.logger.experiment.flush()
 
 
-def log_table(loggers: Sequence[RichLogger], key: str, table: pd.DataFrame, step: int) -> None:
-    """Give a table to the loggers: a W&B table, or text in TensorBoard."""
-    for logger in loggers:
-        if isinstance(logger, WandbLogger):
-            logger.log_table(key, dataframe=table, step=step)
-        else:
-            logger.experiment.add_text(key, _markdown(table), step)
-            logger.experiment.flush()
+class MLFlowResults(ResultLogger):
+    """Image and JSON artifacts, metrics and tags in MLflow."""
+
+    logger_type = MLFlowLogger
+
+    def log_figure(self, key: str, pixels: NDArray[np.uint8], step: int) -> None:
+        """An artifact ``<key>.png``; a later one replaces it."""
+        self.logger.experiment.log_image(self.logger.run_id, pixels, f"{key}.png")
+
+    def log_table(self, key: str, table: pd.DataFrame, step: int) -> None:
+        """An artifact ``<key>.csv``; a later one replaces it."""
+        self.logger.experiment.log_text(self.logger.run_id, table.to_csv(index=False), f"{key}.csv")
+
+    def log_summary(self, values: Mapping[str, float | str], step: int) -> None:
+        """Numbers as metrics, words as tags."""
+        for name, value in values.items():
+            if isinstance(value, str):
+                self.logger.experiment.set_tag(self.logger.run_id, name, value)
+            else:
+                self.logger.experiment.log_metric(self.logger.run_id, name, value, step=step)
+
+    def finish(self, failed: bool) -> None:
+        """Say how the run ended."""
+        self.logger.finalize("failed" if failed else "success")
 
 
-def _drawn(figure: Figure) -> NDArray[np.uint8]:
-    """Pixels ``[H, W, 3]``."""
-    canvas: Any = FigureCanvasAgg(figure)
+class CSVResults(ResultLogger):
+    """Files beside ``metrics.csv``."""
+
+    logger_type = CSVLogger
+
+    def log_figure(self, key: str, pixels: NDArray[np.uint8], step: int) -> None:
+        """``<key>.png``; a later one replaces it."""
+        from matplotlib.image import imsave
+
+        imsave(self._file(f"{key}.png"), pixels)
+
+    def log_table(self, key: str, table: pd.DataFrame, step: int) -> None:
+        """``<key>.csv``; a later one replaces it."""
+        table.to_csv(self._file(f"{key}.csv"), index=False)
+
+    def _file(self, name: str) -> Path:
+        path = Path(self.logger.log_dir) / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        return path
+
+
+def result_loggers(loggers: Iterable[Logger]) -> list[ResultLogger]:
+    """An adapter for each of ``loggers`` that there is a kind for; the others hold numbers alone."""
+    adapters = (
+        next((kind(logger) for kind in ResultLogger.kinds if isinstance(logger, kind.logger_type)), None)
+        for logger in loggers
+    )
+    return [adapter for adapter in adapters if adapter is not None]
+
+
+def pixels_of(image: Figure | Path) -> NDArray[np.uint8]:
+    """``[H, W, 3]`` of a figure, or of a PNG file."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.image import imread
+
+    if isinstance(image, Path):  # matplotlib reads PNG as values in [0, 1]
+        return (255 * imread(image)[..., :3]).round().astype(np.uint8)
+    canvas: Any = FigureCanvasAgg(image)
     canvas.draw()
     return np.asarray(canvas.buffer_rgba())[..., :3].copy()
-
-
-def _read(path: Path) -> NDArray[np.uint8]:
-    """Pixels ``[H, W, 3]`` of a PNG file, which matplotlib reads as values in [0, 1]."""
-    return (255 * imread(path)[..., :3]).round().astype(np.uint8)
 
 
 def _markdown(table: pd.DataFrame) -> str:

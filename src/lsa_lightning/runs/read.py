@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -12,14 +11,9 @@ from typing import Any
 from omegaconf import OmegaConf
 from yaml import YAMLError
 
-from lsa_lightning.evaluation import RobustnessTable
 from lsa_lightning.layers.report import SustainabilityReport
-from lsa_lightning.runs.folder import CONFIG_FILE
-
-SUMMARY_FILE = "summary.json"
-
-
-_KEYS = ("name", "seed", "trained", "epochs", "training_seconds", "eps", "accuracy", "rg_score", "test_samples")
+from lsa_lightning.runs.folder import CONFIG_FILE, checked_mapping
+from lsa_lightning.runs.summary import SUMMARY_FILE, RunSummary
 
 
 @dataclass(frozen=True, eq=False)
@@ -29,24 +23,19 @@ class Run:
     Attributes:
         folder: where it lies.
         config: its resolved configuration.
-        summary: what ``summary.json`` holds.
-        profiles: report of the layers by perturber, in the order of the summary; only those whose file is there.
+        summary: what was trained and found.
+        reports: report of the layers by attack, in the order of the summary; only those whose file is there.
     """
 
     folder: Path
     config: dict[str, Any]
-    summary: dict[str, Any]
-    profiles: dict[str, SustainabilityReport]
+    summary: RunSummary
+    reports: dict[str, SustainabilityReport]
 
     @property
     def name(self) -> str:
         """The name that its configuration gives it."""
-        return str(self.summary["name"])
-
-    @property
-    def table(self) -> RobustnessTable:
-        """Accuracies, attacks by eps."""
-        return RobustnessTable(self.summary["eps"], self.summary["accuracy"], self.summary["test_samples"])
+        return self.summary.name
 
 
 def read_run(folder: Path) -> Run:
@@ -62,13 +51,11 @@ def read_run(folder: Path) -> Run:
                 "ended, has failed, or is one of lsa-evaluate or lsa-analyze"
             )
             raise ValueError(msg)
-    summary = _mapping(folder / SUMMARY_FILE)
-    if missing := [key for key in _KEYS if key not in summary]:
-        msg = f"expected {folder / SUMMARY_FILE} to be written by lsa-train, found no {', '.join(missing)} in it"
-        raise ValueError(msg)
-    files = {name: folder / f"profile_{name}.json" for name in summary.get("relative_error", {})}
-    profiles = {name: SustainabilityReport.load(file) for name, file in files.items() if file.is_file()}
-    return Run(folder, _mapping(folder / CONFIG_FILE), summary, profiles)
+    summary = RunSummary.load(folder)
+    attacks = summary.analysis.profiles if summary.analysis is not None else {}
+    files = {name: folder / f"profile_{name}.json" for name in attacks}
+    reports = {name: SustainabilityReport.load(file) for name, file in files.items() if file.is_file()}
+    return Run(folder, _read_config(folder / CONFIG_FILE), summary, reports)
 
 
 def find_runs(paths: Sequence[Path]) -> tuple[list[Run], list[Path]]:
@@ -119,20 +106,13 @@ def _jobs(sweep: Path) -> list[Path]:
     )
 
 
-def _mapping(path: Path) -> dict[str, Any]:
-    """What a JSON or YAML file holds."""
+def _read_config(path: Path) -> dict[str, Any]:
     try:
-        if path.suffix == ".json":
-            values = json.loads(path.read_text(encoding="utf-8"))
-        else:
-            values = OmegaConf.to_container(OmegaConf.load(path))
+        values = OmegaConf.to_container(OmegaConf.load(path))
     except (ValueError, OSError, YAMLError) as error:  # OSError: OmegaConf's word for YAML without a mapping or list
         msg = f"expected {path} to be readable, got {' '.join(str(error).split())}"
         raise ValueError(msg) from error
-    if not isinstance(values, dict):
-        msg = f"expected {path} to hold a mapping, got {type(values).__name__}"
-        raise ValueError(msg)
-    return values
+    return checked_mapping(values, path)
 
 
 def _listing(folder: Path) -> str:

@@ -1,52 +1,151 @@
-"""The stages of a job after training: analyse and evaluate, each measured, written and printed."""
+"""The stages of a job after training: analyse, evaluate and check. They measure; nothing is written here."""
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import lightning.pytorch as pl
-from hydra.utils import instantiate
-from omegaconf import DictConfig
+from torch import nn
 
+from lsa_lightning.attacks import Attack
 from lsa_lightning.evaluation import RobustnessEvaluation, RobustnessTable
 from lsa_lightning.layers.analysis import LayerSustainabilityAnalysis
 from lsa_lightning.layers.report import SustainabilityReport
-from lsa_lightning.masking import MaskingChecks
-from lsa_lightning.masking.flags import MaskingFlag
-from lsa_lightning.runs.console import console, print_accuracies, print_masking, print_profiles
-from lsa_lightning.runs.folder import save_figure, write_json
+from lsa_lightning.layers.resolve import LayerSpec
+from lsa_lightning.masking import MaskingChecks, MaskingFlag
+from lsa_lightning.measures import ComparisonMeasure
 
 
-def analyse_and_write(
-    cfg: DictConfig, model: pl.LightningModule, loader: Any, folder: Path, max_batches: int | None = None
-) -> tuple[dict[str, SustainabilityReport], list[str]]:
-    """LSA under each perturber of ``cfg`` (the ``analysis`` node): table, JSON, CSV and figure.
+@dataclass(frozen=True, eq=False)
+class Analysis:
+    """What :class:`AnalysisStage` found.
 
-    Returns:
-        The reports by perturber, and the MVL under the first of them.
+    Attributes:
+        reports: report by attack, all of the same layers and measure.
+        mvl_from: the attack that the MVL is chosen under.
+        mvl: the Most Vulnerable Layers.
     """
-    import pandas as pd
 
-    from lsa_lightning.plotting import plot_profiles
+    reports: dict[str, SustainabilityReport]
+    mvl_from: str
+    mvl: list[str]
 
-    node = instantiate(cfg, _convert_="all")
-    analysis = LayerSustainabilityAnalysis(model, node["layers"], node["measure"])
-    reports = {name: analysis.run(loader, attack, max_batches) for name, attack in node["perturbers"].items()}
-    mvl = next(iter(reports.values())).most_vulnerable(node["eta"], node["top_k"])
-    for name, report in reports.items():
-        report.save(folder / f"profile_{name}.json")
-    frames = {name: report.to_dataframe() for name, report in reports.items()}
-    pd.concat(frames, names=["perturber"]).reset_index(level=0).to_csv(folder / "profile.csv", index=False)
-    save_figure(plot_profiles(reports, mvl), folder, "layer_profile")
-    print_profiles(reports, mvl)
-    return reports, mvl
+    @property
+    def report(self) -> SustainabilityReport:
+        """The one that the MVL comes from."""
+        return self.reports[self.mvl_from]
+
+
+class AnalysisStage:
+    """LSA of a trained model under several attacks.
+
+    Args:
+        attacks: attack by name, at least one.
+        mvl_from: name of the attack that the MVL is chosen under.
+        measure: the comparison measure; default :class:`~lsa_lightning.measures.RelativeError`.
+        layers: see :func:`~lsa_lightning.layers.resolve.resolve_layers`.
+        eta: threshold of Algorithm 1 in units of sigma.
+        top_k: if given, the k most vulnerable layers instead.
+        limit_batches: number of batches >= 1, or None for all.
+
+    Raises:
+        ValueError: if an argument is outside its range, or ``mvl_from`` names no attack.
+    """
+
+    def __init__(
+        self,
+        attacks: Mapping[str, Attack],
+        *,
+        mvl_from: str,
+        measure: ComparisonMeasure | None = None,
+        layers: LayerSpec = None,
+        eta: float = 0.0,
+        top_k: int | None = None,
+        limit_batches: int | None = None,
+    ) -> None:
+        checked_attacks(attacks)
+        if mvl_from not in attacks:
+            msg = f"expected mvl_from to name one of the attacks {list(attacks)}, got {mvl_from!r}"
+            raise ValueError(msg)
+        self.attacks = dict(attacks)
+        self.mvl_from = mvl_from
+        self.measure = measure
+        self.layers = layers
+        self.eta = eta
+        self.top_k = top_k
+        self.limit_batches = limit_batches
+
+    def run(self, model: nn.Module, dataloader: Iterable[Any]) -> Analysis:
+        """Analyse ``model`` under each attack; see :meth:`LayerSustainabilityAnalysis.run`."""
+        analysis = LayerSustainabilityAnalysis(model, layers=self.layers, measure=self.measure)
+        reports = {
+            name: analysis.run(dataloader, attack, limit_batches=self.limit_batches)
+            for name, attack in self.attacks.items()
+        }
+        return Analysis(reports, self.mvl_from, reports[self.mvl_from].most_vulnerable(self.eta, self.top_k))
+
+
+class EvaluationStage:
+    """Accuracy of a trained model, attacks times radii, and masking checks.
+
+    Args:
+        attacks: attack by name, at least one.
+        eps: radii > 0, at least one, which R&G is summed over, with the clean column.
+        training_eps: radius > 0 of training, which is always among the columns; None: not known.
+        limit_batches: number of batches >= 1, or None for all.
+        seed: see :class:`~lsa_lightning.RobustnessEvaluation`.
+        progress: see :class:`~lsa_lightning.RobustnessEvaluation`.
+        masking: the checks; None: none.
+        draw: name of the attack whose adversarial inputs are drawn; None: no drawing.
+
+    Raises:
+        ValueError: if an argument is outside its range, or ``draw`` names no attack.
+    """
+
+    def __init__(
+        self,
+        attacks: Mapping[str, Attack],
+        eps: Sequence[float],
+        *,
+        training_eps: float | None = None,
+        limit_batches: int | None = None,
+        seed: int = 0,
+        progress: bool | None = None,
+        masking: MaskingChecks | None = None,
+        draw: str | None = None,
+    ) -> None:
+        self.evaluation = RobustnessEvaluation(
+            attacks, eps, training_eps=training_eps, limit_batches=limit_batches, seed=seed, progress=progress
+        )
+        if draw is not None and draw not in attacks:
+            msg = f"expected draw to name one of the attacks {list(attacks)}, or None, got {draw!r}"
+            raise ValueError(msg)
+        self.masking = masking
+        self.drawn = None if draw is None else attacks[draw]
+
+    @property
+    def metrics(self) -> list[str]:
+        """Names of what it measures, as in the summary's ``metrics``."""
+        attacks, radii = self.evaluation.attacks, self.evaluation.eps[1:]
+        accuracies = [f"accuracy/{attack}/{eps:g}" for attack in attacks for eps in radii]
+        return ["accuracy/clean", *accuracies, *(f"rg_score/{attack}" for attack in attacks)]
+
+    def run(
+        self, model: nn.Module, dataloader: Iterable[Any], state_file: Path | None = None, label: str = "Evaluating"
+    ) -> RobustnessTable:
+        """Measure the accuracies; see :meth:`RobustnessEvaluation.run`."""
+        return self.evaluation.run(model, dataloader, state_file, label=label)
+
+    def check(self, model: nn.Module, dataloader: Iterable[Any]) -> dict[str, MaskingFlag]:
+        """Run the masking checks; without any, no flags."""
+        return {} if self.masking is None else self.masking.run(model, dataloader)
 
 
 @dataclass(frozen=True)
 class Evaluation:
-    """What an ``evaluation`` node gives: the table, and the masking flags by name (none if they are off)."""
+    """The accuracies of a model, and the masking flags by name (none if the checks are off)."""
 
     table: RobustnessTable
     masking: dict[str, MaskingFlag]
@@ -56,71 +155,8 @@ class Evaluation:
         return {**self.table.to_dict(), "masking": {name: flag.to_dict() for name, flag in self.masking.items()}}
 
 
-def instantiate_evaluation(cfg: DictConfig) -> tuple[RobustnessEvaluation, MaskingChecks | None]:
-    """What the ``evaluation`` node asks for; checks that are off are None."""
-    node = instantiate(cfg, _convert_="all")
-    options = {"max_batches": node["max_batches"], "seed": node["seed"], "progress": node["progress"]}
-    return RobustnessEvaluation(node["attacks"], node["eps"], **options), node["masking"]
-
-
-def run_evaluation(
-    cfg: DictConfig, model: pl.LightningModule, loader: Any, state_file: Path | None = None
-) -> Evaluation:
-    """Attacks times eps and masking checks of ``cfg`` (the ``evaluation`` node); nothing is written but the state."""
-    evaluation, masking = instantiate_evaluation(cfg)
-    if state_file is not None and state_file.is_file():
-        console.print(f"Going on from the finished batches in {state_file}", soft_wrap=True)
-    table = evaluation.run(model, loader, state_file)
-    return Evaluation(table, {} if masking is None else masking.run(model, loader))
-
-
-def evaluate_and_write(cfg: DictConfig, model: pl.LightningModule, loader: Any, folder: Path) -> Evaluation:
-    """:func:`run_evaluation` of one model: table, JSON, CSV and figure."""
-    from lsa_lightning.plotting import plot_accuracy
-
-    found = run_evaluation(cfg, model, loader)
-    found.table.to_dataframe().to_csv(folder / "evaluation.csv", index=False)
-    write_json(found.to_dict(), folder / "evaluation.json")
-    save_figure(plot_accuracy(found.table), folder, "accuracy")
-    print_accuracies({"": found.table})
-    print_masking(found.masking)
-    return found
-
-
-def write_comparison(found: dict[str, Evaluation], folder: Path) -> None:
-    """Evaluations by checkpoint, side by side: one table, one CSV, one JSON, and a figure per attack.
-
-    The JSON of a single checkpoint is that of :func:`evaluate_and_write` with its ``checkpoint``; that of several has
-    such an entry for each in the list ``checkpoints``.
-    """
-    import pandas as pd
-
-    from lsa_lightning.plotting import plot_accuracy, plot_mean_accuracy
-
-    frames = {path: each.table.to_dataframe() for path, each in found.items()}
-    pd.concat(frames, names=["checkpoint"]).reset_index(level=0).to_csv(folder / "evaluation.csv", index=False)
-    entries = [{"checkpoint": path, **each.to_dict()} for path, each in found.items()]
-    write_json(entries[0] if len(entries) == 1 else {"checkpoints": entries}, folder / "evaluation.json")
-    labels = dict(zip(found, _labels(len(found)), strict=True))
-    tables = {labels[path]: each.table for path, each in found.items()}
-    if len(tables) == 1:
-        save_figure(plot_accuracy(next(iter(tables.values()))), folder, "accuracy")
-    else:
-        for attack in next(iter(tables.values())).accuracy:
-            curves = {label: _curve(table, attack) for label, table in tables.items()}
-            save_figure(plot_mean_accuracy(curves), folder, f"accuracy_{attack}")
-    print_accuracies(tables)
-    for path, each in found.items():
-        if labels[path]:
-            console.print(f"{labels[path]}: {path}", soft_wrap=True)
-        print_masking(each.masking)
-
-
-def _curve(table: RobustnessTable, attack: str) -> dict[float, tuple[float, None]]:
-    """Accuracy by eps, without a spread."""
-    return {eps: (accuracy, None) for eps, accuracy in zip(table.eps, table.accuracy[attack], strict=True)}
-
-
-def _labels(count: int) -> list[str]:
-    """Short names of checkpoints: A, B, ... Z, 27, 28, ...; none for a single one."""
-    return [""] if count == 1 else [chr(ord("A") + i) if i < 26 else str(i + 1) for i in range(count)]
+def checked_attacks(attacks: Any) -> None:
+    """Raise a ValueError unless ``attacks`` maps names to attacks, at least one."""
+    if not isinstance(attacks, Mapping) or not attacks or not all(isinstance(a, Attack) for a in attacks.values()):
+        msg = f"expected attacks by name, at least one, such as {{'pgd': PGD(steps=20)}}, got {attacks!r}"
+        raise ValueError(msg)
