@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import sys
 import time
 import warnings
 from collections.abc import Iterator
@@ -20,6 +21,7 @@ from lightning.pytorch.loggers import CSVLogger, Logger
 from omegaconf import DictConfig, OmegaConf
 
 from lsa_lightning.callbacks import ATLR, AdversarialTraining
+from lsa_lightning.cli.overrides import with_null_groups
 from lsa_lightning.layers.report import AnalysedEpoch
 from lsa_lightning.runs.checkpoint import checkpoint_file, split_loader
 from lsa_lightning.runs.console import console, print_accuracies, print_analysis, print_masking
@@ -273,14 +275,20 @@ def optimized(summary: RunSummary, name: str | None) -> float:
 
 
 @hydra.main(version_base="1.3", config_path=str(CONF_DIR), config_name="train")
-def main(cfg: DictConfig) -> float:
-    """Entry point; returns the metric that ``optimized_metric`` names, for sweepers that optimise it."""
+def _main(cfg: DictConfig) -> float:
+    """One job; returns the metric that ``optimized_metric`` names, for sweepers that optimise it."""
     if not (output_dir() / "metrics.csv").exists():  # only Hydra's own files are there before the CSV logger comes
         warnings.filterwarnings("ignore", message=".*Experiment logs directory .* exists and is not empty.*")
     warnings.filterwarnings("ignore", message=".*does not have many workers.*")
     warnings.filterwarnings("ignore", message=".*`isinstance\\(treespec, LeafSpec\\)` is deprecated.*")
     summary = train(cfg)
     return math.nan if summary is None else optimized(summary, cfg.optimized_metric)
+
+
+def main() -> None:
+    """Entry point."""
+    sys.argv[1:] = with_null_groups(sys.argv[1:])
+    _main()
 
 
 if __name__ == "__main__":

@@ -107,7 +107,7 @@ class RunSummary:
         values["validation"] = self.validation
         if self.evaluation is not None:
             table = self.evaluation.to_dict()
-            values |= {**table, "test_samples": table.pop("samples")}
+            values |= {"test_samples": table.pop("samples"), **table}
             values["masking"] = {name: flag.to_dict() for name, flag in self.masking.items()}
         if self.analysis is not None:
             values |= vars(self.analysis)
