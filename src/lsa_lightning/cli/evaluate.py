@@ -28,10 +28,10 @@ def evaluate(cfg: DictConfig) -> dict[str, Evaluation]:
         run, model, data = load_run(one)
         if index == 0:
             first = run
-            eps = run.threat.eval_eps if cfg.eps is None else cfg.eps
+            eps = run.evaluation.eps if cfg.eps is None else cfg.eps
         _check_same_data(first, run, path)
         adopt_threat(one, run)
-        one.threat.eval_eps = eps if OmegaConf.is_list(eps) else [eps]
+        one.evaluation.eps = eps if OmegaConf.is_list(eps) else [eps]
         if index == 0:
             OmegaConf.save(OmegaConf.merge(one, {"ckpt_path": cfg.ckpt_path}), folder / "config.yaml", resolve=True)
         pl.seed_everything(cfg.seed, verbose=index == 0)
