@@ -62,7 +62,7 @@ def attack_rows() -> dict[str, list[Attack | None]]:
         "PGD, eps": [None, *(PGD(radius, best="success", seed=0) for radius in RADII)],
         "APGD, eps": [None, *(APGD(radius, 20, best="success", seed=0) for radius in RADII)],
         "PGD, steps": [PGD(eps, steps=steps, best="success", seed=0) for steps in STEPS],
-        "PGD, steps of eps / 4": [PGD(eps, eps / 4, steps, best="success", seed=0) for steps in STEPS],
+        "PGD, steps of eps / 4": [PGD(eps, eps / 4, steps=steps, best="success", seed=0) for steps in STEPS],
         "APGD, steps": [APGD(eps, steps, best="success", seed=0) for steps in STEPS],
         "FGSM PGD APGD ensemble": [
             FGSM(eps),

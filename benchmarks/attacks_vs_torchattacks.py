@@ -87,9 +87,9 @@ def pairs() -> dict[str, tuple[Attack, str, dict[str, Any], Start]]:
     return {
         "FGSM": (FGSM(EPS), "FGSM", {"eps": EPS}, lambda x: x),
         "FFGSM": (FFGSM(EPS, 1.25 * EPS), "FFGSM", {"eps": EPS, "alpha": 1.25 * EPS}, after_randn),
-        "PGD": (PGD(EPS, ALPHA, STEPS), "PGD", linf, uniform),
-        "PGDL2": (PGD(EPS_L2, ALPHA_L2, STEPS, norm="L2"), "PGDL2", l2, in_l2_ball),
-        "TPGD": (TPGD(EPS, ALPHA, STEPS), "TPGD", linf, nearby),
+        "PGD": (PGD(EPS, ALPHA, steps=STEPS), "PGD", linf, uniform),
+        "PGDL2": (PGD(EPS_L2, ALPHA_L2, steps=STEPS, norm="L2"), "PGDL2", l2, in_l2_ball),
+        "TPGD": (TPGD(EPS, ALPHA, steps=STEPS), "TPGD", linf, nearby),
     }
 
 
@@ -174,7 +174,7 @@ def apgd_pair(model: nn.Module, data: Batch, norm: str, eps: float, seed: int) -
     import torchattacks
 
     x, y = data
-    ours = APGD(eps, 50, norm, best="success")
+    ours = APGD(eps, 50, norm=norm, best="success")
     set_start(ours, functools.partial(apgd_start, norm=norm, eps=eps), seed)
     theirs = torchattacks.APGD(model, norm=norm, eps=eps, steps=50, seed=seed)(x, y)
     return accuracy(model, data, ours, batch_size=len(x)), accuracy(model, (theirs, y))

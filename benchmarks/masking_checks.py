@@ -47,7 +47,7 @@ def main() -> None:
     seed_everything(0)
     found: dict[str, dict[str, Any]] = {"honest": {}, "planted": {}}
     for name, model, test, options in honest(args):
-        checks = MaskingChecks(samples=args.samples, **options)
+        checks = MaskingChecks(n_samples=args.samples, **options)
         found["honest"][name] = report(name, checks, model, test)
         if name.endswith("normal") and "mlp on MNIST" not in name:
             for way, wrap in PLANTED.items():

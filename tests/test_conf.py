@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +14,7 @@ from tests.helpers.fake_data import write_every_data_set
 from tests.helpers.hydra_run import TINY, TINY_IMAGES, composed_job, main_in_process, read_json, train_tiny
 
 from lsa_lightning import ATLR, AdversarialTraining, measures
-from lsa_lightning.attacks import FGSM, PGD
+from lsa_lightning.attacks import FGSM, PGD, ThreatModel
 from lsa_lightning.cli.analyze import main as analyze_main
 from lsa_lightning.cli.evaluate import main as evaluate_main
 from lsa_lightning.cli.train import train
@@ -180,6 +180,43 @@ def test_attacks_take_eps_and_bounds_from_the_data_set(tmp_path: Path) -> None:
     assert (attack.eps, attack.bounds, attack.alpha) == (0.4, (-3.0, 3.0), pytest.approx(0.1))
 
 
+def objects_in(node: Any) -> Iterator[dict[str, Any]]:
+    """Every node, however deep, that makes an object."""
+    if isinstance(node, dict):
+        if "_target_" in node:
+            yield node
+        for value in node.values():
+            yield from objects_in(value)
+    elif isinstance(node, list):
+        for value in node:
+            yield from objects_in(value)
+
+
+@pytest.mark.parametrize(
+    "choice", ["/".join(option) for option in OPTIONS if option[0] in ("experiment", "attack", "callbacks")]
+)
+def test_the_threat_model_is_the_one_switch(tmp_path: Path, choice: str) -> None:
+    overrides = [choice.replace("/", "="), "threat.norm=L2", "threat.eps=0.5", "threat.bounds=[-3,3]"]
+    with composed_job("train", overrides, tmp_path) as cfg:
+        config = OmegaConf.to_container(cfg, resolve=True)
+    threats = [
+        {key: node[key] for key in ("norm", "eps", "bounds") if key in node}
+        for node in objects_in(config)
+        if "norm" in node or "eps" in node or "bounds" in node
+    ]
+    # The optimizer's eps is another thing; what attacks in it has all three.
+    assert len(threats) > 10
+    assert all(threat == {"norm": "L2", "eps": 0.5, "bounds": [-3, 3]} for threat in threats)
+
+
+@pytest.mark.parametrize("data", [name for group, name in OPTIONS if group == "data"])
+def test_the_threat_is_a_threat_model_and_the_training_radius_is_among_the_columns(tmp_path: Path, data: str) -> None:
+    with composed_job("train", [f"data={data}"], tmp_path) as cfg:
+        threat = ThreatModel(**OmegaConf.to_container(cfg.threat))
+        assert set(cfg.threat) == {"norm", "eps", "bounds"}
+        assert min(cfg.evaluation.eps) <= threat.eps <= max(cfg.evaluation.eps)
+
+
 def test_the_training_attack_alone_can_have_another_eps(tmp_path: Path) -> None:
     with composed_job("train", ["attack.eps=0.2"], tmp_path) as cfg:
         training = instantiate(cfg.callbacks.atlr, _convert_="all").attack
@@ -187,11 +224,14 @@ def test_the_training_attack_alone_can_have_another_eps(tmp_path: Path) -> None:
     assert (training.eps, analysed.eps) == (0.2, 0.3)
 
 
-def test_validation_and_evaluation_use_the_same_attacks(tmp_path: Path) -> None:
-    with composed_job("train", ["evaluation.attacks.pgd.steps=7"], tmp_path) as cfg:
+def test_validation_has_the_evaluations_attacks_but_does_not_follow_it(tmp_path: Path) -> None:
+    with composed_job("train", [], tmp_path) as cfg:
+        assert cfg.callbacks.robust_validation.attacks == cfg.evaluation.attacks
+    with composed_job("train", ["evaluation.attacks.pgd.steps=7", "~evaluation.attacks.fgsm"], tmp_path) as cfg:
         validation = instantiate(cfg.callbacks.robust_validation, _convert_="all")
+    assert list(validation.attacks) == ["fgsm", "pgd"]
     assert isinstance(validation.attacks["pgd"], PGD)
-    assert validation.attacks["pgd"].steps == 7
+    assert (validation.attacks["pgd"].steps, validation.attacks["pgd"].best) == (20, "success")
     assert list(validation.rg_attacks) == ["rg_0.1", "rg_0.2", "rg_0.3", "rg_0.4", "rg_0.5"]
 
 
@@ -220,7 +260,7 @@ def test_experiments_choose_the_method(tmp_path: Path, experiment: str, key: str
 def test_normal_training_has_no_attack(tmp_path: Path) -> None:
     with composed_job("train", ["experiment=moon_normal"], tmp_path) as cfg:
         assert set(cfg.callbacks) == {"checkpoint", "last_checkpoint", "robust_validation", "progress_bar"}
-        assert cfg.callbacks.checkpoint.monitor == "val/acc"
+        assert cfg.callbacks.checkpoint.monitor == "val/acc_clean"
 
 
 def test_every_composed_value_resolves(tmp_path: Path) -> None:

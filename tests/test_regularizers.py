@@ -34,7 +34,7 @@ def test_penalty_is_gamma_times_the_sum_over_the_layers(clean: dict[str, Tensor]
 def test_gradient_flows_into_both_sides(
     clean: dict[str, Tensor], perturbed: dict[str, Tensor], measure: Any, per_sample: bool
 ) -> None:
-    LayerwiseRegularizer(measure, gamma=1.0, per_sample=per_sample)(clean, perturbed).backward()
+    LayerwiseRegularizer(1.0, measure=measure, per_sample=per_sample)(clean, perturbed).backward()
     for phi in (*clean.values(), *perturbed.values()):
         assert phi.grad is not None
         assert float(phi.grad.abs().sum()) > 0
@@ -85,7 +85,7 @@ def test_weights_keep_the_order_of_the_layers() -> None:
 def test_default_measure_is_the_papers_and_repr_shows_the_choice() -> None:
     regularizer = LayerwiseRegularizer()
     assert isinstance(regularizer.measure, RelativeError)
-    assert repr(regularizer) == "LayerwiseRegularizer(RelativeError(), gamma=0.1, per_sample=True)"
+    assert repr(regularizer) == "LayerwiseRegularizer(gamma=0.1, measure=RelativeError(), per_sample=True)"
 
 
 @pytest.mark.parametrize("gamma", [-0.1, math.nan, math.inf, {}, {"a": 0.1, "b": -1.0}, {"a": math.nan}, "0.1", None])
@@ -96,5 +96,5 @@ def test_gamma_must_be_finite_and_not_negative(gamma: Any) -> None:
 
 @pytest.mark.parametrize("epochs", [0, -3])
 def test_ramp_needs_an_epoch(epochs: int) -> None:
-    with pytest.raises(ValueError, match=f"expected a ramp of at least 1 epoch, got epochs={epochs}"):
+    with pytest.raises(ValueError, match=f"expected a ramp of at least 1 epoch, got warmup_epochs={epochs}"):
         LinearRamp(epochs)

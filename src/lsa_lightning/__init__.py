@@ -1,5 +1,6 @@
 """Layer Sustainability Analysis (LSA) and layer-wise regularized adversarial training (AT-LR), arXiv 2202.02626."""
 
+from lsa_lightning.attacks import ThreatModel
 from lsa_lightning.callbacks import ATLR, AdversarialTraining, RobustValidation
 from lsa_lightning.data import CIFAR10DataModule, MNISTDataModule, MoonDataModule
 from lsa_lightning.evaluation import RobustnessEvaluation
@@ -26,5 +27,6 @@ __all__ = [
     "RobustValidation",
     "RobustnessEvaluation",
     "SustainabilityReport",
+    "ThreatModel",
     "__version__",
 ]

@@ -10,39 +10,43 @@ from torch import Tensor
 
 from lsa_lightning.functional import layerwise_penalty
 from lsa_lightning.measures import ComparisonMeasure, RelativeError
+from lsa_lightning.utils.renamed import renamed
 
 
 class LinearRamp:
-    """Gamma schedule that rises from 1/epochs in the first epoch to 1 in epoch number ``epochs`` and stays there.
+    r"""Gamma schedule that rises linearly over the first ``warmup_epochs`` n, and stays at 1.
+
+    .. math:: \min(1,\ (epoch + 1) / n)
 
     Args:
-        epochs: length of the ramp in epochs, >= 1.
+        warmup_epochs: length of the ramp in epochs, >= 1.
 
     Raises:
-        ValueError: if ``epochs`` < 1.
+        ValueError: if ``warmup_epochs`` < 1.
 
     Example:
         >>> [LinearRamp(4)(epoch) for epoch in range(5)]
         [0.25, 0.5, 0.75, 1.0, 1.0]
     """
 
-    def __init__(self, epochs: int) -> None:
-        if epochs < 1:
-            msg = f"expected a ramp of at least 1 epoch, got epochs={epochs}"
+    @renamed(epochs="warmup_epochs")
+    def __init__(self, warmup_epochs: int) -> None:
+        if warmup_epochs < 1:
+            msg = f"expected a ramp of at least 1 epoch, got warmup_epochs={warmup_epochs}"
             raise ValueError(msg)
-        self.epochs = epochs
+        self.warmup_epochs = warmup_epochs
 
     def __call__(self, epoch: int) -> float:
         """Factor in (0, 1] for gamma in ``epoch`` (counted from the first regularized epoch, 0)."""
-        return min(1.0, (epoch + 1) / self.epochs)
+        return min(1.0, (epoch + 1) / self.warmup_epochs)
 
 
 class LayerwiseRegularizer:
     r""":math:`LR(\theta, x, \hat x, y) = \sum_{l \in MVL} \gamma_l\, CM(\phi_l(x), \phi_l(\hat x))`.
 
     Args:
-        measure: the comparison measure CM; default :class:`~lsa_lightning.measures.RelativeError`.
         gamma: weight >= 0, for all layers or by layer name. A mapping regularizes only the layers that it names.
+        measure: the comparison measure CM; default :class:`~lsa_lightning.measures.RelativeError`.
         schedule: ``epoch -> factor`` for gamma, such as :class:`LinearRamp`; None: constant 1. Epochs are counted from
             the first regularized one.
         per_sample: True (default): CM of each sample, averaged over the batch, which is what the analysis reports
@@ -62,8 +66,9 @@ class LayerwiseRegularizer:
 
     def __init__(
         self,
-        measure: ComparisonMeasure | None = None,
         gamma: float | Mapping[str, float] = 0.1,
+        *,
+        measure: ComparisonMeasure | None = None,
         schedule: Callable[[int], float] | None = None,
         per_sample: bool = True,
     ) -> None:
@@ -84,8 +89,8 @@ class LayerwiseRegularizer:
         if isinstance(self.gamma, float):
             return dict.fromkeys(layers, factor * self.gamma)
         # A name without #k stands for all calls of its module.
-        found = {name: self.gamma.get(name, self.gamma.get(name.partition("#")[0])) for name in layers}
-        return {name: factor * gamma for name, gamma in found.items() if gamma is not None}
+        by_name = {name: self.gamma.get(name, self.gamma.get(name.partition("#")[0])) for name in layers}
+        return {name: factor * gamma for name, gamma in by_name.items() if gamma is not None}
 
     def __call__(self, clean: Mapping[str, Tensor], perturbed: Mapping[str, Tensor], epoch: int = 0) -> Tensor:
         """The penalty over the layers of ``clean``, a scalar; gradients flow into both sides.
@@ -97,4 +102,4 @@ class LayerwiseRegularizer:
         return layerwise_penalty(clean, perturbed, self.weights(clean, epoch), compare)
 
     def __repr__(self) -> str:
-        return f"LayerwiseRegularizer({self.measure!r}, gamma={self.gamma}, per_sample={self.per_sample})"
+        return f"LayerwiseRegularizer(gamma={self.gamma}, measure={self.measure!r}, per_sample={self.per_sample})"

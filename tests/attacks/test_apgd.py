@@ -120,7 +120,7 @@ def test_the_start_lies_at_distance_eps(norm: str) -> None:
             return x
 
     x = torch.rand(8, 5) * 100
-    APGD(0.5, 1, norm, bounds=None)(Watching(), x, torch.zeros(8, dtype=torch.long))
+    APGD(0.5, 1, norm=norm, bounds=None)(Watching(), x, torch.zeros(8, dtype=torch.long))
     delta = (seen[1] - x).double()
     distance = delta.abs().amax(1) if norm == "Linf" else delta.norm(dim=1)
     torch.testing.assert_close(distance, torch.full_like(distance, 0.5), rtol=1e-3, atol=1e-4)
@@ -130,9 +130,9 @@ def test_the_start_lies_at_distance_eps(norm: str) -> None:
 @pytest.mark.parametrize("best", ["loss", "success"])
 def test_no_sample_influences_another(norm: str, best: str) -> None:
     net, (x, y) = model(), batch()
-    together = APGD(0.1, 20, norm, best=best, restarts=2, seed=3)(net, x, y)
+    together = APGD(0.1, 20, norm=norm, best=best, n_restarts=2, seed=3)(net, x, y)
     swapped = torch.cat([x[:1], x[1:].flip(0)]), torch.cat([y[:1], y[1:].flip(0)])
-    assert torch.equal(APGD(0.1, 20, norm, best=best, restarts=2, seed=3)(net, *swapped)[0], together[0])
+    assert torch.equal(APGD(0.1, 20, norm=norm, best=best, n_restarts=2, seed=3)(net, *swapped)[0], together[0])
 
 
 @pytest.mark.parametrize("norm", ["Linf", "L2"])
@@ -145,7 +145,7 @@ def test_training_gets_the_highest_loss_that_was_seen(norm: str) -> None:
             seen.append(losses(net, points, y))
         return net(points)
 
-    x_adv = APGD(0.2, 20, norm, restarts=2, seed=0)(watching, x, y)
+    x_adv = APGD(0.2, 20, norm=norm, n_restarts=2, seed=0)(watching, x, y)
     assert len(seen) == 2 * 21
     torch.testing.assert_close(losses(net, x_adv, y), torch.stack(seen).amax(0))
     assert (losses(net, x_adv, y) > losses(net, x, y)).all()
@@ -180,7 +180,7 @@ def test_evaluation_stops_when_all_are_fooled() -> None:
         calls += 1
         return torch.stack([points.sum(1) * 0 + (calls == 1), points.sum(1) * 0 + 0.5], dim=1)
 
-    APGD(0.1, 50, best="success", restarts=5)(always_wrong_off_centre, torch.rand(3, 2), torch.zeros(3).long())
+    APGD(0.1, 50, best="success", n_restarts=5)(always_wrong_off_centre, torch.rand(3, 2), torch.zeros(3).long())
     assert calls == 2
 
 
@@ -192,21 +192,21 @@ def test_more_restarts_and_more_targets_are_not_weaker() -> None:
         return int((predicted_labels(net(attack(net, x, y))) == y).sum())
 
     one = left(APGD(0.15, 10, best="success", seed=0))
-    assert left(APGD(0.15, 10, best="success", restarts=3, seed=0)) <= one
-    targeted = [left(APGD(0.15, 10, loss="dlr", targets=n, best="success", seed=0)) for n in (1, 2, 3, 9)]
+    assert left(APGD(0.15, 10, best="success", n_restarts=3, seed=0)) <= one
+    targeted = [left(APGD(0.15, 10, loss="dlr", n_targets=n, best="success", seed=0)) for n in (1, 2, 3, 9)]
     assert targeted == sorted(targeted, reverse=True)
     assert targeted[2] == targeted[3]
 
 
 def test_targets_are_the_most_likely_wrong_classes_in_order() -> None:
     logits = torch.tensor([[0.1, 0.4, 0.3, 0.2, 0.0]])
-    rounds = APGD(loss="dlr", targets=3)._rounds(logits, torch.tensor([1]))
+    rounds = APGD(loss="dlr", n_targets=3)._rounds(logits, torch.tensor([1]))
     assert [int(target) for target in rounds if target is not None] == [2, 3, 0]
 
 
 @pytest.mark.parametrize(
     ("classes", "options", "expected"),
-    [(1, {}, 3), (2, {}, 3), (1, {"targets": 1}, 4), (2, {"targets": 1}, 4), (3, {"targets": 1}, 4)],
+    [(1, {}, 3), (2, {}, 3), (1, {"n_targets": 1}, 4), (2, {"n_targets": 1}, 4), (3, {"n_targets": 1}, 4)],
 )
 def test_too_few_classes_are_named(classes: int, options: dict[str, int], expected: int) -> None:
     x, y = batch(classes=min(classes + 1, 2))
@@ -219,7 +219,7 @@ def test_dlr_works_from_three_classes_and_targets_from_four() -> None:
     x, y = batch(classes=3)
     assert (APGD(0.1, 3, loss="dlr")(model(3), x, y) - x).abs().max() <= 0.1
     x, y = batch()
-    assert (APGD(0.1, 3, loss="dlr", targets=9)(model(4), x, y) - x).abs().max() <= 0.1
+    assert (APGD(0.1, 3, loss="dlr", n_targets=9)(model(4), x, y) - x).abs().max() <= 0.1
 
 
 @pytest.mark.parametrize(
@@ -227,12 +227,12 @@ def test_dlr_works_from_three_classes_and_targets_from_four() -> None:
     [
         ({"steps": 0}, "steps >= 1, got 0"),
         ({"loss": "mse"}, "loss in ['ce', 'dlr'], got loss='mse'"),
-        ({"targets": 3}, "targets None, or an integer >= 1 with loss='dlr'"),
-        ({"targets": 0, "loss": "dlr"}, "targets None, or an integer >= 1"),
-        ({"restarts": 0}, "restarts >= 1"),
+        ({"n_targets": 3}, "n_targets None, or an integer >= 1 with loss='dlr'"),
+        ({"n_targets": 0, "loss": "dlr"}, "n_targets None, or an integer >= 1"),
+        ({"n_restarts": 0}, "n_restarts >= 1"),
         ({"rho": 1.5}, "rho in [0, 1]"),
         ({"best": "last"}, "best in ['loss', 'success']"),
-        ({"eps": 1.5}, "eps within the range of the bounds (0.0, 1.0), got 1.5"),
+        ({"eps": 1.5}, "eps <= 1, the Linf diameter of the bounds (0.0, 1.0), got 1.5"),
     ],
 )
 def test_bad_arguments_are_named(options: dict[str, object], message: str) -> None:

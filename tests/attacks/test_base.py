@@ -382,7 +382,7 @@ def test_eps_must_be_finite_and_not_negative(attack: Callable[..., Attack], eps:
 
 
 def test_a_linf_eps_must_fit_into_the_bounds() -> None:
-    with pytest.raises(ValueError, match=r"expected eps within the range of the bounds \(0\.0, 1\.0\), got 8"):
+    with pytest.raises(ValueError, match=r"expected eps <= 1, the Linf diameter of the bounds \(0\.0, 1\.0\), got 8"):
         PGD(eps=8.0)
     assert PGD(eps=8.0, norm="L2").eps == 8.0
     assert PGD(eps=8.0, bounds=None).eps == 8.0

@@ -73,7 +73,7 @@ def test_what_needs_more_classes_is_left_out_aloud(logits: int) -> None:
 
 
 def test_an_ensemble_with_nothing_left_is_an_error() -> None:
-    ensemble = Ensemble(0.1, attacks={"t": APGD(loss="dlr", targets=2)})
+    ensemble = Ensemble(0.1, attacks={"t": APGD(loss="dlr", n_targets=2)})
     net = network(2)
     with pytest.raises(ValueError, match="expected an attack for a model of 2 classes, got"):
         ensemble(net, *batch(net))

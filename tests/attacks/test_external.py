@@ -128,7 +128,7 @@ def test_one_full_step_equals_our_fgsm(style: str, bounds: Any) -> None:
     y = predicted_labels(net(x))
     attack = functools.partial(TorchattacksStyle, alpha=0.3, steps=1) if style == "torchattacks" else STYLES[style]
     torch.testing.assert_close(
-        ExternalAttack(attack, 0.3, bounds=bounds)(net, x, y), FGSM(0.3, bounds)(net, x, y), atol=1e-5, rtol=0
+        ExternalAttack(attack, 0.3, bounds=bounds)(net, x, y), FGSM(0.3, bounds=bounds)(net, x, y), atol=1e-5, rtol=0
     )
 
 

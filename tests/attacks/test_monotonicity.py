@@ -16,7 +16,7 @@ ROWS: dict[str, list[Attack | None]] = {
     "FGSM, eps": [None, *(FGSM(eps) for eps in (0.05, 0.1, 0.2, 0.3))],
     "PGD, eps": [None, *(PGD(eps, best="success", seed=0) for eps in (0.05, 0.1, 0.2, 0.3))],
     "APGD, eps": [None, *(APGD(eps, 10, best="success", seed=0) for eps in (0.05, 0.1, 0.2, 0.3))],
-    "PGD, steps": [PGD(EPS, EPS / 4, steps, best="success", seed=0) for steps in (10, 20, 50)],
+    "PGD, steps": [PGD(EPS, EPS / 4, steps=steps, best="success", seed=0) for steps in (10, 20, 50)],
     "APGD, steps": [APGD(EPS, steps, best="success", seed=0) for steps in (10, 20, 50)],
     "attacks": [
         FGSM(EPS),
@@ -53,6 +53,7 @@ def test_with_a_fixed_step_size_more_steps_fool_all_that_fewer_do(
 ) -> None:
     model, (x, y) = trained(name), held_out(60)
     few, more = (
-        correct(model, PGD(eps, alpha * eps, steps, best="success", seed=seed)(model, x, y), y) for steps in (3, 6)
+        correct(model, PGD(eps, alpha * eps, steps=steps, best="success", seed=seed)(model, x, y), y)
+        for steps in (3, 6)
     )
     assert not (more & ~few).any()

@@ -101,6 +101,14 @@ def test_the_same_noise_in_low_precision(noise: str) -> None:
         torch.testing.assert_close(got, wide, atol=0.005, rtol=0)
 
 
+@pytest.mark.parametrize("noise", [GaussianNoise, SpeckleNoise, SaltNoise, PepperNoise])
+def test_in_l2_each_coordinate_gets_its_share_of_eps(noise: Callable[..., Noise]) -> None:
+    linf = delta(noise(0.1, seed=0))
+    l2 = delta(noise(0.1 * math.sqrt(500), norm="L2", seed=0))
+    torch.testing.assert_close(l2, linf.where(linf.abs() < 0.0999, l2), atol=1e-6, rtol=0)  # Linf cuts at eps
+    assert float(l2.norm(dim=1).max()) <= 0.1 * math.sqrt(500)
+
+
 @pytest.mark.parametrize("noise", [SaltNoise, PepperNoise])
 @pytest.mark.parametrize("amount", [-0.1, 1.1, math.nan])
 def test_amount_must_be_a_share(noise: Callable[..., Noise], amount: float) -> None:

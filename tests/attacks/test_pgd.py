@@ -20,7 +20,7 @@ VECTOR_MODELS = [name for name in MODELS if not name.startswith("images")]
 def test_pgd_linf_equals_the_reference(name: str, random_start: bool, eps: float, alpha: float, steps: int) -> None:
     model = make_model(name, torch.float64)
     x, y = make_batch(name, dtype=torch.float64)
-    got = PGD(eps, alpha, steps, random_start=random_start, seed=5)(model, x, y)
+    got = PGD(eps, alpha, steps=steps, random_start=random_start, seed=5)(model, x, y)
     start = reference.uniform_start(x, eps, seed=5) if random_start else x
     expected = reference.pgd_linf(model.eval(), x, y, start, eps, alpha, steps, 0.0, 1.0)
     torch.testing.assert_close(got, expected, atol=1e-6, rtol=0)
@@ -32,7 +32,7 @@ def test_pgd_linf_equals_the_reference(name: str, random_start: bool, eps: float
 def test_pgd_l2_equals_the_reference(name: str, random_start: bool, eps: float, alpha: float, steps: int) -> None:
     model = make_model(name, torch.float64)
     x, y = make_batch(name, dtype=torch.float64)
-    got = PGD(eps, alpha, steps, norm="L2", random_start=random_start, seed=5)(model, x, y)
+    got = PGD(eps, alpha, steps=steps, norm="L2", random_start=random_start, seed=5)(model, x, y)
     start = reference.l2_start(x, eps, seed=5) if random_start else x
     expected = reference.pgd_l2(model.eval(), x, y, start, eps, alpha, steps, 0.0, 1.0)
     torch.testing.assert_close(got, expected, atol=1e-6, rtol=0)
@@ -43,7 +43,7 @@ def test_pgd_l2_equals_the_reference(name: str, random_start: bool, eps: float, 
 def test_tpgd_equals_the_reference(name: str, eps: float, alpha: float, steps: int) -> None:
     model = make_model(name, torch.float64)
     x, y = make_batch(name, dtype=torch.float64)
-    got = TPGD(eps, alpha, steps, seed=5)(model, x, y)
+    got = TPGD(eps, alpha, steps=steps, seed=5)(model, x, y)
     start = reference.normal_start(x, seed=5)
     expected = reference.tpgd(model.eval(), x, start, eps, alpha, steps, 0.0, 1.0)
     torch.testing.assert_close(got, expected, atol=1e-6, rtol=0)

@@ -50,7 +50,7 @@ def test_bump_rises_towards_the_middle_and_has_norm_1() -> None:
 def test_it_fools_a_model_without_gradients(norm: str, shape: tuple[int, ...]) -> None:
     x, y = near_the_boundary(*shape)
     eps = 0.05 if norm == "Linf" else 0.05 * x[0].numel() ** 0.5
-    x_adv = Square(eps, 200, norm, seed=0)(NotDifferentiable(), x, y)
+    x_adv = Square(eps, 200, norm=norm, seed=0)(NotDifferentiable(), x, y)
     delta = (x_adv.double() - x.double()).flatten(1)
     assert (delta.abs().amax(1) if norm == "Linf" else delta.norm(dim=1)).max() <= eps
     assert (predicted_labels(NotDifferentiable()(x_adv)) != y).all()
@@ -67,9 +67,9 @@ def test_no_sample_influences_another(norm: str) -> None:
     net = nn.Sequential(nn.Flatten(), nn.Linear(36, 3)).eval()
     x = torch.rand(6, 1, 6, 6)
     y = predicted_labels(net(x))
-    together = Square(0.05, 30, norm, seed=2)(net, x, y)
+    together = Square(0.05, 30, norm=norm, seed=2)(net, x, y)
     swapped = torch.cat([x[:1], x[1:].flip(0)]), torch.cat([y[:1], y[1:].flip(0)])
-    torch.testing.assert_close(Square(0.05, 30, norm, seed=2)(net, *swapped)[0], together[0])
+    torch.testing.assert_close(Square(0.05, 30, norm=norm, seed=2)(net, *swapped)[0], together[0])
 
 
 def test_a_sample_that_is_wrong_from_the_start_is_returned_as_it_is_and_not_queried() -> None:

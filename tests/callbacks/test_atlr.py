@@ -68,7 +68,7 @@ class Nothing(ComparisonMeasure):
         return (clean - perturbed).flatten(1).sum(1) * 0.0
 
 
-@pytest.mark.parametrize("regularizer", [LayerwiseRegularizer(gamma=0.0), LayerwiseRegularizer(Nothing(), gamma=1.0)])
+@pytest.mark.parametrize("regularizer", [LayerwiseRegularizer(gamma=0.0), LayerwiseRegularizer(1.0, measure=Nothing())])
 @pytest.mark.parametrize("mvl", [MVL, None])
 def test_without_an_effect_of_the_penalty_it_is_plain_adversarial_training(
     regularizer: LayerwiseRegularizer, mvl: list[str] | None
@@ -83,7 +83,9 @@ def test_trades_and_the_penalty_share_their_two_passes() -> None:
     module = foreign()
     passes: list[int] = []
     module.net.register_forward_hook(lambda net, *_: passes.append(1) if net.training else None)
-    fit(module, ATLR(pgd(), TRADES(beta=1.0), LayerwiseRegularizer(gamma=0.5), mvl=MVL, analysis_every_n_epochs=0))
+    fit(
+        module, ATLR(pgd(), TRADES(beta=1.0), regularizer=LayerwiseRegularizer(0.5), mvl=MVL, analysis_every_n_epochs=0)
+    )
     assert len(passes) == 2 * len(loader())
 
 
@@ -119,7 +121,7 @@ def test_the_first_epoch_is_regularized_with_a_list_of_its_own() -> None:
 
 
 def test_history_has_one_entry_per_analysed_epoch() -> None:
-    callback = ATLR(pgd(), analysis_every_n_epochs=2, analysis_batches=1)
+    callback = ATLR(pgd(), analysis_every_n_epochs=2, analysis_limit_batches=1)
     fit(foreign(), callback, max_epochs=5)
     assert [entry["epoch"] for entry in callback.history] == [1, 3]
     assert {entry["samples"] for entry in callback.history} == {16}
@@ -180,7 +182,7 @@ def test_sanity_checks_are_not_analysed() -> None:
     [
         ({"warmup_epochs": -1}, "expected warmup_epochs >= 0, got -1"),
         ({"analysis_every_n_epochs": 0}, "expected analysis_every_n_epochs >= 1, or 0 with a fixed mvl, got 0"),
-        ({"analysis_batches": 0}, "expected analysis_batches >= 1 or None, got 0"),
+        ({"analysis_limit_batches": 0}, "expected analysis_limit_batches >= 1 or None, got 0"),
         ({"top_k": 0}, "expected top_k >= 1 or None, got 0"),
         ({"eta": float("nan")}, "expected a finite eta, got nan"),
         ({"mvl": []}, "expected an mvl of layer names, at least one, got"),

@@ -71,7 +71,7 @@ def test_analysis_and_validation_of_two_processes_equal_those_of_one(tmp_path: P
     for entry, expected in zip(ranks[0]["history"], alone.history, strict=True):
         assert entry["samples"] == expected["samples"]
         torch.testing.assert_close(torch.tensor(entry["mean"]), torch.tensor(expected["mean"]), rtol=0, atol=1e-5)
-    for key in ("val/acc", "val/acc_fgsm", "lsa/mu", "train/loss_base", "train/loss_lr"):
+    for key in ("val/acc_clean", "val/acc_fgsm", "lsa/mu", "train/loss_base", "train/loss_lr"):
         assert ranks[0]["metrics"][key] == pytest.approx(float(one.callback_metrics[key]), abs=1e-5)
     assert ranks[0]["hooks"] == ranks[1]["hooks"] == 0
 

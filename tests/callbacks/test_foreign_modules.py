@@ -105,13 +105,13 @@ def wrapped(name: str) -> Wrapped:
 def test_backbones_train_and_without_an_effect_are_what_they_are_alone(name: str) -> None:
     module = wrapped(name)
     idle, alone = copy.deepcopy(module), copy.deepcopy(module)
-    callback = ATLR(FGSM(0.05), top_k=2, analysis_batches=1)
+    callback = ATLR(FGSM(0.05), top_k=2, analysis_limit_batches=1)
     run = trainer([callback])
     run.fit(module, pixels(), pixels())
     assert torch.isfinite(run.callback_metrics["train/loss_lr"])
     assert len(callback.mvl or []) == 2
 
-    neutral = ATLR(FGSM(0.0), regularizer=LayerwiseRegularizer(gamma=0.0), top_k=2, analysis_batches=1)
+    neutral = ATLR(FGSM(0.0), regularizer=LayerwiseRegularizer(gamma=0.0), top_k=2, analysis_limit_batches=1)
     for target, callbacks in ((idle, [neutral]), (alone, [])):
         torch.manual_seed(1)
         trainer(callbacks).fit(target, pixels(), pixels())

@@ -24,7 +24,7 @@ def validated(callback: RobustValidation, **kwargs: Any) -> dict[str, float]:
 def test_accuracies_and_rg_equal_the_evaluation() -> None:
     metrics = validated(RobustValidation(ATTACKS, rg_attack="fgsm", rg_eps=[0.05, 0.1]))
     table = evaluate_robustness(foreign(), loader(seed=1), {"fgsm": FGSM(0.1)}, [0.05, 0.1])
-    assert 100 * metrics["val/acc"] == pytest.approx(table.accuracy["fgsm"][0], abs=1e-4)
+    assert 100 * metrics["val/acc_clean"] == pytest.approx(table.accuracy["fgsm"][0], abs=1e-4)
     assert 100 * metrics["val/acc_fgsm"] == pytest.approx(table.accuracy["fgsm"][2], abs=1e-4)
     assert metrics["val/rg_score"] == pytest.approx(table.rg_score["fgsm"], abs=1e-3)
     assert 0 <= metrics["val/acc_pgd"] <= 1
@@ -35,7 +35,7 @@ def test_accuracies_do_not_depend_on_the_batch_size() -> None:
     assert validated(callback, batch_size=7) == pytest.approx(validated(callback, batch_size=48), abs=1e-6)
 
 
-def test_every_n_epochs_and_max_batches() -> None:
+def test_every_n_epochs_and_limit_batches() -> None:
     counted: list[int] = []
 
     class Spy(FGSM):
@@ -43,7 +43,7 @@ def test_every_n_epochs_and_max_batches() -> None:
             counted.append(len(x))
             return super().__call__(model, x, y)
 
-    run = trainer([RobustValidation({"spy": Spy(0.1)}, every_n_epochs=2, max_batches=1)], max_epochs=4)
+    run = trainer([RobustValidation({"spy": Spy(0.1)}, every_n_epochs=2, limit_batches=1)], max_epochs=4)
     run.fit(foreign(), loader(16), loader(seed=1))
     assert counted == [16, 16]
 
@@ -79,7 +79,7 @@ def test_the_key_can_be_monitored() -> None:
         ({"rg_attack": "fgsm"}, r"every rg_eps > 0, got 'fgsm' and \[\]"),
         ({"rg_attack": "fgsm", "rg_eps": [0.0, 0.1]}, r"every rg_eps > 0, got 'fgsm' and \[0.0, 0.1\]"),
         ({"every_n_epochs": 0}, "expected every_n_epochs >= 1"),
-        ({"max_batches": 0}, "max_batches >= 1 or None, got 1 and 0"),
+        ({"limit_batches": 0}, "limit_batches >= 1 or None, got 1 and 0"),
     ],
 )
 def test_arguments_outside_their_range(arguments: dict[str, Any], message: str) -> None:

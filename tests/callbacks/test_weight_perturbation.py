@@ -92,7 +92,9 @@ def test_training_equals_the_hand_written_loop(accumulate: int, objective: Objec
     assert partner.before_step == []
 
 
-@pytest.mark.parametrize("callback", [AdversarialWeightPerturbation(0.0), AdversarialWeightPerturbation(0.1, 1)])
+@pytest.mark.parametrize(
+    "callback", [AdversarialWeightPerturbation(0.0), AdversarialWeightPerturbation(0.1, warmup_epochs=1)]
+)
 def test_gamma_0_and_warmup_change_nothing(callback: AdversarialWeightPerturbation) -> None:
     module, expected = foreign(dropout=0.5), foreign(dropout=0.5)
     fit(module, [AdversarialTraining(pgd()), callback])

@@ -116,7 +116,7 @@ def test_help_shows_examples_and_configuration(capsys: pytest.CaptureFixture[str
 def other_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A run with another seed, so on other points."""
     folder = tmp_path_factory.mktemp("train") / "other"
-    train_tiny(folder, "seed=1", "threat.eval_eps=[0.7]")
+    train_tiny(folder, "seed=1", "evaluation.eps=[0.7]")
     return folder
 
 

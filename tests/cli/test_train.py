@@ -109,7 +109,8 @@ def test_the_stored_configuration_is_the_one_that_ran(folder: Path) -> None:
 
 
 def test_metrics_have_every_epoch(folder: Path) -> None:
-    for key in ("train/loss", "train/acc", "train/loss_base", "val/loss", "val/acc", "val/acc_pgd", "val/rg_score"):
+    validated = ("val/loss", "val/acc_clean", "val/acc_pgd", "val/rg_score")
+    for key in ("train/loss", "train/acc", "train/loss_base", *validated):
         assert [epoch for epoch, _ in logged(folder, key)] == list(range(EPOCHS)), key
 
 
@@ -338,7 +339,7 @@ def test_a_model_without_a_backbone_entry_is_named_by_its_class(tmp_path: Path) 
         ("data.noise=-1", "expected noise >= 0 (got -1)"),
         ("callbacks.atlr.top_k=0", "expected top_k >= 1 or None, got 0"),
         ("model.backbone.hidden=[]", "at least one hidden layer"),
-        ("evaluation.masking.samples=0", "expected eps > 0, samples >= 1 and queries >= 1, got 0.3, 0 and"),
+        ("evaluation.masking.n_samples=0", "expected eps > 0, n_samples >= 1 and n_queries >= 1, got 0.3, 0 and"),
         ("evaluation.max_batches=0", "and max_batches >= 1 or None"),
         ("analysis.perturbers.salt.amount=2", "got 2"),
         ("callbacks.atlr.mvl=[act3]", "these exist: normalize, backbone, backbone.fc1"),
@@ -379,7 +380,7 @@ def test_nan_in_a_batch_ends_the_run_and_keeps_what_was_there(tmp_path: Path, ca
     )
     with pytest.raises(ValueError, match=f"expected {where}"):
         train_tiny(tmp_path, *poisoned)
-    assert [epoch for epoch, _ in logged(tmp_path, "val/acc")] == [0]
+    assert [epoch for epoch, _ in logged(tmp_path, "val/acc_clean")] == [0]
     assert [epoch for epoch, _ in logged(tmp_path, "train/loss")][:1] == [0]
     assert torch.load(tmp_path / "checkpoints/last.ckpt", weights_only=True)["epoch"] == 0
     assert not (tmp_path / "summary.json").exists()

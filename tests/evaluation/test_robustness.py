@@ -159,7 +159,7 @@ class Noisy(Sign):
 
 
 def evaluation(**options: Any) -> RobustnessEvaluation:
-    attacks = {"fgsm": fgsm(), "pgd": PGD(0.1, steps=3, bounds=None), "noise": GaussianNoise(0.1, None, seed=5)}
+    attacks = {"fgsm": fgsm(), "pgd": PGD(0.1, steps=3, bounds=None), "noise": GaussianNoise(0.1, bounds=None, seed=5)}
     return RobustnessEvaluation(attacks, [0.3, 0.6], **options)
 
 

@@ -30,8 +30,13 @@ from lsa_lightning.utils.paths import CONF_DIR
 
 QUIET = ("callbacks.progress_bar=null", "+trainer.enable_progress_bar=false", "+trainer.enable_model_summary=false")
 SMALL_DATA = ("data.train_size=64", "data.val_size=32", "data.test_size=40", "data.batch_size=32")
-FEW_STEPS = ("evaluation.attacks.pgd.steps=2", "analysis.perturbers.pgd.steps=2", "threat.eval_eps=[0.1,0.3]")
-FEW_CHECKS = ("evaluation.masking.samples=8", "evaluation.masking.steps=1", "evaluation.masking.queries=2")
+FEW_STEPS = (
+    "evaluation.attacks.pgd.steps=2",
+    "callbacks.robust_validation.attacks.pgd.steps=2",
+    "analysis.perturbers.pgd.steps=2",
+    "evaluation.eps=[0.1,0.3]",
+)
+FEW_CHECKS = ("evaluation.masking.n_samples=8", "evaluation.masking.steps=1", "evaluation.masking.n_queries=2")
 ONE_EPOCH = (
     "trainer.accelerator=cpu",
     "trainer.max_epochs=1",
@@ -48,7 +53,7 @@ FEW_BATCHES = (
     "evaluation.max_batches=1",
     "analysis.max_batches=1",
     "evaluation.attacks.pgd.steps=1",
-    "evaluation.masking.samples=1",
+    "evaluation.masking.n_samples=1",
 )
 TINY_IMAGES = (*ONE_EPOCH, *FEW_IMAGES, *FEW_BATCHES)
 """The same for data sets of images, which ``data.root`` must hold."""

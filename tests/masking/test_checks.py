@@ -198,16 +198,16 @@ def test_what_does_not_apply_is_said(honest: dict[str, Any]) -> None:
 def test_the_first_samples_of_several_batches_count(honest: dict[str, Any]) -> None:
     model, (x, y) = honest["mlp on moons"]
     batches = list(zip(x.split(60), y.split(60), strict=True))
-    found = checks((x, y), samples=100, steps=1, queries=1).run(model, batches)
+    found = checks((x, y), n_samples=100, steps=1, n_queries=1).run(model, batches)
     assert " of 100 samples" in found["pgd_weaker_than_fgsm"].seen
-    assert found == checks((x, y), samples=100, steps=1, queries=1).run(model, iter(batches))
+    assert found == checks((x, y), n_samples=100, steps=1, n_queries=1).run(model, iter(batches))
 
 
 def test_the_model_and_the_random_state_are_left_alone(honest: dict[str, Any]) -> None:
     model, data = honest["cnn with BatchNorm and dropout, FGSM"]
     model.train()
     before, state = {k: v.clone() for k, v in model.state_dict().items()}, torch.get_rng_state()
-    checks(data, samples=20, steps=1, queries=1).run(model, [data])
+    checks(data, n_samples=20, steps=1, n_queries=1).run(model, [data])
     assert all(module.training for module in model.modules())
     assert all(torch.equal(v, before[k]) for k, v in model.state_dict().items())
     assert torch.equal(torch.get_rng_state(), state)
@@ -266,7 +266,7 @@ def test_figures_are_named() -> None:
     }
 
 
-@pytest.mark.parametrize("options", [{"eps": 0.0}, {"samples": 0}, {"queries": 0}, {"steps": 0}])
+@pytest.mark.parametrize("options", [{"eps": 0.0}, {"n_samples": 0}, {"n_queries": 0}, {"steps": 0}])
 def test_wrong_arguments_are_named(options: dict[str, Any]) -> None:
     with pytest.raises(ValueError, match=r"expected .*got"):
         MaskingChecks(**{"eps": 0.1, **options})
@@ -280,5 +280,5 @@ def test_an_empty_dataloader_is_named() -> None:
 @pytest.mark.parametrize("norm", BALLS)
 def test_random_search_keeps_what_it_found(norm: str) -> None:
     x, y = torch.zeros(50, 2), torch.ones(50, dtype=torch.int64)
-    one, many = (RandomSearch(1.0, n, norm, None, seed=0)(lambda x: 0.5 - x[:, 0], x, y) for n in (1, 30))
+    one, many = (RandomSearch(1.0, n, norm=norm, bounds=None, seed=0)(lambda x: 0.5 - x[:, 0], x, y) for n in (1, 30))
     assert 0 < int((one[:, 0] > 0.5).sum()) < int((many[:, 0] > 0.5).sum()) == 50

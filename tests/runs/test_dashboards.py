@@ -55,7 +55,8 @@ def csv_keys(folder: Path) -> list[str]:
 
 
 def test_the_csv_is_complete(folder: Path) -> None:
-    keys = {"epoch", "step", "train/loss", "train/loss_base", "train/loss_lr", "val/acc", "val/acc_pgd", "val/rg_score"}
+    keys = {"epoch", "step", "train/loss", "train/loss_base", "train/loss_lr"}
+    keys |= {"val/acc_clean", "val/acc_pgd", "val/rg_score"}
     keys |= {f"lsa/{kind}/{layer}" for kind in ("relative_error", "in_mvl") for layer in LAYERS}
     assert keys | {"lsa/mu", "lsa/sigma", "lsa/mvl_size"} <= set(csv_keys(folder))
 
@@ -195,4 +196,4 @@ def test_a_failed_job_is_finished_and_marked_in_wandb(
     assert wandb.run is None
     run = read_wandb(tmp_path / "run")
     assert run.exit_code == 1
-    assert run.series("val/acc")
+    assert run.series("val/acc_clean")

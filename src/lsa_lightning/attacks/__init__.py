@@ -1,7 +1,8 @@
 """Attacks and noises: ``x_adv = attack(model, x, y)``."""
 
 from lsa_lightning.attacks.apgd import APGD
-from lsa_lightning.attacks.base import Attack, GradientAttack
+from lsa_lightning.attacks.balls import Ball, Bounds
+from lsa_lightning.attacks.base import Attack, GradientAttack, Model
 from lsa_lightning.attacks.ensemble import Ensemble
 from lsa_lightning.attacks.external import ExternalAttack
 from lsa_lightning.attacks.fgsm import FFGSM, FGSM
@@ -9,6 +10,7 @@ from lsa_lightning.attacks.input_space import InputSpace
 from lsa_lightning.attacks.noise import GaussianNoise, PepperNoise, SaltNoise, SpeckleNoise
 from lsa_lightning.attacks.pgd import PGD, TPGD
 from lsa_lightning.attacks.square import Square
+from lsa_lightning.attacks.threat import ThreatModel
 
 __all__ = [
     "APGD",
@@ -17,13 +19,17 @@ __all__ = [
     "PGD",
     "TPGD",
     "Attack",
+    "Ball",
+    "Bounds",
     "Ensemble",
     "ExternalAttack",
     "GaussianNoise",
     "GradientAttack",
     "InputSpace",
+    "Model",
     "PepperNoise",
     "SaltNoise",
     "SpeckleNoise",
     "Square",
+    "ThreatModel",
 ]

@@ -13,6 +13,7 @@ from lsa_lightning.attacks.base import Attack, Model, forward_and_gradient
 from lsa_lightning.attacks.losses import LOSSES, class_logits, targeted_dlr
 from lsa_lightning.attacks.pgd import checked_steps
 from lsa_lightning.functional import predicted_labels
+from lsa_lightning.utils.renamed import renamed
 
 _MOMENTUM = 0.75
 
@@ -42,12 +43,12 @@ def checkpoints(steps: int) -> list[int]:
     """
     period = max(22 * checked_steps(steps) // 100, 1)
     decrement, shortest = max(3 * steps // 100, 1), max(6 * steps // 100, 1)
-    found, at = [], period
+    numbers, at = [], period
     while at <= steps:
-        found.append(at)
+        numbers.append(at)
         period = max(period - decrement, shortest)
         at += period
-    return found
+    return numbers
 
 
 class APGD(Attack):
@@ -64,12 +65,12 @@ class APGD(Attack):
     Args:
         eps: radius >= 0.
         steps: number of steps >= 1.
-        norm: ``"Linf"`` or ``"L2"``.
+        norm: name of the norm, ``"Linf"`` or ``"L2"``.
         loss: ``"ce"`` (cross-entropy) or ``"dlr"`` (:func:`~lsa_lightning.attacks.losses.dlr`, three classes or more).
-        targets: None: away from the label. n >= 1: towards each of the n most likely wrong classes in turn (all of
+        n_targets: None: away from the label. n >= 1: towards each of the n most likely wrong classes in turn (all of
             them if there are fewer), with :func:`~lsa_lightning.attacks.losses.targeted_dlr`; needs ``loss="dlr"`` and
             four classes or more.
-        restarts: runs from a random start >= 1, per target.
+        n_restarts: runs from a random start >= 1, per target.
         rho: share of the steps that must increase the loss, in [0, 1].
         best: what is returned. ``"loss"``, for training: the iterate of highest loss. ``"success"``, for evaluation:
             the first misclassified point, which is x itself if the model errs there, else the highest loss; samples
@@ -90,32 +91,34 @@ class APGD(Attack):
     Source: Croce & Hein 2020, arXiv 2003.01690, Algorithm 1.
     """
 
+    @renamed(targets="n_targets", restarts="n_restarts")
     def __init__(
         self,
         eps: float = 8 / 255,
         steps: int = 50,
+        *,
         norm: str = "Linf",
         loss: str = "ce",
-        targets: int | None = None,
-        restarts: int = 1,
+        n_targets: int | None = None,
+        n_restarts: int = 1,
         rho: float = 0.75,
         best: str = "loss",
         bounds: Bounds = (0.0, 1.0),
         seed: int | None = None,
     ) -> None:
-        super().__init__(eps, norm, bounds, seed)
+        super().__init__(eps, norm=norm, bounds=bounds, seed=seed)
         self.steps = checked_steps(steps)
-        _check_options(loss, targets, restarts, rho, best)
+        _check_options(loss, n_targets, n_restarts, rho, best)
         self.loss = loss
-        self.targets = targets
-        self.restarts = restarts
+        self.n_targets = n_targets
+        self.n_restarts = n_restarts
         self.rho = float(rho)
         self.best = best
 
     @property
     def min_classes(self) -> int:
         """Two for the cross-entropy, three for DLR, four for targeted DLR."""
-        return LOSSES[self.loss][1] if self.targets is None else 4
+        return LOSSES[self.loss][1] if self.n_targets is None else 4
 
     def start(self, ball: Ball) -> Tensor:
         """Random, at distance eps."""
@@ -127,44 +130,44 @@ class APGD(Attack):
             logits = model(x)
         stop = self.best == "success"
         wrong = predicted_labels(logits) != y.flatten()
-        found = _Found(x, torch.full_like(class_logits(logits)[:, 0], -torch.inf), wrong & stop)
+        best = _Best(x, torch.full_like(class_logits(logits)[:, 0], -torch.inf), wrong & stop)
         for target in self._rounds(logits, y):
             start = self.start(ball)  # for all samples, so that nobody's random numbers depend on who was fooled
-            left = (~found.fooled).nonzero().flatten()
+            left = (~best.fooled).nonzero().flatten()
             if len(left) == 0:
                 break
             goal = _Goal(self.loss, y[left], None if target is None else target[left])
-            found.merge(left, self._run(model, goal, start[left], ball.select(left)))
-        return found.x
+            best.merge(left, self._run(model, goal, start[left], ball.select(left)))
+        return best.x
 
     def _rounds(self, logits: Tensor, y: Tensor) -> Iterator[Tensor | None]:
         """The target classes ``[N]`` of one run after the other; None where there is no target."""
-        for _ in range(self.restarts):
-            if self.targets is None:
+        for _ in range(self.n_restarts):
+            if self.n_targets is None:
                 yield None
             else:
                 others = class_logits(logits).scatter(1, y.view(-1, 1).long(), -torch.inf)
-                count = min(self.targets, others.shape[1] - 1)
+                count = min(self.n_targets, others.shape[1] - 1)
                 yield from others.topk(count, dim=1).indices.unbind(dim=1)
 
-    def _run(self, model: Model, goal: _Goal, start: Tensor, ball: Ball) -> _Found:
+    def _run(self, model: Model, goal: _Goal, start: Tensor, ball: Ball) -> _Best:
         """One ascent from ``start``."""
         logits, loss, gradient = forward_and_gradient(model, start, goal)
         climb = _Climb(start, loss, gradient, ball.eps)
-        found = _Found(start, loss, self._fooled(logits, goal))
+        best = _Best(start, loss, self._fooled(logits, goal))
         checks, last_check = checkpoints(self.steps), 0
         for step in range(1, self.steps + 1):
-            if self.best == "success" and bool(found.fooled.all()):
+            if self.best == "success" and bool(best.fooled.all()):
                 break
             climb.move(ball, 1.0 if step == 1 else _MOMENTUM)
             logits, loss, gradient = forward_and_gradient(model, climb.x, goal)
             climb.observe(loss, gradient)
-            found.update(climb.x, loss, self._fooled(logits, goal))
+            best.update(climb.x, loss, self._fooled(logits, goal))
             if step in checks:
                 climb.reconsider((step - last_check) * self.rho)
                 last_check = step
         climb.check_finite()
-        return found
+        return best
 
     def _fooled(self, logits: Tensor, goal: _Goal) -> Tensor:
         """Which samples are done, ``[N]``: nobody in training, where the ascent goes on."""
@@ -187,7 +190,7 @@ class _Goal:
 
 
 @dataclass
-class _Found:
+class _Best:
     """The point to return for each sample: the first that fools the model, until then the one of highest loss."""
 
     x: Tensor
@@ -201,9 +204,9 @@ class _Found:
         self.loss = loss.where(better, self.loss)
         self.fooled = self.fooled | fooled
 
-    def merge(self, samples: Tensor, other: _Found) -> None:
+    def merge(self, samples: Tensor, other: _Best) -> None:
         """:meth:`update` for some samples, given by their indices."""
-        mine = _Found(self.x[samples], self.loss[samples], self.fooled[samples])
+        mine = _Best(self.x[samples], self.loss[samples], self.fooled[samples])
         mine.update(other.x, other.loss, other.fooled)
         self.x = self.x.index_copy(0, samples, mine.x)
         self.loss = self.loss.index_copy(0, samples, mine.loss)
@@ -263,15 +266,15 @@ class _Climb:
         self.loss = self.best_loss.where(chosen, self.loss)
 
 
-def _check_options(loss: str, targets: int | None, restarts: int, rho: float, best: str) -> None:
+def _check_options(loss: str, n_targets: int | None, n_restarts: int, rho: float, best: str) -> None:
     expectations = {
         f"loss in {list(LOSSES)}": loss in LOSSES,
-        "targets None, or an integer >= 1 with loss='dlr'": targets is None or (targets >= 1 and loss == "dlr"),
-        "restarts >= 1": restarts >= 1,
+        "n_targets None, or an integer >= 1 with loss='dlr'": n_targets is None or (n_targets >= 1 and loss == "dlr"),
+        "n_restarts >= 1": n_restarts >= 1,
         "rho in [0, 1]": 0 <= rho <= 1,
         "best in ['loss', 'success']": best in ("loss", "success"),
     }
     broken = [expected for expected, holds in expectations.items() if not holds]
     if broken:
-        msg = f"expected {', '.join(broken)}, got {loss=}, {targets=}, {restarts=}, {rho=}, {best=}"
+        msg = f"expected {', '.join(broken)}, got {loss=}, {n_targets=}, {n_restarts=}, {rho=}, {best=}"
         raise ValueError(msg)

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from abc import ABC, abstractmethod
-from typing import TypeAlias
+from typing import ClassVar, TypeAlias
 
 import torch
 from torch import Tensor
@@ -13,8 +14,14 @@ Bounds: TypeAlias = tuple[float, float] | None
 """Smallest and largest valid input value, such as (0, 1) for pixels; None where there is no limit, as for Moon."""
 
 
+BALLS: dict[str, type[Ball]] = {}
+"""The balls by the name of their norm; defining a subclass of :class:`Ball` with a ``norm`` enters it."""
+
+
 class Ball(ABC):
     r"""All points within ``eps`` of x, and within the bounds, exactly in the dtype of x.
+
+    A norm of your own is one class: subclass this one, set ``norm`` and write its abstract methods.
 
     Exactly: ``|x_adv - x| <= eps`` holds for the stored values in float16, bfloat16, float32 and float64. Rounding
     always goes towards x, never to the nearest number.
@@ -23,12 +30,32 @@ class Ball(ABC):
         x: clean inputs, shape ``[N, ...]``, within the bounds.
         eps: radius >= 0.
         bounds: see :data:`Bounds`.
+
+    Attributes:
+        norm: the name by which attacks ask for it.
     """
+
+    norm: ClassVar[str]
+
+    def __init_subclass__(cls) -> None:
+        super().__init_subclass__()
+        if "norm" in vars(cls):
+            BALLS[cls.norm] = cls
 
     def __init__(self, x: Tensor, eps: float, bounds: Bounds) -> None:
         self.x = x
         self.eps = _round_down(eps, x.dtype)
         self.bounds = bounds
+
+    @staticmethod
+    @abstractmethod
+    def norm_of_ones(coordinates: float) -> float:
+        """The norm of a vector whose coordinates, >= 1 in number and perhaps infinitely many, are all 1."""
+
+    @classmethod
+    def diameter(cls, bounds: tuple[float, float], coordinates: float) -> float:
+        """The largest distance between two points within ``bounds``."""
+        return (bounds[1] - bounds[0]) * cls.norm_of_ones(coordinates)
 
     @abstractmethod
     def project(self, points: Tensor) -> Tensor:
@@ -54,11 +81,18 @@ class Ball(ABC):
 class LinfBall(Ball):
     r"""``max_i |x_adv_i - x_i| <= eps``."""
 
+    norm = "Linf"
+
     def __init__(self, x: Tensor, eps: float, bounds: Bounds) -> None:
         super().__init__(x, eps, bounds)
         wide = x.to(torch.float64)
         self.low = _cast_towards(_clamp(_shifted(wide, -self.eps), bounds), x)
         self.high = _cast_towards(_clamp(_shifted(wide, self.eps), bounds), x)
+
+    @staticmethod
+    def norm_of_ones(coordinates: float) -> float:
+        """1, whatever their number."""
+        return 1.0
 
     def project(self, points: Tensor) -> Tensor:
         """Clamp each coordinate."""
@@ -85,6 +119,13 @@ class LinfBall(Ball):
 class L2Ball(Ball):
     r"""``||x_adv - x||_2 <= eps`` over all coordinates of a sample (norm computed in float64)."""
 
+    norm = "L2"
+
+    @staticmethod
+    def norm_of_ones(coordinates: float) -> float:
+        """The square root of their number."""
+        return math.sqrt(coordinates)
+
     def project(self, points: Tensor) -> Tensor:
         """Scale the perturbation of each sample back to length eps, then clamp to the bounds."""
         wide = self.x.to(torch.float64)
@@ -110,9 +151,6 @@ class L2Ball(Ball):
         # In float64, where the squares of a confident network's tiny gradient do not underflow.
         gradient = gradient.to(torch.float64)
         return self.project(points + alpha * gradient / _length(gradient).clamp_min(torch.finfo(torch.float64).tiny))
-
-
-BALLS: dict[str, type[Ball]] = {"Linf": LinfBall, "L2": L2Ball}
 
 
 def per_sample(values: Tensor, x: Tensor) -> Tensor:

@@ -13,7 +13,8 @@ import torch
 from torch import Tensor
 from typing_extensions import Self
 
-from lsa_lightning.attacks.balls import BALLS, Ball, Bounds
+from lsa_lightning.attacks.balls import Ball, Bounds
+from lsa_lightning.attacks.threat import ThreatModel
 from lsa_lightning.functional import classification_loss, is_binary
 from lsa_lightning.utils.isolation import evaluating
 
@@ -22,7 +23,7 @@ Model: TypeAlias = Callable[[Tensor], Tensor]
 
 
 class Attack(ABC):
-    """Perturbs inputs within a budget. Subclasses write :meth:`perturb`.
+    """Perturbs inputs as its :class:`~lsa_lightning.attacks.ThreatModel` allows. Subclasses write :meth:`perturb`.
 
     The model runs in eval mode and only input gradients are taken; modes, parameters' gradients, buffers and the global
     random state are afterwards as before, also after an exception. Random numbers come from a generator of the attack's
@@ -30,7 +31,7 @@ class Attack(ABC):
 
     Args:
         eps: radius >= 0 in units of the input.
-        norm: ``"Linf"`` or ``"L2"``.
+        norm: name of the norm, ``"Linf"`` or ``"L2"``.
         bounds: smallest and largest valid input value, or None for no bounds.
         seed: seed of the attack's generator, or None.
 
@@ -38,16 +39,26 @@ class Attack(ABC):
         ValueError: if an argument is outside its range.
     """
 
-    def __init__(self, eps: float, norm: str = "Linf", bounds: Bounds = (0.0, 1.0), seed: int | None = None) -> None:
-        if norm not in BALLS:
-            msg = f"expected norm to be one of {list(BALLS)}, got {norm!r}"
-            raise ValueError(msg)
-        self.norm = norm
-        self.bounds = _checked_bounds(bounds)
-        self.eps = self._checked_eps(eps)
+    def __init__(self, eps: float, *, norm: str = "Linf", bounds: Bounds = (0.0, 1.0), seed: int | None = None) -> None:
+        self.threat = ThreatModel(norm, eps, bounds)
         self.seed = seed
         self._stream: int | None = None
         self._generators: dict[torch.device, torch.Generator] = {}
+
+    @property
+    def norm(self) -> str:
+        """Name of the threat model's norm."""
+        return self.threat.norm
+
+    @property
+    def eps(self) -> float:
+        """The threat model's radius."""
+        return self.threat.eps
+
+    @property
+    def bounds(self) -> Bounds:
+        """Smallest and largest valid input value, or None."""
+        return self.threat.bounds
 
     def __call__(self, model: Model, x: Tensor, y: Tensor) -> Tensor:
         """Perturb ``x``.
@@ -67,7 +78,7 @@ class Attack(ABC):
         # Under trainer.validate and test everything here is an inference tensor, which autograd refuses: hence clones.
         with torch.inference_mode(False), torch.enable_grad(), evaluating(model):
             x, y = x.detach().clone(), y.detach().clone()
-            ball = BALLS[self.norm](x, self.eps, self.bounds)
+            ball = self.threat.ball(x)
             x_adv = self.perturb(_checked_once(model, y, self.min_classes, repr(self)), x, y, ball).detach()
         if not x_adv.isfinite().all():
             msg = "expected a model with finite gradients, got a perturbed input that is not finite"
@@ -86,7 +97,7 @@ class Attack(ABC):
     def with_eps(self, eps: float) -> Self:
         """A copy with another ``eps``, whose step size scales with it; its generator starts afresh."""
         other = copy.copy(self)
-        other.eps = self._checked_eps(eps)
+        other.threat = self.threat.with_eps(eps)
         other._generators = {}
         return other
 
@@ -122,15 +133,6 @@ class Attack(ABC):
             if (device.index or 0) < torch.get_device_module(device).device_count():
                 self.generator(device).set_state(generator_state.cpu())
 
-    def _checked_eps(self, eps: float) -> float:
-        if not (isinstance(eps, Real) and math.isfinite(eps) and eps >= 0):
-            msg = f"expected a finite eps >= 0, got {eps!r}"
-            raise ValueError(msg)
-        if self.norm == "Linf" and self.bounds is not None and eps > self.bounds[1] - self.bounds[0]:
-            msg = f"expected eps within the range of the bounds {self.bounds}, got {eps}"
-            raise ValueError(msg)
-        return float(eps)
-
     def _check_input(self, x: Tensor, y: Tensor) -> None:
         if not x.is_floating_point() or x.ndim < 2 or len(x) == 0 or y.ndim == 0 or len(x) != len(y):
             msg = (
@@ -149,22 +151,17 @@ class Attack(ABC):
                 "input_space=(mean, std)"
             )
             raise ValueError(msg)
-        self._check_diameter(x)
-
-    def _check_diameter(self, x: Tensor) -> None:
-        """For L2 the bounds' range depends on the number of coordinates, known only now."""
-        if self.norm == "L2" and self.bounds is not None:
-            diameter = (self.bounds[1] - self.bounds[0]) * math.sqrt(x[0].numel())
-            if self.eps > diameter:
-                msg = f"expected eps <= {diameter:.4g}, the L2 diameter of the bounds {self.bounds}, got {self.eps}"
-                raise ValueError(msg)
 
     def __getstate__(self) -> dict[str, Any]:
         # Generators do not pickle (spawned processes, deep copies); state_dict carries their state.
         return {**self.__dict__, "_generators": {}}
 
     def __repr__(self) -> str:
-        shown = {k: v for k, v in self.__dict__.items() if not k.startswith("_") and v is not None}
+        options: dict[str, Any] = {}
+        for name, value in vars(self).items():
+            threat = {"norm": self.norm, "bounds": self.bounds, "eps": self.eps}
+            options |= threat if name == "threat" else {name: value}
+        shown = {k: v for k, v in options.items() if not k.startswith("_") and v is not None}
         return f"{type(self).__name__}({', '.join(f'{k}={_short(v)}' for k, v in shown.items())})"
 
 
@@ -186,11 +183,12 @@ class GradientAttack(Attack):
         self,
         eps: float,
         alpha: float | None = None,
+        *,
         norm: str = "Linf",
         bounds: Bounds = (0.0, 1.0),
         seed: int | None = None,
     ) -> None:
-        super().__init__(eps, norm, bounds, seed)
+        super().__init__(eps, norm=norm, bounds=bounds, seed=seed)
         if alpha is not None and not (isinstance(alpha, Real) and math.isfinite(alpha) and alpha > 0):
             msg = f"expected a finite step size alpha > 0, or None, got {alpha!r}"
             raise ValueError(msg)
@@ -241,15 +239,6 @@ def forward_and_gradient(model: Model, x: Tensor, loss: Callable[[Tensor], Tenso
         msg = "expected a model that is differentiable with respect to its input, got an output without a gradient"
         raise ValueError(msg)
     return logits.detach(), losses.detach(), gradient
-
-
-def _checked_bounds(bounds: Any) -> Bounds:
-    if bounds is None:
-        return None
-    if len(bounds) != 2 or not float(bounds[0]) < float(bounds[1]):
-        msg = f"expected bounds (low, high) with low < high, or None, got {bounds}"
-        raise ValueError(msg)
-    return float(bounds[0]), float(bounds[1])
 
 
 def count_classes(logits: Tensor) -> int:

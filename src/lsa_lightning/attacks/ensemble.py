@@ -15,6 +15,7 @@ from lsa_lightning.attacks.balls import Ball, Bounds
 from lsa_lightning.attacks.base import Attack, Model, count_classes
 from lsa_lightning.attacks.square import Square
 from lsa_lightning.functional import predicted_labels
+from lsa_lightning.utils.renamed import renamed
 
 
 class Ensemble(Attack):
@@ -27,11 +28,11 @@ class Ensemble(Attack):
 
     Args:
         eps: radius >= 0, of all attacks.
-        norm: ``"Linf"`` or ``"L2"``, of all attacks.
+        norm: name of the norm of all attacks, ``"Linf"`` or ``"L2"``.
         bounds: smallest and largest valid input value, or None, of all attacks.
         seed: seed of the default attacks, or None.
         steps: steps of both default APGD attacks >= 1.
-        targets: target classes of the targeted one >= 1.
+        n_targets: target classes of the targeted one >= 1.
         n_queries: queries of Square >= 1.
         attacks: attack by name, at least one, in their order; they take over ``eps``. None: the default ones.
 
@@ -41,20 +42,22 @@ class Ensemble(Attack):
     Source: Croce & Hein 2020, arXiv 2003.01690.
     """
 
+    @renamed(targets="n_targets")
     def __init__(
         self,
         eps: float = 8 / 255,
+        *,
         norm: str = "Linf",
         bounds: Bounds = (0.0, 1.0),
         seed: int | None = None,
         steps: int = 100,
-        targets: int = 9,
+        n_targets: int = 9,
         n_queries: int = 5000,
         attacks: Mapping[str, Attack] | None = None,
     ) -> None:
-        super().__init__(eps, norm, bounds, seed)
+        super().__init__(eps, norm=norm, bounds=bounds, seed=seed)
         options = {"eps": self.eps, "norm": self.norm, "bounds": self.bounds, "seed": seed}
-        chosen = attacks if attacks is not None else _standard(steps, targets, n_queries, options)
+        chosen = attacks if attacks is not None else _standard(steps, n_targets, n_queries, options)
         if not chosen or any((a.norm, a.bounds) != (self.norm, self.bounds) for a in chosen.values()):
             msg = f"expected at least one attack, each with norm={norm!r} and bounds={self.bounds}, got {dict(chosen)}"
             raise ValueError(msg)
@@ -109,9 +112,10 @@ class Ensemble(Attack):
         for name, attack in attacks.items():
             left = standing.nonzero().flatten()
             if len(left) > 0:
-                found = attack(model, x[left], y[left])
-                x_adv = x_adv.index_copy(0, left, found)
-                standing = standing.index_copy(0, left, predicted_labels(_logits(model, found)) == y[left].flatten())
+                attacked = attack(model, x[left], y[left])
+                x_adv = x_adv.index_copy(0, left, attacked)
+                stands = predicted_labels(_logits(model, attacked)) == y[left].flatten()
+                standing = standing.index_copy(0, left, stands)
             yield name, x_adv, standing
 
     def suitable(self, classes: int) -> tuple[dict[str, Attack], dict[str, str]]:
@@ -132,10 +136,10 @@ class Ensemble(Attack):
         return attacks, left_out
 
 
-def _standard(steps: int, targets: int, n_queries: int, options: dict[str, Any]) -> dict[str, Attack]:
+def _standard(steps: int, n_targets: int, n_queries: int, options: dict[str, Any]) -> dict[str, Attack]:
     return {
         "apgd_ce": APGD(steps=steps, loss="ce", best="success", **options),
-        "apgd_t": APGD(steps=steps, loss="dlr", targets=targets, best="success", **options),
+        "apgd_t": APGD(steps=steps, loss="dlr", n_targets=n_targets, best="success", **options),
         "square": Square(n_queries=n_queries, **options),
     }
 

@@ -28,7 +28,7 @@ class ExternalAttack(Attack):
         attack: a torchattacks class, or a partial of one (anything that takes ``model``), which is built for each
             batch; or a foolbox attack, ready to be called.
         eps: radius >= 0; replaces the attack's own.
-        norm: ``"Linf"`` or ``"L2"``, the norm that the attack itself works in.
+        norm: name of the norm that the attack itself works in, ``"Linf"`` or ``"L2"``.
         bounds: smallest and largest valid input value, or None.
         seed: seed of the attack's random numbers, or None.
 
@@ -45,6 +45,7 @@ class ExternalAttack(Attack):
 
         _target_: lsa_lightning.attacks.ExternalAttack
         eps: ${threat.eps}
+        norm: ${threat.norm}
         bounds: ${threat.bounds}
         attack:
           _target_: torchattacks.MIFGSM
@@ -56,11 +57,12 @@ class ExternalAttack(Attack):
         self,
         attack: Callable[..., Any],
         eps: float = 8 / 255,
+        *,
         norm: str = "Linf",
         bounds: Bounds = (0.0, 1.0),
         seed: int | None = None,
     ) -> None:
-        super().__init__(eps, norm, bounds, seed)
+        super().__init__(eps, norm=norm, bounds=bounds, seed=seed)
         if not callable(attack) or not (_takes_model(attack) or _is_foolbox(attack)):
             msg = f"expected a torchattacks class (or a partial of one) or a foolbox attack object, got {attack!r}"
             raise ValueError(msg)
@@ -75,8 +77,8 @@ class ExternalAttack(Attack):
         seed = int(torch.randint(2**31, (), generator=self.generator(x.device), device=x.device))
         with isolate_rng():
             _seed_all(seed)
-            found = self._run(adapted, as_four(units), y.flatten().long(), self.eps / (high - low))
-        return ball.project(found.detach().view_as(x) * (high - low) + low)
+            attacked = self._run(adapted, as_four(units), y.flatten().long(), self.eps / (high - low))
+        return ball.project(attacked.detach().view_as(x) * (high - low) + low)
 
     def _run(self, model: nn.Module, images: Tensor, labels: Tensor, eps: float) -> Tensor:
         """The other library's own call; everything in units of the bounds' range."""
@@ -85,8 +87,8 @@ class ExternalAttack(Attack):
         accepted = inspect.signature(self.attack).parameters
         options = {"eps": eps, "alpha": None if self._alpha_per_eps is None else eps * self._alpha_per_eps}
         given = {name: value for name, value in options.items() if name in accepted and value is not None}
-        found: Tensor = self.attack(model=model, **given)(images, labels)
-        return found
+        attacked: Tensor = self.attack(model=model, **given)(images, labels)
+        return attacked
 
 
 class _AdaptedModel(nn.Module):
@@ -146,8 +148,8 @@ def _run_foolbox(attack: Callable[..., Any], model: nn.Module, images: Tensor, l
     from foolbox.models.pytorch import PyTorchModel
 
     adapted = PyTorchModel(model.eval(), bounds=(0, 1), device=images.device)
-    found: Tensor = attack(adapted, images, Misclassification(labels), epsilons=eps)[1]
-    return found
+    attacked: Tensor = attack(adapted, images, Misclassification(labels), epsilons=eps)[1]
+    return attacked
 
 
 def _takes_model(attack: Callable[..., Any]) -> bool:

@@ -9,10 +9,13 @@ from lsa_lightning.attacks.base import GradientAttack, Model
 
 
 class FGSM(GradientAttack):
-    r"""Fast gradient sign method, :math:`\hat x = x + \epsilon\, \mathrm{sign}(\nabla_x CE(f(x), y))`.
+    r"""Fast gradient sign method, :math:`\hat x = x + \epsilon\, d(\nabla_x CE(f(x), y))`.
+
+    d is the sign for Linf, and the unit vector for L2 (the fast gradient method).
 
     Args:
-        eps: radius >= 0 (Linf).
+        eps: radius >= 0.
+        norm: name of the norm, ``"Linf"`` or ``"L2"``.
         bounds: smallest and largest valid input value, or None.
 
     Raises:
@@ -29,8 +32,8 @@ class FGSM(GradientAttack):
     Source: Goodfellow et al. 2015, arXiv 1412.6572.
     """
 
-    def __init__(self, eps: float = 8 / 255, bounds: Bounds = (0.0, 1.0)) -> None:
-        super().__init__(eps, bounds=bounds)
+    def __init__(self, eps: float = 8 / 255, *, norm: str = "Linf", bounds: Bounds = (0.0, 1.0)) -> None:
+        super().__init__(eps, norm=norm, bounds=bounds)
 
     def _default_alpha(self) -> float:
         return self.eps
@@ -43,11 +46,12 @@ class FGSM(GradientAttack):
 class FFGSM(GradientAttack):
     r"""FGSM from a random start, the attack of "fast" adversarial training (AT-FAST).
 
-    Start uniform in [-eps, eps], one step of ``alpha``, projection.
+    A random start in the ball (Linf: uniform), one step of ``alpha``, projection.
 
     Args:
-        eps: radius >= 0 (Linf).
+        eps: radius >= 0.
         alpha: step size > 0; None: 1.25 eps.
+        norm: name of the norm, ``"Linf"`` or ``"L2"``.
         bounds: smallest and largest valid input value, or None.
         seed: seed of the random start, or None.
 
@@ -61,16 +65,18 @@ class FFGSM(GradientAttack):
         self,
         eps: float = 8 / 255,
         alpha: float | None = None,
+        *,
+        norm: str = "Linf",
         bounds: Bounds = (0.0, 1.0),
         seed: int | None = None,
     ) -> None:
-        super().__init__(eps, alpha, bounds=bounds, seed=seed)
+        super().__init__(eps, alpha, norm=norm, bounds=bounds, seed=seed)
 
     def _default_alpha(self) -> float:
         return 1.25 * self.eps
 
     def start(self, ball: Ball) -> Tensor:
-        """Uniform in the ball."""
+        """Random in the ball."""
         return ball.random_point(self.generator(ball.x.device))
 
     def perturb(self, model: Model, x: Tensor, y: Tensor, ball: Ball) -> Tensor:

@@ -1,7 +1,8 @@
-"""Statistical noises: perturbers that do not look at the model.
+"""Statistical noises: attacks that do not look at the model.
 
-All share the severity ``eps``, the radius of the Linf ball in which they stay, so that one sweep over eps covers
-attacks and noises alike. Labels are not used.
+All share the severity ``eps``, the radius of the ball in which they stay, so that one sweep over eps covers gradient
+attacks and noises alike. Their size is what each coordinate may have if all move alike: eps in Linf, eps / sqrt(d) in
+L2 for inputs of d coordinates. Labels are not used.
 """
 
 from __future__ import annotations
@@ -16,26 +17,35 @@ from lsa_lightning.attacks.base import Attack, Model
 
 
 class Noise(Attack):
-    """A random perturbation, projected to the Linf ball and the bounds. Subclasses write :meth:`sample`."""
+    """A random perturbation, projected to the ball and the bounds. Subclasses write :meth:`sample`."""
 
-    def __init__(self, eps: float = 8 / 255, bounds: Bounds = (0.0, 1.0), seed: int | None = None) -> None:
-        super().__init__(eps, "Linf", bounds, seed)
+    def __init__(
+        self,
+        eps: float = 8 / 255,
+        *,
+        norm: str = "Linf",
+        bounds: Bounds = (0.0, 1.0),
+        seed: int | None = None,
+    ) -> None:
+        super().__init__(eps, norm=norm, bounds=bounds, seed=seed)
 
     @abstractmethod
     def sample(self, x: Tensor, generator: torch.Generator) -> Tensor:
-        """The perturbation to add to ``x`` (float32 at least), before projection."""
+        """The perturbation of ``x`` (float32 at least) for size 1, before projection."""
 
     def perturb(self, model: Model, x: Tensor, y: Tensor, ball: Ball) -> Tensor:
         """One draw; the model is not called."""
         wide = x.to(torch.promote_types(x.dtype, torch.float32))
-        return ball.project((wide + self.sample(wide, self.generator(x.device))).to(x.dtype))
+        size = self.eps / ball.norm_of_ones(x[0].numel())
+        return ball.project((wide + size * self.sample(wide, self.generator(x.device))).to(x.dtype))
 
 
 class GaussianNoise(Noise):
-    r"""Additive noise :math:`x + n,\ n \sim N(0, (\epsilon/2)^2)`, cut at two standard deviations, that is at eps.
+    r"""Additive noise :math:`x + n,\ n \sim N(0, (s/2)^2)` of size s, projected; Linf: cut at s = eps.
 
     Args:
-        eps: radius >= 0 (Linf), twice the standard deviation.
+        eps: radius >= 0; in Linf, twice the standard deviation.
+        norm: name of the norm, ``"Linf"`` or ``"L2"``.
         bounds: smallest and largest valid input value, or None.
         seed: seed of the noise, or None.
 
@@ -45,14 +55,15 @@ class GaussianNoise(Noise):
 
     def sample(self, x: Tensor, generator: torch.Generator) -> Tensor:
         """Normal draws."""
-        return torch.empty_like(x).normal_(generator=generator) * (self.eps / 2)
+        return torch.empty_like(x).normal_(generator=generator) / 2
 
 
 class SpeckleNoise(Noise):
-    r"""Multiplicative noise :math:`x + x\,n,\ n \sim N(0, (\epsilon/2)^2)`, cut at eps.
+    r"""Multiplicative noise :math:`x + x\,n,\ n \sim N(0, (s/2)^2)` of size s, projected; Linf: cut at s = eps.
 
     Args:
-        eps: radius >= 0 (Linf), twice the standard deviation of the factor.
+        eps: radius >= 0; in Linf, twice the standard deviation of the factor.
+        norm: name of the norm, ``"Linf"`` or ``"L2"``.
         bounds: smallest and largest valid input value, or None.
         seed: seed of the noise, or None.
 
@@ -62,11 +73,11 @@ class SpeckleNoise(Noise):
 
     def sample(self, x: Tensor, generator: torch.Generator) -> Tensor:
         """Normal draws, scaled by the input."""
-        return x * torch.empty_like(x).normal_(generator=generator) * (self.eps / 2)
+        return x * torch.empty_like(x).normal_(generator=generator) / 2
 
 
 class _ImpulseNoise(Noise):
-    """A random share of the coordinates moves by eps in one direction."""
+    """A random share of the coordinates moves in one direction."""
 
     direction: float
 
@@ -74,27 +85,30 @@ class _ImpulseNoise(Noise):
         self,
         eps: float = 8 / 255,
         amount: float = 0.1,
+        *,
+        norm: str = "Linf",
         bounds: Bounds = (0.0, 1.0),
         seed: int | None = None,
     ) -> None:
-        super().__init__(eps, bounds, seed)
+        super().__init__(eps, norm=norm, bounds=bounds, seed=seed)
         if not 0 <= amount <= 1:
             msg = f"expected amount, the share of coordinates hit, in [0, 1], got {amount}"
             raise ValueError(msg)
         self.amount = float(amount)
 
     def sample(self, x: Tensor, generator: torch.Generator) -> Tensor:
-        """Bernoulli draws times eps."""
+        """Bernoulli draws."""
         hit = torch.empty_like(x).uniform_(0, 1, generator=generator) < self.amount
-        return hit * (self.direction * self.eps)
+        return self.direction * hit.to(x.dtype)
 
 
 class SaltNoise(_ImpulseNoise):
-    """Each coordinate is raised by eps with probability ``amount``; eps = 1 on pixels is the usual white salt.
+    """Each coordinate is raised with probability ``amount``, in Linf by eps; 1 on pixels is the usual white salt.
 
     Args:
-        eps: radius >= 0 (Linf).
+        eps: radius >= 0.
         amount: probability in [0, 1] that a coordinate is hit.
+        norm: name of the norm, ``"Linf"`` or ``"L2"``.
         bounds: smallest and largest valid input value, or None.
         seed: seed of the noise, or None.
 
@@ -106,11 +120,12 @@ class SaltNoise(_ImpulseNoise):
 
 
 class PepperNoise(_ImpulseNoise):
-    """Each coordinate is lowered by eps with probability ``amount``; eps = 1 on pixels is the usual black pepper.
+    """Each coordinate is lowered with probability ``amount``, in Linf by eps; 1 on pixels is the usual black pepper.
 
     Args:
-        eps: radius >= 0 (Linf).
+        eps: radius >= 0.
         amount: probability in [0, 1] that a coordinate is hit.
+        norm: name of the norm, ``"Linf"`` or ``"L2"``.
         bounds: smallest and largest valid input value, or None.
         seed: seed of the noise, or None.
 

@@ -23,7 +23,7 @@ class PGD(GradientAttack):
         eps: radius >= 0.
         alpha: step size > 0; None: 2.5 eps / steps (2/255 for the defaults).
         steps: number of steps >= 1.
-        norm: ``"Linf"`` or ``"L2"``.
+        norm: name of the norm, ``"Linf"`` or ``"L2"``.
         random_start: start uniformly in the Linf ball, or in the L2 ball with a uniform direction and radius.
         bounds: smallest and largest valid input value, or None.
         seed: seed of the random start, or None.
@@ -48,6 +48,7 @@ class PGD(GradientAttack):
         self,
         eps: float = 8 / 255,
         alpha: float | None = None,
+        *,
         steps: int = 10,
         norm: str = "Linf",
         random_start: bool = True,
@@ -59,7 +60,7 @@ class PGD(GradientAttack):
             msg = f"expected best to be 'last' or 'success', got {best!r}"
             raise ValueError(msg)
         self.steps = checked_steps(steps)
-        super().__init__(eps, alpha, norm, bounds, seed)
+        super().__init__(eps, alpha, norm=norm, bounds=bounds, seed=seed)
         self.random_start = random_start
         self.best = best
 
@@ -99,9 +100,10 @@ class TPGD(GradientAttack):
     The labels are not used.
 
     Args:
-        eps: radius >= 0 (Linf).
+        eps: radius >= 0.
         alpha: step size > 0; None: eps / 4 (2/255 for the default eps).
         steps: number of steps >= 1.
+        norm: name of the norm, ``"Linf"`` or ``"L2"``.
         bounds: smallest and largest valid input value, or None.
         seed: seed of the start, or None.
 
@@ -115,12 +117,14 @@ class TPGD(GradientAttack):
         self,
         eps: float = 8 / 255,
         alpha: float | None = None,
+        *,
         steps: int = 10,
+        norm: str = "Linf",
         bounds: Bounds = (0.0, 1.0),
         seed: int | None = None,
     ) -> None:
         self.steps = checked_steps(steps)
-        super().__init__(eps, alpha, bounds=bounds, seed=seed)
+        super().__init__(eps, alpha, norm=norm, bounds=bounds, seed=seed)
 
     def _default_alpha(self) -> float:
         return self.eps / 4

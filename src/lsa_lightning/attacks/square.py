@@ -66,7 +66,7 @@ class Square(Attack):
     Args:
         eps: radius >= 0.
         n_queries: number of patches tried >= 1.
-        norm: ``"Linf"`` or ``"L2"``.
+        norm: ``"Linf"`` or ``"L2"``; there is no search for others.
         p_init: share of the image that the first patches cover, in (0, 1].
         bounds: smallest and largest valid input value, or None.
         seed: seed of the patches, or None.
@@ -81,12 +81,16 @@ class Square(Attack):
         self,
         eps: float = 8 / 255,
         n_queries: int = 5000,
+        *,
         norm: str = "Linf",
         p_init: float = 0.8,
         bounds: Bounds = (0.0, 1.0),
         seed: int | None = None,
     ) -> None:
-        super().__init__(eps, norm, bounds, seed)
+        super().__init__(eps, norm=norm, bounds=bounds, seed=seed)
+        if norm not in _SEARCHES:
+            msg = f"expected norm to be one of {list(_SEARCHES)}, for which Square has a search, got {norm!r}"
+            raise ValueError(msg)
         if n_queries < 1 or not 0 < p_init <= 1:
             msg = f"expected n_queries >= 1 and p_init in (0, 1], got {n_queries} and {p_init}"
             raise ValueError(msg)

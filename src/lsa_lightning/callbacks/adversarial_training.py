@@ -60,6 +60,7 @@ class AdversarialTraining(pl.Callback):
         self,
         attack: Attack,
         objective: Objective | None = None,
+        *,
         input_space: InputSpace | tuple[Any, Any] | None = None,
         batch_fn: BatchFn | None = None,
         backbone: str | None = None,

@@ -27,6 +27,7 @@ from lsa_lightning.layers.resolve import LayerSpec, resolve_layers
 from lsa_lightning.objectives import Objective
 from lsa_lightning.regularizers import LayerwiseRegularizer
 from lsa_lightning.utils.batch import BatchFn
+from lsa_lightning.utils.renamed import renamed
 
 
 class ATLR(AdversarialTraining):
@@ -52,9 +53,9 @@ class ATLR(AdversarialTraining):
             :class:`~lsa_lightning.layers.report.SustainabilityReport`, whose list for ``eta`` and ``top_k`` is used.
         eta: threshold of Algorithm 1 in units of sigma.
         top_k: if given, the k most vulnerable layers, whatever their distance from mu.
-        analysis_attack: perturber of the analysis; None: ``attack``.
+        analysis_attack: attack of the analysis; None: ``attack``.
         analysis_every_n_epochs: analyse after the validation runs of every n-th epoch; 0: never, for a fixed list.
-        analysis_batches: validation batches analysed per dataloader and process; None: as many as validation runs on.
+        analysis_limit_batches: validation batches analysed per dataloader and process; None: as many as validation has.
         warmup_epochs: epochs at the start without the regularizer.
         input_space: see :class:`~lsa_lightning.callbacks.AdversarialTraining`.
         batch_fn: see :class:`~lsa_lightning.callbacks.AdversarialTraining`.
@@ -73,10 +74,12 @@ class ATLR(AdversarialTraining):
     Source: arXiv 2202.02626, Algorithms 1 to 3.
     """
 
+    @renamed(analysis_batches="analysis_limit_batches")
     def __init__(
         self,
         attack: Attack,
         objective: Objective | None = None,
+        *,
         regularizer: LayerwiseRegularizer | None = None,
         layers: LayerSpec = None,
         mvl: Sequence[str] | SustainabilityReport | None = None,
@@ -84,14 +87,21 @@ class ATLR(AdversarialTraining):
         top_k: int | None = None,
         analysis_attack: Attack | None = None,
         analysis_every_n_epochs: int = 1,
-        analysis_batches: int | None = None,
+        analysis_limit_batches: int | None = None,
         warmup_epochs: int = 0,
         input_space: InputSpace | tuple[Any, Any] | None = None,
         batch_fn: BatchFn | None = None,
         backbone: str | None = None,
         eps_warmup_epochs: float = 0.0,
     ) -> None:
-        super().__init__(attack, objective, input_space, batch_fn, backbone, eps_warmup_epochs)
+        super().__init__(
+            attack,
+            objective,
+            input_space=input_space,
+            batch_fn=batch_fn,
+            backbone=backbone,
+            eps_warmup_epochs=eps_warmup_epochs,
+        )
         self.regularizer = regularizer if regularizer is not None else LayerwiseRegularizer()
         self.layers = layers
         self.fixed = mvl is not None
@@ -100,7 +110,7 @@ class ATLR(AdversarialTraining):
         self.top_k = top_k
         self.analysis_attack = analysis_attack if analysis_attack is not None else attack
         self.analysis_every_n_epochs = analysis_every_n_epochs
-        self.analysis_batches = analysis_batches
+        self.analysis_limit_batches = analysis_limit_batches
         self.warmup_epochs = warmup_epochs
         self.history: list[AnalysedEpoch] = []
         self._warned_empty = False
@@ -114,9 +124,9 @@ class ATLR(AdversarialTraining):
                 self.analysis_every_n_epochs >= (0 if self.fixed else 1),
                 self.analysis_every_n_epochs,
             ),
-            "analysis_batches >= 1 or None": (
-                self.analysis_batches is None or self.analysis_batches >= 1,
-                self.analysis_batches,
+            "analysis_limit_batches >= 1 or None": (
+                self.analysis_limit_batches is None or self.analysis_limit_batches >= 1,
+                self.analysis_limit_batches,
             ),
             "warmup_epochs >= 0": (self.warmup_epochs >= 0, self.warmup_epochs),
             "top_k >= 1 or None": (self.top_k is None or self.top_k >= 1, self.top_k),
@@ -240,7 +250,7 @@ class ATLR(AdversarialTraining):
             )
             raise MisconfigurationException(msg)
         for index, loader in enumerate(CombinedLoader(trainer.val_dataloaders, "sequential").flattened):
-            limit = min(limits[index], self.analysis_batches or float("inf"))
+            limit = min(limits[index], self.analysis_limit_batches or float("inf"))
             for batch in islice(loader, None if limit == float("inf") else int(limit)):
                 converted = trainer.precision_plugin.convert_input(batch)
                 converted = pl_module._on_before_batch_transfer(converted, dataloader_idx=index)

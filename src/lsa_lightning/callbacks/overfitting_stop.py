@@ -42,6 +42,7 @@ class CatastrophicOverfittingStop(pl.Callback):
     def __init__(
         self,
         attack: Attack,
+        *,
         drop: float = 0.2,
         input_space: InputSpace | tuple[Any, Any] | None = None,
         batch_fn: BatchFn | None = None,

@@ -14,10 +14,11 @@ from lsa_lightning.callbacks.target import as_input_space, craft, find_backbone,
 from lsa_lightning.evaluation import correct
 from lsa_lightning.functional import robustness_generalization_score
 from lsa_lightning.utils.batch import BatchFn, read_batch
+from lsa_lightning.utils.renamed import renamed
 
 
 class RobustValidation(pl.Callback):
-    """Logs ``val/acc``, ``val/acc_<attack>`` (each in [0, 1]) and ``val/rg_score`` (percent, summed over eps).
+    """Logs ``val/acc_clean``, ``val/acc_<attack>`` (each in [0, 1]) and ``val/rg_score`` (percent, summed over eps).
 
     Works in ``trainer.fit`` and in ``trainer.validate``; sanity checks are skipped.
 
@@ -26,7 +27,7 @@ class RobustValidation(pl.Callback):
         rg_attack: name of the attack whose accuracies make up R&G; None: no R&G.
         rg_eps: the radii of R&G, besides the clean column; each > 0.
         every_n_epochs: run in every n-th epoch of a fit, >= 1.
-        max_batches: batches per dataloader and process, >= 1; None: all.
+        limit_batches: batches per dataloader and process, >= 1; None: all.
         input_space: ``(mean, std)`` if batches are normalised; ``eps`` and ``bounds`` are then in pixels.
         batch_fn: ``batch -> (x, y)``; default :func:`~lsa_lightning.utils.batch.read_batch`.
         backbone: name of the submodule that maps x to logits; None: the LightningModule's forward.
@@ -35,13 +36,15 @@ class RobustValidation(pl.Callback):
         ValueError: if an argument is outside its range, or R&G is asked for with an attack that is not there.
     """
 
+    @renamed(max_batches="limit_batches")
     def __init__(
         self,
         attacks: Mapping[str, Attack],
+        *,
         rg_attack: str | None = None,
         rg_eps: Sequence[float] = (),
         every_n_epochs: int = 1,
-        max_batches: int | None = None,
+        limit_batches: int | None = None,
         input_space: InputSpace | tuple[Any, Any] | None = None,
         batch_fn: BatchFn | None = None,
         backbone: str | None = None,
@@ -52,13 +55,14 @@ class RobustValidation(pl.Callback):
         if rg_attack is not None and (rg_attack not in attacks or not rg_eps or min(rg_eps) <= 0):
             msg = f"expected rg_attack among {list(attacks)} and every rg_eps > 0, got {rg_attack!r} and {list(rg_eps)}"
             raise ValueError(msg)
-        if every_n_epochs < 1 or (max_batches is not None and max_batches < 1):
-            msg = f"expected every_n_epochs >= 1 and max_batches >= 1 or None, got {every_n_epochs} and {max_batches}"
+        if every_n_epochs < 1 or (limit_batches is not None and limit_batches < 1):
+            got = f"{every_n_epochs} and {limit_batches}"
+            msg = f"expected every_n_epochs >= 1 and limit_batches >= 1 or None, got {got}"
             raise ValueError(msg)
         self.attacks = dict(attacks)
         self.rg_attacks = {f"rg_{eps:g}": attacks[rg_attack].with_eps(eps) for eps in rg_eps} if rg_attack else {}
         self.every_n_epochs = every_n_epochs
-        self.max_batches = max_batches
+        self.limit_batches = limit_batches
         self.input_space = as_input_space(input_space)
         self.batch_fn = batch_fn if batch_fn is not None else read_batch
         self.backbone = backbone
@@ -82,7 +86,7 @@ class RobustValidation(pl.Callback):
         dataloader_idx: int = 0,
     ) -> None:
         """Count hits on this batch."""
-        if not self._accuracy or (self.max_batches is not None and batch_idx >= self.max_batches):
+        if not self._accuracy or (self.limit_batches is not None and batch_idx >= self.limit_batches):
             return
         model = find_backbone(pl_module, self.backbone)
         x, y = read(self.batch_fn, batch)
@@ -97,7 +101,7 @@ class RobustValidation(pl.Callback):
         if not self._accuracy:
             return
         accuracy = {name: float(metric.compute()) for name, metric in self._accuracy.items()}
-        values = {"val/acc": accuracy["clean"], **{f"val/acc_{name}": accuracy[name] for name in self.attacks}}
+        values = {"val/acc_clean": accuracy["clean"], **{f"val/acc_{name}": accuracy[name] for name in self.attacks}}
         pl_module.log_dict(values, sync_dist=True, prog_bar=True)
         if self.rg_attacks:
             score = robustness_generalization_score(100 * accuracy[name] for name in ["clean", *self.rg_attacks])

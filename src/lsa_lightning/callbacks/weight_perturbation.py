@@ -39,7 +39,7 @@ class AdversarialWeightPerturbation(pl.Callback):
     Source: Wu et al. 2020, arXiv 2004.05884, eq. (10) with one step.
     """
 
-    def __init__(self, gamma: float = 0.01, warmup_epochs: int = 0) -> None:
+    def __init__(self, gamma: float = 0.01, *, warmup_epochs: int = 0) -> None:
         if not (math.isfinite(gamma) and gamma >= 0) or warmup_epochs < 0:
             msg = f"expected a finite gamma >= 0 and warmup_epochs >= 0, got {gamma} and {warmup_epochs}"
             raise ValueError(msg)

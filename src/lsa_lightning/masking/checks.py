@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Iterable
 from typing import Any
 
@@ -10,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from lsa_lightning.attacks import PGD, Attack, Square
-from lsa_lightning.attacks.balls import BALLS, Ball, Bounds, per_sample
+from lsa_lightning.attacks.balls import Ball, Bounds, per_sample
 from lsa_lightning.attacks.base import Model
 from lsa_lightning.attacks.losses import class_logits, cross_entropy, margin
 from lsa_lightning.evaluation import correct
@@ -18,6 +17,7 @@ from lsa_lightning.functional import predicted_labels
 from lsa_lightning.masking.flags import MaskingFlag, flags
 from lsa_lightning.utils.batch import BatchFn, move_data_to_device, read_batch
 from lsa_lightning.utils.isolation import evaluating
+from lsa_lightning.utils.renamed import renamed
 
 _DIRECTIONS = 8
 
@@ -49,11 +49,11 @@ class MaskingChecks:
 
     Args:
         eps: radius > 0, as in the evaluation.
-        norm: ``"Linf"`` or ``"L2"``.
+        norm: name of the norm, ``"Linf"`` or ``"L2"``.
         bounds: smallest and largest valid input value; None: no bounds, and no ``full_range_above_chance``.
-        samples: number of samples >= 1, the first of the data.
+        n_samples: number of samples >= 1, the first of the data.
         steps: steps of PGD >= 1; five times as many for the strongest.
-        queries: queries >= 1 of the random search and of Square.
+        n_queries: queries >= 1 of the random search and of Square.
         seed: seed of the attacks and of the models.
         batch_fn: ``batch -> (x, y)``.
 
@@ -61,7 +61,7 @@ class MaskingChecks:
         ValueError: if an argument is outside its range.
 
     Example:
-        >>> checks = MaskingChecks(eps=0.1, bounds=None, steps=2, queries=5)
+        >>> checks = MaskingChecks(eps=0.1, bounds=None, steps=2, n_queries=5)
         >>> flags = checks.run(torch.nn.Linear(2, 1), [(torch.randn(64, 2), torch.randint(2, (64,)))])
         >>> [name for name, flag in flags.items() if flag.raised]
         []
@@ -70,19 +70,21 @@ class MaskingChecks:
     arXiv 1902.06705.
     """
 
+    @renamed(samples="n_samples", queries="n_queries")
     def __init__(
         self,
         eps: float,
+        *,
         norm: str = "Linf",
         bounds: Bounds = (0.0, 1.0),
-        samples: int = 256,
+        n_samples: int = 256,
         steps: int = 20,
-        queries: int = 100,
+        n_queries: int = 100,
         seed: int = 0,
         batch_fn: BatchFn = read_batch,
     ) -> None:
-        if not isinstance(eps, float | int) or eps <= 0 or samples < 1 or queries < 1:
-            msg = f"expected eps > 0, samples >= 1 and queries >= 1, got {eps!r}, {samples} and {queries}"
+        if not isinstance(eps, float | int) or eps <= 0 or n_samples < 1 or n_queries < 1:
+            msg = f"expected eps > 0, n_samples >= 1 and n_queries >= 1, got {eps!r}, {n_samples} and {n_queries}"
             raise ValueError(msg)
         options: dict[str, Any] = {"norm": norm, "bounds": bounds, "seed": seed}
         self.pgd = PGD(eps, steps=steps, **options)
@@ -94,8 +96,11 @@ class MaskingChecks:
             "pgd": self.pgd,
             "longest": self.longest,
         }
-        self.black_box = {"random": RandomSearch(eps, queries, **options), "square": Square(eps, queries, **options)}
-        self.samples = samples
+        self.black_box = {
+            "random": RandomSearch(eps, n_queries, **options),
+            "square": Square(eps, n_queries, **options),
+        }
+        self.n_samples = n_samples
         self.seed = seed
         self.batch_fn = batch_fn
 
@@ -114,7 +119,7 @@ class MaskingChecks:
         """
         device = next(model.parameters(), torch.zeros(())).device
         rows: list[dict[str, Tensor]] = []
-        missing = self.samples
+        missing = self.n_samples
         for index, batch in enumerate(dataloader):
             x, y = (tensor[:missing] for tensor in self.batch_fn(move_data_to_device(batch, device)))
             with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
@@ -156,9 +161,9 @@ class MaskingChecks:
 
     def _agreement(self, model: nn.Module, x: Tensor, y: Tensor, generator: torch.Generator) -> Tensor:
         """Cosine of predicted and measured changes of the margin, ``[N]``; NaN where there are none to speak of."""
-        ball, eps, bounds = BALLS[self.pgd.norm], self.pgd.eps, self.pgd.bounds
-        start = ball(x, eps / 2, bounds).random_point(generator)
-        near = ball(start, eps / 10, bounds)
+        threat = self.pgd.threat
+        start = threat.with_eps(threat.eps / 2).ball(x).random_point(generator)
+        near = threat.with_eps(threat.eps / 10).ball(start)
         gradient = _input_gradient(model, start, y, margin)
         predicted, measured = [], []
         for _ in range(_DIRECTIONS):
@@ -174,9 +179,7 @@ class MaskingChecks:
         """Attacks that need a gradient; the last one's ball holds all inputs, if there are bounds."""
         if self.pgd.bounds is None:
             return self.white_box
-        side = self.pgd.bounds[1] - self.pgd.bounds[0]
-        eps = side if self.pgd.norm == "Linf" else side * math.sqrt(x[0].numel())
-        return {**self.white_box, "range": self.longest.with_eps(eps)}
+        return {**self.white_box, "range": self.longest.with_eps(self.pgd.threat.diameter(x[0].numel()))}
 
 
 class RandomSearch(Attack):
@@ -184,24 +187,24 @@ class RandomSearch(Attack):
 
     Args:
         eps: radius >= 0.
-        queries: number of points >= 1.
-        norm: ``"Linf"`` or ``"L2"``.
+        n_queries: number of points >= 1.
+        norm: name of the norm.
         bounds: smallest and largest valid input value, or None.
         seed: seed of the points, or None.
     """
 
-    def __init__(self, eps: float, queries: int, norm: str, bounds: Bounds, seed: int | None) -> None:
-        super().__init__(eps, norm, bounds, seed)
-        self.queries = queries
+    def __init__(self, eps: float, n_queries: int, *, norm: str, bounds: Bounds, seed: int | None) -> None:
+        super().__init__(eps, norm=norm, bounds=bounds, seed=seed)
+        self.n_queries = n_queries
 
     @torch.no_grad()
     def perturb(self, model: Model, x: Tensor, y: Tensor, ball: Ball) -> Tensor:
         """Draw and try."""
-        found, standing = x, torch.ones_like(y.flatten(), dtype=torch.bool)
-        for _ in range(self.queries):
-            found = ball.boundary_point(self.generator(x.device)).where(per_sample(standing, x), found)
-            standing = predicted_labels(model(found)) == y.flatten()
-        return found
+        points, standing = x, torch.ones_like(y.flatten(), dtype=torch.bool)
+        for _ in range(self.n_queries):
+            points = ball.boundary_point(self.generator(x.device)).where(per_sample(standing, x), points)
+            standing = predicted_labels(model(points)) == y.flatten()
+        return points
 
 
 def _largest_gradient(model: nn.Module, x: Tensor, y: Tensor) -> Tensor:

@@ -1,0 +1,79 @@
+"""What an attacker may do: how far inputs may be moved, in which norm, and between which values."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, replace
+from numbers import Real
+from typing import Any
+
+from torch import Tensor
+from typing_extensions import Self
+
+from lsa_lightning.attacks.balls import BALLS, Ball, Bounds
+
+
+@dataclass(frozen=True)
+class ThreatModel:
+    r"""All :math:`\hat x` with :math:`\|\hat x - x\| \le \epsilon` and every coordinate within the bounds.
+
+    Args:
+        norm: name of a :class:`~lsa_lightning.attacks.balls.Ball`: ``"Linf"`` or ``"L2"``, or one of your own.
+        eps: radius >= 0 in units of the input, not larger than the diameter of the bounds.
+        bounds: smallest and largest valid input value, such as (0, 1) for pixels; None: no bounds.
+
+    Raises:
+        ValueError: if an argument is outside its range.
+
+    Example:
+        >>> threat = ThreatModel("L2", eps=0.5)
+        >>> threat.with_eps(0.25), threat.diameter(4)
+        (ThreatModel(norm='L2', eps=0.25, bounds=(0.0, 1.0)), 2.0)
+    """
+
+    norm: str = "Linf"
+    eps: float = 8 / 255
+    bounds: Bounds = (0.0, 1.0)
+
+    def __post_init__(self) -> None:
+        if self.norm not in BALLS:
+            msg = f"expected norm to be one of {list(BALLS)}, got {self.norm!r}"
+            raise ValueError(msg)
+        if not (isinstance(self.eps, Real) and math.isfinite(self.eps) and self.eps >= 0):
+            msg = f"expected a finite eps >= 0, got {self.eps!r}"
+            raise ValueError(msg)
+        object.__setattr__(self, "eps", float(self.eps))
+        object.__setattr__(self, "bounds", _checked_bounds(self.bounds))
+        self._check_diameter(math.inf)
+
+    def with_eps(self, eps: float) -> Self:
+        """The same with another radius."""
+        return replace(self, eps=eps)
+
+    def diameter(self, coordinates: float) -> float:
+        """The largest distance between two inputs of so many coordinates; infinite without bounds."""
+        return math.inf if self.bounds is None else BALLS[self.norm].diameter(self.bounds, coordinates)
+
+    def ball(self, x: Tensor) -> Ball:
+        """The set around each sample of ``x`` ``[N, ...]``.
+
+        Raises:
+            ValueError: if eps is larger than the diameter of the bounds, known only now for most norms.
+        """
+        self._check_diameter(x[0].numel())
+        return BALLS[self.norm](x, self.eps, self.bounds)
+
+    def _check_diameter(self, coordinates: float) -> None:
+        largest = self.diameter(coordinates)
+        if self.eps > largest:
+            msg = f"expected eps <= {largest:.4g}, the {self.norm} diameter of the bounds {self.bounds}, got {self.eps}"
+            raise ValueError(msg)
+
+
+def _checked_bounds(bounds: Any) -> Bounds:
+    if bounds is None:
+        return None
+    if len(bounds) != 2 or not float(bounds[0]) < float(bounds[1]):
+        msg = f"expected bounds (low, high) with low < high, or None, got {bounds}"
+        raise ValueError(msg)
+    return float(bounds[0]), float(bounds[1])
