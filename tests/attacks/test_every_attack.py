@@ -116,7 +116,7 @@ class _both(AbstractContextManager[None]):  # noqa: N801
         for manager in self.managers:
             manager.__enter__()
 
-    def __exit__(self, *error: Any) -> None:
+    def __exit__(self, *error: object) -> None:
         for manager in reversed(self.managers):
             manager.__exit__(*error)
 
