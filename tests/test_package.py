@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import inspect
 import pkgutil
 from importlib import import_module
@@ -24,6 +25,7 @@ PUBLIC = (
     "lsa_lightning.masking",
     "lsa_lightning.models",
 )
+TESTS = Path(__file__).parent
 MODULES = [info.name for info in pkgutil.walk_packages(lsa_lightning.__path__, "lsa_lightning.")]
 
 
@@ -76,3 +78,20 @@ def test_the_malicious_uploads_of_lightning_are_excluded() -> None:
     (requirement,) = [line for line in distribution("lsa-lightning").requires or [] if line.startswith("lightning")]
     assert "!=2.6.2" in requirement
     assert "!=2.6.3" in requirement
+
+
+def imported(file: Path) -> set[str]:
+    """The modules that a file names in its import statements."""
+    nodes = list(ast.walk(ast.parse(file.read_text())))
+    plain = {alias.name for node in nodes if isinstance(node, ast.Import) for alias in node.names}
+    return plain | {node.module or "" for node in nodes if isinstance(node, ast.ImportFrom)}
+
+
+def test_no_test_imports_from_another_test() -> None:
+    found = {file.name: name for file in TESTS.rglob("*.py") for name in imported(file) if "test_" in name}
+    assert found == {}
+
+
+def test_tests_mirror_the_package() -> None:
+    rooms = {file.relative_to(TESTS).parent for file in TESTS.rglob("test_*.py")}
+    assert all((Path(lsa_lightning.__file__).parent / room).is_dir() for room in rooms)

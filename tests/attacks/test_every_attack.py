@@ -13,61 +13,14 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from tests.helpers.attack_cases import ATTACKS, CASES, own_labels
 from tests.helpers.modules import ForeignModule, loader, trainer
 from torch import Tensor, nn
 
-from lsa_lightning.attacks import (
-    APGD,
-    FFGSM,
-    FGSM,
-    PGD,
-    TPGD,
-    Attack,
-    Ensemble,
-    GaussianNoise,
-    InputSpace,
-    PepperNoise,
-    SaltNoise,
-    SpeckleNoise,
-    Square,
-)
-from lsa_lightning.functional import predicted_labels
-from lsa_lightning.utils.isolation import evaluating
+from lsa_lightning.attacks import Attack, InputSpace
 
-Maker = Callable[..., Attack]
-LINF: dict[str, Maker] = {
-    "fgsm": FGSM,
-    "ffgsm": FFGSM,
-    "pgd": lambda eps, bounds=(0.0, 1.0): PGD(eps, steps=2, bounds=bounds),
-    "tpgd": lambda eps, bounds=(0.0, 1.0): TPGD(eps, steps=2, bounds=bounds),
-    "apgd": lambda eps, bounds=(0.0, 1.0): APGD(eps, 5, bounds=bounds),
-    "apgd success": lambda eps, bounds=(0.0, 1.0): APGD(eps, 5, bounds=bounds, best="success"),
-    "square": lambda eps, bounds=(0.0, 1.0): Square(eps, 4, bounds=bounds),
-    "ensemble": lambda eps, bounds=(0.0, 1.0): Ensemble(eps, bounds=bounds, steps=2, n_queries=2),
-    "gaussian": GaussianNoise,
-    "speckle": SpeckleNoise,
-    "salt": lambda eps, bounds=(0.0, 1.0): SaltNoise(eps, 0.5, bounds=bounds),
-    "pepper": lambda eps, bounds=(0.0, 1.0): PepperNoise(eps, 0.5, bounds=bounds),
-}
-L2: dict[str, Maker] = {
-    "fgsm l2": lambda eps, bounds=(0.0, 1.0): FGSM(eps, norm="L2", bounds=bounds),
-    "ffgsm l2": lambda eps, bounds=(0.0, 1.0): FFGSM(eps, norm="L2", bounds=bounds),
-    "tpgd l2": lambda eps, bounds=(0.0, 1.0): TPGD(eps, steps=2, norm="L2", bounds=bounds),
-    "pgd l2": lambda eps, bounds=(0.0, 1.0): PGD(eps, steps=2, norm="L2", bounds=bounds),
-    "apgd l2": lambda eps, bounds=(0.0, 1.0): APGD(eps, 5, norm="L2", bounds=bounds),
-    "square l2": lambda eps, bounds=(0.0, 1.0): Square(eps, 4, norm="L2", bounds=bounds),
-    "ensemble l2": lambda eps, bounds=(0.0, 1.0): Ensemble(eps, norm="L2", bounds=bounds, steps=2, n_queries=2),
-    "gaussian l2": lambda eps, bounds=(0.0, 1.0): GaussianNoise(eps, norm="L2", bounds=bounds),
-    "speckle l2": lambda eps, bounds=(0.0, 1.0): SpeckleNoise(eps, norm="L2", bounds=bounds),
-    "salt l2": lambda eps, bounds=(0.0, 1.0): SaltNoise(eps, 0.5, norm="L2", bounds=bounds),
-    "pepper l2": lambda eps, bounds=(0.0, 1.0): PepperNoise(eps, 0.5, norm="L2", bounds=bounds),
-}
-MANY_CLASSES: dict[str, tuple[Maker, int]] = {
-    "dlr": (lambda eps, bounds=(0.0, 1.0): APGD(eps, 5, loss="dlr", bounds=bounds), 3),
-    "targeted dlr": (lambda eps, bounds=(0.0, 1.0): APGD(eps, 3, loss="dlr", n_targets=3, bounds=bounds), 4),
-}
-ALL = {**LINF, **L2}
-GRADIENT_OR_SEARCH = [name for name in ALL if name.split()[0] not in ("gaussian", "speckle", "salt", "pepper")]
+ALL = list(ATTACKS)
+CALLING = [name for name in ALL if ATTACKS[name].passes > 0]
 pytestmark = pytest.mark.filterwarnings("ignore:Left out of the ensemble")
 
 
@@ -91,7 +44,7 @@ def layouts(x: Tensor) -> dict[str, Tensor]:
     return {"contiguous": x, "non-contiguous": strided, "channels last": channels_last}
 
 
-@pytest.mark.parametrize("name", [*ALL, *MANY_CLASSES])
+@pytest.mark.parametrize("name", CASES)
 @settings(max_examples=15, deadline=None)
 @given(
     shape=st.sampled_from([(2,), (7,), (3, 5), (1, 4, 4), (3, 4, 5)]),
@@ -114,9 +67,7 @@ def test_eps_and_bounds_hold_exactly(
     eps: float,
     seed: int,
 ) -> None:
-    make, fewest = MANY_CLASSES.get(name, (ALL.get(name), 1))
-    assert make is not None
-    logits = max(logits, fewest)
+    logits = max(logits, CASES[name].logits)
     torch.manual_seed(seed)
     net = Net(int(np.prod(shape)), logits).to(dtype)
     x = torch.rand(n, *shape, dtype=torch.float64)
@@ -127,18 +78,12 @@ def test_eps_and_bounds_hold_exactly(
         x = x.clamp(*(float(torch.tensor(b, dtype=dtype)) * 0.99 for b in bounds))
     x = layouts(x)[layout]
     before = x.clone()
-    x_adv = make(eps, bounds=bounds)(net, x, torch.randint(max(logits, 2), (n,)))
+    x_adv = CASES[name](eps, bounds)(net, x, torch.randint(max(logits, 2), (n,)))
     delta = (x_adv.double() - x.double()).flatten(1)
     assert (x_adv.shape, x_adv.dtype, x_adv.requires_grad) == (x.shape, dtype, False)
     assert torch.equal(x, before)
-    assert float(delta.norm(dim=1).max() if name in L2 else delta.abs().max()) <= eps
+    assert float(delta.norm(dim=1).max() if CASES[name].norm == "L2" else delta.abs().max()) <= eps
     assert bounds is None or (x_adv.min() >= bounds[0] and x_adv.max() <= bounds[1])
-
-
-def own_labels(model: nn.Module, x: Tensor) -> Tensor:
-    """What the model predicts, so that every attack has something to do."""
-    with evaluating(model), torch.no_grad():
-        return predicted_labels(model(x))
 
 
 def everything(model: nn.Module) -> list[Any]:
@@ -171,7 +116,7 @@ class _both(AbstractContextManager[None]):  # noqa: N801
         for manager in self.managers:
             manager.__enter__()
 
-    def __exit__(self, *error: Any) -> None:
+    def __exit__(self, *error: object) -> None:
         for manager in reversed(self.managers):
             manager.__exit__(*error)
 
@@ -187,16 +132,15 @@ def test_everything_is_left_as_it_was(name: str, place: str) -> None:
     before = everything(net)
     with PLACES[place]():
         x = torch.rand(4, 6, generator=torch.Generator().manual_seed(0))
-        x_adv = ALL[name](0.1)(net, x, y)
+        x_adv = ATTACKS[name].make(0.1)(net, x, y)  # without a seed
     assert everything(net) == before
     assert not torch.equal(x_adv, x)
 
 
-@pytest.mark.parametrize("name", GRADIENT_OR_SEARCH)
+@pytest.mark.parametrize("name", CALLING)
 @pytest.mark.parametrize("fail_at", [1, 2])
 def test_modes_come_back_after_an_exception(name: str, fail_at: int) -> None:
-    if name.split()[0] in ("fgsm", "ffgsm") and fail_at == 2:
-        return  # it calls the model once
+    fail_at = min(fail_at, ATTACKS[name].passes)
     net = Net(6, 5)
     net.body[1].eval()
     x = torch.rand(4, 6)
@@ -212,7 +156,7 @@ def test_modes_come_back_after_an_exception(name: str, fail_at: int) -> None:
     net.register_forward_pre_hook(fail)
     before = everything(net)
     with pytest.raises(RuntimeError, match="on purpose"):
-        ALL[name](0.1)(net, x, y)
+        ATTACKS[name](0.1)(net, x, y)
     assert everything(net) == before
 
 
@@ -239,7 +183,7 @@ class Attacked(ForeignModule):
 @pytest.mark.parametrize("name", ALL)
 @pytest.mark.parametrize("precision", ["32-true", "bf16-mixed"])
 def test_attacks_work_in_every_loop_of_the_trainer(name: str, precision: Any) -> None:
-    module = Attacked(ALL[name](0.1))
+    module = Attacked(ATTACKS[name](0.1))
     run: pl.Trainer = trainer([], precision=precision)
     for loop in (run.validate, run.test, run.predict):
         loop(module, loader())
@@ -255,16 +199,16 @@ def test_input_space_keeps_eps_and_bounds_in_pixels_with_other_channels(name: st
     pixels = torch.rand(5, 3, 4, 4)
     scale = torch.tensor(std).view(1, 3, 1, 1)
     x = (pixels - torch.tensor(mean).view(1, 3, 1, 1)) / scale
-    x_adv = space.craft(ALL[name](0.05), net, x, own_labels(net, x))
+    x_adv = space.craft(ATTACKS[name](0.05), net, x, own_labels(net, x))
     delta = (x_adv - x) * scale
-    size = delta.flatten(1).norm(dim=1) if name in L2 else delta.flatten(1).abs().amax(1)
+    size = delta.flatten(1).norm(dim=1) if CASES[name].norm == "L2" else delta.flatten(1).abs().amax(1)
     assert 0 < size.max() <= 0.05 + 1e-6
     assert (pixels + delta).min() >= -1e-6
     assert (pixels + delta).max() <= 1 + 1e-6
     assert all(module.training for module in net.modules())
 
 
-@pytest.mark.parametrize("name", GRADIENT_OR_SEARCH)
+@pytest.mark.parametrize("name", CALLING)
 @pytest.mark.parametrize(
     ("output", "message"),
     [
@@ -278,10 +222,10 @@ def test_input_space_keeps_eps_and_bounds_in_pixels_with_other_channels(name: st
 )
 def test_bad_outputs_are_named(name: str, output: Callable[[Tensor], Any], message: str) -> None:
     with pytest.raises(ValueError, match=message):
-        ALL[name](0.1)(output, torch.rand(4, 6), torch.tensor([0, 1, 2, 0]))
+        ATTACKS[name](0.1)(output, torch.rand(4, 6), torch.tensor([0, 1, 2, 0]))
 
 
-@pytest.mark.parametrize("name", [*LINF])
+@pytest.mark.parametrize("name", [name for name in ALL if ATTACKS[name].norm == "Linf"])
 def test_eps_over_the_range_of_the_bounds_is_named(name: str) -> None:
     with pytest.raises(ValueError, match=r"expected eps <= 1, the Linf diameter of the bounds \(0.0, 1.0\), got 1.1"):
-        LINF[name](1.1)
+        ATTACKS[name](1.1)

@@ -50,7 +50,7 @@ def test_eps_is_in_pixels(eps: float) -> None:
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32, torch.float64])
-@pytest.mark.parametrize("attack", ["fgsm", "pgd_l2", "gaussian"])
+@pytest.mark.parametrize("attack", ["fgsm", "pgd l2", "gaussian"])
 def test_eps_0_gives_exactly_x_back(attack: str, dtype: torch.dtype) -> None:
     p, y = make_batch(IMAGES)
     p[0, 0, 0], p[0, 1, 0] = 0.0, 1.0

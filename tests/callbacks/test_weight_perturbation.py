@@ -53,7 +53,7 @@ def awp_loop(module: ForeignModule, loss: Loss, accumulate: int = 1, epochs: int
         with torch.no_grad():
             for p, copy in zip(module.parameters(), proxy.parameters(), strict=True):
                 if p.ndim > 1:
-                    p += GAMMA * p.norm() * copy.grad / copy.grad.norm()
+                    p.add_(GAMMA * p.norm() * copy.grad / copy.grad.norm())
         (loss(module, x, x_adv, y) / accumulate).backward()
         with torch.no_grad():
             for p, original in zip(module.parameters(), originals, strict=True):

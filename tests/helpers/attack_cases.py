@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable
+from functools import partial
+from inspect import signature
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -11,35 +13,78 @@ import torch
 from torch import Tensor, nn
 
 from lsa_lightning.attacks import (
+    APGD,
     FFGSM,
     FGSM,
     PGD,
     TPGD,
     Attack,
+    Ensemble,
     GaussianNoise,
     GradientAttack,
     PepperNoise,
     SaltNoise,
     SpeckleNoise,
+    Square,
 )
 from lsa_lightning.attacks.balls import Bounds
+from lsa_lightning.functional import predicted_labels
+from lsa_lightning.utils.isolation import evaluating
 
-AttackMaker = Callable[[float, Bounds], Attack]
 
-GRADIENT_ATTACKS: dict[str, Callable[[float, Bounds], GradientAttack]] = {
-    "fgsm": lambda eps, bounds: FGSM(eps, bounds=bounds),
-    "ffgsm": lambda eps, bounds: FFGSM(eps, bounds=bounds, seed=0),
-    "pgd": lambda eps, bounds: PGD(eps, steps=2, bounds=bounds, seed=0),
-    "pgd_l2": lambda eps, bounds: PGD(eps, steps=2, norm="L2", bounds=bounds, seed=0),
-    "tpgd": lambda eps, bounds: TPGD(eps, steps=2, bounds=bounds, seed=0),
+class AttackCase(NamedTuple):
+    """A line of the table of attacks: how it is made of ``eps`` and ``bounds``, and what tests must know of it."""
+
+    make: Callable[..., Attack]
+    norm: str = "Linf"
+    passes: int = 2
+    """Forward passes of the model that it makes at least."""
+    logits: int = 1
+    """Logits that it needs at least."""
+
+    @property
+    def draws(self) -> bool:
+        """Whether it needs random numbers."""
+        return "seed" in signature(self.make).parameters
+
+    def __call__(self, eps: float, bounds: Bounds = (0.0, 1.0)) -> Attack:
+        """With seed 0, if it draws."""
+        return self.make(eps, bounds=bounds, **({"seed": 0} if self.draws else {}))
+
+
+CASES: dict[str, AttackCase] = {
+    "fgsm": AttackCase(FGSM, passes=1),
+    "fgsm l2": AttackCase(partial(FGSM, norm="L2"), "L2", passes=1),
+    "ffgsm": AttackCase(FFGSM, passes=1),
+    "ffgsm l2": AttackCase(partial(FFGSM, norm="L2"), "L2", passes=1),
+    "pgd": AttackCase(partial(PGD, steps=2)),
+    "pgd l2": AttackCase(partial(PGD, steps=2, norm="L2"), "L2"),
+    "tpgd": AttackCase(partial(TPGD, steps=2)),
+    "tpgd l2": AttackCase(partial(TPGD, steps=2, norm="L2"), "L2"),
+    "apgd": AttackCase(partial(APGD, steps=5)),
+    "apgd success": AttackCase(partial(APGD, steps=5, best="success")),
+    "apgd l2": AttackCase(partial(APGD, steps=5, norm="L2"), "L2"),
+    "apgd dlr": AttackCase(partial(APGD, steps=5, loss="dlr"), logits=3),
+    "apgd targeted dlr": AttackCase(partial(APGD, steps=3, loss="dlr", n_targets=3), logits=4),
+    "square": AttackCase(partial(Square, n_queries=4)),
+    "square l2": AttackCase(partial(Square, n_queries=4, norm="L2"), "L2"),
+    "ensemble": AttackCase(partial(Ensemble, steps=2, n_queries=2)),
+    "ensemble l2": AttackCase(partial(Ensemble, steps=2, n_queries=2, norm="L2"), "L2"),
+    "gaussian": AttackCase(GaussianNoise, passes=0),
+    "salt": AttackCase(partial(SaltNoise, amount=0.5), passes=0),
+    "pepper": AttackCase(partial(PepperNoise, amount=0.5), passes=0),
+    "speckle": AttackCase(SpeckleNoise, passes=0),
+    "gaussian l2": AttackCase(partial(GaussianNoise, norm="L2"), "L2", passes=0),
+    "salt l2": AttackCase(partial(SaltNoise, amount=0.5, norm="L2"), "L2", passes=0),
+    "pepper l2": AttackCase(partial(PepperNoise, amount=0.5, norm="L2"), "L2", passes=0),
+    "speckle l2": AttackCase(partial(SpeckleNoise, norm="L2"), "L2", passes=0),
 }
-NOISES: dict[str, AttackMaker] = {
-    "gaussian": lambda eps, bounds: GaussianNoise(eps, bounds=bounds, seed=0),
-    "salt": lambda eps, bounds: SaltNoise(eps, amount=0.5, bounds=bounds, seed=0),
-    "pepper": lambda eps, bounds: PepperNoise(eps, amount=0.5, bounds=bounds, seed=0),
-    "speckle": lambda eps, bounds: SpeckleNoise(eps, bounds=bounds, seed=0),
-}
-ATTACKS: dict[str, AttackMaker] = {**GRADIENT_ATTACKS, **NOISES}
+"""The one table of attacks: a line here, and every test that holds for all attacks holds for a new one."""
+
+ATTACKS = {name: case for name, case in CASES.items() if case.logits == 1}
+"""Those for any number of logits."""
+GRADIENT_ATTACKS = {name: case for name, case in ATTACKS.items() if isinstance(case(0.1), GradientAttack)}
+NOISES = {name: case for name, case in ATTACKS.items() if case.passes == 0}
 DTYPES = [torch.float16, torch.bfloat16, torch.float32, torch.float64]
 
 
@@ -107,6 +152,12 @@ def make_model(name: str, dtype: torch.dtype = torch.float32, seed: int = 0) -> 
     with torch.random.fork_rng():
         torch.manual_seed(seed)
         return MODELS[name]().to(dtype)
+
+
+def own_labels(model: nn.Module, x: Tensor) -> Tensor:
+    """What the model predicts, so that every attack has something to do."""
+    with evaluating(model), torch.no_grad():
+        return predicted_labels(model(x))
 
 
 class ModelState(NamedTuple):

@@ -150,7 +150,8 @@ class PlainMoonModel(pl.LightningModule):
         self.net = nn.Sequential(nn.Linear(2, 8), nn.ReLU(), nn.Linear(8, 8), nn.ReLU(), nn.Linear(8, 2))
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        return self.net(x)
+        logits: torch.Tensor = self.net(x)
+        return logits
 
     def training_step(self, batch: Any, batch_idx: int) -> torch.Tensor:
         x, y = batch

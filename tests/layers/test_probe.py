@@ -63,7 +63,7 @@ def test_a_forward_that_catches_exceptions_is_stopped_too() -> None:
         def forward(self, x: Tensor) -> Tensor:
             try:
                 return self.fc(x)
-            except Exception:
+            except Exception:  # noqa: BLE001
                 return x
 
     assert list(captured(Catching(), ["fc"], torch.zeros(1, 2), stop_early=True)) == ["fc"]

@@ -150,7 +150,7 @@ def test_images_of_wrong_shapes_are_refused(arguments: tuple[Any, ...], message:
         plot_adversarial_images(*arguments)
 
 
-@pytest.mark.parametrize("draw", [lambda: images(), lambda: plane()[0]])
+@pytest.mark.parametrize("draw", [images, lambda: plane()[0]])
 def test_a_saved_figure_is_a_png_that_is_not_blank(tmp_path: Path, draw: object) -> None:
     assert callable(draw)
     draw().savefig(tmp_path / "figure.png")

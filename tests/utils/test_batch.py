@@ -1,8 +1,7 @@
 from __future__ import annotations
 
-from collections import namedtuple
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import pytest
 import torch
@@ -11,7 +10,11 @@ from torch import Tensor
 from lsa_lightning.utils.batch import read_batch, replace_tensor
 
 X, Y = torch.zeros(2, 3), torch.zeros(2)
-Pair = namedtuple("Pair", "x y")
+
+
+class Pair(NamedTuple):
+    x: Tensor
+    y: Tensor
 
 
 @pytest.mark.parametrize(

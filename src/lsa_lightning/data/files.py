@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import os
 import tempfile
 from collections.abc import Callable, Iterable
 from http.client import HTTPException
@@ -101,7 +100,7 @@ def fetch(dataset_cls: Any, files: Iterable[DataFile], root: Path, download: Cal
         for source in sorted(path for path in Path(folder).rglob("*") if path.is_file()):
             target = root / source.relative_to(folder)
             target.parent.mkdir(parents=True, exist_ok=True)
-            os.replace(source, target)
+            source.replace(target)
 
 
 def _short(error: Exception) -> str:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import lightning.pytorch as pl
 import torch
-from sklearn.datasets import make_moons
 from torch import Tensor
 from torch.utils.data import DataLoader, TensorDataset
 
@@ -75,6 +74,8 @@ class MoonDataModule(pl.LightningDataModule):
         """Draw the points, once."""
         if self.splits:
             return
+        from sklearn.datasets import make_moons  # takes as long to import as the rest of the library
+
         points, labels = make_moons(sum(self.sizes), noise=self.noise, random_state=self.seed)
         x, y = torch.as_tensor(points), torch.as_tensor(labels, dtype=torch.int64)
         if self.standardize:
