@@ -199,7 +199,7 @@ def test_input_space_keeps_eps_and_bounds_in_pixels_with_other_channels(name: st
     pixels = torch.rand(5, 3, 4, 4)
     scale = torch.tensor(std).view(1, 3, 1, 1)
     x = (pixels - torch.tensor(mean).view(1, 3, 1, 1)) / scale
-    x_adv = space.craft(ATTACKS[name](0.05), net, x, own_labels(net, x))
+    x_adv = space(ATTACKS[name](0.05))(net, x, own_labels(net, x))
     delta = (x_adv - x) * scale
     size = delta.flatten(1).norm(dim=1) if CASES[name].norm == "L2" else delta.flatten(1).abs().amax(1)
     assert 0 < size.max() <= 0.05 + 1e-6

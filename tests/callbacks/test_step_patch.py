@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from tests.helpers.modules import ForeignModule
 
-from lsa_lightning.callbacks.step_patch import Around, patch_training_step
+from lsa_lightning.callbacks.step_patch import Wrapper, patch_training_step
 
 
 class Counting(ForeignModule):
@@ -15,11 +15,11 @@ class Counting(ForeignModule):
         return batch
 
 
-def adding(mark: str) -> Around:
-    def around(step: Any, batch: str, *args: Any) -> str:
+def adding(mark: str) -> Wrapper:
+    def wrapper(step: Any, batch: str, *args: Any) -> str:
         return step(batch + mark, *args)
 
-    return around
+    return wrapper
 
 
 @pytest.mark.parametrize("order", list(permutations(range(3))))

@@ -147,8 +147,8 @@ class Attack(ABC):
         if self.bounds is not None and (low < self.bounds[0] or high > self.bounds[1]):
             msg = (
                 f"expected inputs inside bounds={self.bounds}, got values in [{low:.4g}, {high:.4g}]; give the attack "
-                "the bounds of your data (None: no bounds), or, if batches are normalised, give the callback "
-                "input_space=(mean, std)"
+                "the bounds of your data (None: no bounds), or, if batches are normalised, attack in their "
+                "space: InputSpace(mean, std)(attack), or input_space=(mean, std) of the callbacks"
             )
             raise ValueError(msg)
 

@@ -8,17 +8,17 @@ from typing import Any
 import torch
 from lightning.pytorch.utilities import rank_zero_warn
 from torch import Tensor
-from typing_extensions import Self
 
 from lsa_lightning.attacks.apgd import APGD
 from lsa_lightning.attacks.balls import Ball, Bounds
 from lsa_lightning.attacks.base import Attack, Model, count_classes
+from lsa_lightning.attacks.composite import CompositeAttack
 from lsa_lightning.attacks.square import Square
 from lsa_lightning.functional import predicted_labels
 from lsa_lightning.utils.renamed import renamed
 
 
-class Ensemble(Attack):
+class Ensemble(CompositeAttack):
     """Each attack in turn, on the samples that all before it left correctly classified.
 
     In the spirit of AutoAttack; the default attacks are ``apgd_ce``, ``apgd_t`` (targeted DLR) and ``square``
@@ -62,29 +62,6 @@ class Ensemble(Attack):
             msg = f"expected at least one attack, each with norm={norm!r} and bounds={self.bounds}, got {dict(chosen)}"
             raise ValueError(msg)
         self.attacks = {name: attack.with_eps(self.eps) for name, attack in chosen.items()}
-
-    def with_eps(self, eps: float) -> Self:
-        """A copy whose attacks all have another ``eps``."""
-        other = super().with_eps(eps)
-        other.attacks = {name: attack.with_eps(eps) for name, attack in self.attacks.items()}
-        return other
-
-    def with_stream(self, stream: int) -> Self:
-        """A copy whose attacks' random numbers depend on their seeds and on ``stream``."""
-        other = super().with_stream(stream)
-        other.attacks = {name: attack.with_stream(stream) for name, attack in self.attacks.items()}
-        return other
-
-    def state_dict(self) -> dict[str, Tensor]:
-        """The state of the attacks' generators, by attack and device."""
-        states = {name: attack.state_dict() for name, attack in self.attacks.items()}
-        return {f"{name}/{device}": state for name, by_device in states.items() for device, state in by_device.items()}
-
-    def load_state_dict(self, state: dict[str, Tensor]) -> None:
-        """Continue from the state that :meth:`state_dict` gave."""
-        for name, attack in self.attacks.items():
-            own = {key.rpartition("/")[2]: value for key, value in state.items() if key.rpartition("/")[0] == name}
-            attack.load_state_dict(own)
 
     def perturb(self, model: Model, x: Tensor, y: Tensor, ball: Ball) -> Tensor:
         """All attacks that the model has enough classes for."""

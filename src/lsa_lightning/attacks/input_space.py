@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
-from lsa_lightning.attacks.balls import Bounds
+from lsa_lightning.attacks.balls import Ball, Bounds
 from lsa_lightning.attacks.base import Attack, Model
-from lsa_lightning.utils.isolation import evaluating
+from lsa_lightning.attacks.composite import CompositeAttack
 
 
 class InputSpace:
     r"""The affine map between pixels p and the normalised inputs :math:`x = (p - mean) / std` of a user's batches.
+
+    Called with an attack, it gives the same attack for normalised inputs, whose eps and bounds stay in pixels.
 
     Args:
         mean: one value per channel (dimension 1 of the batch), or one for all.
@@ -21,6 +24,14 @@ class InputSpace:
 
     Raises:
         ValueError: if the lengths differ or a std is not positive.
+
+    Example:
+        >>> from lsa_lightning.attacks import FGSM
+        >>> attack = InputSpace(mean=0.5, std=0.25)(FGSM(eps=0.1))
+        >>> x = torch.zeros(4, 2)  # pixels of 0.5
+        >>> x_adv = attack(torch.nn.Linear(2, 1), x, torch.tensor([0, 1, 0, 1]))
+        >>> attack.eps, round(float((x_adv - x).abs().max()), 6)
+        (0.1, 0.4)
     """
 
     def __init__(self, mean: float | Sequence[float], std: float | Sequence[float]) -> None:
@@ -30,27 +41,104 @@ class InputSpace:
             msg = f"expected mean and std of equal length with every std > 0, got mean={mean}, std={std}"
             raise ValueError(msg)
 
-    def craft(self, attack: Attack, model: Model, x: Tensor, y: Tensor) -> Tensor:
-        """Run ``attack`` in pixels against ``model``, which takes normalised inputs; eps and bounds are in pixels."""
+    def __call__(self, attack: Attack) -> Attack:
+        """``attack`` for inputs of this space; its eps, norm and bounds are those of pixels.
+
+        Raises:
+            ValueError: if ``attack`` is not an :class:`~lsa_lightning.attacks.Attack`.
+        """
+        return AttackInSpace(attack, self)
+
+    def to_pixels(self, x: Tensor, bounds: Bounds) -> Tensor:
+        """The pixels of normalised inputs ``[N, ...]``, without what rounding added beyond ``bounds``.
+
+        Raises:
+            ValueError: if the inputs are not floating, or of another number of channels.
+        """
+        mean, std = self._constants(x)
+        return _without_rounding(x * std + mean, bounds)
+
+    def model_of_pixels(self, model: Model, x: Tensor) -> nn.Module:
+        """``model``, which takes normalised inputs like ``x``, as a function of pixels."""
+        return _ModelOfPixels(model, *self._constants(x))
+
+    def change_in_inputs(self, x: Tensor, pixels: Tensor, perturbed: Tensor) -> Tensor:
+        """``x`` moved as its ``pixels`` were; exactly as before where they did not move."""
+        return x + (perturbed - pixels) / self._constants(x)[1]
+
+    def _constants(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """Mean and std in a shape that broadcasts against ``x``, in its dtype, on its device."""
         if not x.is_floating_point() or x.ndim < 2:
             msg = f"expected floating inputs [N, ...], got {x.dtype} {tuple(x.shape)}"
             raise ValueError(msg)
-        with torch.inference_mode(False):  # the gradient passes through them
-            mean, std = self._like(self.mean, x), self._like(self.std, x)
-        pixels = _without_rounding(x * std + mean, attack.bounds)
-
-        def of_pixels(p: Tensor) -> Tensor:
-            return model((p - mean) / std)
-
-        with evaluating(model):  # the attack sees a function, not the module
-            perturbed = attack(of_pixels, pixels, y)
-        return x + (perturbed - pixels) / std
-
-    def _like(self, values: Tensor, x: Tensor) -> Tensor:
-        if len(values) not in (1, x.shape[1]):
-            msg = f"expected input_space with 1 or {x.shape[1]} channels for inputs {tuple(x.shape)}, got {len(values)}"
+        channels = len(self.mean)
+        if channels not in (1, x.shape[1]):
+            msg = f"expected input_space with 1 or {x.shape[1]} channels for inputs {tuple(x.shape)}, got {channels}"
             raise ValueError(msg)
-        return values.to(x, copy=True).view(1, -1, *[1] * (x.ndim - 2))
+        shape = (1, -1, *[1] * (x.ndim - 2))
+        with torch.inference_mode(False):  # gradients pass through them
+            return self.mean.to(x, copy=True).view(shape), self.std.to(x, copy=True).view(shape)
+
+    def __repr__(self) -> str:
+        mean, std = ([float(f"{value:.4g}") for value in values.tolist()] for values in (self.mean, self.std))
+        return f"InputSpace(mean={mean}, std={std})"
+
+
+class AttackInSpace(CompositeAttack):
+    """An attack on normalised inputs that is carried out in pixels, see :class:`InputSpace`.
+
+    Args:
+        attack: the attack; its eps, norm and bounds, in pixels, are also those of this one.
+        space: the map between pixels and inputs.
+
+    Raises:
+        ValueError: if ``attack`` is not an :class:`~lsa_lightning.attacks.Attack`.
+    """
+
+    def __init__(self, attack: Attack, space: InputSpace) -> None:
+        if not isinstance(attack, Attack):
+            msg = f"expected an Attack, such as PGD(eps=8/255), got {attack!r}"
+            raise ValueError(msg)
+        super().__init__(attack.eps, norm=attack.norm, bounds=attack.bounds, seed=attack.seed)
+        self.attacks = {"pixels": attack}
+        self.space = space
+
+    @property
+    def attack(self) -> Attack:
+        """The attack on pixels."""
+        return self.attacks["pixels"]
+
+    @property
+    def min_classes(self) -> int:
+        """Those of the attack on pixels."""
+        return self.attack.min_classes
+
+    def __call__(self, model: Model, x: Tensor, y: Tensor) -> Tensor:
+        """Perturb normalised inputs ``x``; see :meth:`Attack.__call__`."""
+        pixels = self.space.to_pixels(x, self.bounds)
+        perturbed = self.attack(self.space.model_of_pixels(model, x), pixels, y)
+        return self.space.change_in_inputs(x, pixels, perturbed)
+
+    def perturb(self, model: Model, x: Tensor, y: Tensor, ball: Ball) -> Tensor:
+        """What the attack on pixels does, for a model and inputs that are in pixels already."""
+        return self.attack.perturb(model, x, y, ball)
+
+    def __repr__(self) -> str:
+        return f"{self.space!r}({self.attack!r})"
+
+
+class _ModelOfPixels(nn.Module):
+    """A module, so that attacks find the modes of the user's model in it."""
+
+    def __init__(self, model: Model, mean: Tensor, std: Tensor) -> None:
+        super().__init__()
+        self.model = model
+        self.mean = mean
+        self.std = std
+
+    def forward(self, pixels: Tensor) -> Any:
+        """What the model says to the inputs that these pixels become."""
+        return self.model((pixels - self.mean) / self.std)
 
 
 def _without_rounding(pixels: Tensor, bounds: Bounds) -> Tensor:

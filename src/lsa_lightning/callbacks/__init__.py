@@ -5,6 +5,7 @@ from lsa_lightning.callbacks.atlr import ATLR
 from lsa_lightning.callbacks.overfitting_stop import CatastrophicOverfittingStop
 from lsa_lightning.callbacks.report_logger import ReportLogger
 from lsa_lightning.callbacks.robust_validation import RobustValidation
+from lsa_lightning.callbacks.target import Target
 from lsa_lightning.callbacks.weight_perturbation import AdversarialWeightPerturbation
 
 __all__ = [
@@ -14,4 +15,5 @@ __all__ = [
     "CatastrophicOverfittingStop",
     "ReportLogger",
     "RobustValidation",
+    "Target",
 ]

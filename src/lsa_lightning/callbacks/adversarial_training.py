@@ -15,10 +15,10 @@ from torch import Tensor, nn
 
 from lsa_lightning.attacks import Attack, InputSpace
 from lsa_lightning.callbacks.step_patch import patch_training_step
-from lsa_lightning.callbacks.target import as_input_space, craft, find_backbone, read
+from lsa_lightning.callbacks.target import Target
 from lsa_lightning.layers.probe import OUTPUT, LayerProbe
 from lsa_lightning.objectives import AT, Objective
-from lsa_lightning.utils.batch import BatchFn, read_batch, replace_tensor
+from lsa_lightning.utils.batch import BatchFn, replace_tensor
 from lsa_lightning.utils.isolation import RandomStateAtForward, scratch_buffers
 
 BeforeStep: TypeAlias = Callable[[nn.Module, Tensor, Tensor, Tensor], None]
@@ -35,12 +35,14 @@ class AdversarialTraining(pl.Callback):
     what it returns, plus the objective's term, is the loss J. Logs ``train/loss_base`` (J).
 
     Args:
-        attack: crafts the training examples.
+        attack: makes the training examples.
         objective: how the outputs become J; default :class:`~lsa_lightning.objectives.AT`.
-        input_space: ``(mean, std)`` if batches are normalised; ``eps`` and ``bounds`` are then in pixels.
+        input_space: ``(mean, std)`` or an :class:`~lsa_lightning.attacks.InputSpace` if batches are normalised; ``eps``
+            and ``bounds`` are then in pixels.
         batch_fn: ``batch -> (x, y)``, returning the batch's own tensors; default
             :func:`~lsa_lightning.utils.batch.read_batch`.
         backbone: name of the submodule that maps x to logits; None: the LightningModule's forward.
+        target: these three in one :class:`~lsa_lightning.callbacks.Target`, instead of them.
         eps_warmup_epochs: number >= 0, not necessarily whole, of epochs in which eps rises step by step from 0 to the
             attack's own; logged as ``train/eps``. At a large eps, such as 0.3 on MNIST, training may otherwise stay at
             chance.
@@ -64,6 +66,7 @@ class AdversarialTraining(pl.Callback):
         input_space: InputSpace | tuple[Any, Any] | None = None,
         batch_fn: BatchFn | None = None,
         backbone: str | None = None,
+        target: Target | None = None,
         eps_warmup_epochs: float = 0.0,
     ) -> None:
         if not isinstance(attack, Attack):
@@ -72,11 +75,9 @@ class AdversarialTraining(pl.Callback):
         if not eps_warmup_epochs >= 0:
             msg = f"expected eps_warmup_epochs >= 0, got {eps_warmup_epochs}"
             raise ValueError(msg)
-        self.attack = attack
+        self.target = Target.of(target, input_space=input_space, batch_fn=batch_fn, backbone=backbone)
+        self.attack = self.target.in_space(attack)
         self.objective = objective if objective is not None else AT()
-        self.input_space = as_input_space(input_space)
-        self.batch_fn = batch_fn if batch_fn is not None else read_batch
-        self.backbone = backbone
         self.eps_warmup_epochs = eps_warmup_epochs
         self.before_step: list[BeforeStep] = []
         self._unpatch: Callable[[], None] = _nothing
@@ -84,7 +85,7 @@ class AdversarialTraining(pl.Callback):
     @property
     def state_key(self) -> str:
         """Distinguishes callbacks of one class in a checkpoint."""
-        return self._generate_state_key(attack=repr(self.attack), backbone=self.backbone)
+        return self._generate_state_key(attack=repr(self.attack), backbone=self.target.backbone)
 
     def on_fit_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Check the combination, then wrap ``training_step``."""
@@ -97,13 +98,13 @@ class AdversarialTraining(pl.Callback):
         if isinstance(trainer.strategy, _UNSUPPORTED):
             msg = f"{type(self).__name__} runs on one device or with DDP, got {type(trainer.strategy).__name__}"
             raise MisconfigurationException(msg)
-        model = find_backbone(pl_module, self.backbone)
+        model = self.target.model(pl_module)
 
-        def around(step: Callable[..., Any], batch: Any, *args: Any, **kwargs: Any) -> Any:
+        def wrapper(step: Callable[..., Any], batch: Any, *args: Any, **kwargs: Any) -> Any:
             return self._training_step(pl_module, model, step, batch, *args, **kwargs)
 
         self._unpatch()
-        self._unpatch = patch_training_step(pl_module, around)
+        self._unpatch = patch_training_step(pl_module, wrapper)
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Only now the number of batches is known."""
@@ -144,9 +145,9 @@ class AdversarialTraining(pl.Callback):
         *args: Any,
         **kwargs: Any,
     ) -> Any:
-        x, y = read(self.batch_fn, batch)
+        x, y = self.target.unpack(batch)
         attack = self._attack_now(module)
-        x_adv = craft(attack, self.input_space, model, x, y)
+        x_adv = attack(model, x, y)
         if self.eps_warmup_epochs > 0:
             _log(module, "train/eps", torch.tensor(attack.eps, device=x.device), len(x))
         for before_step in self.before_step:
@@ -156,7 +157,7 @@ class AdversarialTraining(pl.Callback):
         stepped_on, other = (x, x_adv) if self.objective.steps_on_clean else (x_adv, x)
         run_step = partial(step, replace_tensor(batch, x, stepped_on), *args, **kwargs)
 
-        result, own, others = self._passes(model, run_step, other, probed)
+        result, own, others = self._forward_both(model, run_step, other, probed)
         loss = _loss_of(result)
         if loss is None:
             return result
@@ -177,7 +178,7 @@ class AdversarialTraining(pl.Callback):
         epochs = module.current_epoch + step / trainer.num_training_batches
         return self.attack if epochs >= self.eps_warmup_epochs else self.attack.scaled(epochs / self.eps_warmup_epochs)
 
-    def _passes(
+    def _forward_both(
         self, model: nn.Module, run_step: Callable[[], Any], other: Tensor, layers: list[str]
     ) -> tuple[Any, dict[str, Tensor], dict[str, Tensor]]:
         """The user's step and, where ``layers`` are asked for, the pass on the other batch.

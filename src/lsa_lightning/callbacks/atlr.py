@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Sequence
-from functools import partial
 from itertools import islice
 from numbers import Real
 from typing import Any
@@ -19,7 +18,7 @@ from torch import Tensor
 from lsa_lightning.attacks import Attack, InputSpace
 from lsa_lightning.callbacks.adversarial_training import AdversarialTraining
 from lsa_lightning.callbacks.collapse_guard import CollapseGuard
-from lsa_lightning.callbacks.target import craft, find_backbone, read
+from lsa_lightning.callbacks.target import Target
 from lsa_lightning.layers.analysis import LayerSustainabilityAnalysis
 from lsa_lightning.layers.probe import check_names_exist
 from lsa_lightning.layers.report import AnalysedEpoch, SustainabilityReport
@@ -44,7 +43,7 @@ class ATLR(AdversarialTraining):
     ``lsa/mu``, ``lsa/sigma`` and ``lsa/mvl_size``.
 
     Args:
-        attack: crafts the training examples.
+        attack: makes the training examples.
         objective: the base loss J; default :class:`~lsa_lightning.objectives.AT`.
         regularizer: the penalty; default :class:`~lsa_lightning.regularizers.LayerwiseRegularizer` with gamma 0.1. Its
             measure is also the one of the analysis.
@@ -60,6 +59,7 @@ class ATLR(AdversarialTraining):
         input_space: see :class:`~lsa_lightning.callbacks.AdversarialTraining`.
         batch_fn: see :class:`~lsa_lightning.callbacks.AdversarialTraining`.
         backbone: see :class:`~lsa_lightning.callbacks.AdversarialTraining`; layer names are relative to it.
+        target: see :class:`~lsa_lightning.callbacks.AdversarialTraining`.
         eps_warmup_epochs: see :class:`~lsa_lightning.callbacks.AdversarialTraining`; the analysis is at full eps.
 
     Attributes:
@@ -92,6 +92,7 @@ class ATLR(AdversarialTraining):
         input_space: InputSpace | tuple[Any, Any] | None = None,
         batch_fn: BatchFn | None = None,
         backbone: str | None = None,
+        target: Target | None = None,
         eps_warmup_epochs: float = 0.0,
     ) -> None:
         super().__init__(
@@ -100,6 +101,7 @@ class ATLR(AdversarialTraining):
             input_space=input_space,
             batch_fn=batch_fn,
             backbone=backbone,
+            target=target,
             eps_warmup_epochs=eps_warmup_epochs,
         )
         self.regularizer = regularizer if regularizer is not None else LayerwiseRegularizer()
@@ -108,7 +110,7 @@ class ATLR(AdversarialTraining):
         self.mvl = _names(mvl, eta, top_k)
         self.eta = eta
         self.top_k = top_k
-        self.analysis_attack = analysis_attack if analysis_attack is not None else attack
+        self.analysis_attack = self.attack if analysis_attack is None else self.target.in_space(analysis_attack)
         self.analysis_every_n_epochs = analysis_every_n_epochs
         self.analysis_limit_batches = analysis_limit_batches
         self.warmup_epochs = warmup_epochs
@@ -149,7 +151,7 @@ class ATLR(AdversarialTraining):
         if len(twins) > 1:
             msg = f"expected one ATLR callback, whose list may hold several layers, got {len(twins)}"
             raise MisconfigurationException(msg)
-        model = find_backbone(pl_module, self.backbone)
+        model = self.target.model(pl_module)
         gamma = self.regularizer.gamma
         layers = [] if self.layers is None or isinstance(self.layers, type) else self.layers
         named = {"mvl": self.mvl or [], "layers": layers, "gamma": [] if isinstance(gamma, float) else gamma}
@@ -167,10 +169,10 @@ class ATLR(AdversarialTraining):
         """At the first batch, see which calls the names of a fixed list mean: ``relu`` stands for all its calls."""
         if not self.fixed or self._resolved:
             return
-        x, _ = read(self.batch_fn, batch)
+        x, _ = self.target.unpack(batch)
         try:
             with trainer.precision_plugin.forward_context(), isolate_rng():
-                layers = resolve_layers(find_backbone(pl_module, self.backbone), self.mvl, x)
+                layers = resolve_layers(self.target.model(pl_module), self.mvl, x)
         except ValueError as error:
             msg = f"mvl: {error}"
             raise MisconfigurationException(msg) from error
@@ -229,16 +231,15 @@ class ATLR(AdversarialTraining):
             self.mvl = state_dict["mvl"]
 
     def _analyse(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> SustainabilityReport:
-        model = find_backbone(pl_module, self.backbone)
+        model = self.target.model(pl_module)
         analysis = LayerSustainabilityAnalysis(
-            model, layers=self.layers, measure=self.regularizer.measure, batch_fn=self.batch_fn
+            model, layers=self.layers, measure=self.regularizer.measure, batch_fn=self.target.batch_fn
         )
         # A fresh copy: every analysis draws the same random starts, and training's own are left alone.
         attack = self.analysis_attack.with_eps(self.analysis_attack.eps)
-        perturb = partial(craft, attack, self.input_space)
         # Iterating a dataloader draws from the global random state, which training must not notice.
         with isolate_rng(), trainer.precision_plugin.forward_context():
-            return analysis.run(self._validation_batches(trainer, pl_module), perturb)
+            return analysis.run(self._validation_batches(trainer, pl_module), attack)
 
     def _validation_batches(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> Iterator[Any]:
         """The batches of all validation dataloaders, as ``validation_step`` gets them."""

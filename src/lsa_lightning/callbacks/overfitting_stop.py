@@ -9,9 +9,9 @@ from lightning.pytorch.utilities import rank_zero_info
 from torch import Tensor
 
 from lsa_lightning.attacks import Attack, InputSpace
-from lsa_lightning.callbacks.target import as_input_space, craft, find_backbone, read
+from lsa_lightning.callbacks.target import Target
 from lsa_lightning.evaluation import correct
-from lsa_lightning.utils.batch import BatchFn, read_batch
+from lsa_lightning.utils.batch import BatchFn
 
 
 class CatastrophicOverfittingStop(pl.Callback):
@@ -25,9 +25,11 @@ class CatastrophicOverfittingStop(pl.Callback):
     Args:
         attack: a multi-step attack, usually PGD with 5 steps at the training's eps.
         drop: largest fall in accuracy that is accepted, in [0, 1].
-        input_space: ``(mean, std)`` if batches are normalised; ``eps`` and ``bounds`` are then in pixels.
+        input_space: ``(mean, std)`` or an :class:`~lsa_lightning.attacks.InputSpace` if batches are normalised; ``eps``
+            and ``bounds`` are then in pixels.
         batch_fn: ``batch -> (x, y)``; default :func:`~lsa_lightning.utils.batch.read_batch`.
         backbone: name of the submodule that maps x to logits; None: the LightningModule's forward.
+        target: these three in one :class:`~lsa_lightning.callbacks.Target`, instead of them.
 
     Attributes:
         accuracy: the last good epoch's accuracy, or None before the first epoch's end.
@@ -47,15 +49,14 @@ class CatastrophicOverfittingStop(pl.Callback):
         input_space: InputSpace | tuple[Any, Any] | None = None,
         batch_fn: BatchFn | None = None,
         backbone: str | None = None,
+        target: Target | None = None,
     ) -> None:
         if not 0 <= drop <= 1:
             msg = f"expected drop, a difference of accuracies, in [0, 1], got {drop}"
             raise ValueError(msg)
-        self.attack = attack
+        self.target = Target.of(target, input_space=input_space, batch_fn=batch_fn, backbone=backbone)
+        self.attack = self.target.in_space(attack)
         self.drop = float(drop)
-        self.input_space = as_input_space(input_space)
-        self.batch_fn = batch_fn if batch_fn is not None else read_batch
-        self.backbone = backbone
         self.accuracy: float | None = None
         self.stopped_epoch: int | None = None
         self._good: dict[str, Tensor] = {}
@@ -100,10 +101,10 @@ class CatastrophicOverfittingStop(pl.Callback):
 
     def _measure(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> float:
         """Accuracy under the attack on the first batch, over all processes."""
-        model = find_backbone(pl_module, self.backbone)
-        x, y = read(self.batch_fn, self._batch)
+        model = self.target.model(pl_module)
+        x, y = self.target.unpack(self._batch)
         with trainer.precision_plugin.forward_context():
-            hits = correct(model, craft(self.attack, self.input_space, model, x, y), y)
+            hits = correct(model, self.attack(model, x, y), y)
         return float(trainer.strategy.reduce(hits.float().mean(), reduce_op="mean"))
 
     def _go_back(self, trainer: pl.Trainer, pl_module: pl.LightningModule, accuracy: float) -> None:

@@ -10,10 +10,10 @@ from lightning.pytorch.trainer.states import TrainerFn
 from torchmetrics import MeanMetric
 
 from lsa_lightning.attacks import Attack, InputSpace
-from lsa_lightning.callbacks.target import as_input_space, craft, find_backbone, read
+from lsa_lightning.callbacks.target import Target
 from lsa_lightning.evaluation import correct
 from lsa_lightning.functional import robustness_generalization_score
-from lsa_lightning.utils.batch import BatchFn, read_batch
+from lsa_lightning.utils.batch import BatchFn
 from lsa_lightning.utils.renamed import renamed
 
 
@@ -28,9 +28,11 @@ class RobustValidation(pl.Callback):
         rg_eps: the radii of R&G, besides the clean column; each > 0.
         every_n_epochs: run in every n-th epoch of a fit, >= 1.
         limit_batches: batches per dataloader and process, >= 1; None: all.
-        input_space: ``(mean, std)`` if batches are normalised; ``eps`` and ``bounds`` are then in pixels.
+        input_space: ``(mean, std)`` or an :class:`~lsa_lightning.attacks.InputSpace` if batches are normalised; ``eps``
+            and ``bounds`` are then in pixels.
         batch_fn: ``batch -> (x, y)``; default :func:`~lsa_lightning.utils.batch.read_batch`.
         backbone: name of the submodule that maps x to logits; None: the LightningModule's forward.
+        target: these three in one :class:`~lsa_lightning.callbacks.Target`, instead of them.
 
     Raises:
         ValueError: if an argument is outside its range, or R&G is asked for with an attack that is not there.
@@ -48,6 +50,7 @@ class RobustValidation(pl.Callback):
         input_space: InputSpace | tuple[Any, Any] | None = None,
         batch_fn: BatchFn | None = None,
         backbone: str | None = None,
+        target: Target | None = None,
     ) -> None:
         if not isinstance(attacks, Mapping):
             msg = f"expected attacks by name, such as {{'pgd': PGD(eps=8/255)}}, got {attacks!r}"
@@ -59,13 +62,11 @@ class RobustValidation(pl.Callback):
             got = f"{every_n_epochs} and {limit_batches}"
             msg = f"expected every_n_epochs >= 1 and limit_batches >= 1 or None, got {got}"
             raise ValueError(msg)
-        self.attacks = dict(attacks)
-        self.rg_attacks = {f"rg_{eps:g}": attacks[rg_attack].with_eps(eps) for eps in rg_eps} if rg_attack else {}
+        self.target = Target.of(target, input_space=input_space, batch_fn=batch_fn, backbone=backbone)
+        self.attacks = {name: self.target.in_space(attack) for name, attack in attacks.items()}
+        self.rg_attacks = {f"rg_{eps:g}": self.attacks[rg_attack].with_eps(eps) for eps in rg_eps} if rg_attack else {}
         self.every_n_epochs = every_n_epochs
         self.limit_batches = limit_batches
-        self.input_space = as_input_space(input_space)
-        self.batch_fn = batch_fn if batch_fn is not None else read_batch
-        self.backbone = backbone
         self._accuracy: dict[str, MeanMetric] = {}
         self._fresh: dict[str, Attack] = {}
 
@@ -88,13 +89,12 @@ class RobustValidation(pl.Callback):
         """Count hits on this batch."""
         if not self._accuracy or (self.limit_batches is not None and batch_idx >= self.limit_batches):
             return
-        model = find_backbone(pl_module, self.backbone)
-        x, y = read(self.batch_fn, batch)
+        model = self.target.model(pl_module)
+        x, y = self.target.unpack(batch)
         with trainer.precision_plugin.forward_context():
             self._accuracy["clean"].update(correct(model, x, y).float())
             for name, attack in self._fresh.items():
-                x_adv = craft(attack, self.input_space, model, x, y)
-                self._accuracy[name].update(correct(model, x_adv, y).float())
+                self._accuracy[name].update(correct(model, attack(model, x, y), y).float())
 
     def on_validation_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Reduce over processes and log."""

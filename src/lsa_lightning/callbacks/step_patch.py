@@ -9,19 +9,19 @@ from typing import Any
 
 import lightning.pytorch as pl
 
-Around = Callable[..., Any]
-"""Called as ``around(inner, batch, *args, **kwargs)``, where ``inner`` is the step that was there before."""
+Wrapper = Callable[..., Any]
+"""Called as ``wrapper(inner, batch, *args, **kwargs)``, where ``inner`` is the step that was there before."""
 
 
-def patch_training_step(module: pl.LightningModule, around: Around) -> Callable[[], None]:
-    """Let ``around`` run in place of ``module.training_step``, until the returned function is called.
+def patch_training_step(module: pl.LightningModule, wrapper: Wrapper) -> Callable[[], None]:
+    """Let ``wrapper`` run in place of ``module.training_step``, until the returned function is called.
 
     Several patches stack, and may be removed in any order: one that is buried under a younger patch only becomes
     transparent, and goes for good as soon as it lies on top.
 
     Args:
         module: the instance to patch; its class is not touched.
-        around: see :data:`Around`.
+        wrapper: see :data:`Wrapper`.
 
     Returns:
         A function that removes the patch; calling it again does nothing.
@@ -30,7 +30,7 @@ def patch_training_step(module: pl.LightningModule, around: Around) -> Callable[
 
     @functools.wraps(inner)
     def step(*args: Any, **kwargs: Any) -> Any:
-        return around(inner, *args, **kwargs) if step.active else inner(*args, **kwargs)  # type: ignore[attr-defined]
+        return wrapper(inner, *args, **kwargs) if step.active else inner(*args, **kwargs)  # type: ignore[attr-defined]
 
     # Lightning unwraps a single level to read the signature, and training_step(self, batch) is a legal one.
     step.__wrapped__ = inspect.unwrap(inner)

@@ -1,57 +1,102 @@
-"""What is attacked: the part of a LightningModule that maps x to logits, and the x of a batch."""
+"""What is attacked: the part of a LightningModule that maps x to logits, the x of a batch, and the space of its x."""
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any
 
 import lightning.pytorch as pl
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from torch import Tensor, nn
+from typing_extensions import Self
 
 from lsa_lightning.attacks import Attack, InputSpace
-from lsa_lightning.utils.batch import BatchFn
+from lsa_lightning.utils.batch import BatchFn, read_batch
 
 
-def find_backbone(module: pl.LightningModule, name: str | None) -> nn.Module:
-    """The submodule called ``name``, or ``module`` itself for None.
+@dataclass(frozen=True)
+class Target:
+    """Where a callback finds the model, and the inputs and labels, that its attack is for.
+
+    Args:
+        backbone: name of the submodule that maps x to logits; None: the LightningModule's forward.
+        batch_fn: ``batch -> (x, y)``, returning the batch's own tensors.
+        input_space: the space of x, if batches are normalised; ``eps`` and ``bounds`` are then in pixels.
 
     Raises:
-        MisconfigurationException: if there is none of that name, or ``module`` has no forward; the message lists the
-            submodules.
+        ValueError: if ``input_space`` is not an :class:`~lsa_lightning.attacks.InputSpace` or None.
+
+    Example:
+        >>> import torch
+        >>> x, y = Target().unpack({"image": torch.zeros(2, 3), "label": torch.zeros(2)})
+        >>> x.shape
+        torch.Size([2, 3])
     """
-    submodules: dict[str, nn.Module] = dict(module.named_modules())
-    exist = f"these exist: {', '.join(filter(None, submodules))}"
-    if name is None and type(module).forward is pl.LightningModule.forward:
-        msg = (
-            f"expected {type(module).__name__} to have a forward, or backbone to name the submodule to attack; {exist}"
-        )
-        raise MisconfigurationException(msg)
-    if name is None:
-        return module
-    if name not in submodules or not name:
-        msg = f"expected backbone to name a submodule, got {name!r}; {exist}"
-        raise MisconfigurationException(msg)
-    return submodules[name]
 
+    backbone: str | None = None
+    batch_fn: BatchFn = read_batch
+    input_space: InputSpace | None = None
 
-def as_input_space(value: InputSpace | tuple[Any, Any] | None) -> InputSpace | None:
-    """An :class:`InputSpace` from itself or from ``(mean, std)``."""
-    return value if value is None or isinstance(value, InputSpace) else InputSpace(*value)
+    def __post_init__(self) -> None:
+        if not isinstance(self.input_space, InputSpace | None):
+            msg = f"expected input_space to be an InputSpace(mean, std) or None, got {self.input_space!r}"
+            raise ValueError(msg)
 
+    @classmethod
+    def of(cls, target: Self | None, **keywords: Any) -> Self:
+        """``target``, or one made of a callback's own keywords, of which those that are None were not given.
 
-def read(batch_fn: BatchFn, batch: Any) -> tuple[Tensor, Tensor]:
-    """``batch_fn(batch)``, if that is a pair of tensors; its ValueError becomes Lightning's own exception."""
-    try:
-        pair = batch_fn(batch)
-    except ValueError as error:
-        raise MisconfigurationException(str(error)) from error
-    if not (isinstance(pair, tuple | list) and len(pair) == 2 and all(isinstance(part, Tensor) for part in pair)):
-        msg = f"expected batch_fn to return the tensors (x, y), got {pair!r:.200}"
-        raise MisconfigurationException(msg)
-    x, y = pair
-    return x, y
+        Args:
+            target: a target, or None.
+            keywords: arguments of this class; here ``input_space`` may be a pair ``(mean, std)``.
 
+        Raises:
+            ValueError: if both are given.
+        """
+        given = {name: value for name, value in keywords.items() if value is not None}
+        if target is not None and given:
+            msg = f"expected either target or {', '.join(keywords)}, got target and {', '.join(given)}"
+            raise ValueError(msg)
+        if isinstance(given.get("input_space"), tuple | list):
+            given["input_space"] = InputSpace(*given["input_space"])
+        return cls(**given) if target is None else target
 
-def craft(attack: Attack, input_space: InputSpace | None, model: nn.Module, x: Tensor, y: Tensor) -> Tensor:
-    """``attack`` in the space in which its ``eps`` is meant."""
-    return attack(model, x, y) if input_space is None else input_space.craft(attack, model, x, y)
+    def model(self, module: pl.LightningModule) -> nn.Module:
+        """The submodule that is attacked, or ``module`` itself.
+
+        Raises:
+            MisconfigurationException: if there is none of that name, or ``module`` has no forward; the message lists
+                the submodules.
+        """
+        submodules: dict[str, nn.Module] = dict(module.named_modules())
+        exist = f"these exist: {', '.join(filter(None, submodules))}"
+        if self.backbone is None and type(module).forward is pl.LightningModule.forward:
+            name = type(module).__name__
+            msg = f"expected {name} to have a forward, or backbone to name the submodule to attack; {exist}"
+            raise MisconfigurationException(msg)
+        if self.backbone is None:
+            return module
+        if self.backbone not in submodules or not self.backbone:
+            msg = f"expected backbone to name a submodule, got {self.backbone!r}; {exist}"
+            raise MisconfigurationException(msg)
+        return submodules[self.backbone]
+
+    def unpack(self, batch: Any) -> tuple[Tensor, Tensor]:
+        """The inputs and the labels of ``batch``.
+
+        Raises:
+            MisconfigurationException: if ``batch_fn`` cannot read it, or returns something else than two tensors.
+        """
+        try:
+            pair = self.batch_fn(batch)
+        except ValueError as error:
+            raise MisconfigurationException(str(error)) from error
+        if not (isinstance(pair, tuple | list) and len(pair) == 2 and all(isinstance(part, Tensor) for part in pair)):
+            msg = f"expected batch_fn to return the tensors (x, y), got {pair!r:.200}"
+            raise MisconfigurationException(msg)
+        x, y = pair
+        return x, y
+
+    def in_space(self, attack: Attack) -> Attack:
+        """``attack``, whose eps and bounds are in pixels, for inputs as the batches hold them."""
+        return attack if self.input_space is None else self.input_space(attack)

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from lsa_lightning.attacks import PGD, Attack, Square
+from lsa_lightning.attacks import PGD, Attack, InputSpace, Square
 from lsa_lightning.attacks.balls import Ball, Bounds, per_sample
 from lsa_lightning.attacks.base import Model
 from lsa_lightning.attacks.losses import class_logits, cross_entropy, margin
@@ -56,6 +56,7 @@ class MaskingChecks:
         n_queries: queries >= 1 of the random search and of Square.
         seed: seed of the attacks and of the models.
         batch_fn: ``batch -> (x, y)``.
+        input_space: the space of x, if batches are normalised; eps and bounds are in pixels, where the checks are run.
 
     Raises:
         ValueError: if an argument is outside its range.
@@ -82,6 +83,7 @@ class MaskingChecks:
         n_queries: int = 100,
         seed: int = 0,
         batch_fn: BatchFn = read_batch,
+        input_space: InputSpace | None = None,
     ) -> None:
         if not isinstance(eps, float | int) or eps <= 0 or n_samples < 1 or n_queries < 1:
             msg = f"expected eps > 0, n_samples >= 1 and n_queries >= 1, got {eps!r}, {n_samples} and {n_queries}"
@@ -103,6 +105,7 @@ class MaskingChecks:
         self.n_samples = n_samples
         self.seed = seed
         self.batch_fn = batch_fn
+        self.input_space = input_space
 
     def run(self, model: nn.Module, dataloader: Iterable[Any]) -> dict[str, MaskingFlag]:
         """Check one model.
@@ -124,7 +127,7 @@ class MaskingChecks:
             x, y = (tensor[:missing] for tensor in self.batch_fn(move_data_to_device(batch, device)))
             with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
                 torch.manual_seed(self.seed + index)
-                rows.append(self._observe(model, x, y, index))
+                rows.append(self._observe(*self._in_pixels(model, x), y, index))
             missing -= len(x)
             if missing == 0:
                 break
@@ -133,6 +136,12 @@ class MaskingChecks:
             raise ValueError(msg)
         seen = {name: torch.cat([row[name] for row in rows]) for name in rows[0]}
         return flags(seen, self.pgd.eps, self.pgd.steps, self.longest.steps)
+
+    def _in_pixels(self, model: nn.Module, x: Tensor) -> tuple[nn.Module, Tensor]:
+        """The model as a function of pixels, and the pixels of a batch."""
+        if self.input_space is None:
+            return model, x
+        return self.input_space.model_of_pixels(model, x), self.input_space.to_pixels(x, self.pgd.bounds)
 
     def _observe(self, model: nn.Module, x: Tensor, y: Tensor, index: int) -> dict[str, Tensor]:
         """What is seen of each sample of a batch, ``[N]`` each; by attack, whether it alone fools the model."""

@@ -1,0 +1,51 @@
+"""Attacks that are made of others."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from torch import Tensor
+from typing_extensions import Self
+
+from lsa_lightning.attacks.base import Attack
+
+
+class CompositeAttack(Attack):
+    """Runs other attacks, which hold the random numbers: whatever is asked of it is asked of each of them.
+
+    Attributes:
+        attacks: the attacks by name.
+    """
+
+    attacks: dict[str, Attack]
+
+    def with_eps(self, eps: float) -> Self:
+        """A copy whose attacks all have another ``eps``."""
+        return super().with_eps(eps)._of_each(lambda attack: attack.with_eps(eps))
+
+    def scaled(self, factor: float) -> Self:
+        """A copy whose attacks have ``factor`` times their radius, and draw from the generators of these."""
+        other = super().scaled(factor)
+        other.attacks = self.attacks
+        return other._of_each(lambda attack: attack.scaled(factor))
+
+    def with_stream(self, stream: int) -> Self:
+        """A copy whose attacks' random numbers depend on their seeds and on ``stream``."""
+        return super().with_stream(stream)._of_each(lambda attack: attack.with_stream(stream))
+
+    def state_dict(self) -> dict[str, Tensor]:
+        """The state of the attacks' generators, by attack and device."""
+        states = {name: attack.state_dict() for name, attack in self.attacks.items()}
+        return {f"{name}/{device}": state for name, by_device in states.items() for device, state in by_device.items()}
+
+    def load_state_dict(self, state: dict[str, Tensor]) -> None:
+        """Continue from the state that :meth:`state_dict` gave."""
+        for name, attack in self.attacks.items():
+            prefix = f"{name}/"
+            own = {key.removeprefix(prefix): value for key, value in state.items() if key.startswith(prefix)}
+            attack.load_state_dict(own)
+
+    def _of_each(self, change: Callable[[Attack], Attack]) -> Self:
+        """This attack, just copied, with its attacks replaced by changed ones."""
+        self.attacks = {name: change(attack) for name, attack in self.attacks.items()}
+        return self
