@@ -16,6 +16,7 @@ from lsa_lightning.layers.resolve import Layer, LayerSpec, resolve_layers
 from lsa_lightning.measures import ComparisonMeasure, RelativeError
 from lsa_lightning.utils.batch import BatchFn, move_data_to_device, read_batch
 from lsa_lightning.utils.isolation import evaluating
+from lsa_lightning.utils.precision import widest_float
 
 if TYPE_CHECKING:
     pass
@@ -87,7 +88,7 @@ class LayerSustainabilityAnalysis:
             x_adv = attack(self.model, x, y)
             if profile is None:
                 layers = resolve_layers(self.model, self.layers, x)
-                profile = LayerProfile([layer.name for layer in layers]).to(x.device)
+                profile = _profile_on(x.device, [layer.name for layer in layers])
             profile.update(self._errors([layer.name for layer in layers], x, x_adv))
         if profile is None:
             msg = "expected a dataloader with at least one batch, got an empty one"
@@ -110,6 +111,12 @@ class LayerSustainabilityAnalysis:
         with LayerProbe(self.model, layers, samples=len(x), stop_early=True) as probe:
             self.model(x)
         return probe.representations
+
+
+def _profile_on(device: torch.device, layers: list[str]) -> LayerProfile:
+    """A profile that keeps its sums on ``device`` if that has float64, else on the CPU."""
+    profile = LayerProfile(layers)
+    return profile.to(device) if widest_float(device) is torch.float64 else profile
 
 
 def _device_of(model: nn.Module) -> torch.device:
