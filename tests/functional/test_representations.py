@@ -169,3 +169,10 @@ def test_the_spread_does_not_depend_on_the_scale(scale: float) -> None:
 def test_nothing_to_compare_is_refused(shape: tuple[int, ...]) -> None:
     with pytest.raises(ValueError, match=r"got the empty shape \("):
         relative_error(torch.zeros(shape), torch.zeros(shape))
+
+
+@pytest.mark.parametrize("value", [torch.nan, torch.inf])
+def test_what_is_not_finite_comes_out_again(value: float) -> None:
+    broken = torch.tensor([[value, 1.0], [1.0, 2.0]])
+    for measure, _ in CASES.values():
+        assert not measure(broken, torch.ones(2, 2)).isfinite().all()

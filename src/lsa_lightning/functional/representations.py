@@ -177,5 +177,5 @@ def _unit(rows: Tensor) -> Tensor:
 
 
 def _ratio(distance: Tensor, scale: Tensor, undefined: Tensor) -> Tensor:
-    alive = scale > NORM_FLOOR
+    alive = ~(scale <= NORM_FLOOR)  # NaN is not 0 and comes out again
     return (distance / scale.where(alive, 1.0)).where(alive, undefined)
