@@ -15,7 +15,12 @@ from lsa_lightning.layers.profile import LayerProfile
 from lsa_lightning.layers.resolve import Layer, LayerSpec, resolve_layers
 from lsa_lightning.measures import ComparisonMeasure, RelativeError
 from lsa_lightning.utils.batch import BatchFn, move_data_to_device, read_batch
-from lsa_lightning.utils.isolation import evaluating
+from lsa_lightning.utils.isolation import (
+    RandomStateAtForward,
+    evaluating,
+    preserved_random_state,
+    scratch_buffers,
+)
 from lsa_lightning.utils.precision import widest_float
 
 if TYPE_CHECKING:
@@ -27,7 +32,7 @@ Perturb = Attack | Callable[[nn.Module, Tensor, Tensor], Tensor]
 
 
 class LayerSustainabilityAnalysis:
-    """LSA of a network: streams over batches, keeps only sums, leaves the network as it was.
+    """LSA of a network: streams over batches, keeps only sums, leaves the network and the random state as they were.
 
     Args:
         model: maps x to logits; runs in eval mode.
@@ -81,15 +86,8 @@ class LayerSustainabilityAnalysis:
         if not callable(attack) or (max_batches is not None and max_batches < 1):
             msg = f"expected attack to be callable and max_batches >= 1 or None, got {attack!r} and {max_batches}"
             raise ValueError(msg)
-        layers: list[Layer] = []
-        profile: LayerProfile | None = None
-        for batch in islice(dataloader, max_batches):
-            x, y = self.batch_fn(move_data_to_device(batch, _device_of(self.model)))
-            x_adv = attack(self.model, x, y)
-            if profile is None:
-                layers = resolve_layers(self.model, self.layers, x)
-                profile = _profile_on(x.device, [layer.name for layer in layers])
-            profile.update(self._errors([layer.name for layer in layers], x, x_adv))
+        with preserved_random_state(_device_of(self.model)):
+            layers, profile = self._profile(islice(dataloader, max_batches), attack)
         if profile is None:
             msg = "expected a dataloader with at least one batch, got an empty one"
             raise ValueError(msg)
@@ -101,15 +99,32 @@ class LayerSustainabilityAnalysis:
             measure=repr(self.measure),
         )
 
+    def _profile(self, batches: Iterable[Any], attack: Perturb) -> tuple[list[Layer], LayerProfile | None]:
+        """The layers, and the sums over the batches; None where there is no batch."""
+        layers: list[Layer] = []
+        profile: LayerProfile | None = None
+        for batch in batches:
+            x, y = self.batch_fn(move_data_to_device(batch, _device_of(self.model)))
+            x_adv = attack(self.model, x, y)
+            if profile is None:
+                layers = resolve_layers(self.model, self.layers, x)
+                profile = _profile_on(x.device, [layer.name for layer in layers])
+            profile.update(self._errors([layer.name for layer in layers], x, x_adv))
+        return layers, profile
+
     def _errors(self, layers: list[str], x: Tensor, x_adv: Tensor) -> Tensor:
-        """Relative errors of a batch, ``[N, L]``."""
-        with evaluating(self.model), torch.no_grad():
-            clean, perturbed = self._representations(layers, x), self._representations(layers, x_adv)
+        """Relative errors of a batch, ``[N, L]``; a model that draws random numbers draws the same in both passes."""
+        random_state = RandomStateAtForward(self.model, x.device)
+        with evaluating(self.model), scratch_buffers(self.model), torch.no_grad():
+            with random_state:
+                clean = self._representations(layers, x)
+            with random_state.replay():
+                perturbed = self._representations(layers, x_adv)
         return torch.stack([self.measure(clean[name], perturbed[name]) for name in layers], dim=1)
 
     def _representations(self, layers: list[str], x: Tensor) -> dict[str, Tensor]:
         with LayerProbe(self.model, layers, samples=len(x), stop_early=True) as probe:
-            self.model(x)
+            self.model(x.clone())  # some models normalise what they are given in place
         return probe.representations
 
 
