@@ -9,7 +9,7 @@ from torch import Tensor
 
 from lsa_lightning.attacks.balls import Bounds
 from lsa_lightning.attacks.base import Attack, Model
-from lsa_lightning.utils.isolation import evaluating
+from lsa_lightning.utils.isolation import lent
 
 
 class InputSpace:
@@ -42,7 +42,7 @@ class InputSpace:
         def of_pixels(p: Tensor) -> Tensor:
             return model((p - mean) / std)
 
-        with evaluating(model):  # the attack sees a function, not the module
+        with lent(model, x.device):  # the attack sees a function, not the module
             perturbed = attack(of_pixels, pixels, y)
         return x + (perturbed - pixels) / std
 
