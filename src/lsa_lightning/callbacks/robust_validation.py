@@ -14,6 +14,7 @@ from lsa_lightning.callbacks.target import as_input_space, craft, find_backbone,
 from lsa_lightning.evaluation import correct
 from lsa_lightning.functional import robustness_generalization_score
 from lsa_lightning.utils.batch import BatchFn, read_batch
+from lsa_lightning.utils.isolation import preserved_random_state
 
 
 class RobustValidation(pl.Callback):
@@ -86,7 +87,7 @@ class RobustValidation(pl.Callback):
             return
         model = find_backbone(pl_module, self.backbone)
         x, y = read(self.batch_fn, batch)
-        with trainer.precision_plugin.forward_context():
+        with trainer.precision_plugin.forward_context(), preserved_random_state(x.device):
             self._accuracy["clean"].update(correct(model, x, y).float())
             for name, attack in self._fresh.items():
                 x_adv = craft(attack, self.input_space, model, x, y)

@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from lsa_lightning.attacks import Attack
 from lsa_lightning.evaluation.state import FinishedBatches, digest
 from lsa_lightning.utils.batch import BatchFn, move_data_to_device, read_batch
+from lsa_lightning.utils.isolation import preserved_random_state
 
 if TYPE_CHECKING:
     pass
@@ -144,7 +145,7 @@ class RobustnessEvaluation:
     def _count(self, model: nn.Module, x: Tensor, y: Tensor, index: int, advance: Callable[[], None]) -> dict[str, int]:
         """Number of samples of a batch, and of hits: clean, and under each attack at each radius."""
         counts = {"samples": len(x)}
-        with torch.random.fork_rng(devices=[x.device] if x.device.type == "cuda" else []):
+        with preserved_random_state(x.device):
             torch.manual_seed(self.seed + index)
             counts["clean"] = int(correct(model, x, y).sum())
             advance()
