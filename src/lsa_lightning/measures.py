@@ -8,7 +8,6 @@ from __future__ import annotations
 import re
 from abc import ABC, abstractmethod
 
-import torch
 from torch import Tensor
 
 from lsa_lightning import functional
@@ -41,6 +40,7 @@ class RelativeError(ComparisonMeasure):
     or use :class:`CenteredRelativeError`.
 
     Example:
+        >>> import torch
         >>> RelativeError()(torch.tensor([[3.0, 4.0]]), torch.tensor([[3.0, 3.0]]))
         tensor([0.2000])
     """
@@ -56,6 +56,7 @@ class CenteredRelativeError(ComparisonMeasure):
     A constant layer scores 1, not 0. The value depends on what else is in the batch.
 
     Example:
+        >>> import torch
         >>> constant = torch.ones(4, 3)
         >>> CenteredRelativeError()(constant, constant)
         tensor([1., 1., 1., 1.])
@@ -66,18 +67,15 @@ class CenteredRelativeError(ComparisonMeasure):
         return functional.centered_relative_error(clean, perturbed)
 
     def over_batch(self, clean: Tensor, perturbed: Tensor) -> Tensor:
-        """Whole batch as one tensor: the mean over samples is taken off first."""
-        clean, perturbed = functional.as_rows(clean, perturbed)
-        mean = clean.mean(0, keepdim=True)
-        spread = torch.linalg.vector_norm(clean - mean)
-        value = functional.relative_error((clean - mean).reshape(1, -1), (perturbed - mean).reshape(1, -1))[0]
-        return value.where(spread > functional.NORM_FLOOR, 1.0)
+        """See :func:`lsa_lightning.functional.centered_relative_error_over_batch`."""
+        return functional.centered_relative_error_over_batch(clean, perturbed)
 
 
 class CosineDistance(ComparisonMeasure):
     r""":math:`1 - \cos(\phi(x), \phi(\hat x))`: blind to a change of length.
 
     Example:
+        >>> import torch
         >>> CosineDistance()(torch.tensor([[1.0, 0.0]]), torch.tensor([[5.0, 0.0]]))
         tensor([0.])
     """

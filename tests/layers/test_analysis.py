@@ -9,7 +9,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from tests.helpers.modules import ModularConvNet, as_dicts, images, loader
-from tests.helpers.snapshots import assert_untouched, snapshot
+from tests.helpers.no_float64 import NoFloat64
 from torch import Tensor, nn
 
 from lsa_lightning import LayerSustainabilityAnalysis, SustainabilityReport
@@ -221,3 +221,11 @@ def test_equal_layers_have_z_scores_of_0() -> None:
     )
     assert same.z_scores.tolist() == [0.0, 0.0]
     assert same.most_vulnerable(0.0) == []
+
+
+def test_runs_where_there_is_no_float64() -> None:
+    expected = LayerSustainabilityAnalysis(conv_net()).run(loader(), shifted)
+    with NoFloat64():
+        found = LayerSustainabilityAnalysis(conv_net()).run(loader(), shifted)
+    torch.testing.assert_close(found.mean.double(), expected.mean, atol=1e-6, rtol=0)
+    assert found.most_vulnerable(0.0) == expected.most_vulnerable(0.0)

@@ -10,6 +10,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
+from tests.helpers.no_float64 import NoFloat64
 from torch import Tensor
 
 from lsa_lightning.layers.profile import LayerProfile, Profile
@@ -153,3 +154,15 @@ def test_update_names_the_layers_that_are_not_finite(value: float) -> None:
 def test_compute_needs_a_sample() -> None:
     with pytest.raises(ValueError, match="expected at least one sample, got none"):
         LayerProfile(LAYERS).compute()
+
+
+def test_without_float64_the_sums_are_kept_in_float32() -> None:
+    errors = torch.rand(100, 3, generator=torch.Generator().manual_seed(0))
+    with NoFloat64():
+        metric = LayerProfile(LAYERS)
+        for part in errors.split(10):
+            metric.update(part)
+        profile = metric.compute()
+    assert profile.mean.dtype == torch.float32
+    for mine, theirs in zip(profile[:4], profile_of(errors)[:4], strict=True):
+        torch.testing.assert_close(mine.double(), theirs, atol=1e-5, rtol=0)

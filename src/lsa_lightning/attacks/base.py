@@ -16,7 +16,7 @@ from typing_extensions import Self
 from lsa_lightning.attacks.balls import Ball, Bounds
 from lsa_lightning.attacks.threat import ThreatModel
 from lsa_lightning.functional import classification_loss, is_binary
-from lsa_lightning.utils.isolation import evaluating
+from lsa_lightning.utils.isolation import lent
 
 Model: TypeAlias = Callable[[Tensor], Tensor]
 """Maps inputs ``[N, ...]`` to logits: ``[N]`` or ``[N, 1]`` (binary), or ``[N, C]``. Usually an ``nn.Module``."""
@@ -76,7 +76,7 @@ class Attack(ABC):
         """
         self._check_input(x, y)
         # Under trainer.validate and test everything here is an inference tensor, which autograd refuses: hence clones.
-        with torch.inference_mode(False), torch.enable_grad(), evaluating(model):
+        with torch.inference_mode(False), torch.enable_grad(), lent(model, x.device):
             x, y = x.detach().clone(), y.detach().clone()
             ball = self.threat.ball(x)
             x_adv = self.perturb(_checked_once(model, y, self.min_classes, repr(self)), x, y, ball).detach()
@@ -256,7 +256,7 @@ def _checked_once(model: Model, y: Tensor, min_classes: int, name: str) -> Model
 
     def call(x: Tensor) -> Tensor:
         nonlocal unchecked
-        logits = model(x)
+        logits = model(x.clone())  # some models normalise what they are given in place
         if unchecked:
             _check_logits(logits, y)
             _check_classes(logits, min_classes, name)

@@ -208,7 +208,7 @@ class AdversarialTraining(pl.Callback):
         for_penalty_alone = OUTPUT not in layers
         buffers = scratch_buffers(model) if for_penalty_alone else nullcontext()
         with buffers, LayerProbe(model, layers, samples=len(x), stop_early=for_penalty_alone) as probe:
-            model(x)
+            model(x.clone())  # some models normalise what they are given in place
         return _representations(probe)
 
 

@@ -9,6 +9,8 @@ import torch
 from lightning.pytorch.utilities import rank_zero_warn
 from torch import Tensor
 
+from lsa_lightning.functional import relative_spread
+
 SPREAD_FLOOR = 0.05
 """Spread below which a representation counts as constant over the batch."""
 
@@ -34,9 +36,7 @@ class CollapseGuard:
         """Add a batch: the clean representations of the regularized layers and the labels."""
         self._labels.append(y.detach())
         for name, representation in clean.items():
-            flat = representation.float().flatten(1)
-            spread = torch.linalg.vector_norm(flat - flat.mean(0)) / torch.linalg.vector_norm(flat).clamp_min(1e-12)
-            self._spreads.setdefault(name, []).append(spread)
+            self._spreads.setdefault(name, []).append(relative_spread(representation))
 
     def check(self, base_loss: float) -> None:
         """Close an epoch with its mean base loss."""

@@ -14,6 +14,7 @@ from lsa_lightning.callbacks.target import Target
 from lsa_lightning.evaluation import correct
 from lsa_lightning.functional import robustness_generalization_score
 from lsa_lightning.utils.batch import BatchFn
+from lsa_lightning.utils.isolation import preserved_random_state
 from lsa_lightning.utils.renamed import renamed
 
 
@@ -91,7 +92,7 @@ class RobustValidation(pl.Callback):
             return
         model = self.target.model(pl_module)
         x, y = self.target.unpack(batch)
-        with trainer.precision_plugin.forward_context():
+        with trainer.precision_plugin.forward_context(), preserved_random_state(x.device):
             self._accuracy["clean"].update(correct(model, x, y).float())
             for name, attack in self._fresh.items():
                 self._accuracy[name].update(correct(model, attack(model, x, y), y).float())

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from lsa_lightning.attacks import Ensemble
 from lsa_lightning.evaluation.state import FinishedBatches, digest
 from lsa_lightning.utils.batch import BatchFn, move_data_to_device, read_batch
-from lsa_lightning.utils.isolation import evaluating
+from lsa_lightning.utils.isolation import lent
 from lsa_lightning.utils.renamed import renamed
 
 
@@ -97,7 +97,7 @@ def _describe(ensemble: Ensemble) -> dict[str, str]:
 
 def _standing(model: nn.Module, ensemble: Ensemble, x: Tensor, y: Tensor) -> dict[str, int]:
     """How many samples stand after each attack that the model has enough classes for."""
-    with evaluating(model):
+    with lent(model, x.device):
         return {name: int(standing.sum()) for name, _, standing in ensemble.in_turn(model, x, y)}
 
 

@@ -20,6 +20,7 @@ from lsa_lightning.evaluation.accuracy import correct
 from lsa_lightning.evaluation.state import FinishedBatches, digest
 from lsa_lightning.evaluation.table import RobustnessTable
 from lsa_lightning.utils.batch import BatchFn, move_data_to_device, read_batch
+from lsa_lightning.utils.isolation import preserved_random_state
 from lsa_lightning.utils.renamed import renamed
 
 
@@ -152,7 +153,7 @@ class RobustnessEvaluation:
     def _count(self, model: nn.Module, x: Tensor, y: Tensor, index: int, advance: Callable[[], None]) -> dict[str, int]:
         """Number of samples of a batch, and of hits: clean, and under each attack at each radius."""
         counts = {"samples": len(x)}
-        with torch.random.fork_rng(devices=[x.device] if x.device.type == "cuda" else []):
+        with preserved_random_state(x.device):
             torch.manual_seed(self.seed + index)
             counts["clean"] = int(correct(model, x, y).sum())
             advance()

@@ -12,8 +12,10 @@ from lsa_lightning.functional.representations import (
     NORM_FLOOR,
     as_rows,
     centered_relative_error,
+    centered_relative_error_over_batch,
     cosine_distance,
     relative_error,
+    relative_spread,
 )
 from lsa_lightning.functional.scores import robustness_generalization_score, wilson_interval
 
@@ -21,6 +23,7 @@ __all__ = [
     "NORM_FLOOR",
     "as_rows",
     "centered_relative_error",
+    "centered_relative_error_over_batch",
     "classification_loss",
     "cosine_distance",
     "is_binary",
@@ -29,6 +32,7 @@ __all__ = [
     "log_probabilities",
     "predicted_labels",
     "relative_error",
+    "relative_spread",
     "robustness_generalization_score",
     "select_mvl",
     "wilson_interval",

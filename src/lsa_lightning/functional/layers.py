@@ -41,7 +41,7 @@ def select_mvl(
 
     Source: arXiv 2202.02626, Algorithm 1.
     """
-    values = torch.as_tensor(mean, dtype=torch.float64).tolist()
+    values = mean.tolist() if isinstance(mean, Tensor) else [float(value) for value in mean]
     if len(values) != len(layers):
         msg = f"expected one mean per layer, got {len(values)} means for {len(layers)} layers"
         raise ValueError(msg)

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import torch
-import torch.nn.functional as F  # noqa: N812
 from torch import Tensor
 
-NORM_FLOOR = 1e-12
-"""Norms below this count as 0, as in :func:`torch.nn.functional.normalize`."""
+NORM_FLOOR = 1e-36
+"""Norms below this count as 0: they are nothing but zeros, and their reciprocal leaves the range of float32."""
 
 
 def relative_error(clean: Tensor, perturbed: Tensor) -> Tensor:
@@ -15,8 +14,9 @@ def relative_error(clean: Tensor, perturbed: Tensor) -> Tensor:
 
     .. math:: CM(\phi(x), \phi(\hat x)) = \|\phi(x) - \phi(\hat x)\|_F / \|\phi(x)\|_F
 
-    Norms are computed in float32 at least. Where the clean norm is 0 (a dead layer) the ratio is undefined; it is then
-    taken as 0 if the representation did not move and as 1 if it did, both without a gradient.
+    Norms are computed in float32 at least, and right from 1e-30 to 1e30. Where the clean norm is 0 (a dead layer) the
+    ratio is undefined; it is then taken as 0 if the representation did not move and as 1 if it did, both without a
+    gradient.
 
     Args:
         clean: :math:`\phi(x)`, shape ``[N, ...]``.
@@ -26,7 +26,7 @@ def relative_error(clean: Tensor, perturbed: Tensor) -> Tensor:
         One value >= 0 per sample, shape ``[N]``.
 
     Raises:
-        ValueError: if the shapes differ or there is no sample dimension.
+        ValueError: if the shapes differ, there is no sample dimension or nothing in it.
 
     Example:
         >>> relative_error(torch.tensor([[3.0, 4.0]]), torch.tensor([[3.0, 3.0]]))
@@ -35,7 +35,8 @@ def relative_error(clean: Tensor, perturbed: Tensor) -> Tensor:
     Source: arXiv 2202.02626, the comparison measure of its eq. (12).
     """
     clean, perturbed = as_rows(clean, perturbed)
-    return _ratio(_norm(clean - perturbed), _norm(clean))
+    distance, scale = _norm(clean - perturbed), _norm(clean)
+    return _ratio(distance, scale, undefined=(distance > NORM_FLOOR).to(distance))
 
 
 def centered_relative_error(clean: Tensor, perturbed: Tensor) -> Tensor:
@@ -54,15 +55,59 @@ def centered_relative_error(clean: Tensor, perturbed: Tensor) -> Tensor:
         One value >= 0 per sample, shape ``[N]``.
 
     Raises:
-        ValueError: if the shapes differ or there is no sample dimension.
+        ValueError: if the shapes differ, there is no sample dimension or nothing in it.
 
     Example:
         >>> centered_relative_error(torch.tensor([[1.0], [3.0]]), torch.tensor([[1.0], [3.5]]))
         tensor([0.0000, 0.5000])
     """
     clean, perturbed = as_rows(clean, perturbed)
-    spread = _norm(clean - clean.mean(0, keepdim=True))
-    return _ratio(_norm(clean - perturbed), spread).where(spread > NORM_FLOOR, 1.0)
+    spread = _norm(_centered(clean))
+    return _ratio(_norm(clean - perturbed), spread, undefined=torch.ones_like(spread))
+
+
+def centered_relative_error_over_batch(clean: Tensor, perturbed: Tensor) -> Tensor:
+    r"""The whole batch as one tensor: one Frobenius norm over all samples on both sides of the fraction.
+
+    .. math:: \|\phi(x) - \phi(\hat x)\|_F / \|\phi(x) - \bar\phi\|_F
+
+    Args:
+        clean: :math:`\phi(x)`, shape ``[N, ...]``; the mean :math:`\bar\phi` is taken over its first dimension.
+        perturbed: :math:`\phi(\hat x)`, the same shape.
+
+    Returns:
+        A scalar >= 0; 1 where the layer is constant over the batch.
+
+    Raises:
+        ValueError: if the shapes differ, there is no sample dimension or nothing in it.
+
+    Example:
+        >>> centered_relative_error_over_batch(torch.tensor([[1.0], [3.0]]), torch.tensor([[1.0], [4.0]]))
+        tensor(0.7071)
+    """
+    clean, perturbed = as_rows(clean, perturbed)
+    distance, spread = (_norm(rows.reshape(1, -1)) for rows in (clean - perturbed, _centered(clean)))
+    return _ratio(distance, spread, undefined=torch.ones_like(spread))[0]
+
+
+def relative_spread(representation: Tensor) -> Tensor:
+    r"""How much of a layer's output differs from sample to sample.
+
+    .. math:: \|\phi(x) - \bar\phi\|_F / \|\phi(x)\|_F
+
+    Args:
+        representation: :math:`\phi(x)`, shape ``[N, ...]``.
+
+    Returns:
+        A scalar in [0, 1]; 0 where the layer is constant over the batch, or dead.
+
+    Example:
+        >>> relative_spread(torch.tensor([[1.0, 0.0], [0.0, 1.0]]))
+        tensor(0.7071)
+    """
+    rows, _ = as_rows(representation, representation)
+    spread, norm = (_norm(part.reshape(1, -1)) for part in (_centered(rows), rows))
+    return _ratio(spread, norm, undefined=torch.zeros_like(norm))[0]
 
 
 def cosine_distance(clean: Tensor, perturbed: Tensor) -> Tensor:
@@ -75,20 +120,21 @@ def cosine_distance(clean: Tensor, perturbed: Tensor) -> Tensor:
         perturbed: :math:`\phi(\hat x)`, the same shape.
 
     Returns:
-        One value in [0, 2] per sample, shape ``[N]``: 0 where both are zero vectors, 1 where one is.
+        One value in [0, 2] per sample, shape ``[N]``: 0 where both are zero vectors, 1 where one is; these without a
+        gradient.
 
     Raises:
-        ValueError: if the shapes differ or there is no sample dimension.
+        ValueError: if the shapes differ, there is no sample dimension or nothing in it.
 
     Example:
         >>> cosine_distance(torch.tensor([[1.0, 0.0]]), torch.tensor([[0.0, 2.0]]))
         tensor([1.])
     """
     clean, perturbed = as_rows(clean, perturbed)
-    both_dead = (_norm(clean) <= NORM_FLOOR) & (_norm(perturbed) <= NORM_FLOOR)
-    # Clamped: rounding can put the cosine of parallel vectors above 1.
-    distance: Tensor = (1.0 - F.cosine_similarity(clean, perturbed, dim=1, eps=NORM_FLOOR)).clamp(0.0, 2.0)
-    return distance.where(~both_dead, 0.0)
+    dead = [_norm(rows.detach()) <= NORM_FLOOR for rows in (clean, perturbed)]
+    # Half the squared distance of the unit vectors, because 1 - cos has lost its digits where the angle is small.
+    distance = 0.5 * (_unit(clean) - _unit(perturbed)).square().sum(dim=1)
+    return distance.clamp_max(2.0).where(~(dead[0] | dead[1]), (dead[0] ^ dead[1]).to(distance))
 
 
 def as_rows(clean: Tensor, perturbed: Tensor) -> tuple[Tensor, Tensor]:
@@ -96,19 +142,40 @@ def as_rows(clean: Tensor, perturbed: Tensor) -> tuple[Tensor, Tensor]:
     if clean.shape != perturbed.shape:
         msg = f"expected representations of equal shape, got {tuple(clean.shape)} and {tuple(perturbed.shape)}"
         raise ValueError(msg)
-    if clean.ndim == 0:
-        msg = "expected representations of shape [N, ...], got a scalar"
+    if clean.ndim == 0 or clean.numel() == 0:
+        got = "a scalar" if clean.ndim == 0 else f"the empty shape {tuple(clean.shape)}"
+        msg = f"expected representations of shape [N, ...], got {got}"
         raise ValueError(msg)
     wide = torch.promote_types(clean.dtype, torch.float32)
     return clean.reshape(len(clean), -1).to(wide), perturbed.reshape(len(clean), -1).to(wide)
 
 
+def _centered(rows: Tensor) -> Tensor:
+    # From the first row on, so that equal rows give exactly 0, however their mean is rounded.
+    moved = rows - rows[:1]
+    return moved - moved.mean(0, keepdim=True)
+
+
+def _largest(rows: Tensor) -> Tensor:
+    """The largest entry of each row, ``[N, 1]``, by which it is divided before its entries are squared; no gradient."""
+    rows = rows.detach()  # two reductions, because an infinity norm takes ten times as long on a CPU
+    largest = torch.maximum(rows.amax(dim=1, keepdim=True), -rows.amin(dim=1, keepdim=True))
+    return largest.where(largest > 0, 1.0)
+
+
 def _norm(rows: Tensor) -> Tensor:
-    norm: Tensor = torch.linalg.vector_norm(rows, dim=1)
+    scale = _largest(rows)
+    norm: Tensor = scale[:, 0] * torch.linalg.vector_norm(rows / scale, dim=1)
     return norm
 
 
-def _ratio(distance: Tensor, scale: Tensor) -> Tensor:
-    # A dead row is divided by its own distance: 1 where it moved, and 0/1 where it did not.
-    safe = scale.where(scale > NORM_FLOOR, distance)
-    return distance / safe.where(safe > NORM_FLOOR, 1.0)
+def _unit(rows: Tensor) -> Tensor:
+    scaled = rows / _largest(rows)
+    # A row of zeros stays one; the length of any other is at least 1 here.
+    length: Tensor = torch.linalg.vector_norm(scaled, dim=1, keepdim=True).clamp_min(0.5)
+    return scaled / length
+
+
+def _ratio(distance: Tensor, scale: Tensor, undefined: Tensor) -> Tensor:
+    alive = ~(scale <= NORM_FLOOR)  # NaN is not 0 and comes out again
+    return (distance / scale.where(alive, 1.0)).where(alive, undefined)

@@ -16,7 +16,8 @@ from lsa_lightning.layers.report import SustainabilityReport
 from lsa_lightning.layers.resolve import Layer, LayerSpec, resolve_layers
 from lsa_lightning.measures import ComparisonMeasure, RelativeError
 from lsa_lightning.utils.batch import BatchFn, move_data_to_device, read_batch
-from lsa_lightning.utils.isolation import evaluating
+from lsa_lightning.utils.isolation import RandomStateAtForward, evaluating, preserved_random_state, scratch_buffers
+from lsa_lightning.utils.precision import widest_float
 from lsa_lightning.utils.renamed import renamed
 
 AttackLike = Attack | Callable[[nn.Module, Tensor, Tensor], Tensor]
@@ -24,7 +25,7 @@ AttackLike = Attack | Callable[[nn.Module, Tensor, Tensor], Tensor]
 
 
 class LayerSustainabilityAnalysis:
-    """LSA of a network: streams over batches, keeps only sums, leaves the network as it was.
+    """LSA of a network: streams over batches, keeps only sums, leaves the network and the random state as they were.
 
     Args:
         model: maps x to logits; runs in eval mode.
@@ -82,15 +83,8 @@ class LayerSustainabilityAnalysis:
         if not callable(attack) or (limit_batches is not None and limit_batches < 1):
             msg = f"expected attack to be callable and limit_batches >= 1 or None, got {attack!r} and {limit_batches}"
             raise ValueError(msg)
-        layers: list[Layer] = []
-        profile: LayerProfile | None = None
-        for batch in islice(dataloader, limit_batches):
-            x, y = self.batch_fn(move_data_to_device(batch, _device_of(self.model)))
-            x_adv = attack(self.model, x, y)
-            if profile is None:
-                layers = resolve_layers(self.model, self.layers, x)
-                profile = LayerProfile([layer.name for layer in layers]).to(x.device)
-            profile.update(self._errors([layer.name for layer in layers], x, x_adv))
+        with preserved_random_state(_device_of(self.model)):
+            layers, profile = self._profile(islice(dataloader, limit_batches), attack)
         if profile is None:
             msg = "expected a dataloader with at least one batch, got an empty one"
             raise ValueError(msg)
@@ -102,16 +96,39 @@ class LayerSustainabilityAnalysis:
             measure=self.measure.name,
         )
 
+    def _profile(self, batches: Iterable[Any], attack: AttackLike) -> tuple[list[Layer], LayerProfile | None]:
+        """The layers, and the sums over the batches; None where there is no batch."""
+        layers: list[Layer] = []
+        profile: LayerProfile | None = None
+        for batch in batches:
+            x, y = self.batch_fn(move_data_to_device(batch, _device_of(self.model)))
+            x_adv = attack(self.model, x, y)
+            if profile is None:
+                layers = resolve_layers(self.model, self.layers, x)
+                profile = _profile_on(x.device, [layer.name for layer in layers])
+            profile.update(self._errors([layer.name for layer in layers], x, x_adv))
+        return layers, profile
+
     def _errors(self, layers: list[str], x: Tensor, x_adv: Tensor) -> Tensor:
-        """Relative errors of a batch, ``[N, L]``."""
-        with evaluating(self.model), torch.no_grad():
-            clean, perturbed = self._representations(layers, x), self._representations(layers, x_adv)
+        """Relative errors of a batch, ``[N, L]``; a model that draws random numbers draws the same in both passes."""
+        random_state = RandomStateAtForward(self.model, x.device)
+        with evaluating(self.model), scratch_buffers(self.model), torch.no_grad():
+            with random_state:
+                clean = self._representations(layers, x)
+            with random_state.replay():
+                perturbed = self._representations(layers, x_adv)
         return torch.stack([self.measure(clean[name], perturbed[name]) for name in layers], dim=1)
 
     def _representations(self, layers: list[str], x: Tensor) -> dict[str, Tensor]:
         with LayerProbe(self.model, layers, samples=len(x), stop_early=True) as probe:
-            self.model(x)
+            self.model(x.clone())  # some models normalise what they are given in place
         return probe.representations
+
+
+def _profile_on(device: torch.device, layers: list[str]) -> LayerProfile:
+    """A profile that keeps its sums on ``device`` if that has float64, else on the CPU."""
+    profile = LayerProfile(layers)
+    return profile.to(device) if widest_float(device) is torch.float64 else profile
 
 
 def _device_of(model: nn.Module) -> torch.device:

@@ -10,9 +10,11 @@ import torch
 from torch import Tensor
 from torchmetrics import Metric
 
+from lsa_lightning.utils.precision import widest_float
+
 
 class Profile(NamedTuple):
-    """What :class:`LayerProfile` computes; all tensors are float64."""
+    """What :class:`LayerProfile` computes; all tensors are float64 where that exists."""
 
     mean: Tensor
     """Mean over the samples for each layer, shape ``[L]``."""
@@ -34,7 +36,8 @@ class LayerProfile(Metric):
         \sigma = \sqrt{\frac{1}{M L} \sum_m \sum_l (CM_{ml} - \mu)^2}
 
     Only sums are kept, in float64, so memory does not grow with M, the result does not depend on how the samples were
-    cut into batches, and processes are reduced by addition.
+    cut into batches, and processes are reduced by addition. The sums stay where the metric is: leave it on the CPU for
+    errors of a device without float64, such as Apple's MPS.
 
     Args:
         layers: L layer names, at least one; they are named in errors.
@@ -63,8 +66,9 @@ class LayerProfile(Metric):
             msg = f"expected a list of at least one layer name, got {layers!r}"
             raise ValueError(msg)
         self.layers = list(layers)
-        self.add_state("total", torch.zeros(len(layers), dtype=torch.float64), dist_reduce_fx="sum")
-        self.add_state("squares", torch.zeros(len(layers), dtype=torch.float64), dist_reduce_fx="sum")
+        wide = widest_float(torch.get_default_device())
+        self.add_state("total", torch.zeros(len(layers), dtype=wide), dist_reduce_fx="sum")
+        self.add_state("squares", torch.zeros(len(layers), dtype=wide), dist_reduce_fx="sum")
         self.add_state("count", torch.tensor(0, dtype=torch.int64), dist_reduce_fx="sum")
 
     def _wrap_compute(self, compute: Callable[..., Any]) -> Callable[..., Any]:
@@ -87,7 +91,8 @@ class LayerProfile(Metric):
         if errors.ndim != 2 or errors.shape[1] != len(self.layers):
             msg = f"expected errors of shape [N, {len(self.layers)}], got {tuple(errors.shape)}"
             raise ValueError(msg)
-        wide = errors.detach().to(torch.float64)
+        # Two steps: the device that the errors come from may not know the dtype.
+        wide = errors.detach().to(self.total.device).to(self.total.dtype)
         if not wide.isfinite().all():
             bad = [self.layers[i] for i in (~wide.isfinite().all(dim=0)).nonzero().flatten().tolist()]
             msg = f"expected finite representations, got NaN or infinity in the relative errors of {bad}"

@@ -109,7 +109,7 @@ def _trace(model: nn.Module, x: Tensor) -> list[_Call]:
     handles = [module.register_forward_hook(_appender(order, name)) for name, module in modules.items()]
     try:
         with evaluating(model), scratch_buffers(model), torch.no_grad():
-            model(x)
+            model(x.clone())
     finally:
         _remove(handles)
     times, seen = Counter(call.name for call in order), Counter[str]()
@@ -144,7 +144,7 @@ def _without_samples_first(model: nn.Module, calls: Iterable[_Call], x: Tensor) 
 
 def _representations(model: nn.Module, layers: list[str], x: Tensor) -> dict[str, Tensor]:
     with LayerProbe(model, layers, stop_early=True) as probe:
-        model(x)
+        model(x.clone())
     return probe.representations
 
 

@@ -16,7 +16,7 @@ from lsa_lightning.evaluation import correct
 from lsa_lightning.functional import predicted_labels
 from lsa_lightning.masking.flags import MaskingFlag, flags
 from lsa_lightning.utils.batch import BatchFn, move_data_to_device, read_batch
-from lsa_lightning.utils.isolation import evaluating
+from lsa_lightning.utils.isolation import evaluating, preserved_random_state, scratch_buffers
 from lsa_lightning.utils.renamed import renamed
 
 _DIRECTIONS = 8
@@ -125,7 +125,7 @@ class MaskingChecks:
         missing = self.n_samples
         for index, batch in enumerate(dataloader):
             x, y = (tensor[:missing] for tensor in self.batch_fn(move_data_to_device(batch, device)))
-            with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
+            with preserved_random_state(device):
                 torch.manual_seed(self.seed + index)
                 rows.append(self._observe(*self._in_pixels(model, x), y, index))
             missing -= len(x)
@@ -145,7 +145,7 @@ class MaskingChecks:
 
     def _observe(self, model: nn.Module, x: Tensor, y: Tensor, index: int) -> dict[str, Tensor]:
         """What is seen of each sample of a batch, ``[N]`` each; by attack, whether it alone fools the model."""
-        with evaluating(model):
+        with evaluating(model), scratch_buffers(model):
             gradient = _largest_gradient(model, x, y)
             agreement = self._agreement(model, x, y, torch.Generator(x.device).manual_seed(self.seed + index))
             with torch.no_grad():

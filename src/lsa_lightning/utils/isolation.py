@@ -2,13 +2,36 @@
 
 from __future__ import annotations
 
+import random
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
+from torch.jit._script import RecursiveScriptModule
 from torch.utils.hooks import RemovableHandle
+
+
+@contextmanager
+def lent(model: Callable[..., Any], device: torch.device) -> Iterator[None]:
+    """Eval mode; modes, buffers and random state are afterwards as before, also after an exception.
+
+    Eval mode alone is not enough: quantisation observers and counters write their buffers in it too, and some models
+    draw random numbers.
+
+    Such a model draws other numbers here than in the next pass outside, as an attack must not know those by which it
+    is judged.
+
+    Args:
+        model: an ``nn.Module``, or a plain function, which has neither modes nor buffers.
+        device: where it runs.
+    """
+    with evaluating(model), scratch_buffers(model), preserved_random_state(device):
+        torch.rand(1)
+        torch.rand(1, device=device)
+        yield
 
 
 @contextmanager
@@ -30,16 +53,18 @@ def evaluating(model: Callable[..., Any]) -> Iterator[None]:
 
 
 @contextmanager
-def scratch_buffers(model: nn.Module) -> Iterator[None]:
-    """Forward passes inside work on copies of all buffers; the original tensors come back untouched.
+def scratch_buffers(model: Callable[..., Any]) -> Iterator[None]:
+    """Forward passes inside work on copies of the buffers; the original tensors come back untouched.
 
     BatchNorm in training mode then normalises with the batch's statistics and its running ones do not move, and the
     same holds for any other module that updates a buffer. The originals are swapped out rather than restored by a
-    copy, because writing into them would invalidate a graph that is still waiting for its backward pass.
+    copy, because writing into them would invalidate a graph that is still waiting for its backward pass. Modules of
+    ``torch.nn`` in eval mode write none; they keep theirs, as an attack in each training step must not copy them all.
     """
     owners: list[tuple[dict[str, Tensor | None], str, Tensor]] = [
         (module._buffers, name, buffer)
-        for module in model.modules()
+        for module in (model.modules() if isinstance(model, nn.Module) else [])
+        if _may_write_buffers(module)
         for name, buffer in module._buffers.items()
         if buffer is not None
     ]
@@ -53,8 +78,43 @@ def scratch_buffers(model: nn.Module) -> Iterator[None]:
             buffers[name] = buffer
 
 
+def _may_write_buffers(module: nn.Module) -> bool:
+    return module.training or not type(module).__module__.startswith("torch.nn.modules.")
+
+
+class _RandomState:
+    """The state of all generators that a model's forward pass may draw from: Python's, NumPy's and torch's."""
+
+    def __init__(self, devices: list[torch.device]) -> None:
+        self.devices = devices
+        self.python, self.numpy, self.torch = random.getstate(), np.random.get_state(), torch.get_rng_state()
+        self.on_devices = [torch.get_device_module(device).get_rng_state(device) for device in devices]
+
+    def restore(self) -> None:
+        random.setstate(self.python)
+        np.random.set_state(self.numpy)
+        torch.set_rng_state(self.torch)
+        for device, state in zip(self.devices, self.on_devices, strict=True):
+            torch.get_device_module(device).set_rng_state(state, device)
+
+
+@contextmanager
+def preserved_random_state(device: torch.device) -> Iterator[None]:
+    """What is drawn inside from the global generators, on the CPU and on ``device``, is not missing afterwards."""
+    before = _RandomState(_with_generators(device))
+    try:
+        yield
+    finally:
+        before.restore()
+
+
+def _with_generators(device: torch.device) -> list[torch.device]:
+    """``device``, unless its random state is that of the CPU."""
+    return [] if device.type in ("cpu", "meta") else [device]
+
+
 class RandomStateAtForward:
-    """Remembers torch's random state at the moment a model's forward pass begins, to replay it for another pass.
+    """Remembers the global random state at the moment a model's forward pass begins, to replay it for another pass.
 
     Two passes from the same state draw the same dropout masks. Enter it around code that runs the model, then run the
     second pass inside :meth:`replay`, after which the random state is again what it was before.
@@ -62,13 +122,13 @@ class RandomStateAtForward:
 
     def __init__(self, model: nn.Module, device: torch.device) -> None:
         self.model = model
-        self.devices = [device] if device.type == "cuda" else []
-        self._states: list[Tensor] | None = None
+        self.device = device
+        self._state: _RandomState | None = None
         self._handles: list[RemovableHandle] = []
 
     def __enter__(self) -> RandomStateAtForward:
         # The user's code may call a submodule directly, so any of them can be the first to run.
-        self._handles = [module.register_forward_pre_hook(self._record) for module in self.model.modules()]
+        self._handles = [module.register_forward_pre_hook(self._record) for module in hookable_modules(self.model)]
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -76,15 +136,18 @@ class RandomStateAtForward:
             self._handles.pop().remove()
 
     def _record(self, *_: object) -> None:
-        if self._states is None:
-            self._states = [torch.get_rng_state(), *(torch.cuda.get_rng_state(device) for device in self.devices)]
+        if self._state is None:
+            self._state = _RandomState(_with_generators(self.device))
 
     @contextmanager
     def replay(self) -> Iterator[None]:
         """Run the code inside from the remembered state."""
-        with torch.random.fork_rng(devices=self.devices):
-            if self._states is not None:
-                torch.set_rng_state(self._states[0])
-                for device, state in zip(self.devices, self._states[1:], strict=True):
-                    torch.cuda.set_rng_state(state, device)
+        with preserved_random_state(self.device):
+            if self._state is not None:
+                self._state.restore()
             yield
+
+
+def hookable_modules(model: nn.Module) -> list[nn.Module]:
+    """The submodules, ``model`` included, that take hooks: all but scripted ones."""
+    return [module for module in model.modules() if not isinstance(module, RecursiveScriptModule)]
