@@ -257,4 +257,4 @@ def test_evaluation_masking_checks_and_analysis_equal_those_with_the_normalisati
         assert [f"model.{name}" for name in normal.layers] == report.layers
         torch.testing.assert_close(normal.mean, report.mean, atol=1e-6, rtol=0)
         torch.testing.assert_close(normal.std, report.std, atol=1e-6, rtol=0)
-        assert repr(space()(attack)) == normal.perturber
+        assert repr(space()(attack)) == normal.attack

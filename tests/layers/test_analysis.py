@@ -10,6 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from tests.helpers.modules import ModularConvNet, as_dicts, images, loader
 from tests.helpers.no_float64 import NoFloat64
+from tests.helpers.snapshots import assert_untouched, snapshot
 from torch import Tensor, nn
 
 from lsa_lightning import LayerSustainabilityAnalysis, SustainabilityReport

@@ -29,7 +29,7 @@ def run_evaluation(model: nn.Module, x: Tensor, y: Tensor) -> None:
 
 
 def run_in_input_space(model: nn.Module, x: Tensor, y: Tensor) -> None:
-    InputSpace(0.0, 1.0).craft(FGSM(0.1), model, x, y)
+    InputSpace(0.0, 1.0)(FGSM(0.1))(model, x, y)
 
 
 RUNS: dict[str, Callable[[nn.Module, Tensor, Tensor], Any]] = {
