@@ -220,7 +220,7 @@ def test_the_threat_is_a_threat_model_and_the_training_radius_is_among_the_colum
 def test_the_training_attack_alone_can_have_another_eps(tmp_path: Path) -> None:
     with composed_job("train", ["attack.eps=0.2"], tmp_path) as cfg:
         training = instantiate(cfg.callbacks.atlr, _convert_="all").attack
-        analysed = instantiate(cfg.analysis.perturbers.pgd, _convert_="all")
+        analysed = instantiate(cfg.analysis.attacks.pgd, _convert_="all")
     assert (training.eps, analysed.eps) == (0.2, 0.3)
 
 

@@ -23,7 +23,7 @@ def validated(callback: RobustValidation, **kwargs: Any) -> dict[str, float]:
 
 def test_accuracies_and_rg_equal_the_evaluation() -> None:
     metrics = validated(RobustValidation(ATTACKS, rg_attack="fgsm", rg_eps=[0.05, 0.1]))
-    table = evaluate_robustness(foreign(), loader(seed=1), {"fgsm": FGSM(0.1)}, [0.05, 0.1])
+    table = evaluate_robustness(foreign(), loader(seed=1), attacks={"fgsm": FGSM(0.1)}, eps=[0.05, 0.1])
     assert 100 * metrics["val/acc_clean"] == pytest.approx(table.accuracy["fgsm"][0], abs=1e-4)
     assert 100 * metrics["val/acc_fgsm"] == pytest.approx(table.accuracy["fgsm"][2], abs=1e-4)
     assert metrics["val/rg_score"] == pytest.approx(table.rg_score["fgsm"], abs=1e-3)

@@ -16,7 +16,7 @@ from tests.helpers.hydra_run import main_as_shown, main_in_process, read_json, r
 from lsa_lightning import SustainabilityReport
 from lsa_lightning.cli.analyze import main
 
-PERTURBERS = ["pgd", "fgsm", "gaussian", "speckle", "salt", "pepper"]
+ATTACKS = ["pgd", "fgsm", "gaussian", "speckle", "salt", "pepper"]
 
 
 @pytest.fixture(scope="module")
@@ -32,24 +32,24 @@ def analyze(run: Path, folder: Path, *args: str) -> str:
     printed = io.StringIO()
     checkpoint = f"ckpt_path={run}/checkpoints/best.ckpt"
     with redirect_stdout(printed):
-        main_in_process(main, checkpoint, "analysis.perturbers.pgd.steps=2", f"hydra.run.dir={folder}", *args)
+        main_in_process(main, checkpoint, "analysis.attacks.pgd.steps=2", f"hydra.run.dir={folder}", *args)
     return printed.getvalue()
 
 
 def test_the_run_folder_and_the_output(run: Path, tmp_path: Path) -> None:
     printed = analyze(run, tmp_path)
     files = {path.name for path in tmp_path.iterdir()}
-    assert {"config.yaml", "profile.csv", *(f"profile_{name}.json" for name in PERTURBERS)} <= files
+    assert {"config.yaml", "profile.csv", *(f"profile_{name}.json" for name in ATTACKS)} <= files
     assert (tmp_path / "figures" / "layer_profile.png").stat().st_size > 0
     assert "Relative error per layer (mean over 40 samples)" in printed
-    assert all(name in printed for name in PERTURBERS)
+    assert all(name in printed for name in ATTACKS)
     assert "MVL under pgd: backbone.act" in printed
     assert f"Run folder: {tmp_path}\n" in printed
 
 
 def test_the_profile_is_the_one_that_training_wrote(run: Path, tmp_path: Path) -> None:
     analyze(run, tmp_path)
-    for name in PERTURBERS:
+    for name in ATTACKS:
         assert read_json(tmp_path / f"profile_{name}.json") == read_json(run / f"profile_{name}.json")
 
 
@@ -57,23 +57,23 @@ def test_the_table_holds_every_report(run: Path, tmp_path: Path) -> None:
     analyze(run, tmp_path)
     with (tmp_path / "profile.csv").open(newline="") as file:
         rows = list(csv.DictReader(file))
-    for name in PERTURBERS:
+    for name in ATTACKS:
         report = SustainabilityReport.load(tmp_path / f"profile_{name}.json")
-        means = [float(row["mean"]) for row in rows if row["perturber"] == name]
+        means = [float(row["mean"]) for row in rows if row["attack"] == name]
         torch.testing.assert_close(torch.tensor(means, dtype=torch.float64), report.mean)
 
 
 def test_the_stored_configuration_has_the_threat_of_the_run(run: Path, tmp_path: Path) -> None:
     analyze(run, tmp_path)
     config = OmegaConf.load(tmp_path / "config.yaml")
-    assert config.analysis.perturbers.fgsm.eps == config.threat.eps == 0.3
+    assert config.analysis.attacks.fgsm.eps == config.threat.eps == 0.3
     assert config.ckpt_path == f"{run}/checkpoints/best.ckpt"
 
 
 def test_eps_and_eta_of_the_help_text(run: Path, tmp_path: Path) -> None:
     printed = analyze(run, tmp_path, "eps=0.1", "analysis.eta=5")
     config = OmegaConf.load(tmp_path / "config.yaml")
-    assert {config.analysis.perturbers[name].eps for name in PERTURBERS} == {0.1}
+    assert {config.analysis.attacks[name].eps for name in ATTACKS} == {0.1}
     assert "MVL under pgd: none" in printed
     smaller, larger = (SustainabilityReport.load(path / "profile_fgsm.json") for path in (tmp_path, run))
     assert bool((smaller.mean < larger.mean).all())
@@ -84,7 +84,7 @@ def test_layers_of_the_help_text(run: Path, tmp_path: Path) -> None:
     assert read_json(tmp_path / "profile_pgd.json")["layers"] == ["backbone.fc1", "backbone.fc2"]
 
 
-@pytest.mark.parametrize(("options", "samples"), [(("split=val",), 32), (("max_batches=1", "split=test"), 40)])
+@pytest.mark.parametrize(("options", "samples"), [(("split=val",), 32), (("limit_batches=1", "split=test"), 40)])
 def test_split_and_batches(run: Path, tmp_path: Path, options: tuple[str, ...], samples: int) -> None:
     analyze(run, tmp_path, *options)
     assert read_json(tmp_path / "profile_pgd.json")["samples"] == samples

@@ -41,7 +41,7 @@ def test_the_run_folder_and_the_output(run: Path, tmp_path: Path) -> None:
     files = {path.name for path in tmp_path.iterdir()}
     assert {"config.yaml", "evaluation.csv", "evaluation.json", "figures"} <= files
     assert (tmp_path / "figures" / "accuracy.png").stat().st_size > 0
-    assert "Accuracy in %, 95 % intervals (40 samples)" in printed
+    assert "Accuracy in %, 95 % intervals (40 samples, Linf)" in printed
     assert "R&G" in printed
     assert "Masking checks: 0 raised of 6" in printed
     assert f"Run folder: {tmp_path}\n" in printed
@@ -51,7 +51,7 @@ def test_the_table_is_the_one_that_training_wrote(run: Path, tmp_path: Path) -> 
     evaluate(run, tmp_path)
     table, summary = read_json(tmp_path / "evaluation.json"), read_json(run / "summary.json")
     assert table["samples"] == summary["test_samples"]
-    for key in ("eps", "accuracy", "intervals", "rg_score"):
+    for key in ("eps", "accuracy", "intervals", "rg_score", "rg_eps", "training_eps", "norm"):
         assert table[key] == summary[key]
     assert set(table["masking"]) == set(summary["masking"])
 

@@ -43,7 +43,7 @@ def test_two_runs_with_the_same_seed_are_bit_identical(tmp_path: Path, options: 
     summary = run(tmp_path / "first")
     again = run(tmp_path / "second", *options)
     torch.testing.assert_close(weights(tmp_path / "second"), weights(tmp_path / "first"), rtol=0, atol=0)
-    for key in ("accuracy", "relative_error", "mvl_history"):
+    for key in ("accuracy", "profiles", "mvl_history"):
         assert again[key] == summary[key]
 
 
@@ -52,11 +52,11 @@ def test_the_summary_and_the_other_entry_points(tmp_path: Path, drawn: list[Path
     assert {path.stem for path in drawn} == {"layer_profile", "accuracy", "mvl_history", "adversarial_images"}
     assert summary["trained"]["data"] == "torchvision.datasets.MNIST"
     assert summary["trained"]["attack"].startswith("APGD(")
-    assert len(summary["relative_error"]["pgd"]) == 4
+    assert len(summary["profiles"]["pgd"]) == 4
     assert summary["eps"] == [0.0, 0.1, 0.3]
     assert summary["test_samples"] == 4
     checkpoint = f"ckpt_path={tmp_path}/run/checkpoints/last.ckpt"
-    main_in_process(analyze_main, checkpoint, f"hydra.run.dir={tmp_path}/analyze", "max_batches=2")
+    main_in_process(analyze_main, checkpoint, f"hydra.run.dir={tmp_path}/analyze", "limit_batches=2")
     main_in_process(evaluate_main, checkpoint, f"hydra.run.dir={tmp_path}/evaluate")
     assert read_json(tmp_path / "analyze" / "profile_pgd.json")["samples"] == 8
     assert read_json(tmp_path / "evaluate" / "evaluation.json")["samples"] == 12

@@ -169,7 +169,7 @@ def test_a_run_without_the_regularizer_has_no_history(run: Path) -> None:
 def test_a_run_with_the_least_still_has_a_page(run: Path) -> None:
     values = read_json(run / "summary.json")
     values.pop("masking", None)
-    for key in ("mvl", "mvl_history", "relative_error", "versions", "mu", "sigma", "checkpoint"):
+    for key in ("mvl", "mvl_history", "profiles", "versions", "mu", "sigma", "checkpoint"):
         del values[key]
     write_json(values, run / "summary.json")
     for path in (run / "figures").iterdir():
@@ -239,7 +239,7 @@ def test_a_comparison_shows_layers_masking_and_versions(seeds: Path) -> None:
     edit_summary(seeds / "1", masking={"rising_accuracy": {"raised": True, "seen": "50 then 60"}, "b": no_sign})
     edit_summary(seeds / "2", masking={"a": no_sign, "b": no_sign, "c": unfit})
     page = page_of(seeds)
-    errors = read_json(seeds / "0" / "summary.json")["relative_error"]["pgd"]
+    errors = read_json(seeds / "0" / "summary.json")["profiles"]["pgd"]
     assert page.tables["layers"][1:] == [[layer, *[f"{error:.3f}"] * 3] for layer, error in errors.items()]
     assert [row[2] for row in page.tables["masking"][1:]] == [
         "not checked",

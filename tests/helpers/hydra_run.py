@@ -25,7 +25,8 @@ from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
 
 from lsa_lightning import MoonDataModule, cli
-from lsa_lightning.cli.train import main
+from lsa_lightning.cli.overrides import with_null_groups
+from lsa_lightning.cli.train import train
 from lsa_lightning.utils.paths import CONF_DIR
 
 QUIET = ("callbacks.progress_bar=null", "+trainer.enable_progress_bar=false", "+trainer.enable_model_summary=false")
@@ -33,7 +34,7 @@ SMALL_DATA = ("data.train_size=64", "data.val_size=32", "data.test_size=40", "da
 FEW_STEPS = (
     "evaluation.attacks.pgd.steps=2",
     "callbacks.robust_validation.attacks.pgd.steps=2",
-    "analysis.perturbers.pgd.steps=2",
+    "analysis.attacks.pgd.steps=2",
     "evaluation.eps=[0.1,0.3]",
 )
 FEW_CHECKS = ("evaluation.masking.n_samples=8", "evaluation.masking.steps=1", "evaluation.masking.n_queries=2")
@@ -50,8 +51,8 @@ TINY = (*ONE_EPOCH, "model.backbone.hidden=[8,8,8]", "optimizer.lr=0.05", *SMALL
 
 FEW_IMAGES = ("data.val_size=4", "data.batch_size=4", "data.num_workers=0", "+trainer.limit_train_batches=1")
 FEW_BATCHES = (
-    "evaluation.max_batches=1",
-    "analysis.max_batches=1",
+    "evaluation.limit_batches=1",
+    "analysis.limit_batches=1",
     "evaluation.attacks.pgd.steps=1",
     "evaluation.masking.n_samples=1",
 )
@@ -89,7 +90,7 @@ def composed_job(name: str, overrides: Sequence[str], folder: Path) -> Iterator[
     """The configuration of one job whose run folder is ``folder``, with Hydra's own set as in a running job."""
     folder.mkdir(parents=True, exist_ok=True)
     with _clean_hydra(), initialize_config_dir(str(CONF_DIR), version_base="1.3"):
-        cfg = compose(name, list(overrides), return_hydra_config=True)
+        cfg = compose(name, with_null_groups(overrides), return_hydra_config=True)
         OmegaConf.set_readonly(cfg.hydra, False)
         cfg.hydra.runtime.output_dir = str(folder)
         HydraConfig.instance().set_config(cfg)
@@ -123,7 +124,7 @@ def train_tiny(folder: Path, *args: str, figures: bool = False) -> str:
     printed = io.StringIO()
     drawing = nullcontext() if figures else patch.object(Figure, "savefig")
     with redirect_stdout(printed), drawing, composed_job("train", [*TINY, *args], folder) as cfg:
-        main.__wrapped__(cfg)
+        train(cfg)
     return printed.getvalue()
 
 

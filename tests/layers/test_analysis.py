@@ -109,13 +109,13 @@ def test_runs_in_inference_mode() -> None:
     torch.testing.assert_close(report.mean.clone(), expected.mean)
 
 
-def test_max_batches_dict_batches_and_other_layers_and_measures() -> None:
+def test_limit_batches_dict_batches_and_other_layers_and_measures() -> None:
     analysis = LayerSustainabilityAnalysis(conv_net(), layers=["fc2"], measure=CosineDistance())
-    report = analysis.run(loader(collate=as_dicts), FGSM(0.1), max_batches=1)
+    report = analysis.run(loader(collate=as_dicts), FGSM(0.1), limit_batches=1)
     assert report.samples == 16
     assert report.layers == ["fc2"]
-    assert report.measure == "CosineDistance()"
-    assert report.perturber == "FGSM(norm='Linf', bounds=(0.0, 1.0), eps=0.1, alpha=0.1)"
+    assert report.measure == "cosine_distance"
+    assert report.attack == "FGSM(norm='Linf', bounds=(0.0, 1.0), eps=0.1, alpha=0.1)"
 
 
 def test_a_measure_of_ones_own_is_one_class() -> None:
@@ -124,13 +124,13 @@ def test_a_measure_of_ones_own_is_one_class() -> None:
             return (clean - perturbed).abs().flatten(1).amax(1)
 
     report = LayerSustainabilityAnalysis(conv_net(), measure=MaximumNorm()).run(loader(), shifted)
-    assert report.measure == "MaximumNorm()"
+    assert report.measure == "maximum_norm"
 
 
 @pytest.mark.parametrize("limit", [0, -1])
-def test_max_batches_outside_its_range(limit: int) -> None:
-    with pytest.raises(ValueError, match=f"max_batches >= 1 or None, got .* and {limit}"):
-        LayerSustainabilityAnalysis(conv_net()).run(loader(), FGSM(0.1), max_batches=limit)
+def test_limit_batches_outside_its_range(limit: int) -> None:
+    with pytest.raises(ValueError, match=f"limit_batches >= 1 or None, got .* and {limit}"):
+        LayerSustainabilityAnalysis(conv_net()).run(loader(), FGSM(0.1), limit_batches=limit)
 
 
 def test_a_model_and_an_attack_must_be_such() -> None:
@@ -211,7 +211,7 @@ def test_prints_a_row_per_layer() -> None:
 def test_dataframe_and_figure() -> None:
     found = report()
     frame = found.to_dataframe()
-    assert list(frame.columns) == ["layer", "learnable", "mean", "std", "z_score"]
+    assert list(frame.columns) == ["layer", "learnable", "measure", "mean", "std", "z_score"]
     assert list(frame["layer"]) == LAYERS
     assert [label.get_text() for label in found.plot().axes[0].get_xticklabels()] == LAYERS
 

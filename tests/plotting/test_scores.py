@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pytest
 from matplotlib.axes import Axes
 from matplotlib.container import BarContainer, ErrorbarContainer
 from matplotlib.lines import Line2D
 
-from lsa_lightning.evaluation import RobustnessTable
 from lsa_lightning.functional import wilson_interval
 from lsa_lightning.plotting import plot_accuracy, plot_mean_accuracy, plot_rg_scores
 
-TABLE = RobustnessTable([0.0, 0.1, 0.2], {"fgsm": [90.0, 80, 70], "pgd": [90.0, 75, 0]}, 20)
+EPS = [0.0, 0.1, 0.2]
+ACCURACY = {"fgsm": [90.0, 80, 70], "pgd": [90.0, 75, 0]}
+INTERVALS = {name: [wilson_interval(int(a * 20 / 100), 20) for a in row] for name, row in ACCURACY.items()}
 SCORES = {"AT": {"fgsm": 500.0, "pgd": 450.0}, "AT-LR": {"fgsm": 510.5, "pgd": 480.0}}
 
 
@@ -21,35 +24,53 @@ def lines_of(axes: Axes) -> list[Line2D]:
     return [line for line in axes.lines if not str(line.get_label()).startswith("_")]
 
 
-def test_accuracy_has_a_line_per_attack_with_its_score() -> None:
-    (axes,) = plot_accuracy(TABLE).axes
+def accuracy_axes(**options: Any) -> Axes:
+    (axes,) = plot_accuracy(EPS, ACCURACY, INTERVALS, samples=20, **options).axes
+    return axes
+
+
+def test_accuracy_has_a_line_per_attack() -> None:
+    axes = accuracy_axes()
     lines = lines_of(axes)
-    assert [line.get_label() for line in lines] == ["fgsm (R&G 240.0)", "pgd (R&G 165.0)"]
-    assert [list(line.get_ydata()) for line in lines] == list(TABLE.accuracy.values())
-    assert [list(line.get_xdata()) for line in lines] == [TABLE.eps] * 2
+    assert [line.get_label() for line in lines] == ["fgsm", "pgd"]
+    assert [list(line.get_ydata()) for line in lines] == list(ACCURACY.values())
+    assert [list(line.get_xdata()) for line in lines] == [EPS] * 2
     assert axes.get_legend() is not None
     assert (axes.get_xlabel(), axes.get_ylabel()) == ("eps", "accuracy (%), 95 % interval, 20 samples")
 
 
 def test_lines_differ_in_colour_marker_and_style() -> None:
-    (axes,) = plot_accuracy(TABLE).axes
+    axes = accuracy_axes()
     for look in ("get_color", "get_marker", "get_linestyle"):
         assert len({getattr(line, look)() for line in lines_of(axes)}) == 2
 
 
 def test_each_accuracy_has_its_interval() -> None:
-    (axes,) = plot_accuracy(TABLE).axes
+    axes = accuracy_axes()
     bars = [container for container in axes.containers if isinstance(container, ErrorbarContainer)]
     assert len(bars) == 2
-    for container, row in zip(bars, TABLE.accuracy.values(), strict=True):
+    for container, expected in zip(bars, INTERVALS.values(), strict=True):
         drawn = [(float(low[1]), float(high[1])) for low, high in container[2][0].get_segments()]
-        expected = [wilson_interval(int(accuracy * 20 / 100), 20) for accuracy in row]
         assert [end for pair in drawn for end in pair] == pytest.approx([end for pair in expected for end in pair])
 
 
-def test_a_table_without_an_attack_is_refused() -> None:
-    with pytest.raises(ValueError, match="expected a table with at least one attack, got none"):
-        plot_accuracy(RobustnessTable([0.0, 0.1], {}, 20))
+def test_no_attack_is_refused() -> None:
+    with pytest.raises(ValueError, match="expected accuracies under at least one attack, got none"):
+        plot_accuracy(EPS, {}, {}, samples=20)
+
+
+def training_line(axes: Axes) -> Line2D:
+    (line,) = [line for line in axes.lines if line.get_label() == "training eps"]
+    return line
+
+
+def test_the_radius_of_training_is_a_vertical_line_and_the_axis_names_the_norm() -> None:
+    axes = accuracy_axes(training_eps=0.15, norm="L2")
+    assert list(training_line(axes).get_xdata()) == [0.15, 0.15]
+    assert axes.get_xlabel() == "eps (L2)"
+    legend = axes.get_legend()
+    assert legend is not None
+    assert [text.get_text() for text in legend.get_texts()] == ["fgsm", "pgd", "training eps"]
 
 
 def bars_of(axes: Axes) -> dict[str, list[tuple[float, float]]]:
@@ -82,7 +103,7 @@ def test_bars_differ_in_colour_and_hatch() -> None:
 
 def test_errors_are_half_widths() -> None:
     errors = {"AT": {"fgsm": 5.0, "pgd": 2.0}, "AT-LR": {"fgsm": 1.0, "pgd": 3.0}}
-    (axes,) = plot_rg_scores(SCORES, errors).axes
+    (axes,) = plot_rg_scores(SCORES, errors=errors).axes
     bars = [container for container in axes.containers if isinstance(container, ErrorbarContainer)]
     drawn = [[float(right[0] - left[0]) for left, right in bar[2][0].get_segments()] for bar in bars]
     assert drawn == [[10.0, 2.0], [4.0, 6.0]]
@@ -104,7 +125,7 @@ def test_no_score_is_refused(wrong: dict[str, dict[str, float]]) -> None:
 @pytest.mark.parametrize("wrong", [{}, {"AT": {"fgsm": 1.0, "pgd": 1.0}}, {name: {"pgd": 1.0} for name in SCORES}])
 def test_errors_of_something_else_are_refused(wrong: dict[str, dict[str, float]]) -> None:
     with pytest.raises(ValueError, match="expected errors of the same methods and attacks as scores, got"):
-        plot_rg_scores(SCORES, wrong)
+        plot_rg_scores(SCORES, errors=wrong)
 
 
 def test_mean_accuracy_has_a_line_per_method_with_bars_where_the_spread_is_known() -> None:
@@ -118,3 +139,11 @@ def test_mean_accuracy_has_a_line_per_method_with_bars_where_the_spread_is_known
     assert [segment[:, 1].tolist() for segment in first.lines[2][0].get_segments()] == [[88.0, 92.0], [76.0, 84.0]]
     assert not any(np.isfinite(segment).any() for segment in second.lines[2][0].get_segments())
     assert [text.get_text() for text in figure.legends[0].get_texts()] == ["AT", "AT-LR"]
+
+
+def test_mean_accuracy_marks_the_radius_of_training_too() -> None:
+    figure = plot_mean_accuracy({"AT": {0.0: (90.0, None), 0.1: (80.0, None)}}, training_eps=0.1, norm="Linf")
+    (axes,) = figure.axes
+    assert list(training_line(axes).get_xdata()) == [0.1, 0.1]
+    assert axes.get_xlabel() == "eps (Linf)"
+    assert {text.get_text() for text in figure.legends[0].get_texts()} == {"AT", "training eps"}

@@ -7,11 +7,12 @@ from pathlib import Path
 
 import pytest
 import torch
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import OmegaConf
 from tests.helpers.hydra_run import train_tiny
+from torch import nn
 
 from lsa_lightning import MoonDataModule, RobustClassifier
-from lsa_lightning.runs.checkpoint import adopt_threat, checkpoint_file, load_run, split_loader
+from lsa_lightning.runs.checkpoint import TrainedRun, checkpoint_file, given, load_run, split_loader
 
 
 @pytest.fixture(scope="module")
@@ -22,37 +23,65 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def request(checkpoint: Path, **data: object) -> DictConfig:
-    """The part of lsa-evaluate's configuration that finds a run."""
-    return OmegaConf.create({"ckpt_path": str(checkpoint), "data": {"root": None, "batch_size": None, **data}})
-
-
 def test_a_checkpoint_finds_its_model_and_data(run: Path) -> None:
-    cfg, model, data = load_run(request(run / "checkpoints" / "last.ckpt"))
+    found = load_run(f"{run}/checkpoints/last.ckpt")
     stored = torch.load(run / "checkpoints" / "last.ckpt", weights_only=True)["state_dict"]
-    assert isinstance(model, RobustClassifier)
-    assert isinstance(data, MoonDataModule)
-    assert (data.sizes, data.batch_size) == ([64, 32, 40], 32)
-    assert cfg.threat.eps == 0.3
-    for name, value in model.state_dict().items():
+    assert isinstance(found.model, RobustClassifier)
+    assert isinstance(found.data, MoonDataModule)
+    assert (found.data.sizes, found.data.batch_size) == ([64, 32, 40], 32)
+    for name, value in found.model.state_dict().items():
         assert torch.equal(value.cpu(), stored[name])
 
 
+def test_a_run_tells_its_data_set_threat_radii_and_measure(run: Path) -> None:
+    found = load_run(f"{run}/checkpoints/last.ckpt")
+    assert found.data_set == "lsa_lightning.MoonDataModule"
+    assert found.threat == {"norm": "Linf", "eps": 0.3, "bounds": None}
+    assert found.eval_eps == [0.1, 0.3]
+    assert found.measure == {"_target_": "lsa_lightning.measures.RelativeError"}
+
+
+OLD = {"threat": {"eps": 0.2, "bounds": [0, 1], "eval_eps": [0.1]}}
+MEASURE = {"_target_": "lsa_lightning.measures.CosineDistance"}
+
+
+@pytest.mark.parametrize(("attack", "norm"), [({"norm": "L2"}, "L2"), ({}, "Linf")])
+def test_the_threat_of_an_older_run_has_the_norm_of_its_attack(attack: dict[str, str], norm: str) -> None:
+    run = TrainedRun(OmegaConf.create({**OLD, "attack": attack}), nn.Identity(), MoonDataModule())  # type: ignore[arg-type]
+    assert run.threat == {"norm": norm, "eps": 0.2, "bounds": [0, 1]}
+    assert run.eval_eps == [0.1]
+
+
+@pytest.mark.parametrize(
+    ("config", "measure"),
+    [({"regularizer": {"measure": MEASURE}}, MEASURE), ({"analysis": {"measure": MEASURE}}, MEASURE), ({}, None)],
+)
+def test_the_measure_of_an_older_run_is_that_of_its_regularizer_or_analysis(
+    config: dict[str, object], measure: object
+) -> None:
+    run = TrainedRun(OmegaConf.create({**OLD, **config}), nn.Identity(), MoonDataModule())  # type: ignore[arg-type]
+    assert run.measure == measure
+
+
 def test_entries_of_data_that_are_not_null_replace_the_runs_own(run: Path) -> None:
-    _, _, data = load_run(request(run / "checkpoints" / "last.ckpt", batch_size=7))
+    data = load_run(f"{run}/checkpoints/last.ckpt", OmegaConf.create({"batch_size": 7, "sizes": None})).data
     assert isinstance(data, MoonDataModule)
     assert (data.batch_size, data.sizes) == (7, [64, 32, 40])
+
+
+def test_given_are_the_entries_that_are_not_null() -> None:
+    assert given(OmegaConf.create({"norm": "L2", "eps": None})) == {"norm": "L2"}
 
 
 def test_the_configuration_may_lie_beside_the_checkpoint(run: Path, tmp_path: Path) -> None:
     shutil.copy(run / "config.yaml", tmp_path)
     shutil.copy(run / "checkpoints" / "last.ckpt", tmp_path)
-    assert load_run(request(tmp_path / "last.ckpt"))[0].name == "train"
+    assert load_run(f"{tmp_path}/last.ckpt").config.name == "train"
 
 
 def test_a_moved_run_folder_still_works(run: Path, tmp_path: Path) -> None:
     shutil.copytree(run, tmp_path / "moved")
-    assert isinstance(load_run(request(tmp_path / "moved/checkpoints/best.ckpt"))[1], RobustClassifier)
+    assert isinstance(load_run(f"{tmp_path}/moved/checkpoints/best.ckpt").model, RobustClassifier)
 
 
 def test_checkpoint_file_refuses_what_is_no_file(tmp_path: Path) -> None:
@@ -68,23 +97,15 @@ def test_weights_of_another_model_are_refused(run: Path, tmp_path: Path) -> None
     shutil.copytree(run, tmp_path / "other")
     torch.save({"state_dict": {"backbone.fc1.weight": torch.zeros(1)}}, tmp_path / "other/checkpoints/best.ckpt")
     with pytest.raises(ValueError, match=r"expected .*best.ckpt to hold weights of the model in .*config.yaml, got"):
-        load_run(request(tmp_path / "other/checkpoints/best.ckpt"))
+        load_run(f"{tmp_path}/other/checkpoints/best.ckpt")
 
 
 def test_the_model_goes_to_a_gpu_where_there_is_one(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     moved: list[torch.device] = []
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(RobustClassifier, "to", lambda self, device: moved.append(device) or self)
-    load_run(request(run / "checkpoints" / "last.ckpt"))
+    load_run(f"{run}/checkpoints/last.ckpt")
     assert moved == [torch.device("cuda")]
-
-
-def test_adopted_threat_reaches_the_attacks() -> None:
-    cfg = OmegaConf.create({"attack": {"eps": "${oc.select:threat.eps,0.03}"}})
-    OmegaConf.set_struct(cfg, True)
-    assert cfg.attack.eps == 0.03
-    adopt_threat(cfg, OmegaConf.create({"threat": {"eps": 0.3, "bounds": None}}))
-    assert cfg.attack.eps == 0.3
 
 
 @pytest.mark.parametrize(("split", "samples"), [("val", 3), ("test", 5)])

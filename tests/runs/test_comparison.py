@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import statistics
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from lsa_lightning.evaluation import RobustnessTable
 from lsa_lightning.runs.comparison import Group, Spread, config_differences, group_by_seed
 from lsa_lightning.runs.read import Run
+from lsa_lightning.runs.summary import RunSummary
 
 
 def run(
@@ -17,14 +20,8 @@ def run(
 ) -> Run:
     folder = f"/runs/{number}"
     accuracy = accuracy or {"fgsm": [90.0, 80.0 + number]}
-    summary = {
-        "name": name,
-        "seed": seed,
-        "eps": list(eps),
-        "accuracy": accuracy,
-        "rg_score": {attack: sum(row) for attack, row in accuracy.items()},
-        "test_samples": 100,
-    }
+    table = RobustnessTable(list(eps), accuracy, 100)
+    summary = RunSummary(name, seed, trained={}, epochs=1, training_seconds=1.0, evaluation=table)
     whole = {
         "name": name,
         "seed": seed,
@@ -111,3 +108,11 @@ def test_what_not_all_runs_measured_has_no_mean() -> None:
     assert group.accuracy("fgsm").keys() == {0.0}
     assert group.accuracy("pgd") == {}
     assert group.rg_score("pgd") is None
+
+
+def test_a_run_without_an_evaluation_takes_the_mean_from_its_group() -> None:
+    whole = run(0)
+    bare = Run(Path("/bare"), whole.config, replace(whole.summary, evaluation=None), {})
+    group = Group("moon", [whole, bare])
+    assert group.accuracy("fgsm") == {}
+    assert group.rg_score("fgsm") is None

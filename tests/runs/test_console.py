@@ -1,4 +1,4 @@
-"""Tables on the terminal."""
+"""Tables of layers and accuracies, and masking flags, on the terminal."""
 
 from __future__ import annotations
 
@@ -7,33 +7,38 @@ import io
 import pytest
 import torch
 from rich.console import Console
+from tests.helpers.tables import EPS, FLAGS, OTHER, TABLE
 
 from lsa_lightning import SustainabilityReport
+from lsa_lightning.evaluation import RobustnessTable
 from lsa_lightning.runs import console as console_module
-from lsa_lightning.runs.console import print_profiles
+from lsa_lightning.runs.console import print_accuracies, print_analysis, print_masking
+from lsa_lightning.runs.stages import Analysis
 
 
-def report(*means: float) -> SustainabilityReport:
+def report(*means: float, measure: str = "relative_error") -> SustainabilityReport:
     mean = torch.tensor(means, dtype=torch.float64)
     names = [f"backbone.act{i}" for i in range(1, len(means) + 1)]
-    return SustainabilityReport(names, names, mean, mean / 2, mean.mean(), mean.std(correction=0), 40)
+    return SustainabilityReport(
+        names, names, mean, mean / 2, mean.mean(), mean.std(correction=0), 40, "PGD()", measure=measure
+    )
 
 
-def printed(monkeypatch: pytest.MonkeyPatch, width: int) -> io.StringIO:
-    """What goes to the terminal from here on."""
+@pytest.fixture
+def printed(monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest) -> io.StringIO:
+    """What goes to the terminal, 80 columns wide unless the test says otherwise."""
     text = io.StringIO()
-    monkeypatch.setattr(console_module, "console", Console(file=text, width=width))
+    monkeypatch.setattr(console_module, "console", Console(file=text, width=getattr(request, "param", 80)))
     return text
 
 
-@pytest.mark.parametrize("width", [80, 120])
-def test_the_profile_table_fits_the_terminal(monkeypatch: pytest.MonkeyPatch, width: int) -> None:
-    text = printed(monkeypatch, width)
+@pytest.mark.parametrize("printed", [80, 120], indirect=True)
+def test_the_table_of_layers_fits_the_terminal(printed: io.StringIO) -> None:
     names = ["pgd", "fgsm", "gaussian", "speckle", "salt", "pepper"]
-    print_profiles({name: report(0.1, 1.25, 0.5) for name in names}, ["backbone.act2"])
-    lines = text.getvalue().splitlines()
-    assert max(map(len, lines)) <= width
-    assert "…" not in text.getvalue()
+    print_analysis(Analysis({name: report(0.1, 1.25, 0.5) for name in names}, "pgd", ["backbone.act2"]))
+    lines = printed.getvalue().splitlines()
+    assert max(map(len, lines)) <= console_module.console.width
+    assert "…" not in printed.getvalue()
     row = next(line for line in lines if "backbone.act2" in line)
     assert row.count("1.250") == len(names)
     assert "*" in row
@@ -41,7 +46,65 @@ def test_the_profile_table_fits_the_terminal(monkeypatch: pytest.MonkeyPatch, wi
     assert next(line for line in lines if " mu " in line).count("0.617") == len(names)
 
 
-def test_no_vulnerable_layer_is_said_in_words(monkeypatch: pytest.MonkeyPatch) -> None:
-    text = printed(monkeypatch, 80)
-    print_profiles({"fgsm": report(0.1, 0.1)}, [])
-    assert "MVL under fgsm: none\n" in text.getvalue()
+def test_title_and_last_line_name_the_measure_and_the_attack_that_the_mvl_comes_from(printed: io.StringIO) -> None:
+    reports = {name: report(0.1, 0.1, measure="cosine_distance") for name in ("pgd", "fgsm")}
+    print_analysis(Analysis(reports, "fgsm", []))
+    lines = printed.getvalue().splitlines()
+    assert lines[0] == "Cosine distance per layer (mean over 40 samples)"
+    assert lines[-1] == "MVL under fgsm: none"
+
+
+@pytest.mark.parametrize("printed", [80, 120], indirect=True)
+def test_a_row_of_accuracies_above_a_row_of_intervals(printed: io.StringIO) -> None:
+    print_accuracies({"": TABLE})
+    lines = printed.getvalue().splitlines()
+    assert lines[0] == "Accuracy in %, 95 % intervals (10000 samples)"
+    head = next(i for i, line in enumerate(lines) if "fgsm" in line)
+    assert lines[head].split() == ["fgsm", "100.00", "90.00", "80.00", "70.00", "60.00", "50.12", "450.12"]
+    intervals = ["100-100", "89.4-90.6", "79.2-80.8", "69.1-70.9", "59.0-61.0", "49.1-51.1"]
+    assert lines[head + 1].split() == intervals
+    assert [f"eps {e:g}" in printed.getvalue() for e in EPS[1:]] == [True] * 5
+
+
+def test_two_checkpoints_fit_80_columns_side_by_side(printed: io.StringIO) -> None:
+    print_accuracies({"A": TABLE, "B": OTHER})
+    lines = printed.getvalue().splitlines()
+    assert max(len(line.rstrip()) for line in lines) <= 80
+    assert "…" not in printed.getvalue()
+    rows = [line.split() for line in lines if "square" in line or "fgsm" in line]
+    assert [row[:3] for row in rows] == [
+        ["fgsm", "A", "100.00"],
+        ["fgsm", "B", "50.00"],
+        ["square", "A", "100.00"],
+        ["square", "B", "50.00"],
+    ]
+
+
+def test_the_column_of_the_training_radius_is_marked(printed: io.StringIO) -> None:
+    table = RobustnessTable([0.0, 0.1, 0.15], {"pgd": [90.0, 40.0, 20.0]}, 50, 0.15, [0.0, 0.1], "L2")
+    print_accuracies({"": table})
+    title, _, first, second, *rest = printed.getvalue().splitlines()
+    assert title == "Accuracy in %, 95 % intervals (50 samples, L2)"
+    end = first.index("eps 0.15") + len("eps 0.15")
+    assert second[:end].endswith("training")
+    assert second.count("training") == 1
+    assert next(line for line in rest if "pgd" in line).split()[-1] == "130.00"
+
+
+def test_without_a_training_radius_no_column_is_marked(printed: io.StringIO) -> None:
+    print_accuracies({"": TABLE})
+    assert "training" not in printed.getvalue()
+
+
+def test_flags_that_are_raised_or_do_not_apply_are_named(printed: io.StringIO) -> None:
+    print_masking(FLAGS)
+    assert printed.getvalue().splitlines() == [
+        "Masking checks: 1 raised of 2",
+        "  black_box_stronger: Square fools 9 of 20 samples",
+        "  full_range_above_chance: does not apply: the inputs have no bounds",
+    ]
+
+
+def test_without_checks_nothing_is_said(printed: io.StringIO) -> None:
+    print_masking({})
+    assert printed.getvalue() == ""

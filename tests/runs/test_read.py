@@ -8,6 +8,7 @@ import pytest
 from tests.helpers.hydra_run import read_json, train_tiny
 from tests.helpers.run_copies import copy_run
 
+from lsa_lightning.evaluation import RobustnessTable
 from lsa_lightning.runs.read import find_runs, read_run
 
 
@@ -31,27 +32,24 @@ def sweep(run: Path, tmp_path: Path) -> Path:
 def test_a_run_is_read_back(run: Path) -> None:
     found = read_run(run)
     summary = read_json(run / "summary.json")
-    assert (found.name, found.summary) == ("train", summary)
+    assert (found.name, found.summary.to_dict()) == ("train", summary)
     assert found.config["data"]["test_size"] == 40
-    assert list(found.profiles) == ["pgd", "fgsm", "gaussian", "speckle", "salt", "pepper"]
-    assert found.profiles["fgsm"].mean.tolist() == list(summary["relative_error"]["fgsm"].values())
+    assert list(found.reports) == ["pgd", "fgsm", "gaussian", "speckle", "salt", "pepper"]
+    assert found.reports["fgsm"].mean.tolist() == list(summary["profiles"]["fgsm"].values())
     evaluation = read_json(run / "evaluation.json")
-    assert (found.table.eps, found.table.accuracy, found.table.samples) == (
-        *(evaluation["eps"], evaluation["accuracy"]),
-        evaluation["samples"],
-    )
+    assert found.summary.evaluation == RobustnessTable.from_dict(evaluation)
 
 
 def test_a_profile_that_was_removed_is_left_out(run: Path, tmp_path: Path) -> None:
     copy_run(run, tmp_path / "copy")
     (tmp_path / "copy" / "profile_salt.json").unlink()
-    assert "salt" not in read_run(tmp_path / "copy").profiles
+    assert "salt" not in read_run(tmp_path / "copy").reports
 
 
 def test_a_sweep_expands_to_its_jobs_in_the_order_of_their_numbers(sweep: Path) -> None:
     runs, unfinished = find_runs([sweep])
     assert [run.folder.name for run in runs] == [str(job) for job in range(12)]
-    assert [run.summary["seed"] for run in runs] == list(range(12))
+    assert [run.summary.seed for run in runs] == list(range(12))
     assert unfinished == []
 
 

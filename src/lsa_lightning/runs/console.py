@@ -18,7 +18,7 @@ def print_analysis(analysis: Analysis) -> None:
     """Mean of the measure, layers by attacks; the MVL is marked."""
     reports, first = analysis.reports, analysis.report
     measure = in_words(first.measure).capitalize()
-    table = Table(title=f"{measure} per layer (mean over {first.samples} samples)", padding=(0, 0, 0, 1))
+    table = Table(padding=(0, 0, 0, 1))
     table.add_column("#", justify="right")
     table.add_column("layer", overflow="fold")
     for name in reports:
@@ -30,7 +30,7 @@ def print_analysis(analysis: Analysis) -> None:
     table.add_section()
     table.add_row("", "mu", *[f"{float(report.mu):.3f}" for report in reports.values()], "")
     table.add_row("", "sigma", *[f"{float(report.sigma):.3f}" for report in reports.values()], "")
-    console.print(table)
+    _print_table(f"{measure} per layer (mean over {first.samples} samples)", table)
     console.print(f"MVL under {analysis.mvl_from}: {', '.join(analysis.mvl) or 'none'}")
 
 
@@ -44,7 +44,7 @@ def print_accuracies(tables: dict[str, RobustnessTable]) -> None:
     first = next(iter(tables.values()))
     samples = " and ".join(str(n) for n in sorted({table.samples for table in tables.values()}))
     norm = "" if first.norm is None else f", {first.norm}"
-    shown = Table(title=f"Accuracy in %, 95 % intervals ({samples} samples{norm})", box=SIMPLE_HEAD, padding=0)
+    shown = Table(box=SIMPLE_HEAD, padding=0)
     shown.add_column("attack", overflow="fold")
     for eps in first.eps:
         head = "clean" if eps == 0 else f"eps {eps:g}"
@@ -56,7 +56,7 @@ def print_accuracies(tables: dict[str, RobustnessTable]) -> None:
             cells = [f"{accuracy:.2f}\n{_end(low)}-{_end(high)}" for accuracy, (low, high) in ends]
             shown.add_row(f"{name} {label}".rstrip(), *cells, f"{table.rg_score[name]:.2f}")
         shown.add_section()
-    console.print(shown)
+    _print_table(f"Accuracy in %, 95 % intervals ({samples} samples{norm})", shown)
 
 
 def print_masking(flags: dict[str, MaskingFlag]) -> None:
@@ -68,6 +68,12 @@ def print_masking(flags: dict[str, MaskingFlag]) -> None:
     console.print(f"Masking checks: {len(raised)} raised of {len(flags) - len(left_out)}")
     for name, flag in {**raised, **left_out}.items():
         console.print(f"  {name}: {flag.seen}", soft_wrap=True)
+
+
+def _print_table(title: str, table: Table) -> None:
+    """A table under its title, which a title of the table's own would wrap to the width of the columns."""
+    console.print(title, style="italic", highlight=False)
+    console.print(table)
 
 
 def _end(percent: float) -> str:
