@@ -73,7 +73,7 @@ def test_schedule_scales_gamma_by_epoch(clean: dict[str, Tensor], perturbed: dic
     regularizer = LayerwiseRegularizer(gamma=0.8, schedule=LinearRamp(4))
     full = LayerwiseRegularizer(gamma=0.8)(clean, perturbed)
     for epoch, factor in enumerate([0.25, 0.5, 0.75, 1.0, 1.0]):
-        torch.testing.assert_close(regularizer(clean, perturbed, epoch), factor * full)
+        torch.testing.assert_close(regularizer(clean, perturbed, epoch=epoch), factor * full)
     mapped = LayerwiseRegularizer(gamma={"a": 2.0}, schedule=float)
     assert mapped.weights(["a", "b"], epoch=3) == {"a": 6.0}
 

@@ -23,7 +23,7 @@ def test_equals_padding_slicing_and_flipping_image_by_image(
     images = torch.randint(0, 256, shape, generator=generator, dtype=torch.uint8)
     uniform = torch.rand(shape[0], 3, generator=generator)
     original = images.clone()
-    found = CropFlip(padding, flip)(images, uniform)
+    found = CropFlip(padding, flip=flip)(images, uniform)
     for image, numbers, result in zip(images, uniform.tolist(), found, strict=True):
         top, left = (int(number * (2 * padding + 1)) for number in numbers[:2])
         expected = F.pad(image, (padding,) * 4)[:, top : top + shape[2], left : left + shape[3]]

@@ -137,7 +137,7 @@ def test_the_probe_keeps_rows_as_they_are_unless_asked() -> None:
 
 
 def test_at_lr_penalizes_a_layer_inside_windows() -> None:
-    module = RobustClassifier(windowed(), Normalize([0.5] * 3, [0.25] * 3))
+    module = RobustClassifier(windowed(), normalize=Normalize([0.5] * 3, [0.25] * 3))
     callback = ATLR(FGSM(8 / 255), mvl=["backbone.layers.0.blocks.1.attn.qkv"], analysis_every_n_epochs=0)
     fitted = trainer([callback])
     fitted.fit(module, one_batch(batch(32)))

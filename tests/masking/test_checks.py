@@ -245,21 +245,21 @@ def seen(samples: int = 256, **counts: int) -> dict[str, Tensor]:
 )
 def test_what_chance_can_do_raises_no_flag(name: str, silent: dict[str, int], loud: dict[str, int]) -> None:
     counts = {"range": silent.get("samples", 256)}
-    assert flags(seen(**{**counts, **silent}), 0.1, 20, 100)[name].raised is False
-    assert flags(seen(**{**counts, **loud}), 0.1, 20, 100)[name].raised is True
+    assert flags(seen(**{**counts, **silent}), eps=0.1, steps=20, most_steps=100)[name].raised is False
+    assert flags(seen(**{**counts, **loud}), eps=0.1, steps=20, most_steps=100)[name].raised is True
 
 
 def test_gradients_are_compared_where_there_is_something_to_compare() -> None:
     rows = seen()
     rows["agreement"] = torch.full((256,), torch.nan)
     rows["agreement"][:9] = 0.0
-    assert flags(rows, 0.1, 20, 100)["gradients_disagree"].raised is None
+    assert flags(rows, eps=0.1, steps=20, most_steps=100)["gradients_disagree"].raised is None
     rows["agreement"][9] = 0.0
-    assert flags(rows, 0.1, 20, 100)["gradients_disagree"].raised is True
+    assert flags(rows, eps=0.1, steps=20, most_steps=100)["gradients_disagree"].raised is True
 
 
 def test_figures_are_named() -> None:
-    found = flags(seen(fgsm=12, longest=2, range=256), 0.1, 20, 100)
+    found = flags(seen(fgsm=12, longest=2, range=256), eps=0.1, steps=20, most_steps=100)
     assert found["pgd_weaker_than_fgsm"].to_dict() == {
         "raised": True,
         "seen": "FGSM fools 12 of 256 samples, PGD-100 2; only the former 10, only the latter 0",

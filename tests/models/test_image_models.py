@@ -81,9 +81,9 @@ def test_parameters_of_preact_resnet18() -> None:
 @pytest.mark.parametrize(
     ("model", "shape", "classes"),
     [
-        (CNN(3, 32, 100), (2, 3, 32, 32), 100),
+        (CNN(3, image_size=32, num_classes=100), (2, 3, 32, 32), 100),
         (VGG19(1, 7), (2, 1, 64, 64), 7),
-        (WideResNet(10, 1, 0.3, 1, 5), (2, 1, 28, 28), 5),
+        (WideResNet(10, 1, dropout=0.3, in_channels=1, num_classes=5), (2, 1, 28, 28), 5),
         (PreActResNet18(num_classes=3), (2, 3, 64, 64), 3),
     ],
 )

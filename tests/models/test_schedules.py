@@ -69,7 +69,8 @@ def test_other_schedulers_are_stepped_once_an_epoch() -> None:
 
 
 def test_one_step_is_a_run_too() -> None:
-    assert len(rates(PerStep(partial(CyclicLR, base_lr=0.0, max_lr=1.0), "step_size_up", 0.5), fast_dev_run=True)) == 1
+    cyclic = PerStep(partial(CyclicLR, base_lr=0.0, max_lr=1.0), length="step_size_up", share=0.5)
+    assert len(rates(cyclic, fast_dev_run=True)) == 1
 
 
 def test_a_run_without_an_end_is_an_error() -> None:

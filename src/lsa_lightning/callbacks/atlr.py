@@ -213,7 +213,7 @@ class ATLR(AdversarialTraining):
     def penalty(self, clean: dict[str, Tensor], adversarial: dict[str, Tensor], y: Tensor, epoch: int) -> Tensor:
         """LR, Algorithm 3."""
         self._guard.update(clean, y)
-        return self.regularizer(clean, adversarial, epoch - self.warmup_epochs)
+        return self.regularizer(clean, adversarial, epoch=epoch - self.warmup_epochs)
 
     def state_dict(self) -> dict[str, Any]:
         """The list, its history and the attack's random generators: plain containers and tensors."""

@@ -54,7 +54,7 @@ class CropFlip(Augmentation):
 
     numbers = 3
 
-    def __init__(self, padding: int = 4, flip: bool = True) -> None:
+    def __init__(self, padding: int = 4, *, flip: bool = True) -> None:
         if padding < 0:
             msg = f"expected padding >= 0, got {padding}"
             raise ValueError(msg)

@@ -70,6 +70,7 @@ class ImageDataModule(pl.LightningDataModule):
     def __init__(
         self,
         root: str | Path = "data",
+        *,
         batch_size: int = 128,
         val_size: int = 2000,
         num_workers: int = 2,
@@ -175,7 +176,8 @@ class ImageDataModule(pl.LightningDataModule):
         rows = self._shuffled_rows()[self.val_size :]
         dataset = self._split(True, rows, self.train_transform, self.augmentation)
         ranks, rank = (self.trainer.world_size, self.trainer.global_rank) if self.trainer is not None else (1, 0)
-        return self._loader(dataset, EpochIndices(len(rows), self.seed, self._epoch, ranks, rank))
+        order = EpochIndices(len(rows), self.seed, current_epoch=self._epoch, ranks=ranks, rank=rank)
+        return self._loader(dataset, order)
 
     def val_dataloader(self) -> DataLoader[Any]:
         """Validation images."""
@@ -203,8 +205,8 @@ class ImageDataModule(pl.LightningDataModule):
         self, train: bool, rows: Tensor, transform: Transform | None, augmentation: Augmentation | None = None
     ) -> Split:
         if transform is not None:
-            return TransformedImages(self._datasets[train], rows, transform)
-        return ImageBatches(*self._in_memory(train), rows, augmentation, self.seed)
+            return TransformedImages(self._datasets[train], rows, transform=transform)
+        return ImageBatches(*self._in_memory(train), rows=rows, augmentation=augmentation, seed=self.seed)
 
     def _in_memory(self, train: bool) -> Batch:
         if train not in self._tensors:

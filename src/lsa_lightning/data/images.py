@@ -40,7 +40,7 @@ class ImageBatches(Dataset[Batch]):
     """
 
     def __init__(
-        self, images: Tensor, labels: Tensor, rows: Tensor, augmentation: Augmentation | None = None, seed: int = 0
+        self, images: Tensor, labels: Tensor, *, rows: Tensor, augmentation: Augmentation | None = None, seed: int = 0
     ) -> None:
         self.images = images
         self.labels = labels
@@ -82,7 +82,7 @@ class TransformedImages(Dataset[Any]):
         transform: makes a tensor ``[C, H, W]`` in [0, 1] from an image as the data set gives it (PIL in torchvision).
     """
 
-    def __init__(self, dataset: Any, rows: Tensor, transform: Callable[[Any], Tensor]) -> None:
+    def __init__(self, dataset: Any, rows: Tensor, *, transform: Callable[[Any], Tensor]) -> None:
         self.dataset = dataset
         self.rows = rows.tolist()
         self.transform = transform

@@ -41,6 +41,7 @@ class MoonDataModule(pl.LightningDataModule):
     def __init__(
         self,
         noise: float = 0.2,
+        *,
         train_size: int = 2000,
         val_size: int = 1000,
         test_size: int = 10000,

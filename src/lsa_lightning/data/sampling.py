@@ -34,7 +34,9 @@ class EpochIndices(DistributedSampler[int]):
         [8, 9, 10, 11]
     """
 
-    def __init__(self, size: int, seed: int, current_epoch: Callable[[], int], ranks: int = 1, rank: int = 0) -> None:
+    def __init__(
+        self, size: int, seed: int, *, current_epoch: Callable[[], int], ranks: int = 1, rank: int = 0
+    ) -> None:
         super().__init__(range(size), num_replicas=ranks, rank=rank, shuffle=False)  # type: ignore[arg-type]
         self.size = size
         self.seed = seed

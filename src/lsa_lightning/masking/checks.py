@@ -134,8 +134,8 @@ class MaskingChecks:
         if not rows:
             msg = "expected a dataloader with at least one batch, got an empty one"
             raise ValueError(msg)
-        seen = {name: torch.cat([row[name] for row in rows]) for name in rows[0]}
-        return flags(seen, self.pgd.eps, self.pgd.steps, self.longest.steps)
+        observed = {name: torch.cat([row[name] for row in rows]) for name in rows[0]}
+        return flags(observed, eps=self.pgd.eps, steps=self.pgd.steps, most_steps=self.longest.steps)
 
     def _in_pixels(self, model: nn.Module, x: Tensor) -> tuple[nn.Module, Tensor]:
         """The model as a function of pixels, and the pixels of a batch."""

@@ -47,38 +47,38 @@ class MaskingFlag:
         return asdict(self)
 
 
-def flags(seen: dict[str, Tensor], eps: float, steps: int, most_steps: int) -> dict[str, MaskingFlag]:
+def flags(observed: dict[str, Tensor], *, eps: float, steps: int, most_steps: int) -> dict[str, MaskingFlag]:
     """All flags, by name.
 
     Args:
-        seen: by name, one value per sample, ``[N]``: its ``label``; the largest entry of its input ``gradient`` (NaN:
-            there is none) and whether it ``vanished``; its ``agreement`` with differences (NaN: nothing to compare);
-            the relative ``change`` of its logits between two passes and
-            whether it was ``relabelled``; whether it is correctly classified (``clean``); and, of the latter, whether
-            each attack fools the model: ``fgsm``, ``quarter``, ``half``, ``pgd``, ``longest``, ``random``, ``square``
+        observed: by name, one value per sample, ``[N]``: its ``label``; the largest entry of its input ``gradient``
+            (NaN: there is none) and whether it ``vanished``; its ``agreement`` with differences (NaN: nothing to
+            compare); the relative ``change`` of its logits between two passes and whether it was
+            ``relabelled``; whether it is correctly classified (``clean``); and, of the latter, whether each attack
+            fools the model: ``fgsm``, ``quarter``, ``half``, ``pgd``, ``longest``, ``random``, ``square``
             and, where there are bounds, ``range``.
         eps: radius of the attacks.
         steps: steps of ``pgd``, and of ``quarter`` and ``half`` at eps/4 and eps/2.
         most_steps: steps of ``longest`` and ``range``.
     """
     short, longest = f"PGD-{steps}", f"PGD-{most_steps}"
-    found = {
-        "pgd_weaker_than_fgsm": _compare(seen, ("longest", longest), ("fgsm", "FGSM")),
+    verdicts = {
+        "pgd_weaker_than_fgsm": _compare(observed, ("longest", longest), ("fgsm", "FGSM")),
         "accuracy_rises_with_eps": _first_raised(
-            _compare(seen, ("half", f"{short} at eps {eps / 2:g}"), ("quarter", f"{short} at eps {eps / 4:g}")),
-            _compare(seen, ("pgd", f"{short} at eps {eps:g}"), ("half", f"{short} at eps {eps / 2:g}")),
+            _compare(observed, ("half", f"{short} at eps {eps / 2:g}"), ("quarter", f"{short} at eps {eps / 4:g}")),
+            _compare(observed, ("pgd", f"{short} at eps {eps:g}"), ("half", f"{short} at eps {eps / 2:g}")),
         ),
-        "steps_do_not_help": _steps_do_not_help(seen, short, longest),
-        "vanishing_gradients": _vanishing_gradients(seen),
-        "full_range_above_chance": _full_range_above_chance(seen, longest),
-        "black_box_stronger": _compare(seen, ("longest", longest), ("square", "Square")),
-        "not_deterministic": _not_deterministic(seen),
-        "gradients_disagree": _gradients_disagree(seen),
+        "steps_do_not_help": _steps_do_not_help(observed, short, longest),
+        "vanishing_gradients": _vanishing_gradients(observed),
+        "full_range_above_chance": _full_range_above_chance(observed, longest),
+        "black_box_stronger": _compare(observed, ("longest", longest), ("square", "Square")),
+        "not_deterministic": _not_deterministic(observed),
+        "gradients_disagree": _gradients_disagree(observed),
     }
-    if bool(seen["gradient"].isnan().all()):
+    if bool(observed["gradient"].isnan().all()):
         for name in ("pgd_weaker_than_fgsm", "accuracy_rises_with_eps", "full_range_above_chance"):
-            found[name] = MaskingFlag(None, "does not apply: the model gives no input gradient to attack with")
-    return found
+            verdicts[name] = MaskingFlag(None, "does not apply: the model gives no input gradient to attack with")
+    return verdicts
 
 
 def _clearly_more(more: int, fewer: int, samples: int) -> bool:
@@ -93,51 +93,51 @@ def _low_end(hits: int, samples: int) -> float:
     return wilson_interval(hits, samples, 1 - 2 * SIGNIFICANCE)[0]
 
 
-def _stronger(seen: dict[str, Tensor], first: str, second: str) -> bool:
+def _stronger(observed: dict[str, Tensor], first: str, second: str) -> bool:
     """Whether attack ``first`` clearly fools more samples than ``second``."""
-    more, fewer = int((seen[first] & ~seen[second]).sum()), int((seen[second] & ~seen[first]).sum())
-    return _clearly_more(more, fewer, len(seen["clean"]))
+    more, fewer = int((observed[first] & ~observed[second]).sum()), int((observed[second] & ~observed[first]).sum())
+    return _clearly_more(more, fewer, len(observed["clean"]))
 
 
-def _compare(seen: dict[str, Tensor], strong: tuple[str, str], weak: tuple[str, str]) -> MaskingFlag:
+def _compare(observed: dict[str, Tensor], strong: tuple[str, str], weak: tuple[str, str]) -> MaskingFlag:
     """Raised if ``weak`` is stronger than ``strong``; each is an attack's key and its name in words."""
-    alone = [int((seen[a] & ~seen[b]).sum()) for a, b in ((weak[0], strong[0]), (strong[0], weak[0]))]
+    alone = [int((observed[a] & ~observed[b]).sum()) for a, b in ((weak[0], strong[0]), (strong[0], weak[0]))]
     words = (
-        f"{weak[1]} fools {int(seen[weak[0]].sum())} of {len(seen['clean'])} samples, "
-        f"{strong[1]} {int(seen[strong[0]].sum())}; only the former {alone[0]}, only the latter {alone[1]}"
+        f"{weak[1]} fools {int(observed[weak[0]].sum())} of {len(observed['clean'])} samples, "
+        f"{strong[1]} {int(observed[strong[0]].sum())}; only the former {alone[0]}, only the latter {alone[1]}"
     )
-    return MaskingFlag(_stronger(seen, weak[0], strong[0]), words)
+    return MaskingFlag(_stronger(observed, weak[0], strong[0]), words)
 
 
 def _first_raised(*flags: MaskingFlag) -> MaskingFlag:
     return next((flag for flag in flags if flag.raised), flags[-1])
 
 
-def _steps_do_not_help(seen: dict[str, Tensor], short: str, longest: str) -> MaskingFlag:
-    in_vain = not _stronger(seen, "longest", "pgd")
+def _steps_do_not_help(observed: dict[str, Tensor], short: str, longest: str) -> MaskingFlag:
+    in_vain = not _stronger(observed, "longest", "pgd")
     words = (
-        f"{short} fools {int(seen['pgd'].sum())} of {len(seen['clean'])} samples, {longest} "
-        f"{int(seen['longest'].sum())}, random points {int(seen['random'].sum())}"
+        f"{short} fools {int(observed['pgd'].sum())} of {len(observed['clean'])} samples, {longest} "
+        f"{int(observed['longest'].sum())}, random points {int(observed['random'].sum())}"
     )
-    return MaskingFlag(in_vain and _stronger(seen, "random", "longest"), words)
+    return MaskingFlag(in_vain and _stronger(observed, "random", "longest"), words)
 
 
-def _vanishing_gradients(seen: dict[str, Tensor]) -> MaskingFlag:
-    if bool(seen["gradient"].isnan().all()):
+def _vanishing_gradients(observed: dict[str, Tensor]) -> MaskingFlag:
+    if bool(observed["gradient"].isnan().all()):
         return MaskingFlag(True, "the output does not depend on the input through differentiable operations")
-    vanished, samples = int(seen["vanished"].sum()), len(seen["clean"])
+    vanished, samples = int(observed["vanished"].sum()), len(observed["clean"])
     words = (
         f"input gradients of {vanished} of {samples} samples are 0 or too small for their dtype; "
-        f"median of the largest entry {float(seen['gradient'].median()):.2g}"
+        f"median of the largest entry {float(observed['gradient'].median()):.2g}"
     )
     return MaskingFlag(_low_end(vanished, samples) > TOLERANCE, words)
 
 
-def _full_range_above_chance(seen: dict[str, Tensor], longest: str) -> MaskingFlag:
-    if "range" not in seen:
+def _full_range_above_chance(observed: dict[str, Tensor], longest: str) -> MaskingFlag:
+    if "range" not in observed:
         return MaskingFlag(None, "does not apply: the inputs have no bounds")
-    left, samples = int((seen["clean"] & ~seen["range"]).sum()), len(seen["clean"])
-    chance = 100 * int(seen["label"].long().bincount().max()) / samples
+    left, samples = int((observed["clean"] & ~observed["range"]).sum()), len(observed["clean"])
+    chance = 100 * int(observed["label"].long().bincount().max()) / samples
     words = (
         f"{longest} with the whole range of the bounds leaves {100 * left / samples:.1f} % of {samples} samples "
         f"correct, chance is {chance:.1f} %"
@@ -145,17 +145,17 @@ def _full_range_above_chance(seen: dict[str, Tensor], longest: str) -> MaskingFl
     return MaskingFlag(_low_end(left, samples) > chance, words)
 
 
-def _not_deterministic(seen: dict[str, Tensor]) -> MaskingFlag:
-    change = float(seen["change"].max())
+def _not_deterministic(observed: dict[str, Tensor]) -> MaskingFlag:
+    change = float(observed["change"].max())
     words = (
-        f"between two passes over {len(seen['clean'])} samples, logits change by at most {change:.2g} of the largest "
-        f"one, and {int(seen['relabelled'].sum())} predictions"
+        f"between two passes over {len(observed['clean'])} samples, logits change by at most {change:.2g} of the "
+        f"largest one, and {int(observed['relabelled'].sum())} predictions"
     )
     return MaskingFlag(change > UNSTABLE, words)
 
 
-def _gradients_disagree(seen: dict[str, Tensor]) -> MaskingFlag:
-    compared = seen["agreement"][~seen["agreement"].isnan()]
+def _gradients_disagree(observed: dict[str, Tensor]) -> MaskingFlag:
+    compared = observed["agreement"][~observed["agreement"].isnan()]
     if len(compared) < _FEWEST:
         return MaskingFlag(None, f"does not apply: {len(compared)} samples have gradients and changes to compare")
     cosine = float(compared.mean())

@@ -38,6 +38,7 @@ class RobustClassifier(pl.LightningModule):
     def __init__(
         self,
         backbone: nn.Module,
+        *,
         normalize: nn.Module | None = None,
         optimizer: Callable[[Iterable[nn.Parameter]], Optimizer] = torch.optim.Adam,
         scheduler: PerStep | Callable[[Optimizer], LRScheduler] | None = None,

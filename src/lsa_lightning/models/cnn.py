@@ -30,7 +30,7 @@ class CNN(nn.Sequential):
     Source: arXiv 2202.02626, Table 1.
     """
 
-    def __init__(self, in_channels: int = 1, image_size: int = 28, num_classes: int = 10) -> None:
+    def __init__(self, in_channels: int = 1, *, image_size: int = 28, num_classes: int = 10) -> None:
         check_sizes(in_channels=in_channels, num_classes=num_classes)
         side = ((image_size - 8) // 2 - 4) // 2
         if side < 1:

@@ -34,6 +34,7 @@ class MLP(nn.Sequential):
         self,
         in_features: int = 2,
         hidden: Sequence[int] = (100, 100, 100),
+        *,
         out_features: int = 1,
         activation: Callable[[], nn.Module] = nn.ELU,
     ) -> None:

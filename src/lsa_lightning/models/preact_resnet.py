@@ -19,7 +19,7 @@ class PreActBlock(nn.Module):
         dropout: probability in [0, 1) of dropping a value before the second convolution.
     """
 
-    def __init__(self, width_in: int, width: int, stride: int = 1, dropout: float = 0.0) -> None:
+    def __init__(self, width_in: int, width: int, *, stride: int = 1, dropout: float = 0.0) -> None:
         super().__init__()
         self.norm1 = nn.BatchNorm2d(width_in)
         self.act1 = nn.ReLU(inplace=True)
@@ -63,6 +63,7 @@ class PreActResNet(nn.Module):
         self,
         stem: int,
         widths: Sequence[int],
+        *,
         blocks: int,
         dropout: float = 0.0,
         in_channels: int = 3,

@@ -32,7 +32,9 @@ class PerStep:
         50
     """
 
-    def __init__(self, scheduler: Callable[..., LRScheduler], length: str = "total_steps", share: float = 1.0) -> None:
+    def __init__(
+        self, scheduler: Callable[..., LRScheduler], *, length: str = "total_steps", share: float = 1.0
+    ) -> None:
         if not 0 < share <= 1:
             msg = f"expected a share of the run in (0, 1], got {share}"
             raise ValueError(msg)

@@ -29,10 +29,11 @@ class WideResNet(PreActResNet):
     """
 
     def __init__(
-        self, depth: int = 28, width: int = 10, dropout: float = 0.0, in_channels: int = 3, num_classes: int = 10
+        self, depth: int = 28, width: int = 10, *, dropout: float = 0.0, in_channels: int = 3, num_classes: int = 10
     ) -> None:
         if depth < 10 or depth % 6 != 4:
             msg = f"expected depth 6 n + 4 with n >= 1 (10, 16, 22, 28, ...), got {depth}"
             raise ValueError(msg)
         widths = [width * channels for channels in (16, 32, 64)]
-        super().__init__(16, widths, (depth - 4) // 6, dropout, in_channels, num_classes)
+        blocks = (depth - 4) // 6
+        super().__init__(16, widths, blocks=blocks, dropout=dropout, in_channels=in_channels, num_classes=num_classes)

@@ -56,15 +56,15 @@ def replace_tensor(batch: Any, old: Tensor, new: Tensor) -> Any:
     Raises:
         ValueError: if ``old`` is not a tensor of the batch, as when batch_fn returned a copy.
     """
-    found = False
+    replaced = False
 
     def swap(tensor: Tensor) -> Tensor:
-        nonlocal found
-        found = found or tensor is old
+        nonlocal replaced
+        replaced = replaced or tensor is old
         return new if tensor is old else tensor
 
     swapped = apply_to_collection(batch, Tensor, swap)
-    if not found:
+    if not replaced:
         msg = (
             "expected batch_fn to return the batch's own input tensor, which the perturbed one replaces, "
             f"got a tensor that is not in the batch: {_describe(batch)}"
