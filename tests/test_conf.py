@@ -69,17 +69,27 @@ def tiny_settings(group: str, name: str, folder: Path) -> list[str]:
 
 
 def run_training(group: str, name: str, folder: Path) -> None:
-    overrides = [f"{group}={name}", *tiny_settings(group, name, folder), *EXTRA.get(f"{group}/{name}", ())]
+    settings = [*tiny_settings(group, name, folder), *EXTRA.get(f"{group}/{name}", ())]
+    if name == "none":
+        settings = [setting for setting in settings if not setting.startswith(f"{group}.") or ".eps=" in setting]
+    overrides = [f"{group}={name}", *settings]
     with composed_job("train", overrides, folder) as cfg:
         summary = train(cfg)
         expected = _instances_named_by(cfg.get(group))
-    assert summary["epochs"] == 1
-    assert (folder / "metrics.csv").is_file()
+    assert summary is not None
+    assert summary.epochs == 1
+    assert (folder / "metrics.csv").is_file() == ((group, name) != ("logger", "none"))
     if group in ("attack", "objective", "regularizer"):
-        assert summary["trained"][group].startswith(expected)
+        assert summary.trained[group].startswith(expected)
+    elif group == "measure":
+        assert summary.analysis is not None
+        assert summary.analysis.measure == name
+        assert expected in summary.trained["regularizer"]
     elif group in ("model", "data"):
         assert expected
-        assert summary["trained"][group]
+        assert summary.trained[group]
+    elif group in ("analysis", "evaluation"):
+        assert (getattr(summary, group) is None) == (name == "none")
 
 
 def _instances_named_by(node: Any) -> str:
@@ -96,6 +106,7 @@ WAYS: dict[str, Callable[[str, str, Path], None]] = dict.fromkeys(
         "evaluation",
         "experiment",
         "logger",
+        "measure",
         "model",
         "objective",
         "optimizer",
@@ -243,10 +254,29 @@ def test_validation_has_the_evaluations_attacks_but_does_not_follow_it(tmp_path:
         ("cosine_distance", measures.CosineDistance),
     ],
 )
-def test_regularizer_files_choose_the_measure(tmp_path: Path, name: str, measure: type) -> None:
-    regularizer = callback_of(tmp_path, f"regularizer={name}", "regularizer.gamma=2").regularizer
-    assert type(regularizer.measure) is measure
+def test_one_group_chooses_the_measure_of_training_and_analysis(tmp_path: Path, name: str, measure: type) -> None:
+    with composed_job("train", [f"measure={name}", "regularizer.gamma=2"], tmp_path) as cfg:
+        regularizer = instantiate(cfg.callbacks.atlr, _convert_="all").regularizer
+        analysis = instantiate(cfg.analysis, _convert_="all")
+    assert type(regularizer.measure) is type(analysis.measure) is measure
     assert regularizer.gamma == 2.0
+
+
+@pytest.mark.parametrize(
+    ("overrides", "eps"),
+    [
+        (("attack.eps=0.2",), 0.2),
+        (("threat.eps=0.4",), 0.4),
+        (("callbacks=at_fast", "attack=fgsm"), 0.3),
+        (("callbacks=normal",), None),
+        (("experiment=moon_normal",), None),
+    ],
+)
+def test_the_radius_of_training_is_that_of_its_attack(
+    tmp_path: Path, overrides: tuple[str, ...], eps: float | None
+) -> None:
+    with composed_job("train", overrides, tmp_path) as cfg:
+        assert cfg.evaluation.training_eps == eps
 
 
 @pytest.mark.parametrize(

@@ -6,6 +6,7 @@ from torch import Tensor
 
 from lsa_lightning import functional
 from lsa_lightning.measures import CenteredRelativeError, ComparisonMeasure, CosineDistance, RelativeError
+from lsa_lightning.utils.paths import CONF_DIR
 
 MEASURES = [RelativeError(), CenteredRelativeError(), CosineDistance()]
 
@@ -79,8 +80,14 @@ def test_a_measure_of_ones_own_needs_only_a_call(pair: tuple[Tensor, Tensor]) ->
         def __call__(self, clean: Tensor, perturbed: Tensor) -> Tensor:
             return (clean - perturbed).flatten(1).abs().amax(1)
 
-    assert repr(MaxDistance()) == "MaxDistance()"
+    assert (repr(MaxDistance()), MaxDistance().name) == ("MaxDistance()", "max_distance")
     torch.testing.assert_close(MaxDistance().over_batch(*pair), (pair[0] - pair[1]).abs().max())
+
+
+@pytest.mark.parametrize("measure", MEASURES, ids=repr)
+def test_a_measure_is_named_like_its_function_and_its_file(measure: ComparisonMeasure) -> None:
+    assert hasattr(functional, measure.name)
+    assert (CONF_DIR / "measure" / f"{measure.name}.yaml").is_file()
 
 
 @pytest.mark.parametrize("measure", MEASURES, ids=repr)

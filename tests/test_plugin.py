@@ -26,7 +26,8 @@ defaults:
   - attack: own
   - lsa_lightning/attack@callbacks.atlr.attack: pgd
   - lsa_lightning/objective@callbacks.atlr.objective: trades
-  - lsa_lightning/regularizer@callbacks.atlr.regularizer: cosine_distance
+  - lsa_lightning/regularizer@callbacks.atlr.regularizer: layerwise
+  - lsa_lightning/measure@callbacks.atlr.regularizer.measure: cosine_distance
   - _self_
 
 callbacks:

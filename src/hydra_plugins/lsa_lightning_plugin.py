@@ -12,7 +12,7 @@ from omegaconf import OmegaConf
 
 from lsa_lightning.utils.paths import CONF_DIR
 
-GROUPS = ("attack", "objective", "regularizer")
+GROUPS = ("attack", "measure", "objective", "regularizer")
 """The groups whose files stand alone, without a defaults list."""
 
 

@@ -118,4 +118,4 @@ def test_help_shows_examples_and_configuration(capsys: pytest.CaptureFixture[str
     run_as_script("analyze", "--help")
     shown = capsys.readouterr().out
     assert "lsa-analyze ckpt_path=RUN/checkpoints/last.ckpt eps=0.1 analysis.eta=0.5" in shown
-    assert "_target_: lsa_lightning.measures.RelativeError" in shown
+    assert "_target_: lsa_lightning.runs.stages.AnalysisStage" in shown

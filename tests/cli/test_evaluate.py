@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 import torch
+from hydra.errors import InstantiationException
 from omegaconf import OmegaConf
 from tests.helpers.hydra_run import FEW_CHECKS, main_as_shown, main_in_process, read_json, run_as_script, train_tiny
 
@@ -69,10 +70,12 @@ def test_csv_and_json_agree(run: Path, tmp_path: Path) -> None:
     assert table["samples"] == 32
 
 
-@pytest.mark.parametrize(("eps", "columns"), [("[0.2,0.1]", [0.0, 0.1, 0.2]), ("0.4", [0.0, 0.4])])
+@pytest.mark.parametrize(("eps", "columns"), [("[0.2,0.1]", [0.0, 0.1, 0.2, 0.3]), ("0.4", [0.0, 0.3, 0.4])])
 def test_eps_is_a_radius_or_a_list(run: Path, tmp_path: Path, eps: str, columns: list[float]) -> None:
     printed = evaluate(run, tmp_path, f"eps={eps}")
-    assert read_json(tmp_path / "evaluation.json")["eps"] == columns
+    table = read_json(tmp_path / "evaluation.json")
+    assert (table["eps"], table["training_eps"]) == (columns, 0.3)
+    assert table["rg_eps"] == [radius for radius in columns if radius != 0.3]
     assert f"eps {columns[-1]:g}" in printed
 
 
@@ -96,7 +99,7 @@ def test_the_weights_of_the_checkpoint_decide(run: Path, tmp_path: Path) -> None
 
 @pytest.mark.parametrize("eps", ["[]", "[-0.1]", "0", "big"])
 def test_a_wrong_eps_is_refused(run: Path, tmp_path: Path, eps: str) -> None:
-    with pytest.raises(ValueError, match="at least one eps, each a number > 0"):
+    with pytest.raises(InstantiationException, match="at least one eps, each a number > 0"):
         evaluate(run, tmp_path, f"eps={eps}")
 
 

@@ -23,7 +23,8 @@ def run(folder: Path, *args: str) -> dict[str, Any]:
     write_mnist(folder.parent / "files", 64, 12)
     settings = ["experiment=mnist_at_apgd_lr", *TINY_IMAGES, f"data.root={folder.parent / 'files'}", "attack.steps=2"]
     with composed_job("train", [*settings, *args], folder) as cfg:
-        return train(cfg)
+        train(cfg)
+    return dict(read_json(folder / "summary.json"))
 
 
 def weights(folder: Path) -> dict[str, torch.Tensor]:

@@ -26,7 +26,7 @@ from torch.utils.data import DataLoader, TensorDataset
 
 from lsa_lightning import MoonDataModule, cli
 from lsa_lightning.cli.overrides import with_null_groups
-from lsa_lightning.cli.train import train
+from lsa_lightning.cli.train import _main
 from lsa_lightning.utils.paths import CONF_DIR
 
 QUIET = ("callbacks.progress_bar=null", "+trainer.enable_progress_bar=false", "+trainer.enable_model_summary=false")
@@ -124,7 +124,7 @@ def train_tiny(folder: Path, *args: str, figures: bool = False) -> str:
     printed = io.StringIO()
     drawing = nullcontext() if figures else patch.object(Figure, "savefig")
     with redirect_stdout(printed), drawing, composed_job("train", [*TINY, *args], folder) as cfg:
-        train(cfg)
+        _main.__wrapped__(cfg)
     return printed.getvalue()
 
 

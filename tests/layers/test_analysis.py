@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -13,7 +12,7 @@ from tests.helpers.no_float64 import NoFloat64
 from tests.helpers.snapshots import assert_untouched, snapshot
 from torch import Tensor, nn
 
-from lsa_lightning import LayerSustainabilityAnalysis, SustainabilityReport
+from lsa_lightning import LayerSustainabilityAnalysis
 from lsa_lightning.attacks import FGSM, PGD, GaussianNoise
 from lsa_lightning.measures import ComparisonMeasure, CosineDistance
 from lsa_lightning.models import MLP
@@ -177,51 +176,6 @@ def test_a_dead_layer_is_finite() -> None:
         net.fc2.bias.fill_(-1)
     report = LayerSustainabilityAnalysis(net).run([(torch.rand(8, 2), torch.zeros(8))], FGSM(0.1))
     assert report.mean[1] == 0
-
-
-def report() -> SustainabilityReport:
-    return LayerSustainabilityAnalysis(conv_net()).run(loader(), FGSM(0.1))
-
-
-def test_saves_and_loads(tmp_path: Path) -> None:
-    original = report()
-    original.save(tmp_path / "profile.json")
-    loaded = SustainabilityReport.load(tmp_path / "profile.json")
-    assert loaded.to_dict() == original.to_dict()
-    assert loaded.most_vulnerable(0.0) == original.most_vulnerable(0.0) != []
-
-
-@pytest.mark.parametrize("text", ["", "{}", '{"mean": 1}', "[]"])
-def test_other_files_are_refused(tmp_path: Path, text: str) -> None:
-    (tmp_path / "other.json").write_text(text)
-    with pytest.raises(ValueError, match=r"expected .*other\.json to hold a report"):
-        SustainabilityReport.load(tmp_path / "other.json")
-
-
-def test_prints_a_row_per_layer() -> None:
-    lines = str(report()).splitlines()
-    assert [line.split()[:3] for line in lines[2:5]] == [
-        ["0", "conv1", "relu1"],
-        ["1", "conv2", "relu2"],
-        ["2", "fc1", "act"],
-    ]
-    assert lines[-1].startswith("mu ")
-
-
-def test_dataframe_and_figure() -> None:
-    found = report()
-    frame = found.to_dataframe()
-    assert list(frame.columns) == ["layer", "learnable", "measure", "mean", "std", "z_score"]
-    assert list(frame["layer"]) == LAYERS
-    assert [label.get_text() for label in found.plot().axes[0].get_xticklabels()] == LAYERS
-
-
-def test_equal_layers_have_z_scores_of_0() -> None:
-    same = SustainabilityReport(
-        ["a", "b"], ["a", "b"], *(torch.tensor(v) for v in ([0.5, 0.5], [0.0, 0.0], 0.5, 0.0)), 1
-    )
-    assert same.z_scores.tolist() == [0.0, 0.0]
-    assert same.most_vulnerable(0.0) == []
 
 
 def test_runs_where_there_is_no_float64() -> None:

@@ -68,6 +68,8 @@ def _adopted(cfg: DictConfig, run: TrainedRun, first: TrainedRun) -> DictConfig:
     if job.evaluation.eps is None:
         radii = first.eval_eps if cfg.eps is None else cfg.eps
         job.evaluation.eps = radii if isinstance(radii, list) or OmegaConf.is_list(radii) else [radii]
+    if job.evaluation.training_eps is None:
+        job.evaluation.training_eps = first.training_eps
     return job
 
 

@@ -11,7 +11,7 @@ import torch
 from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 
-from lsa_lightning.runs.folder import CONFIG_FILE
+from lsa_lightning.runs.folder import CONFIG_FILE, training_eps
 
 
 @dataclass(frozen=True, eq=False)
@@ -45,6 +45,11 @@ class TrainedRun:
         """Radii of the run's evaluation; a run of before 0.1.0 has them in its threat."""
         radii = OmegaConf.select(self.config, "evaluation.eps") or self.config.threat.eval_eps
         return list(radii)
+
+    @property
+    def training_eps(self) -> float | None:
+        """Radius of the attack that the model was trained with; None for clean data."""
+        return training_eps(self.config.get("callbacks"))
 
     @property
     def measure(self) -> DictConfig | None:

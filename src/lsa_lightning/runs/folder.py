@@ -31,7 +31,14 @@ def group_of(name: str) -> str:
     return Path(job.sweep.dir).name if job.mode == RunMode.MULTIRUN else name
 
 
-# For conf/logger/wandb.yaml.
+def training_eps(callbacks: DictConfig | None) -> float | None:
+    """Radius of the attack that crafts the training examples; None where training sees clean data alone."""
+    attacks = (node.attack for node in (callbacks or {}).values() if node is not None and "attack" in node)
+    return next((attack.eps for attack in attacks), None)
+
+
+# For conf/logger/wandb.yaml and conf/evaluation/default.yaml.
+OmegaConf.register_new_resolver("lsa.training_eps", training_eps, replace=True)
 OmegaConf.register_new_resolver("lsa.group", group_of, replace=True)
 OmegaConf.register_new_resolver("lsa.folder", lambda path: Path(path).name, replace=True)
 
