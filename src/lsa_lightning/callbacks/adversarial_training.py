@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from lsa_lightning.attacks import Attack, InputSpace
 from lsa_lightning.callbacks.step_patch import patch_training_step
 from lsa_lightning.callbacks.target import Target
+from lsa_lightning.layers.calls import CallSite
 from lsa_lightning.layers.probe import OUTPUT, LayerProbe
 from lsa_lightning.objectives import AT, Objective
 from lsa_lightning.utils.batch import BatchFn, replace_tensor
@@ -80,6 +81,7 @@ class AdversarialTraining(pl.Callback):
         self.objective = objective if objective is not None else AT()
         self.eps_warmup_epochs = eps_warmup_epochs
         self.before_step: list[BeforeStep] = []
+        self._sites: dict[str, CallSite] = {}
         self._unpatch: Callable[[], None] = _nothing
 
     @property
@@ -99,6 +101,7 @@ class AdversarialTraining(pl.Callback):
             msg = f"{type(self).__name__} runs on one device or with DDP, got {type(trainer.strategy).__name__}"
             raise MisconfigurationException(msg)
         model = self.target.model(pl_module)
+        self._sites = {}
 
         def wrapper(step: Callable[..., Any], batch: Any, *args: Any, **kwargs: Any) -> Any:
             return self._training_step(pl_module, model, step, batch, *args, **kwargs)
@@ -166,7 +169,12 @@ class AdversarialTraining(pl.Callback):
             loss = loss + self.objective.term(clean.pop(OUTPUT), adversarial.pop(OUTPUT), y)
         _log(module, "train/loss_base", loss, len(x))
         if layers:
-            penalty = self.penalty(clean, adversarial, y, module.current_epoch)
+            # Where training skips blocks, a skipped layer has no penalty in this step.
+            both = [name for name in clean if name in adversarial]
+            penalty = torch.zeros_like(loss)
+            if both:
+                clean, adversarial = ({name: side[name] for name in both} for side in (clean, adversarial))
+                penalty = self.penalty(clean, adversarial, y, module.current_epoch)
             _log(module, "train/loss_lr", penalty, len(x))
             loss = loss + penalty
         return {**result, "loss": loss} if isinstance(result, dict) else loss
@@ -191,13 +199,16 @@ class AdversarialTraining(pl.Callback):
         # A compiled model would not see the probe's hooks. The attack's passes, which are the most, stay compiled.
         with torch.compiler.set_stance("force_eager"):
             random_state = RandomStateAtForward(model, other.device)
-            with random_state, LayerProbe(model, layers, samples=len(other)) as probe:
+            with random_state, self._probe(model, layers, other) as probe:
                 result = run_step()
             if _loss_of(result) is None:
                 return result, {}, {}
-            own = _representations(probe)
+            own = _captured(probe)
             with random_state.replay():
-                return result, own, self._other_pass(model, other, layers)
+                return result, own, self._other_pass(model, other, list(own))
+
+    def _probe(self, model: nn.Module, layers: list[str], x: Tensor, stop_early: bool = False) -> LayerProbe:
+        return LayerProbe(model, layers, len(x), stop_early, sites=self._sites, needs_gradient=True)
 
     def _other_pass(self, model: nn.Module, x: Tensor, layers: list[str]) -> dict[str, Tensor]:
         """The pass on the batch that ``training_step`` did not get.
@@ -207,17 +218,21 @@ class AdversarialTraining(pl.Callback):
         """
         for_penalty_alone = OUTPUT not in layers
         buffers = scratch_buffers(model) if for_penalty_alone else nullcontext()
-        with buffers, LayerProbe(model, layers, samples=len(x), stop_early=for_penalty_alone) as probe:
+        with buffers, self._probe(model, layers, x, stop_early=for_penalty_alone) as probe:
             model(x.clone())  # some models normalise what they are given in place
-        return _representations(probe)
+        return _captured(probe)
 
 
-def _representations(probe: LayerProbe) -> dict[str, Tensor]:
-    """What ``probe`` captured; a layer that did not run is the user's misconfiguration."""
+def _captured(probe: LayerProbe) -> dict[str, Tensor]:
+    """What ``probe`` captured; a model that did not run, or not under gradients, is the user's misconfiguration."""
     try:
-        return probe.representations
+        captured = probe.captured if probe.ran else probe.representations
     except ValueError as error:
         raise MisconfigurationException(str(error)) from error
+    if OUTPUT in probe.layers and OUTPUT not in captured:
+        msg = "expected training_step to call the model itself, whose output the objective needs; it never ran"
+        raise MisconfigurationException(msg)
+    return captured
 
 
 def _loss_of(result: Any) -> Tensor | None:

@@ -13,7 +13,7 @@ from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch.trainer.states import TrainerFn
 from lightning.pytorch.utilities import CombinedLoader, rank_zero_warn
 from lightning.pytorch.utilities.seed import isolate_rng
-from torch import Tensor
+from torch import Tensor, nn
 
 from lsa_lightning.attacks import Attack, InputSpace
 from lsa_lightning.callbacks.adversarial_training import AdversarialTraining
@@ -22,7 +22,7 @@ from lsa_lightning.callbacks.target import Target
 from lsa_lightning.layers.analysis import LayerSustainabilityAnalysis
 from lsa_lightning.layers.probe import check_names_exist
 from lsa_lightning.layers.report import AnalysedEpoch, SustainabilityReport
-from lsa_lightning.layers.resolve import LayerSpec, resolve_layers
+from lsa_lightning.layers.resolve import LayerSpec, call_sites, resolve_layers
 from lsa_lightning.objectives import Objective
 from lsa_lightning.regularizers import LayerwiseRegularizer
 from lsa_lightning.utils.batch import BatchFn
@@ -117,7 +117,8 @@ class ATLR(AdversarialTraining):
         self.history: list[AnalysedEpoch] = []
         self._warned_empty = False
         self._guard = CollapseGuard()
-        self._resolved = False
+        self._asked: set[str] = set()
+        self._penalized: set[str] = set()
         self._check_arguments()
 
     def _check_arguments(self) -> None:
@@ -166,19 +167,26 @@ class ATLR(AdversarialTraining):
     def on_train_batch_start(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, batch: Any, batch_idx: int
     ) -> None:
-        """At the first batch, see which calls the names of a fixed list mean: ``relu`` stands for all its calls."""
-        if not self.fixed or self._resolved:
+        """See once which calls the names of the list mean; in a fixed one, ``relu`` stands for all its calls."""
+        self._asked.update(self.penalized_layers(trainer.current_epoch))
+        if self._sites or self.mvl is None:
             return
         x, _ = self.target.unpack(batch)
+        model = self.target.model(pl_module)
+        with trainer.precision_plugin.forward_context():
+            if self.fixed:
+                self.mvl = self._calls_of(model, x)
+                self._asked = set(self.penalized_layers(trainer.current_epoch))
+            self._sites = call_sites(model, x)
+
+    def _calls_of(self, model: nn.Module, x: Tensor) -> list[str]:
+        """The calls that a fixed list means, in its order."""
         try:
-            with trainer.precision_plugin.forward_context(), isolate_rng():
-                layers = resolve_layers(self.target.model(pl_module), self.mvl, x)
+            calls = [layer.name for layer in resolve_layers(model, self.mvl, x)]
         except ValueError as error:
             msg = f"mvl: {error}"
             raise MisconfigurationException(msg) from error
-        calls = [layer.name for layer in layers]
-        self.mvl = [call for name in self.mvl or [] for call in calls if name in (call, call.partition("#")[0])]
-        self._resolved = True
+        return [call for name in self.mvl or [] for call in calls if name in (call, call.partition("#")[0])]
 
     def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Make the first list, if this is a regularized epoch and there is none yet."""
@@ -202,6 +210,13 @@ class ATLR(AdversarialTraining):
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Say so if the penalty has killed a layer."""
         self._guard.check(float(trainer.callback_metrics["train/loss_base"]))
+        never = sorted(self._asked - self._penalized)
+        if never:
+            rank_zero_warn(
+                f"No step of this epoch ran the layers {never}, so they had no penalty: they run in eval mode, in "
+                "which layers are analysed, and not, or behind other layers, in training. Name other layers."
+            )
+        self._asked, self._penalized = set(), set()
 
     def penalized_layers(self, epoch: int) -> list[str]:
         """The current MVL, without the layers whose gamma is 0 in this epoch."""
@@ -213,6 +228,7 @@ class ATLR(AdversarialTraining):
     def penalty(self, clean: dict[str, Tensor], adversarial: dict[str, Tensor], y: Tensor, epoch: int) -> Tensor:
         """LR, Algorithm 3."""
         self._guard.update(clean, y)
+        self._penalized |= clean.keys()
         return self.regularizer(clean, adversarial, epoch=epoch - self.warmup_epochs)
 
     def state_dict(self) -> dict[str, Any]:
@@ -263,6 +279,12 @@ class ATLR(AdversarialTraining):
         self.mvl = report.most_vulnerable(self.eta, self.top_k)
         if not self.mvl and not self._warned_empty:
             self._warned_empty = True
+            if len(report.layers) == 1:
+                rank_zero_warn(
+                    f"Only {report.layers[0]} is analysed, and Algorithm 1 cannot choose it: its mean is mu. Until it "
+                    "is chosen, this trains as plain adversarial training; set top_k=1, or give it as mvl."
+                )
+                return
             rank_zero_warn(
                 f"No layer is in the MVL: expected a mean relative error above mu + {self.eta:g} sigma, got at most "
                 f"{float(report.z_scores.max()):+.3f} sigma ({report.layers[int(report.z_scores.argmax())]}). Until a "

@@ -20,6 +20,9 @@ def select_mvl(
 ) -> list[str]:
     r"""Algorithm 1: the Most Vulnerable Layers, those with :math:`CM_l - \mu > \eta\,\sigma`.
 
+    A layer is vulnerable beside others. Where only one is analysed its mean is mu, and it is chosen by no ``eta`` >= 0:
+    use ``top_k=1``.
+
     Args:
         layers: L layer names.
         mean: :math:`CM_l`, each layer's mean relative error over the samples, shape ``[L]``.

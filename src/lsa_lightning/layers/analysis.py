@@ -10,10 +10,11 @@ import torch
 from torch import Tensor, nn
 
 from lsa_lightning.attacks import Attack
+from lsa_lightning.layers.calls import CallSite
 from lsa_lightning.layers.probe import LayerProbe
 from lsa_lightning.layers.profile import LayerProfile
 from lsa_lightning.layers.report import SustainabilityReport
-from lsa_lightning.layers.resolve import Layer, LayerSpec, resolve_layers
+from lsa_lightning.layers.resolve import Layer, LayerSpec, locate_layers
 from lsa_lightning.measures import ComparisonMeasure, RelativeError
 from lsa_lightning.utils.batch import BatchFn, move_data_to_device, read_batch
 from lsa_lightning.utils.isolation import RandomStateAtForward, evaluating, preserved_random_state, scratch_buffers
@@ -99,17 +100,18 @@ class LayerSustainabilityAnalysis:
     def _profile(self, batches: Iterable[Any], attack: AttackLike) -> tuple[list[Layer], LayerProfile | None]:
         """The layers, and the sums over the batches; None where there is no batch."""
         layers: list[Layer] = []
+        sites: dict[str, CallSite] = {}
         profile: LayerProfile | None = None
         for batch in batches:
             x, y = self.batch_fn(move_data_to_device(batch, _device_of(self.model)))
             x_adv = attack(self.model, x, y)
             if profile is None:
-                layers = resolve_layers(self.model, self.layers, x)
+                layers, sites = locate_layers(self.model, self.layers, x)
                 profile = _profile_on(x.device, [layer.name for layer in layers])
-            profile.update(self._errors([layer.name for layer in layers], x, x_adv))
+            profile.update(self._errors({layer.name: sites[layer.name] for layer in layers}, x, x_adv))
         return layers, profile
 
-    def _errors(self, layers: list[str], x: Tensor, x_adv: Tensor) -> Tensor:
+    def _errors(self, layers: dict[str, CallSite], x: Tensor, x_adv: Tensor) -> Tensor:
         """Relative errors of a batch, ``[N, L]``; a model that draws random numbers draws the same in both passes."""
         random_state = RandomStateAtForward(self.model, x.device)
         with evaluating(self.model), scratch_buffers(self.model), torch.no_grad():
@@ -119,8 +121,8 @@ class LayerSustainabilityAnalysis:
                 perturbed = self._representations(layers, x_adv)
         return torch.stack([self.measure(clean[name], perturbed[name]) for name in layers], dim=1)
 
-    def _representations(self, layers: list[str], x: Tensor) -> dict[str, Tensor]:
-        with LayerProbe(self.model, layers, samples=len(x), stop_early=True) as probe:
+    def _representations(self, layers: dict[str, CallSite], x: Tensor) -> dict[str, Tensor]:
+        with LayerProbe(self.model, layers, samples=len(x), stop_early=True, sites=layers) as probe:
             self.model(x.clone())  # some models normalise what they are given in place
         return probe.representations
 

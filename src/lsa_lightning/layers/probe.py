@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager
 from types import TracebackType
 from typing import Any
 
+import torch
 from torch import Tensor, nn
-from torch.utils.hooks import RemovableHandle
+from torch.jit._script import RecursiveScriptModule
+from torch.utils import checkpoint
+
+from lsa_lightning.layers.calls import LEARNABLE, CallOrder, CallSite
 
 OUTPUT = ""
 """The layer name under which a probe captures the output of the model itself."""
@@ -32,6 +38,7 @@ class LayerProbe:
     Captured tensors are copies that keep their graph, so that an in-place activation running later cannot change them.
     Where a module returns a tuple or a dict, its first floating tensor is the representation. If the model runs more
     than once inside the context, its first pass counts. Hooks are gone after the context, also after exceptions.
+    Compiled modules run uncompiled meanwhile, as they would not see the hooks.
 
     Args:
         model: the module whose submodules are named.
@@ -40,9 +47,14 @@ class LayerProbe:
             one per sample; None: as the layers return them.
         stop_early: end the forward pass as soon as all layers are captured. The context then swallows the signal
             that ended it, and whatever stands behind the model's call inside the context is not executed.
+        sites: where :func:`call_sites` saw the calls that the names mean. A layer that is not there is counted over the
+            pass, which finds another call where the pass inside differs from the one in which names were given.
+        needs_gradient: what runs under :func:`torch.no_grad` is no representation then. Reentrant checkpoints, which
+            run so, become non-reentrant ones inside the context; their gradients are the same.
 
     Raises:
-        ValueError: on entering, if a name does not exist; when representations are read, if a layer did not run.
+        ValueError: on entering, if a name does not exist or is that of a scripted module, which takes no hooks; when
+            representations are read, if a layer did not run, or ran without the gradients that are needed.
 
     Example:
         >>> import torch
@@ -54,60 +66,146 @@ class LayerProbe:
     """
 
     def __init__(
-        self, model: nn.Module, layers: Iterable[str], samples: int | None = None, stop_early: bool = False
+        self,
+        model: nn.Module,
+        layers: Iterable[str],
+        samples: int | None = None,
+        stop_early: bool = False,
+        sites: Mapping[str, CallSite] | None = None,
+        needs_gradient: bool = False,
     ) -> None:
         self.model = model
         self.layers = list(layers)
         self.samples = samples
         self.stop_early = stop_early
+        self.needs_gradient = needs_gradient
+        self._wanted = {_key(layer, sites or {}): layer for layer in self.layers}
+        self._start()
+
+    def _start(self) -> None:
+        self.passes = 0
         self._captured: dict[str, Tensor] = {}
-        self._handles: list[RemovableHandle] = []
+        self._without_gradient: set[str] = set()
+        self._order = CallOrder()
+        self._times: Counter[str] = Counter()
 
     @property
     def representations(self) -> dict[str, Tensor]:
         """Representation by layer name, in the order of ``layers``."""
-        missing = [name or "the model's own output" for name in self.layers if name not in self._captured]
+        captured = self.captured
+        missing = [name or "the model's own output" for name in self.layers if name not in captured]
         if missing:
             msg = f"expected every probed layer to run in the forward pass, got no output of {missing}"
             raise ValueError(msg)
-        return {name: _by_sample(self._captured[name], self.samples) for name in self.layers}
+        return captured
+
+    @property
+    def captured(self) -> dict[str, Tensor]:
+        """Those of :attr:`representations` whose layers ran: a pass in training may skip some."""
+        missing = [layer for layer in self.layers if layer not in self._captured]
+        blind = [layer for layer in missing if layer.partition("#")[0] in self._without_gradient]
+        if blind:
+            msg = (
+                f"expected layers that run where gradients are on, got {blind}, which ran under torch.no_grad(): a "
+                "penalty on them would have no gradient; choose other layers"
+            )
+            raise ValueError(msg)
+        return {name: _by_sample(self._captured[name], self.samples) for name in self.layers if name in self._captured}
+
+    @property
+    def ran(self) -> bool:
+        """Whether the model, or any module that is watched, ran inside the context."""
+        return self.passes > 0 or bool(self._times) or bool(self._without_gradient)
 
     def __enter__(self) -> LayerProbe:
         check_names_exist(self.model, self.layers)
-        self._captured = {}
-        calls_of: dict[str, dict[int, str]] = {}
-        for layer in self.layers:
-            name, _, call = layer.partition("#")
-            calls_of.setdefault(name, {})[int(call or 0)] = layer
-        for name, calls in calls_of.items():
-            self._handles.append(self.model.get_submodule(name).register_forward_hook(self._capturer(calls)))
+        self._start()
+        with ExitStack() as stack:
+            stack.enter_context(torch.compiler.set_stance("force_eager"))
+            if self.needs_gradient:
+                stack.enter_context(_reentrance_off())
+            if takes_hooks(self.model):
+                stack.callback(self.model.register_forward_pre_hook(self._begin).remove)
+            for name in self._watched():
+                module = self.model.get_submodule(name)
+                stack.callback(module.register_forward_hook(self._capturer(name)).remove)
+            self._stack = stack.pop_all()
         return self
 
-    def _capturer(self, layer_of_call: Mapping[int, str]) -> Callable[..., None]:
-        call = -1
+    def _watched(self) -> list[str]:
+        """The modules that need a hook: those of the layers, and the learnable ones that their calls follow."""
+        wanted = {key[0] for key in self._wanted}
+        scripted = [name for name in sorted(wanted) if not takes_hooks(self.model.get_submodule(name))]
+        if scripted:
+            msg = f"expected layers that take hooks, got {scripted}, which are scripted by torch.jit"
+            raise ValueError(msg)
+        if any(isinstance(key, CallSite) and key.after is not None for key in self._wanted):
+            wanted |= {name for name, module in self.model.named_modules() if isinstance(module, LEARNABLE)}
+        return list(wanted)
 
+    def _begin(self, *_: object) -> None:
+        self.passes += self._counts_now()
+
+    def _counts_now(self) -> bool:
+        return not self.needs_gradient or torch.is_grad_enabled()
+
+    def _capturer(self, name: str) -> Callable[..., None]:
         def capture(module: nn.Module, args: Any, output: Any) -> None:
-            nonlocal call
-            call += 1
-            if call not in layer_of_call:
-                return
-            layer = layer_of_call[call]
-            tensor = _first_floating(output)
-            if tensor is None:
-                msg = f"expected layer {layer} to return a floating tensor, or a tuple or dict holding one, got "
-                raise ValueError(msg + str(type(output)))
-            self._captured[layer] = tensor.clone()
-            if self.stop_early and len(self._captured) == len(self.layers):
-                raise _AllCaptured
+            if not self._counts_now():
+                self._without_gradient.add(name)
+            elif self.passes <= 1:
+                self._see(name, module, output)
 
         return capture
+
+    def _see(self, name: str, module: nn.Module, output: Any) -> None:
+        site = self._order.note(name, module)
+        layer = self._wanted.get(site, self._wanted.get((name, self._times[name])))
+        self._times[name] += 1
+        if layer is None:
+            return
+        tensor = _first_floating(output)
+        if tensor is None:
+            msg = f"expected layer {layer} to return a floating tensor, or a tuple or dict holding one, got "
+            raise ValueError(msg + str(type(output)))
+        self._captured[layer] = tensor.clone()
+        if self.stop_early and len(self._captured) == len(self.layers):
+            raise _AllCaptured
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> bool:
-        _remove(self._handles)
-        self._handles = []
+        self._stack.close()
         return isinstance(error, _AllCaptured)
+
+
+def takes_hooks(module: nn.Module) -> bool:
+    """Whether ``module`` can be hooked: scripted modules cannot, traced ones can."""
+    return not isinstance(module, RecursiveScriptModule)
+
+
+def _key(layer: str, sites: Mapping[str, CallSite]) -> CallSite | tuple[str, int]:
+    """The call that a name means: where it was seen, else its number in the pass."""
+    name, _, call = layer.partition("#")
+    return sites.get(layer, (name, int(call or 0)))
+
+
+class _Nonreentrant:
+    """In place of torch's reentrant checkpoint function: the same recomputation, with a graph in the first pass."""
+
+    @staticmethod
+    def apply(function: Callable[..., Any], preserve_rng_state: bool, *args: Any) -> Any:
+        return checkpoint.checkpoint(function, *args, use_reentrant=False, preserve_rng_state=preserve_rng_state)
+
+
+@contextmanager
+def _reentrance_off() -> Iterator[None]:
+    original = checkpoint.CheckpointFunction
+    checkpoint.CheckpointFunction = _Nonreentrant  # type: ignore[misc, assignment]
+    try:
+        yield
+    finally:
+        checkpoint.CheckpointFunction = original  # type: ignore[misc]
 
 
 def _by_sample(tensor: Tensor, samples: int | None) -> Tensor:
@@ -122,8 +220,3 @@ def _first_floating(output: Any) -> Tensor | None:
         output.values() if isinstance(output, Mapping) else output if isinstance(output, tuple | list) else [output]
     )
     return next((value for value in values if isinstance(value, Tensor) and value.is_floating_point()), None)
-
-
-def _remove(handles: Iterable[RemovableHandle]) -> None:
-    for handle in handles:
-        handle.remove()

@@ -4,20 +4,20 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from itertools import pairwise
+from contextlib import ExitStack
+from itertools import pairwise, takewhile
 from typing import Any, NamedTuple, TypeAlias
 
 import torch
 from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
 
-from lsa_lightning.layers.probe import LayerProbe, _first_floating, _remove, check_names_exist
-from lsa_lightning.utils.isolation import evaluating, scratch_buffers
+from lsa_lightning.layers.calls import LEARNABLE, CallOrder, CallSite
+from lsa_lightning.layers.probe import LayerProbe, _first_floating, check_names_exist, takes_hooks
+from lsa_lightning.utils.isolation import lent
 
 LayerSpec: TypeAlias = Sequence[str] | type[nn.Module] | Sequence[type[nn.Module]] | None
 """None (learnable layers after their activation), layer names, or module types."""
-
-
-_LEARNABLE = (nn.modules.conv._ConvNd, nn.Linear, nn.Bilinear)
 
 
 _NORMS = (nn.modules.batchnorm._NormBase, nn.GroupNorm, nn.LayerNorm, nn.LocalResponseNorm)
@@ -38,8 +38,11 @@ class Layer(NamedTuple):
 class _Call(NamedTuple):
     name: str
     module: nn.Module
-    rows: int | None
-    """Length of the first dimension of the output; None where there is no floating tensor."""
+    site: CallSite
+    shape: tuple[int, ...] | None
+    """Shape of the output; None where there is no floating tensor with a first dimension."""
+    sums: int
+    """Number of sums of two branches, as at the end of a residual block, before it returned."""
 
 
 def resolve_layers(model: nn.Module, spec: LayerSpec, x: Tensor) -> list[Layer]:
@@ -47,11 +50,14 @@ def resolve_layers(model: nn.Module, spec: LayerSpec, x: Tensor) -> list[Layer]:
 
     By default (``spec=None``) these are the convolution and linear layers, the last one (the classifier) left out, each
     read at the first activation module that runs after it and before the next learnable layer; else at its norm layer;
-    else at its own output. Functional activations such as ``F.relu`` cannot be seen by hooks.
+    else at its own output. Functional activations such as ``F.relu`` cannot be seen by hooks. A norm layer behind the
+    sum of a residual block belongs to what follows: the last layer of a block is then read before the sum, as in
+    transformers and pre-activation networks. The activation right behind the sum, as in a ResNet, is the block's own.
 
-    A representation belongs to a sample. Inside the windows of a Swin transformer, say, a linear layer returns
-    ``[N * windows, ...]``: such a layer is taken if the first sample alone gives the first rows, else it is left out,
-    as is one that never sees a sample, such as an MLP on relative positions.
+    A representation belongs to a sample, whatever the size of the batch: a layer is taken if its rows grow with the
+    number of samples. Inside the windows of a Swin transformer, say, a linear layer returns ``[N * windows, ...]``:
+    such a layer is taken if the first samples alone give the first rows, else it is left out, as is one that never sees
+    a sample, such as an MLP on relative positions. Scripted modules (torch.jit) take no hooks and are passed over.
 
     Args:
         model: any module; it runs in eval mode and without gradients, and is left as it was.
@@ -71,6 +77,11 @@ def resolve_layers(model: nn.Module, spec: LayerSpec, x: Tensor) -> list[Layer]:
         >>> resolve_layers(net, None, torch.zeros(1, 2))
         [Layer(name='1', learnable='0')]
     """
+    return locate_layers(model, spec, x)[0]
+
+
+def locate_layers(model: nn.Module, spec: LayerSpec, x: Tensor) -> tuple[list[Layer], dict[str, CallSite]]:
+    """:func:`resolve_layers`, and :func:`call_sites` of the same pass."""
     calls = _trace(model, x)
     strange = _without_samples_first(model, calls, x)
     if spec is None:
@@ -88,7 +99,20 @@ def resolve_layers(model: nn.Module, spec: LayerSpec, x: Tensor) -> list[Layer]:
     if chosen:
         msg = f"expected layers that return one representation per sample{_left_out(chosen, len(x))}"
         raise ValueError(msg)
-    return layers
+    return layers, {call.name: call.site for call in calls}
+
+
+def call_sites(model: nn.Module, x: Tensor) -> dict[str, CallSite]:
+    """Where each call of a submodule comes in a forward pass in eval mode, by the name that the call has as a layer.
+
+    Args:
+        model: any module; left as it was.
+        x: an input batch.
+
+    Returns:
+        Call site by name, for :class:`~lsa_lightning.layers.probe.LayerProbe`.
+    """
+    return {call.name: call.site for call in _trace(model, x)}
 
 
 def _left_out(strange: Mapping[str, tuple[int, ...]], samples: int) -> str:
@@ -104,62 +128,100 @@ def _types(spec: Any) -> tuple[type[nn.Module], ...]:
 
 def _trace(model: nn.Module, x: Tensor) -> list[_Call]:
     """The calls of all submodules in one forward pass, ordered by when they returned."""
-    modules = {name: module for name, module in model.named_modules() if name}
-    order: list[_Call] = []
-    handles = [module.register_forward_hook(_appender(order, name)) for name, module in modules.items()]
-    try:
-        with evaluating(model), scratch_buffers(model), torch.no_grad():
+    returned: list[_Call] = []
+    order, sums = CallOrder(), _CountedSums()
+
+    def watch(name: str) -> Callable[..., None]:
+        def hook(module: nn.Module, args: Any, output: Any) -> None:
+            returned.append(_Call(name, module, order.note(name, module), _shape(output), sums.count))
+
+        return hook
+
+    with ExitStack() as stack:
+        for name, module in model.named_modules():
+            if name and takes_hooks(module):
+                stack.callback(module.register_forward_hook(watch(name)).remove)
+        stack.enter_context(torch.compiler.set_stance("force_eager"))
+        with lent(model, x.device), torch.no_grad(), sums:
             model(x.clone())
-    finally:
-        _remove(handles)
-    times, seen = Counter(call.name for call in order), Counter[str]()
+    return _numbered(returned)
+
+
+def _numbered(returned: Sequence[_Call]) -> list[_Call]:
+    """The calls, with ``#k`` behind the names of modules that ran several times."""
+    times, seen = Counter(call.name for call in returned), Counter[str]()
     calls = []
-    for call in order:
+    for call in returned:
         calls.append(call._replace(name=f"{call.name}#{seen[call.name]}") if times[call.name] > 1 else call)
         seen[call.name] += 1
     return calls
 
 
-def _appender(order: list[_Call], name: str) -> Callable[..., None]:
-    def hook(module: nn.Module, args: Any, output: Any) -> None:
-        tensor = _first_floating(output)
-        order.append(_Call(name, module, None if tensor is None or tensor.ndim == 0 else len(tensor)))
+class _CountedSums(TorchFunctionMode):
+    """Counts sums of two tensors of one shape: where the branches of a residual block meet."""
 
-    return hook
+    count = 0
+
+    def __torch_function__(
+        self, func: Callable[..., Any], types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        if getattr(func, "__name__", "").strip("_") in ("add", "iadd", "radd"):
+            shapes = [term.shape for term in args if isinstance(term, Tensor) and term.is_floating_point()]
+            self.count += len(shapes) == 2 and shapes[0] == shapes[1]
+        return func(*args, **(kwargs or {}))
+
+
+def _shape(output: Any) -> tuple[int, ...] | None:
+    tensor = _first_floating(output)
+    return None if tensor is None or tensor.ndim == 0 else tuple(tensor.shape)
 
 
 def _without_samples_first(model: nn.Module, calls: Iterable[_Call], x: Tensor) -> dict[str, tuple[int, ...]]:
     """Shape, by layer, of the outputs whose rows do not belong to the samples, one sample after the other.
 
-    Outputs with as many rows as samples are taken at their word. For the others it is tried out: the first sample alone
-    must give the first rows.
+    A second batch of another size tells rows that are samples from rows that are as many by chance. Where a sample has
+    several rows it is tried out: the samples that both batches begin with must give the same rows.
     """
-    doubtful = [call.name for call in calls if call.rows not in (None, len(x))]
-    if not doubtful:
-        return {}
-    with evaluating(model), scratch_buffers(model), torch.no_grad():
-        whole, first = (_representations(model, doubtful, part) for part in (x, x[:1]))
-    return {name: tuple(whole[name].shape) for name in doubtful if not _begins_with(whole[name], first[name], len(x))}
+    other = _batch_of_another_size(x)
+    rows = {call.name: call.shape[0] for call in _trace(model, other) if call.shape}
+    shapes = {call.name: call.shape for call in calls if call.shape}
+    strange = {n: s for n, s in shapes.items() if n in rows and s[0] * len(other) != rows[n] * len(x)}
+    doubtful = [name for name, shape in shapes.items() if shape[0] != len(x) and name not in strange]
+    if doubtful:
+        with lent(model, x.device), torch.no_grad():
+            mine, theirs = (_representations(model, doubtful, batch) for batch in (x, other))
+        common = min(len(x), len(other))
+        strange |= {
+            name: shapes[name]
+            for name in doubtful
+            if not (name in theirs and _begin_alike(mine[name], theirs[name], common * len(mine[name]) // len(x)))
+        }
+    return strange
+
+
+def _batch_of_another_size(x: Tensor) -> Tensor:
+    """Two samples, or three if ``x`` has two; it begins as ``x`` does."""
+    return torch.cat([x, x.flip(-1)])[: 3 if len(x) == 2 else 2]
 
 
 def _representations(model: nn.Module, layers: list[str], x: Tensor) -> dict[str, Tensor]:
     with LayerProbe(model, layers, stop_early=True) as probe:
         model(x.clone())
-    return probe.representations
+    return probe.captured
 
 
-def _begins_with(whole: Tensor, first: Tensor, samples: int) -> bool:
-    if len(whole) != samples * len(first) or whole.shape[1:] != first.shape[1:]:
+def _begin_alike(mine: Tensor, theirs: Tensor, rows: int) -> bool:
+    if mine.shape[1:] != theirs.shape[1:]:
         return False
-    difference = (whole[: len(first)] - first).float().norm()
-    return bool(difference <= 1e-2 * first.float().norm())
+    difference = (mine[:rows] - theirs[:rows]).float().norm()
+    return bool(difference <= 1e-2 * theirs[:rows].float().norm())
 
 
 def _after_activation(calls: Sequence[_Call]) -> list[Layer]:
-    starts = [i for i, call in enumerate(calls) if isinstance(call.module, _LEARNABLE)]
+    starts = [i for i, call in enumerate(calls) if isinstance(call.module, LEARNABLE)]
     layers = []
     for start, end in pairwise(starts):  # the last learnable layer is the classifier
-        following = calls[start + 1 : end]
+        following = list(takewhile(_before_norm_of_a_sum(calls[start]), calls[start + 1 : end]))
         read_at = (
             next((c for c in following if _is_activation(c.module)), None)
             or next((c for c in following if _is_norm(c.module)), None)
@@ -167,6 +229,11 @@ def _after_activation(calls: Sequence[_Call]) -> list[Layer]:
         )
         layers.append(Layer(read_at.name, calls[start].name))
     return layers
+
+
+def _before_norm_of_a_sum(learnable: _Call) -> Callable[[_Call], bool]:
+    """Whether a call still belongs to ``learnable``: a norm behind the sum of a residual block mixes both branches."""
+    return lambda call: not (_is_norm(call.module) and call.sums > learnable.sums)
 
 
 def _is_activation(module: nn.Module) -> bool:

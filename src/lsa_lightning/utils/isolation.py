@@ -117,13 +117,15 @@ class RandomStateAtForward:
     """Remembers the global random state at the moment a model's forward pass begins, to replay it for another pass.
 
     Two passes from the same state draw the same dropout masks. Enter it around code that runs the model, then run the
-    second pass inside :meth:`replay`, after which the random state is again what it was before.
+    second pass inside :meth:`replay`, after which the random state is again what it was before. A pass with gradients
+    counts before one without, such as a teacher's.
     """
 
     def __init__(self, model: nn.Module, device: torch.device) -> None:
         self.model = model
         self.device = device
         self._state: _RandomState | None = None
+        self._with_gradient = False
         self._handles: list[RemovableHandle] = []
 
     def __enter__(self) -> RandomStateAtForward:
@@ -136,8 +138,9 @@ class RandomStateAtForward:
             self._handles.pop().remove()
 
     def _record(self, *_: object) -> None:
-        if self._state is None:
+        if self._state is None or (torch.is_grad_enabled() and not self._with_gradient):
             self._state = _RandomState(_with_generators(self.device))
+            self._with_gradient = torch.is_grad_enabled()
 
     @contextmanager
     def replay(self) -> Iterator[None]:

@@ -1,0 +1,168 @@
+"""Which layers are found, whatever the batch, and where the last layer of a block is read."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+import torch
+from torch import Tensor, nn
+from torchvision.models import VisionTransformer, resnet18
+
+from lsa_lightning import LayerSustainabilityAnalysis
+from lsa_lightning.attacks import FGSM
+from lsa_lightning.layers.calls import CallSite
+from lsa_lightning.layers.resolve import Layer, call_sites, resolve_layers
+from lsa_lightning.models import PreActResNet18
+
+
+class Positions(nn.Module):
+    """An MLP on three positions, whose rows are no samples, beside one on the samples."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.pos = nn.Sequential(nn.Linear(1, 4), nn.ReLU(), nn.Linear(4, 16))
+        self.fc1, self.act, self.fc2 = nn.Linear(8, 16), nn.ReLU(), nn.Linear(16, 4)
+
+    def forward(self, x: Tensor) -> Tensor:
+        bias = self.pos(torch.arange(3.0, device=x.device).view(3, 1)).mean(0)
+        return self.fc2(self.act(self.fc1(x) + bias))
+
+
+class SequenceFirst(nn.Module):
+    """Eight steps first, samples second."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.emb, self.act, self.head = nn.Linear(1, 8), nn.ReLU(), nn.Linear(8, 4)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.head(self.act(self.emb(x.t().unsqueeze(2))).mean(0))
+
+
+class Repeated(nn.Sequential):
+    """Three rows for each sample: one after the other, or sample by sample."""
+
+    def __init__(self, sample_by_sample: bool) -> None:
+        super().__init__(nn.Linear(8, 8), nn.ReLU(), nn.Linear(8, 4))
+        self.sample_by_sample = sample_by_sample
+
+    def forward(self, x: Tensor) -> Tensor:
+        rows = x.repeat_interleave(3, dim=0) if self.sample_by_sample else x.repeat(3, 1)
+        return super().forward(rows)[: len(x)]
+
+
+SIZES = [1, 2, 3, 8, 32]
+
+
+def x_of(samples: int) -> Tensor:
+    return torch.rand(samples, 8, generator=torch.Generator().manual_seed(0))
+
+
+@pytest.mark.parametrize("samples", SIZES)
+def test_the_layers_do_not_depend_on_the_size_of_the_batch(samples: int) -> None:
+    assert resolve_layers(Positions(), None, x_of(samples)) == [Layer("act", "fc1")]
+    assert resolve_layers(Repeated(True), None, x_of(samples)) == [Layer("1", "0")]
+
+
+@pytest.mark.parametrize("samples", SIZES)
+@pytest.mark.parametrize("make", [SequenceFirst, lambda: Repeated(False)], ids=["sequence first", "interleaved"])
+def test_rows_that_are_no_samples_are_refused_for_every_batch(make: Callable[[], nn.Module], samples: int) -> None:
+    with pytest.raises(ValueError, match=r"is not the batch, \d+, sample by sample"):
+        resolve_layers(make(), None, x_of(samples))
+
+
+def test_the_profile_does_not_depend_on_the_size_of_the_batch() -> None:
+    torch.manual_seed(0)
+    model, x, y = Positions(), x_of(24), torch.arange(24) % 4
+    reports = [
+        LayerSustainabilityAnalysis(model).run(zip(x.split(size), y.split(size), strict=True), FGSM(0.05))
+        for size in (24, 3, 1)
+    ]
+    for report in reports[1:]:
+        assert report.layers == reports[0].layers
+        torch.testing.assert_close(report.mu, reports[0].mu, rtol=1e-5, atol=0)
+
+
+def test_the_last_layer_of_a_transformers_block_is_read_before_the_sum() -> None:
+    model = VisionTransformer(32, 8, num_layers=2, num_heads=2, hidden_dim=32, mlp_dim=64, num_classes=10)
+    read_at = {layer.learnable: layer.name for layer in resolve_layers(model, None, torch.rand(2, 3, 32, 32))}
+    block = "encoder.layers.encoder_layer_0.mlp"
+    assert read_at[f"{block}.0"] == f"{block}.1"
+    assert read_at[f"{block}.3"] == f"{block}.3"
+
+
+class PostNorm(nn.Module):
+    """The sum comes first, its norm after it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stem, self.fc, self.norm, self.head = nn.Linear(8, 8), nn.Linear(8, 8), nn.LayerNorm(8), nn.Linear(8, 4)
+
+    def forward(self, x: Tensor) -> Tensor:
+        hidden = self.stem(x)
+        return self.head(self.norm(torch.add(hidden, self.fc(hidden))))
+
+
+def test_a_norm_behind_a_sum_is_not_its_layers_own() -> None:
+    assert [layer.name for layer in resolve_layers(PostNorm(), None, x_of(4))] == ["stem", "fc"]
+
+
+def test_the_last_layer_of_a_pre_activation_block_is_read_before_the_sum() -> None:
+    read_at = {
+        layer.learnable: layer.name for layer in resolve_layers(PreActResNet18(), None, torch.rand(2, 3, 32, 32))
+    }
+    block = next(name.rpartition(".")[0] for name in read_at if name.endswith("conv2"))
+    assert read_at[f"{block}.conv2"] == f"{block}.conv2"
+
+
+def test_a_resnet_reads_the_activation_behind_its_sum() -> None:
+    read_at = {layer.learnable: layer.name for layer in resolve_layers(resnet18(), None, torch.rand(2, 3, 32, 32))}
+    assert read_at["layer1.0.conv1"] == "layer1.0.relu#0"
+    assert read_at["layer1.0.conv2"] == "layer1.0.relu#1"
+    assert read_at["layer2.0.conv2"] == "layer2.0.bn2"  # its shortcut's convolution comes before the sum
+
+
+def scripted() -> nn.Module:
+    return nn.Sequential(torch.jit.script(nn.Linear(8, 8)), nn.Linear(8, 8), nn.ReLU(), nn.Linear(8, 4))
+
+
+@pytest.mark.filterwarnings("ignore:.*torch.jit.script.*is deprecated")
+def test_scripted_modules_are_passed_over_and_refused_by_name() -> None:
+    model = scripted()
+    assert resolve_layers(model, None, x_of(4)) == [Layer("2", "1")]
+    with pytest.raises(ValueError, match=r"got \['0'\], which did not run"):
+        resolve_layers(model, ["0"], x_of(4))
+    assert not any(module._forward_hooks for module in model.modules())
+
+
+def test_compiled_submodules_are_analysed_before_and_after_they_ran() -> None:
+    child = nn.Sequential(nn.Linear(8, 8), nn.ReLU(), nn.Linear(8, 8), nn.ReLU())
+    model = nn.Sequential(torch.compile(child, backend="aot_eager", fullgraph=True), nn.Linear(8, 4)).eval()
+    batch = x_of(16), torch.arange(16) % 4
+    expected = LayerSustainabilityAnalysis(nn.Sequential(child, model[1])).run([batch], FGSM(0.1))
+    fresh = LayerSustainabilityAnalysis(model).run([batch], FGSM(0.1))
+    with torch.no_grad():
+        model(batch[0])
+    used = LayerSustainabilityAnalysis(model).run([batch], FGSM(0.1))
+    for report in (fresh, used):
+        assert [name.replace("_orig_mod.", "") for name in report.layers] == expected.layers
+        torch.testing.assert_close(report.mean, expected.mean)
+
+
+def test_call_sites_say_which_learnable_layer_a_call_follows() -> None:
+    class Shared(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.fc1, self.fc2, self.act = nn.Linear(8, 8), nn.Linear(8, 4), nn.ReLU()
+
+        def forward(self, x: Tensor) -> Tensor:
+            return self.act(self.fc2(self.act(self.act(self.fc1(x)))))
+
+    assert call_sites(Shared(), x_of(2)) == {
+        "fc1": CallSite("fc1", None, 0),
+        "act#0": CallSite("act", "fc1", 0),
+        "act#1": CallSite("act", "fc1", 1),
+        "fc2": CallSite("fc2", None, 0),
+        "act#2": CallSite("act", "fc2", 0),
+    }
