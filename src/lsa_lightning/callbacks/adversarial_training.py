@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from contextlib import nullcontext
 from functools import partial
 from typing import Any, TypeAlias
 
@@ -14,13 +13,13 @@ from lightning.pytorch.strategies import DeepSpeedStrategy, FSDPStrategy, ModelP
 from torch import Tensor, nn
 
 from lsa_lightning.attacks import Attack, InputSpace
+from lsa_lightning.callbacks.passes import AdversarialStep, loss_of
 from lsa_lightning.callbacks.step_patch import patch_training_step
 from lsa_lightning.callbacks.target import Target
 from lsa_lightning.layers.calls import CallSite
-from lsa_lightning.layers.probe import OUTPUT, LayerProbe
+from lsa_lightning.layers.probe import OUTPUT
 from lsa_lightning.objectives import AT, Objective
-from lsa_lightning.utils.batch import BatchFn, replace_tensor
-from lsa_lightning.utils.isolation import RandomStateAtForward, scratch_buffers
+from lsa_lightning.utils.batch import BatchFn
 
 BeforeStep: TypeAlias = Callable[[nn.Module, Tensor, Tensor, Tensor], None]
 """Called as ``before_step(model, x, x_adv, y)`` in each step, when the batch is crafted and nothing has run on it."""
@@ -82,6 +81,7 @@ class AdversarialTraining(pl.Callback):
         self.eps_warmup_epochs = eps_warmup_epochs
         self.before_step: list[BeforeStep] = []
         self._sites: dict[str, CallSite] = {}
+        self._step: AdversarialStep | None = None
         self._unpatch: Callable[[], None] = _nothing
 
     @property
@@ -100,11 +100,13 @@ class AdversarialTraining(pl.Callback):
         if isinstance(trainer.strategy, _UNSUPPORTED):
             msg = f"{type(self).__name__} runs on one device or with DDP, got {type(trainer.strategy).__name__}"
             raise MisconfigurationException(msg)
-        model = self.target.model(pl_module)
+        name = self.target.backbone or type(pl_module).__name__
+        model, on_clean = self.target.model(pl_module), self.objective.steps_on_clean
+        self._step = adversarial_step = AdversarialStep(model, name, on_clean=on_clean)
         self._sites = {}
 
         def wrapper(step: Callable[..., Any], batch: Any, *args: Any, **kwargs: Any) -> Any:
-            return self._training_step(pl_module, model, step, batch, *args, **kwargs)
+            return self._training_step(pl_module, adversarial_step, step, batch, *args, **kwargs)
 
         self._unpatch()
         self._unpatch = patch_training_step(pl_module, wrapper)
@@ -115,6 +117,11 @@ class AdversarialTraining(pl.Callback):
             msg = "expected a dataloader with a length, or limit_train_batches, for eps_warmup_epochs; got neither"
             raise MisconfigurationException(msg)
 
+    def on_train_batch_end(self, *_: object, **__: object) -> None:
+        """The backward pass is over."""
+        if self._step is not None:
+            self._step.close()
+
     def on_fit_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Give the module its own ``training_step`` back."""
         self._unpatch()
@@ -122,6 +129,8 @@ class AdversarialTraining(pl.Callback):
     def on_exception(self, trainer: pl.Trainer, pl_module: pl.LightningModule, exception: BaseException) -> None:
         """After an error, ``on_fit_end`` does not run."""
         self._unpatch()
+        if self._step is not None:
+            self._step.close()
 
     def state_dict(self) -> dict[str, Any]:
         """The state of the attack's random generators."""
@@ -142,29 +151,27 @@ class AdversarialTraining(pl.Callback):
     def _training_step(
         self,
         module: pl.LightningModule,
-        model: nn.Module,
+        adversarial_step: AdversarialStep,
         step: Callable[..., Any],
         batch: Any,
         *args: Any,
         **kwargs: Any,
     ) -> Any:
         x, y = self.target.unpack(batch)
-        attack = self._attack_now(module)
-        x_adv = attack(model, x, y)
-        if self.eps_warmup_epochs > 0:
-            _log(module, "train/eps", torch.tensor(attack.eps, device=x.device), len(x))
-        for before_step in self.before_step:
-            before_step(model, x, x_adv, y)
         layers = self.penalized_layers(module.current_epoch)
-        probed = [*layers, OUTPUT] if self.objective.needs_both_outputs else layers
-        stepped_on, other = (x, x_adv) if self.objective.steps_on_clean else (x_adv, x)
-        run_step = partial(step, replace_tensor(batch, x, stepped_on), *args, **kwargs)
-
-        result, own, others = self._forward_both(model, run_step, other, probed)
-        loss = _loss_of(result)
+        passes = adversarial_step.run(
+            lambda crafted: step(crafted, *args, **kwargs),
+            batch,
+            x,
+            y,
+            craft=partial(self._craft, module),
+            layers=[*layers, OUTPUT] if self.objective.needs_both_outputs else layers,
+            sites=self._sites,
+            checked=not hasattr(step, "active"),
+        )
+        loss, result, clean, adversarial = loss_of(passes.result), passes.result, passes.clean, passes.adversarial
         if loss is None:
             return result
-        clean, adversarial = (own, others) if self.objective.steps_on_clean else (others, own)
         if self.objective.needs_both_outputs:
             loss = loss + self.objective.term(clean.pop(OUTPUT), adversarial.pop(OUTPUT), y)
         _log(module, "train/loss_base", loss, len(x))
@@ -179,69 +186,22 @@ class AdversarialTraining(pl.Callback):
             loss = loss + penalty
         return {**result, "loss": loss} if isinstance(result, dict) else loss
 
+    def _craft(self, module: pl.LightningModule, model: nn.Module, x: Tensor, y: Tensor) -> Tensor:
+        """The adversarial examples of a step; other callbacks hook in here."""
+        attack = self._attack_now(module)
+        x_adv = attack(model, x, y)
+        if self.eps_warmup_epochs > 0:
+            _log(module, "train/eps", torch.tensor(attack.eps, device=x.device), len(x))
+        for before_step in self.before_step:
+            before_step(model, x, x_adv, y)
+        return x_adv
+
     def _attack_now(self, module: pl.LightningModule) -> Attack:
         """The attack, with a part of its eps while that warms up."""
         trainer = module.trainer
         step = trainer.fit_loop.epoch_loop.batch_idx + 1
         epochs = module.current_epoch + step / trainer.num_training_batches
         return self.attack if epochs >= self.eps_warmup_epochs else self.attack.scaled(epochs / self.eps_warmup_epochs)
-
-    def _forward_both(
-        self, model: nn.Module, run_step: Callable[[], Any], other: Tensor, layers: list[str]
-    ) -> tuple[Any, dict[str, Tensor], dict[str, Tensor]]:
-        """The user's step and, where ``layers`` are asked for, the pass on the other batch.
-
-        Returns:
-            The step's result, and the representations of the step and of the other pass.
-        """
-        if not layers:
-            return run_step(), {}, {}
-        # A compiled model would not see the probe's hooks. The attack's passes, which are the most, stay compiled.
-        with torch.compiler.set_stance("force_eager"):
-            random_state = RandomStateAtForward(model, other.device)
-            with random_state, self._probe(model, layers, other) as probe:
-                result = run_step()
-            if _loss_of(result) is None:
-                return result, {}, {}
-            own = _captured(probe)
-            with random_state.replay():
-                return result, own, self._other_pass(model, other, list(own))
-
-    def _probe(self, model: nn.Module, layers: list[str], x: Tensor, stop_early: bool = False) -> LayerProbe:
-        return LayerProbe(model, layers, len(x), stop_early, sites=self._sites, needs_gradient=True)
-
-    def _other_pass(self, model: nn.Module, x: Tensor, layers: list[str]) -> dict[str, Tensor]:
-        """The pass on the batch that ``training_step`` did not get.
-
-        For the objective it is an ordinary forward pass. For the penalty alone it ends at the deepest layer and leaves
-        all buffers as they are.
-        """
-        for_penalty_alone = OUTPUT not in layers
-        buffers = scratch_buffers(model) if for_penalty_alone else nullcontext()
-        with buffers, self._probe(model, layers, x, stop_early=for_penalty_alone) as probe:
-            model(x.clone())  # some models normalise what they are given in place
-        return _captured(probe)
-
-
-def _captured(probe: LayerProbe) -> dict[str, Tensor]:
-    """What ``probe`` captured; a model that did not run, or not under gradients, is the user's misconfiguration."""
-    try:
-        captured = probe.captured if probe.ran else probe.representations
-    except ValueError as error:
-        raise MisconfigurationException(str(error)) from error
-    if OUTPUT in probe.layers and OUTPUT not in captured:
-        msg = "expected training_step to call the model itself, whose output the objective needs; it never ran"
-        raise MisconfigurationException(msg)
-    return captured
-
-
-def _loss_of(result: Any) -> Tensor | None:
-    """The loss in what a ``training_step`` returned; None where it skipped the batch."""
-    loss = result.get("loss") if isinstance(result, dict) else result
-    if result is None or isinstance(loss, Tensor):
-        return loss
-    msg = f"expected training_step to return a loss tensor, a dict with key 'loss', or None, got {result!r}"
-    raise MisconfigurationException(msg)
 
 
 def _log(module: pl.LightningModule, name: str, value: Tensor, batch_size: int) -> None:

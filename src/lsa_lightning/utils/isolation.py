@@ -82,15 +82,16 @@ def _may_write_buffers(module: nn.Module) -> bool:
     return module.training or not type(module).__module__.startswith("torch.nn.modules.")
 
 
-class _RandomState:
+class RandomState:
     """The state of all generators that a model's forward pass may draw from: Python's, NumPy's and torch's."""
 
-    def __init__(self, devices: list[torch.device]) -> None:
-        self.devices = devices
+    def __init__(self, device: torch.device) -> None:
+        self.devices = _with_generators(device)
         self.python, self.numpy, self.torch = random.getstate(), np.random.get_state(), torch.get_rng_state()
-        self.on_devices = [torch.get_device_module(device).get_rng_state(device) for device in devices]
+        self.on_devices = [torch.get_device_module(device).get_rng_state(device) for device in self.devices]
 
     def restore(self) -> None:
+        """Go back to it."""
         random.setstate(self.python)
         np.random.set_state(self.numpy)
         torch.set_rng_state(self.torch)
@@ -101,7 +102,7 @@ class _RandomState:
 @contextmanager
 def preserved_random_state(device: torch.device) -> Iterator[None]:
     """What is drawn inside from the global generators, on the CPU and on ``device``, is not missing afterwards."""
-    before = _RandomState(_with_generators(device))
+    before = RandomState(device)
     try:
         yield
     finally:
@@ -124,22 +125,26 @@ class RandomStateAtForward:
     def __init__(self, model: nn.Module, device: torch.device) -> None:
         self.model = model
         self.device = device
-        self._state: _RandomState | None = None
+        self._state: RandomState | None = None
         self._with_gradient = False
         self._handles: list[RemovableHandle] = []
 
     def __enter__(self) -> RandomStateAtForward:
         # The user's code may call a submodule directly, so any of them can be the first to run.
-        self._handles = [module.register_forward_pre_hook(self._record) for module in hookable_modules(self.model)]
+        self._handles = [module.register_forward_pre_hook(self._called) for module in hookable_modules(self.model)]
         return self
 
     def __exit__(self, *_: object) -> None:
         while self._handles:
             self._handles.pop().remove()
 
-    def _record(self, *_: object) -> None:
+    def _called(self, *_: object) -> None:
+        self.record()
+
+    def record(self) -> None:
+        """A pass begins now."""
         if self._state is None or (torch.is_grad_enabled() and not self._with_gradient):
-            self._state = _RandomState(_with_generators(self.device))
+            self._state = RandomState(self.device)
             self._with_gradient = torch.is_grad_enabled()
 
     @contextmanager

@@ -1,0 +1,338 @@
+"""The two passes of an adversarial step: the user's own, and the one on the other batch, with what layers output."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from contextlib import ExitStack, nullcontext
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from lightning.fabric.utilities.exceptions import MisconfigurationException
+from torch import Tensor, nn
+
+from lsa_lightning.callbacks.step_input import BoundModel, ModelCall, StepWatch, labels_of_loss, same_input
+from lsa_lightning.layers.calls import CallSite
+from lsa_lightning.layers.probe import OUTPUT, LayerProbe
+from lsa_lightning.utils.batch import replace_tensor
+from lsa_lightning.utils.isolation import RandomState, RandomStateAtForward, scratch_buffers
+
+Craft = Callable[[nn.Module, Tensor, Tensor], Tensor]
+"""``(model, x, y) -> x_adv``."""
+
+_AGREEING = 0.5
+"""Share of the samples that a loss must pull to their labels; that of an honest classification loss is 1."""
+
+_MIXED = 0.1
+"""Mean weight of the second class in a loss's targets from which on they count as mixed; label smoothing is below."""
+
+
+@dataclass(frozen=True, eq=False)
+class Passes:
+    """What the two passes of a step gave.
+
+    Attributes:
+        result: what the user's ``training_step`` returned.
+        clean: representation of the clean input by layer.
+        adversarial: representation of the adversarial input by layer.
+    """
+
+    result: Any
+    clean: dict[str, Tensor]
+    adversarial: dict[str, Tensor]
+
+
+class OtherInputError(BaseException):
+    """The model is given another input than the batch's. Not an Exception, so that no handler in a step swallows it."""
+
+
+class AdversarialStep:
+    """Runs a user's ``training_step`` on adversarial examples.
+
+    What is attacked must be what the step feeds to the model. Where that is the batch's own x, as the first batch
+    shows, the batch is crafted before the step, which then gets it in place of its own. Where the step changes x before
+    (normalises or augments it), the examples are crafted inside of it, when it calls the model.
+
+    The first batch also shows whether the loss that the step returns is computed from what the attack takes for logits,
+    and for the labels of the batch.
+
+    Args:
+        model: what is attacked.
+        name: what messages call it.
+        on_clean: whether the step runs on the clean batch; else on the adversarial one.
+        check_labels: whether the loss is looked at; not where the attack has a loss of its own.
+
+    Raises:
+        MisconfigurationException: at the first batch, if the step never calls ``model`` and changes x, or the loss does
+            not fit.
+    """
+
+    def __init__(self, model: nn.Module, name: str, *, on_clean: bool, check_labels: bool = True) -> None:
+        self.model = model
+        self.name = name
+        self.on_clean = on_clean
+        self.check_labels = check_labels
+        self.at_model = False
+        self._seen_first = False
+        self._watch: StepWatch | None = None
+        self._mixed: Tensor | None = None
+
+    def close(self) -> None:
+        """After the backward pass, which may run the model again (checkpointing)."""
+        if self._watch is not None:
+            self._watch.close()
+            self._watch = None
+
+    def run(
+        self,
+        step: Callable[[Any], Any],
+        batch: Any,
+        x: Tensor,
+        y: Tensor,
+        *,
+        craft: Craft,
+        layers: list[str],
+        sites: Mapping[str, CallSite],
+        checked: bool = True,
+    ) -> Passes:
+        """Run both passes.
+
+        Args:
+            step: the user's step as a function of the batch.
+            batch: the batch.
+            x: its inputs.
+            y: its labels.
+            craft: makes the adversarial examples.
+            layers: whose representations are wanted; without any, there is no other pass.
+            sites: see :class:`~lsa_lightning.layers.probe.LayerProbe`.
+            checked: False where another wrapper lies between this one and the user's step, and changes x itself.
+
+        Returns:
+            What they gave; no representations where the step skipped the batch.
+        """
+        self.close()
+        if not self.at_model:
+            before = None if self._seen_first else RandomState(x.device)
+            try:
+                return self._on_batch(step, batch, x, y, craft, layers, sites, checked and not self._seen_first)
+            except OtherInputError:
+                if before is not None:
+                    before.restore()
+                self.at_model = True
+        return self._inside(step, batch, y, craft, layers, sites)
+
+    def _on_batch(
+        self,
+        step: Callable[[Any], Any],
+        batch: Any,
+        x: Tensor,
+        y: Tensor,
+        craft: Craft,
+        layers: list[str],
+        sites: Mapping[str, CallSite],
+        look: bool,
+    ) -> Passes:
+        """The batch is crafted, and the step gets it."""
+        x_adv = craft(self.model, x, y)
+        stepped_on, other = (x, x_adv) if self.on_clean else (x_adv, x)
+
+        def expect(call: ModelCall) -> Tensor:
+            if not same_input(call.x, stepped_on):
+                raise OtherInputError
+            return call.x
+
+        def run_step(begin: Callable[[], None]) -> Any:
+            begin()
+            return step(replace_tensor(batch, x, stepped_on))
+
+        if not look:
+            return self._in_order(*self._both(x, layers, sites, run_step, lambda: self.model(other.clone())))
+        watch = StepWatch(self.model, len(x), expect, submodules=True)
+
+        def run_other() -> Any:
+            with watch.paused():
+                return self.model(other.clone())
+
+        watch.open()
+        try:
+            with torch.compiler.set_stance("force_eager"):  # a compiled model would not see the watch
+                passes = self._both(x, layers, sites, run_step, run_other)
+        finally:
+            watch.close()
+        if not watch.called and watch.first is not None and not same_input(watch.first.x, stepped_on):
+            msg = (
+                f"training_step changes x before its first layer sees it, and never calls {self.name}, which is "
+                "attacked: name the module that it gives the changed x to by backbone=..."
+            )
+            raise MisconfigurationException(msg)
+        self._check_loss(passes[0], watch.output, y)
+        self._seen_first = True
+        return self._in_order(*passes)
+
+    def _inside(
+        self,
+        step: Callable[[Any], Any],
+        batch: Any,
+        y: Tensor,
+        craft: Craft,
+        layers: list[str],
+        sites: Mapping[str, CallSite],
+    ) -> Passes:
+        """The examples are crafted when the step calls the model, from what it is given."""
+        if self._mixed is not None and bool(self._mixed):
+            self._refuse_mixed()
+        partners: dict[tuple[Any, ...], Tensor] = {}
+        calls: list[ModelCall] = []
+
+        def run_step(begin: Callable[[], None]) -> Any:
+            def swap(call: ModelCall) -> Tensor:
+                place = (call.x.data_ptr(), call.x.shape, call.x.stride())
+                if place not in partners:
+                    partners[place] = self._partner(call, y, craft)
+                    if not calls:
+                        begin()
+                    calls.append(call)  # keeps its input alive, so that no other tensor comes to lie in its place
+                return call.x if self.on_clean else partners[place]
+
+            watch.swap = swap
+            watch.open()
+            return step(batch)
+
+        def run_other() -> Any:
+            x = next(iter(partners.values())) if self.on_clean else calls[0].x
+            args, kwargs = calls[0].arguments(x.clone())
+            with watch.paused():
+                return self.model(*args, **kwargs)
+
+        # Open until the backward pass is over, in which checkpointing calls the model with the step's own input again.
+        self._watch = watch = StepWatch(self.model, len(y))
+        with torch.compiler.set_stance("force_eager"):
+            result, own, others = self._both(y, layers, sites, run_step, run_other)
+        if loss_of(result) is not None and not calls:
+            msg = f"expected training_step to call {self.name} in each step, as in the first one; here it did not"
+            raise MisconfigurationException(msg)
+        self._check_loss(result, watch.output, y)
+        self._seen_first = True
+        return self._in_order(result, own, others)
+
+    def _partner(self, call: ModelCall, y: Tensor, craft: Craft) -> Tensor:
+        """The adversarial partner of a call's input."""
+        if call.x.requires_grad:
+            msg = (
+                f"what training_step gives to {self.name} is computed from x by trainable parameters: name the module "
+                "that takes x itself by backbone=..."
+            )
+            raise MisconfigurationException(msg)
+        alone = len(call.args) + len(call.kwargs) == 1
+        return craft(self.model if alone else BoundModel(self.model, call), call.x.detach(), y)
+
+    def _both(
+        self,
+        batch: Tensor,
+        layers: list[str],
+        sites: Mapping[str, CallSite],
+        run_step: Callable[[Callable[[], None]], Any],
+        run_other: Callable[[], Any],
+    ) -> tuple[Any, dict[str, Tensor], dict[str, Tensor]]:
+        """The user's step and, where ``layers`` are asked for, the other pass, with the same random numbers.
+
+        Args:
+            batch: a tensor of the batch, for the number of samples and the device.
+            layers: whose representations are wanted.
+            sites: where they are.
+            run_step: runs the step; calls its argument when the pass whose representations count is about to begin.
+            run_other: runs the model on the other input.
+
+        Returns:
+            The step's result, and the representations of the step and of the other pass.
+        """
+        if not layers:
+            return run_step(lambda: None), {}, {}
+        for_penalty_alone = OUTPUT not in layers  # ends at the deepest layer, and leaves all buffers as they are
+        samples, random_state = len(batch), RandomStateAtForward(self.model, batch.device)
+        # A compiled model would not see the probe's hooks. The attack's passes, which are the most, stay compiled.
+        with torch.compiler.set_stance("force_eager"):
+            with ExitStack() as stack:
+                probe = LayerProbe(self.model, layers, samples, sites=sites, needs_gradient=True)
+
+                def begin() -> None:
+                    stack.enter_context(random_state)
+                    random_state.record()
+                    stack.enter_context(probe)
+
+                result = run_step(begin)
+            if loss_of(result) is None:
+                return result, {}, {}
+            own = _captured(probe)
+            other = LayerProbe(self.model, list(own), samples, for_penalty_alone, sites=sites, needs_gradient=True)
+            buffers = scratch_buffers(self.model) if for_penalty_alone else nullcontext()
+            with random_state.replay(), buffers, other:
+                run_other()
+            return result, own, _captured(other)
+
+    def _in_order(self, result: Any, own: dict[str, Tensor], others: dict[str, Tensor]) -> Passes:
+        return Passes(result, own, others) if self.on_clean else Passes(result, others, own)
+
+    def _check_loss(self, result: Any, output: Any, y: Tensor) -> None:
+        """Whether the loss is computed from the model's output, and for these labels."""
+        loss = loss_of(result)
+        if (
+            not self.check_labels
+            or loss is None
+            or not _are_logits(output, y)
+            or (self._seen_first and not self.at_model)
+        ):
+            return
+        found = labels_of_loss(loss, output)
+        if found is None:
+            msg = (
+                f"the loss that training_step returns is not computed from what {self.name} returns, which the attack "
+                "takes for the logits: name the module that maps x to logits by backbone=..."
+            )
+            raise MisconfigurationException(msg)
+        targets, pulled_to = found
+        labels = y.flatten().long()
+        agree = (targets.argmax(1) == labels) | (pulled_to == labels)
+        wrong = agree.float().mean() < _AGREEING
+        if self.at_model:
+            wrong = wrong | (targets.topk(2, dim=1).values[:, 1].mean() > _MIXED)
+            self._mixed = wrong  # read in the next step, when it is surely there
+        if not self._seen_first and bool(wrong):
+            self._refuse_mixed()
+
+    def _refuse_mixed(self) -> None:
+        msg = (
+            "the loss that training_step returns pulls the samples to other classes than the labels of the batch: what "
+            f"{self.name} returns are no logits (features?): name the module that maps x to logits by backbone=...; or "
+            "training_step has labels of its own (shuffled, or mixed as by mixup and cutmix), which the attack does "
+            "not know: change x and labels in the dataloader or in on_after_batch_transfer instead"
+        )
+        raise MisconfigurationException(msg)
+
+
+def loss_of(result: Any) -> Tensor | None:
+    """The loss in what a ``training_step`` returned; None where it skipped the batch."""
+    loss = result.get("loss") if isinstance(result, Mapping) else result
+    if result is None or isinstance(loss, Tensor):
+        return loss
+    msg = f"expected training_step to return a loss tensor, a dict with key 'loss', or None, got {result!r}"
+    raise MisconfigurationException(msg)
+
+
+def _captured(probe: LayerProbe) -> dict[str, Tensor]:
+    """What ``probe`` captured; a model that did not run, or not under gradients, is the user's misconfiguration."""
+    try:
+        captured = probe.captured if probe.ran else probe.representations
+    except ValueError as error:
+        raise MisconfigurationException(str(error)) from error
+    if OUTPUT in probe.layers and OUTPUT not in captured:
+        msg = "expected training_step to call the model itself, whose output the objective needs; it never ran"
+        raise MisconfigurationException(msg)
+    return captured
+
+
+def _are_logits(output: Any, y: Tensor) -> bool:
+    """Whether an output can be looked at: one logit or one per class, for labels that are classes."""
+    if not isinstance(output, Tensor) or output.ndim not in (1, 2) or y.numel() != len(output):
+        return False
+    return not y.is_floating_point() or bool((y == y.round()).all())
