@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from lsa_lightning.attacks import Attack
 from lsa_lightning.evaluation.state import FinishedBatches, digest
 from lsa_lightning.utils.batch import BatchFn, move_data_to_device, read_batch
+from lsa_lightning.utils.random import Purpose, seed_of
 
 if TYPE_CHECKING:
     pass
@@ -145,7 +146,7 @@ class RobustnessEvaluation:
         """Number of samples of a batch, and of hits: clean, and under each attack at each radius."""
         counts = {"samples": len(x)}
         with torch.random.fork_rng(devices=[x.device] if x.device.type == "cuda" else []):
-            torch.manual_seed(self.seed + index)
+            torch.manual_seed(seed_of(self.seed, Purpose.EVALUATED_MODEL, index))
             counts["clean"] = int(correct(model, x, y).sum())
             advance()
             for (name, column), attack in self._grid.items():
