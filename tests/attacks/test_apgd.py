@@ -13,6 +13,7 @@ from lsa_lightning.attacks import APGD
 from lsa_lightning.attacks.apgd import checkpoints
 from lsa_lightning.attacks.losses import dlr
 from lsa_lightning.functional import classification_loss, predicted_labels
+from lsa_lightning.utils.random import Purpose, generator_of
 
 Loss = Callable[[Tensor, Tensor], Tensor]
 PUBLISHED = {
@@ -100,7 +101,7 @@ def test_each_sample_follows_the_algorithm_written_out_for_one(
     name: str, loss: Callable[[Tensor, Tensor], Tensor], steps: int
 ) -> None:
     net, (x, y) = model(), batch()
-    generator = torch.Generator().manual_seed(5)
+    generator = generator_of(5, Purpose.ATTACK, 0)
     noise = torch.empty_like(x).uniform_(-1, 1, generator=generator)
     starts = (x + 0.2 * noise / noise.abs().amax(dim=1, keepdim=True)).clamp(0, 1)
     got = APGD(0.2, steps, loss=name, seed=5)(net, x, y)

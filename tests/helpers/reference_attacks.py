@@ -1,6 +1,6 @@
-"""Attacks written out by hand, in float64 and without the library: the values that the library's must reach.
+"""Attacks written out by hand, in float64 and without the library, but for its seeds: what the library must reach.
 
-Every function takes a model in eval mode. Starts are drawn from a generator of the given seed.
+Every function takes a model in eval mode. Starts are drawn from the generator of an attack with the given seed.
 """
 
 from __future__ import annotations
@@ -10,6 +10,8 @@ from collections.abc import Callable
 import torch
 import torch.nn.functional as F  # noqa: N812
 from torch import Tensor
+
+from lsa_lightning.utils.random import Purpose, generator_of
 
 Model = Callable[[Tensor], Tensor]
 
@@ -25,19 +27,24 @@ def gradient(loss: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
     return torch.autograd.grad(loss(x), x)[0]
 
 
+def first_stream(seed: int) -> torch.Generator:
+    """What an attack with this seed draws from in its first call."""
+    return generator_of(seed, Purpose.ATTACK, 0)
+
+
 def uniform_start(x: Tensor, eps: float, seed: int) -> Tensor:
-    return x + torch.empty_like(x).uniform_(-eps, eps, generator=torch.Generator().manual_seed(seed))
+    return x + torch.empty_like(x).uniform_(-eps, eps, generator=first_stream(seed))
 
 
 def l2_start(x: Tensor, eps: float, seed: int) -> Tensor:
-    generator = torch.Generator().manual_seed(seed)
+    generator = first_stream(seed)
     direction = torch.empty_like(x).normal_(generator=generator)
     radius = torch.empty(len(x), 1, dtype=x.dtype).uniform_(0, 1, generator=generator) * eps
     return x + direction / direction.norm(dim=1, keepdim=True) * radius
 
 
 def normal_start(x: Tensor, seed: int) -> Tensor:
-    return x + 0.001 * torch.empty_like(x).normal_(generator=torch.Generator().manual_seed(seed))
+    return x + 0.001 * torch.empty_like(x).normal_(generator=first_stream(seed))
 
 
 def into_linf(points: Tensor, x: Tensor, eps: float, low: float, high: float) -> Tensor:

@@ -17,6 +17,7 @@ from lsa_lightning.attacks.balls import Ball, Bounds
 from lsa_lightning.attacks.threat import ThreatModel
 from lsa_lightning.functional import classification_loss, is_binary
 from lsa_lightning.utils.isolation import lent
+from lsa_lightning.utils.random import Purpose, generator_of
 
 Model: TypeAlias = Callable[[Tensor], Tensor]
 """Maps inputs ``[N, ...]`` to logits: ``[N]`` or ``[N, 1]`` (binary), or ``[N, C]``. Usually an ``nn.Module``."""
@@ -118,8 +119,8 @@ class Attack(ABC):
         """The attack's own generator on ``device``; the ranks of a distributed run draw different numbers."""
         if device not in self._generators:
             seed = torch.initial_seed() if self.seed is None else self.seed
-            stream = _rank() if self._stream is None else self._stream
-            self._generators[device] = torch.Generator(device).manual_seed((seed + stream * 0x9E3779B9) % 2**63)
+            key = (Purpose.ATTACK, _rank()) if self._stream is None else (Purpose.ATTACK_STREAM, self._stream)
+            self._generators[device] = generator_of(seed, *key, device=device)
         return self._generators[device]
 
     def state_dict(self) -> dict[str, Tensor]:

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from lsa_lightning.attacks.balls import Ball, Bounds
 from lsa_lightning.attacks.base import Attack, Model
 from lsa_lightning.attacks.losses import class_logits
+from lsa_lightning.utils.random import Purpose, seed_of
 
 
 class ExternalAttack(Attack):
@@ -74,9 +75,9 @@ class ExternalAttack(Attack):
         low, high = self.bounds if self.bounds is not None else _range_around(x, self.eps)
         adapted = _AdaptedModel(model, x, low, high)
         units = ((x - low) / (high - low)).to(torch.float32).clamp(0, 1)
-        seed = int(torch.randint(2**31, (), generator=self.generator(x.device), device=x.device))
+        draw = int(torch.randint(2**63 - 1, (), generator=self.generator(x.device), device=x.device))
         with isolate_rng():
-            _seed_all(seed)
+            _seed_all(seed_of(draw, Purpose.EXTERNAL))
             attacked = self._run(adapted, as_four(units), y.flatten().long(), self.eps / (high - low))
         return ball.project(attacked.detach().view_as(x) * (high - low) + low)
 
@@ -181,5 +182,5 @@ def _range_around(x: Tensor, eps: float) -> tuple[float, float]:
 
 def _seed_all(seed: int) -> None:
     torch.manual_seed(seed)
-    np.random.seed(seed)
+    np.random.seed(seed % 2**32)
     random.seed(seed)

@@ -17,8 +17,8 @@ from lsa_lightning.data.augmentation import Augmentation
 from lsa_lightning.data.files import DataFile, check_md5, expected_files, fetch, missing, where_to_put
 from lsa_lightning.data.images import Batch, ImageBatches, TransformedImages, in_memory
 from lsa_lightning.data.loader import ResumableDataLoader
-from lsa_lightning.data.sampling import SPLIT, EpochIndices
-from lsa_lightning.utils.random import generator_of
+from lsa_lightning.data.sampling import EpochIndices
+from lsa_lightning.utils.random import Purpose, generator_of
 
 Transform = Callable[[Any], Tensor]
 """Makes a float tensor ``[C, H, W]`` in [0, 1] from an image as the data set gives it (PIL in torchvision)."""
@@ -192,7 +192,7 @@ class ImageDataModule(pl.LightningDataModule):
         return self.test_dataloader()
 
     def _shuffled_rows(self) -> Tensor:
-        return torch.randperm(len(self._datasets[True]), generator=generator_of(self.seed, SPLIT))
+        return torch.randperm(len(self._datasets[True]), generator=generator_of(self.seed, Purpose.SPLIT))
 
     def _epoch(self) -> int:
         """The trainer's epoch; without a trainer, how often the training loader was iterated before."""

@@ -12,8 +12,7 @@ from torch.utils.data import Dataset
 from torchvision.transforms.functional import pil_to_tensor
 
 from lsa_lightning.data.augmentation import Augmentation
-from lsa_lightning.data.sampling import AUGMENTATION
-from lsa_lightning.utils.random import generator_of
+from lsa_lightning.utils.random import Purpose, generator_of
 
 Batch = tuple[Tensor, Tensor]
 """Pixels float32 ``[N, C, H, W]`` in [0, 1] and labels int64 ``[N]``."""
@@ -68,7 +67,7 @@ class ImageBatches(Dataset[Batch]):
     def _numbers(self, augmentation: Augmentation, epoch: int) -> Tensor:
         """Random numbers of all N images in ``epoch``; those of one epoch are kept."""
         if self._drawn is None or self._drawn[0] != epoch:
-            generator = generator_of(self.seed, AUGMENTATION, epoch)
+            generator = generator_of(self.seed, Purpose.AUGMENTATION, epoch)
             self._drawn = epoch, torch.rand(len(self.images), augmentation.numbers, generator=generator)
         return self._drawn[1]
 

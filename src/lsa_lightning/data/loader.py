@@ -9,6 +9,8 @@ from typing import Any
 import torch
 from torch.utils.data import DataLoader, Sampler
 
+from lsa_lightning.utils.random import Purpose, generator_of
+
 
 class EpochShuffle(Sampler[int]):
     """A random order of ``size`` indices for each epoch; Lightning tells the epoch through :meth:`set_epoch`.
@@ -33,8 +35,8 @@ class EpochShuffle(Sampler[int]):
         self.epoch = epoch
 
     def __iter__(self) -> Iterator[int]:
-        generator = torch.Generator().manual_seed(self.seed * 0x9E3779B9 + self.epoch)
-        return iter(torch.randperm(self.size, generator=generator).tolist())
+        order = torch.randperm(self.size, generator=generator_of(self.seed, Purpose.ORDER, self.epoch))
+        return iter(order.tolist())
 
     def __len__(self) -> int:
         return self.size

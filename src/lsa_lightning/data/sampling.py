@@ -7,10 +7,7 @@ from collections.abc import Callable, Iterator
 import torch
 from torch.utils.data import DistributedSampler
 
-from lsa_lightning.utils.random import generator_of
-
-SPLIT, ORDER, AUGMENTATION = range(3)
-"""What a generator is for; each purpose has numbers of its own."""
+from lsa_lightning.utils.random import Purpose, generator_of
 
 
 class EpochIndices(DistributedSampler[int]):
@@ -44,6 +41,6 @@ class EpochIndices(DistributedSampler[int]):
 
     def __iter__(self) -> Iterator[int]:
         epoch = self.current_epoch()
-        order = torch.randperm(self.size, generator=generator_of(self.seed, ORDER, epoch))
+        order = torch.randperm(self.size, generator=generator_of(self.seed, Purpose.ORDER, epoch))
         mine = order[torch.tensor(list(super().__iter__()))]
         yield from (mine + epoch * self.size).tolist()

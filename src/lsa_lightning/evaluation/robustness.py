@@ -21,6 +21,7 @@ from lsa_lightning.evaluation.state import FinishedBatches, digest
 from lsa_lightning.evaluation.table import RobustnessTable
 from lsa_lightning.utils.batch import BatchFn, move_data_to_device, read_batch
 from lsa_lightning.utils.isolation import preserved_random_state
+from lsa_lightning.utils.random import Purpose, seed_of
 from lsa_lightning.utils.renamed import renamed
 
 
@@ -154,7 +155,7 @@ class RobustnessEvaluation:
         """Number of samples of a batch, and of hits: clean, and under each attack at each radius."""
         counts = {"samples": len(x)}
         with preserved_random_state(x.device):
-            torch.manual_seed(self.seed + index)
+            torch.manual_seed(seed_of(self.seed, Purpose.EVALUATED_MODEL, index))
             counts["clean"] = int(correct(model, x, y).sum())
             advance()
             for (name, column), attack in self._grid.items():

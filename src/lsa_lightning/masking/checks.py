@@ -17,6 +17,7 @@ from lsa_lightning.functional import predicted_labels
 from lsa_lightning.masking.flags import MaskingFlag, flags
 from lsa_lightning.utils.batch import BatchFn, move_data_to_device, read_batch
 from lsa_lightning.utils.isolation import evaluating, preserved_random_state, scratch_buffers
+from lsa_lightning.utils.random import Purpose, generator_of, seed_of
 from lsa_lightning.utils.renamed import renamed
 
 _DIRECTIONS = 8
@@ -126,7 +127,7 @@ class MaskingChecks:
         for index, batch in enumerate(dataloader):
             x, y = (tensor[:missing] for tensor in self.batch_fn(move_data_to_device(batch, device)))
             with preserved_random_state(device):
-                torch.manual_seed(self.seed + index)
+                torch.manual_seed(seed_of(self.seed, Purpose.CHECKED_MODEL, index))
                 rows.append(self._observe(*self._in_pixels(model, x), y, index))
             missing -= len(x)
             if missing == 0:
@@ -147,7 +148,8 @@ class MaskingChecks:
         """What is seen of each sample of a batch, ``[N]`` each; by attack, whether it alone fools the model."""
         with evaluating(model), scratch_buffers(model):
             gradient = _largest_gradient(model, x, y)
-            agreement = self._agreement(model, x, y, torch.Generator(x.device).manual_seed(self.seed + index))
+            generator = generator_of(self.seed, Purpose.DIRECTIONS, index, device=x.device)
+            agreement = self._agreement(model, x, y, generator)
             with torch.no_grad():
                 first, second = class_logits(model(x)), class_logits(model(x))
         scale = torch.maximum(first.abs().amax(), second.abs().amax()).clamp_min(1e-12)

@@ -1,19 +1,51 @@
-"""Random numbers that depend on a key alone."""
+"""Where all random numbers come from: a seed, what they are for, and which of their kind they are."""
 
 from __future__ import annotations
 
-import numpy as np
+import hashlib
+from enum import Enum
+
 import torch
 
 
-def generator_of(*key: int) -> torch.Generator:
-    """A CPU generator whose numbers depend on all integers >= 0 of ``key``.
+class Purpose(Enum):
+    """What random numbers are for. Each purpose has streams of its own, told apart by the key after the colon."""
 
-    The key is hashed, so that seed 0 in epoch 1 is not seed 1 in epoch 0.
+    SPLIT = "split of the training images into training and validation ones:"
+    ORDER = "order of the training samples: epoch"
+    AUGMENTATION = "augmentation of the training images: epoch"
+    ATTACK = "an attack in training: rank"
+    ATTACK_STREAM = "an attack in an evaluation: batch"
+    EXTERNAL = "an attack of another library, which draws from the global generators: draw of our own attack"
+    EVALUATED_MODEL = "a model that draws numbers while it is evaluated: batch"
+    CHECKED_MODEL = "a model that draws numbers while its gradients are checked: batch"
+    DIRECTIONS = "directions in which gradients are compared with differences: batch"
+
+
+def seed_of(seed: int, purpose: Purpose, *key: int) -> int:
+    """A seed in [0, 2^63) that depends on all arguments.
+
+    They are hashed, so seed 0 in epoch 1 is not seed 1 in epoch 0, and numbers of one purpose are none of another.
+    Torch's generators on the CPU look at its low 32 bits alone.
+
+    Args:
+        seed: the user's seed.
+        purpose: what the numbers are for.
+        key: which of their kind they are, as the purpose says.
 
     Example:
-        >>> bool(generator_of(0, 1).initial_seed() == generator_of(1, 0).initial_seed())
+        >>> seed_of(0, Purpose.ORDER, 1) == seed_of(1, Purpose.ORDER, 0)
         False
     """
-    state = int(np.random.SeedSequence(key).generate_state(1, np.uint64)[0])
-    return torch.Generator().manual_seed(state % 2**63)
+    text = "/".join([purpose.name, str(int(seed)), *(str(int(part)) for part in key)])
+    return int.from_bytes(hashlib.blake2b(text.encode(), digest_size=8).digest(), "little") % 2**63
+
+
+def generator_of(seed: int, purpose: Purpose, *key: int, device: torch.device | str | None = None) -> torch.Generator:
+    """A generator on ``device`` (None: the CPU) with :func:`seed_of` its arguments.
+
+    Example:
+        >>> torch.randperm(4, generator=generator_of(0, Purpose.ORDER, 2)).sort().values
+        tensor([0, 1, 2, 3])
+    """
+    return torch.Generator(device or "cpu").manual_seed(seed_of(seed, purpose, *key))
