@@ -34,6 +34,7 @@ from lsa_lightning.attacks.base import Model
 
 X, Y = make_batch("many classes")
 LINEAR = nn.Linear(6, 7)
+OWN = own_labels(LINEAR, X)
 DRAWING = [name for name, case in ATTACKS.items() if case.draws]
 
 
@@ -268,28 +269,28 @@ def test_from_eps_0_the_step_size_starts_at_its_default(attack: str) -> None:
 
 @pytest.mark.parametrize("attack", ATTACKS)
 def test_with_eps_equals_an_attack_made_with_that_eps(attack: str) -> None:
-    expected = ATTACKS[attack](0.1, (0.0, 1.0))(LINEAR, X, Y)
-    torch.testing.assert_close(ATTACKS[attack](0.2, (0.0, 1.0)).with_eps(0.1)(LINEAR, X, Y), expected)
+    expected = ATTACKS[attack](0.1, (0.0, 1.0))(LINEAR, X, OWN)
+    torch.testing.assert_close(ATTACKS[attack](0.2, (0.0, 1.0)).with_eps(0.1)(LINEAR, X, OWN), expected)
 
 
 @pytest.mark.parametrize("attack", DRAWING)
 def test_a_seed_fixes_the_stream_and_copies_do_not_move_it(attack: str) -> None:
     first, second = ATTACKS[attack](0.1, (0.0, 1.0)), ATTACKS[attack](0.1, (0.0, 1.0))
-    results = [first(LINEAR, X, Y) for _ in range(3)]
+    results = [first(LINEAR, X, OWN) for _ in range(3)]
     weaker = second.with_eps(0.05)
     for expected in results:
-        weaker(LINEAR, X, Y)
-        copy.deepcopy(second)(LINEAR, X, Y)
-        assert torch.equal(second(LINEAR, X, Y), expected)
+        weaker(LINEAR, X, OWN)
+        copy.deepcopy(second)(LINEAR, X, OWN)
+        assert torch.equal(second(LINEAR, X, OWN), expected)
 
 
 def test_successive_calls_draw_anew() -> None:
     attack = PGD(0.1, steps=1, alpha=1e-6, seed=0)
-    assert not torch.equal(attack(LINEAR, X, Y), attack(LINEAR, X, Y))
+    assert not torch.equal(attack(LINEAR, X, OWN), attack(LINEAR, X, OWN))
 
 
 def test_other_seeds_draw_other_starts() -> None:
-    results = [PGD(0.1, steps=1, alpha=1e-6, seed=seed)(LINEAR, X, Y) for seed in (0, 1, -1)]
+    results = [PGD(0.1, steps=1, alpha=1e-6, seed=seed)(LINEAR, X, OWN) for seed in (0, 1, -1)]
     assert not torch.equal(results[0], results[1])
     assert not torch.equal(results[0], results[2])
 
@@ -297,11 +298,11 @@ def test_other_seeds_draw_other_starts() -> None:
 def test_without_a_seed_torchs_initial_seed_governs() -> None:
     with torch.random.fork_rng():
         torch.manual_seed(3)
-        first = GaussianNoise(0.1)(LINEAR, X, Y)
+        first = GaussianNoise(0.1)(LINEAR, X, OWN)
         torch.rand(5)  # the initial seed counts, not how much was drawn since
-        second = GaussianNoise(0.1)(LINEAR, X, Y)
+        second = GaussianNoise(0.1)(LINEAR, X, OWN)
         torch.manual_seed(4)
-        third = GaussianNoise(0.1)(LINEAR, X, Y)
+        third = GaussianNoise(0.1)(LINEAR, X, OWN)
     assert torch.equal(first, second)
     assert not torch.equal(first, third)
 
@@ -311,7 +312,7 @@ def test_ranks_draw_different_numbers(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.distributed, "is_initialized", lambda: True)
     for rank in (0, 1, 0):
         monkeypatch.setattr(torch.distributed, "get_rank", lambda rank=rank: rank)
-        results.append(GaussianNoise(0.1, seed=0)(LINEAR, X, Y))
+        results.append(GaussianNoise(0.1, seed=0)(LINEAR, X, OWN))
     assert not torch.equal(results[0], results[1])
     assert torch.equal(results[0], results[2])
 
@@ -320,9 +321,9 @@ def test_ranks_draw_different_numbers(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_a_state_dict_resumes_the_stream(attack: str) -> None:
     original, resumed = ATTACKS[attack](0.1, (0.0, 1.0)), ATTACKS[attack](0.1, (0.0, 1.0))
     for _ in range(2):
-        original(LINEAR, X, Y)
+        original(LINEAR, X, OWN)
     resumed.load_state_dict(original.state_dict())
-    assert torch.equal(resumed(LINEAR, X, Y), original(LINEAR, X, Y))
+    assert torch.equal(resumed(LINEAR, X, OWN), original(LINEAR, X, OWN))
 
 
 def test_a_state_dict_holds_tensors_by_device_and_is_a_copy() -> None:
@@ -350,11 +351,11 @@ def test_states_of_devices_that_do_not_exist_are_left_out(monkeypatch: pytest.Mo
 @pytest.mark.parametrize("clone", [copy.copy, copy.deepcopy, lambda a: pickle.loads(pickle.dumps(a))])
 def test_copies_and_pickles_work_after_use(name: str, clone: Callable[[Attack], Attack]) -> None:
     attack = ATTACKS[name](0.1)
-    attack(LINEAR, X, Y)
+    attack(LINEAR, X, OWN)
     other = clone(attack)
     assert repr(other) == repr(attack)
     assert other.state_dict() == {}
-    other(LINEAR, X, Y)
+    other(LINEAR, X, OWN)
 
 
 def test_repr_shows_the_parameters_and_hides_the_generators() -> None:

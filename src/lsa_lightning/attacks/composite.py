@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable
+from typing import Any
 
 from torch import Tensor
 from typing_extensions import Self
@@ -44,6 +46,10 @@ class CompositeAttack(Attack):
             prefix = f"{name}/"
             own = {key.removeprefix(prefix): value for key, value in state.items() if key.startswith(prefix)}
             attack.load_state_dict(own)
+
+    def __getstate__(self) -> dict[str, Any]:
+        # A shallow copy has attacks of its own, too: neither draws from the generators of the other.
+        return {**super().__getstate__(), "attacks": {name: copy.copy(attack) for name, attack in self.attacks.items()}}
 
     def _of_each(self, change: Callable[[Attack], Attack]) -> Self:
         """This attack, just copied, with its attacks replaced by changed ones."""
