@@ -30,7 +30,7 @@ def main() -> None:
     moments = random.Random(args.seed)
     with tempfile.TemporaryDirectory() as root:
         few, all_, again = (Path(root) / name for name in ("few", "all", "again"))
-        peak_few = finish(start(args, few, "max_batches=2"))
+        peak_few = finish(start(args, few, "limit_batches=2"))
         peak_all = finish(start(args, all_))
         total = finished(all_)
         print(f"peak memory: {peak_few} MiB for {finished(few)} batches, {peak_all} MiB for {total}", flush=True)

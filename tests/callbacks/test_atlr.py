@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from lsa_lightning import ATLR, AdversarialTraining, LayerSustainabilityAnalysis, LayerwiseRegularizer
 from lsa_lightning.attacks import FGSM
+from lsa_lightning.layers.report import AnalysedEpoch
 from lsa_lightning.measures import ComparisonMeasure
 from lsa_lightning.objectives import TRADES
 from lsa_lightning.regularizers import LinearRamp
@@ -118,6 +119,17 @@ def test_the_first_epoch_is_regularized_with_a_list_of_its_own() -> None:
 
     fit(foreign(), Spy(pgd(), top_k=1))
     assert all(len(layers) == 1 for layers in seen)
+
+
+def test_history_of_a_checkpoint_of_before_the_new_names_is_read() -> None:
+    report = LayerSustainabilityAnalysis(foreign().net).run(loader(), pgd())
+    old = {**AnalysedEpoch(2, report, ["net.act"]).to_dict(), "perturber": "PGD()", "measure": "RelativeError()"}
+    del old["attack"]
+    callback = ATLR(pgd())
+    callback.load_state_dict({**callback.state_dict(), "mvl": ["net.act"], "history": [old]})
+    (entry,) = callback.history
+    assert (entry.epoch, entry.mvl, entry.report.attack) == (2, ["net.act"], "PGD()")
+    assert entry.report.measure == "relative_error"
 
 
 def test_history_has_one_entry_per_analysed_epoch() -> None:
@@ -262,7 +274,7 @@ def test_resuming_continues_list_history_and_random_starts(tmp_path: Path) -> No
     resumed = ATLR(pgd(), top_k=1)
     trainer([resumed], max_epochs=3).fit(second, loader(), loader(seed=1), ckpt_path=path)
     assert_same(second, whole, tolerance=0.0)
-    assert resumed.history == callback.history
+    assert [entry.to_dict() for entry in resumed.history] == [entry.to_dict() for entry in callback.history]
     assert resumed.mvl == callback.mvl
 
 

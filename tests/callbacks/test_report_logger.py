@@ -8,9 +8,10 @@ from typing import Any
 from unittest.mock import patch
 
 import lightning.pytorch as pl
+import pandas as pd
 import pytest
 from lightning.pytorch.loggers import CSVLogger, Logger, TensorBoardLogger
-from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+from tests.helpers.drawings import read_board
 from tests.helpers.modules import ForeignModule, loader, trainer
 
 from lsa_lightning import ATLR
@@ -30,12 +31,6 @@ def fit(
     return run
 
 
-def events_of(folder: Path) -> EventAccumulator:
-    events = EventAccumulator(str(folder), size_guidance={"images": 0, "tensors": 0})
-    events.Reload()
-    return events
-
-
 def board(folder: Path) -> TensorBoardLogger:
     return TensorBoardLogger(folder, name="board", version="")
 
@@ -52,7 +47,7 @@ def test_figures_and_table_come_every_n_epochs_and_at_the_end(
     tmp_path: Path, every: int, epochs: int, drawn: list[int]
 ) -> None:
     fit([atlr(), ReportLogger(every)], [board(tmp_path)], epochs)
-    events = events_of(tmp_path / "board")
+    events = read_board(tmp_path / "board")
     assert set(events.Tags()["images"]) == {"lsa/history", "lsa/profile"}
     steps = [epoch * STEPS for epoch in drawn]
     for key in ("lsa/history", "lsa/profile"):
@@ -68,20 +63,33 @@ def test_the_figures_show_the_history_of_the_callback(tmp_path: Path) -> None:
         patch("lsa_lightning.plotting.plot_profiles", wraps=layers.plot_profiles) as profile,
     ):
         fit([ReportLogger(0), callback], [board(tmp_path)], 2)
-    assert heat_map.call_args.args == (callback.history,)
-    reports, mvl = profile.call_args.args
-    assert mvl == callback.mvl
-    assert list(reports) == ["epoch 1"]
-    assert reports["epoch 1"].mean.tolist() == callback.history[-1]["mean"]
-    text = events_of(tmp_path / "board").Tensors("lsa/mvl/text_summary")[0].tensor_proto.string_val[0].decode()
+    assert heat_map.call_args.args == (
+        [0, 1],
+        [entry.report.profile for entry in callback.history],
+        [entry.mvl for entry in callback.history],
+    )
+    names, means = profile.call_args.args
+    assert list(names) == callback.history[-1]["layers"]
+    assert means == {"epoch 1": callback.history[-1]["mean"]}
+    assert profile.call_args.kwargs["mvl"] == callback.mvl
+    text = read_board(tmp_path / "board").Tensors("lsa/mvl/text_summary")[0].tensor_proto.string_val[0].decode()
     assert [row.split(" | ")[:2] for row in text.splitlines()[2:]] == [
         [f"| {entry['epoch']}", ", ".join(entry["mvl"])] for entry in callback.history
     ]
 
 
-@pytest.mark.parametrize("callbacks", [[ReportLogger(1)], [atlr(), ReportLogger(1)]], ids=["no ATLR", "no board"])
+def test_figures_and_table_lie_beside_metrics_csv(tmp_path: Path) -> None:
+    callback = atlr()
+    fit([callback, ReportLogger(1)], [CSVLogger(tmp_path, name="", version="")], 2)
+    assert {path.name for path in (tmp_path / "lsa").iterdir()} == {"history.png", "profile.png", "mvl.csv"}
+    table = pd.read_csv(tmp_path / "lsa" / "mvl.csv")
+    assert table["epoch"].tolist() == [0, 1]
+    assert table["mu"].tolist() == pytest.approx([float(entry.report.mu) for entry in callback.history])
+
+
+@pytest.mark.parametrize("callbacks", [[ReportLogger(1)], [atlr(), ReportLogger(1)]], ids=["no ATLR", "no logger"])
 def test_without_a_history_or_a_logger_for_it_nothing_is_drawn(tmp_path: Path, callbacks: list[pl.Callback]) -> None:
-    loggers: list[Logger] = [board(tmp_path)] if len(callbacks) == 1 else [CSVLogger(tmp_path)]
+    loggers: list[Logger] = [board(tmp_path)] if len(callbacks) == 1 else []
     with patch("lsa_lightning.plotting.plot_mvl_history") as draw:
         fit(callbacks, loggers, 1)
     draw.assert_not_called()
@@ -104,7 +112,7 @@ def test_only_the_first_process_draws(tmp_path: Path) -> None:
         process = SimpleNamespace(
             callbacks=[callback], loggers=[board(tmp_path)], is_global_zero=first, global_step=STEPS
         )
-        with patch("lsa_lightning.callbacks.report_logger.log_table") as log:
+        with patch("lsa_lightning.runs.loggers.TensorBoardResults.log_table") as log:
             ReportLogger().on_train_end(process, ForeignModule())  # type: ignore[arg-type]
         assert log.call_count == calls
 
@@ -114,7 +122,7 @@ def test_a_resumed_run_goes_on_with_the_history(tmp_path: Path) -> None:
     callback = atlr()
     fit([callback, ReportLogger(1)], [board(tmp_path)], 2, tmp_path / "last.ckpt")
     assert len(callback.history) == 2
-    assert [image.step for image in events_of(tmp_path / "board").Images("lsa/history")] == [2 * STEPS]
+    assert [image.step for image in read_board(tmp_path / "board").Images("lsa/history")] == [2 * STEPS]
 
 
 def test_a_fast_dev_run_draws_nothing(tmp_path: Path) -> None:

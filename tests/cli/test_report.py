@@ -52,7 +52,7 @@ def wilson(accuracy: float, samples: int) -> str:
 def test_accuracies_scores_and_intervals_are_those_of_the_evaluation(trained: Path, page: Page) -> None:
     evaluation = read_json(trained / "evaluation.json")
     assert page.tables["accuracy"] == [
-        ["attack", "clean", "eps 0.1", "eps 0.3", "R&G"],
+        ["attack", "clean", "eps 0.1", "eps 0.3 training", "R&G"],
         *(
             [attack, *(f"{a:.2f} {wilson(a, 40)}" for a in row), f"{evaluation['rg_score'][attack]:.2f}"]
             for attack, row in evaluation["accuracy"].items()
@@ -169,7 +169,7 @@ def test_a_run_without_the_regularizer_has_no_history(run: Path) -> None:
 def test_a_run_with_the_least_still_has_a_page(run: Path) -> None:
     values = read_json(run / "summary.json")
     values.pop("masking", None)
-    for key in ("mvl", "mvl_history", "profiles", "versions", "mu", "sigma", "checkpoint"):
+    for key in ("measure", "mvl_from", "mvl", "mvl_history", "profiles", "versions", "mu", "sigma", "checkpoint"):
         del values[key]
     write_json(values, run / "summary.json")
     for path in (run / "figures").iterdir():
@@ -191,7 +191,6 @@ def seeds(trained: Path, tmp_path: Path) -> Path:
             config={"regularizer.gamma": gamma, "callbacks.atlr.regularizer.gamma": gamma},
             seed=seed,
             accuracy=accuracy,
-            rg_score={attack: sum(row) for attack, row in accuracy.items()},
         )
     return tmp_path / "sweep"
 
@@ -255,12 +254,84 @@ def test_a_comparison_draws_scores_and_curves(seeds: Path) -> None:
 
 
 def test_runs_measured_at_different_eps_are_compared_with_a_warning(seeds: Path) -> None:
-    edit_summary(seeds / "2", eps=[0.0, 0.1, 0.5], accuracy={"square": [90.0, 80.0, 2.5]}, rg_score={"square": 172.5})
+    radii = [0.0, 0.1, 0.5]
+    edit_summary(seeds / "2", eps=radii, rg_eps=radii, accuracy={"square": [90.0, 80.0, 2.5]})
     page = page_of(seeds)
     assert "their R&G cannot be compared" in page.text
     assert page.tables["accuracy-3"][0] == ["run", "seed", "clean", "eps 0.1", "eps 0.3", "eps 0.5", "R&G"]
     assert page.tables["accuracy-3"][1][4:] == ["-", f"2.50 {wilson(2.5, 40)}", "172.50"]
     assert page.tables["seeds-1"][2][2:] == ["-"] * 5
+
+
+def test_a_radius_that_only_training_had_leaves_scores_comparable(seeds: Path) -> None:
+    accuracy = {attack: [90.0, 70.0, 60.0, 50.0] for attack in ("fgsm", "pgd")}
+    edit_summary(seeds / "2", eps=[0.0, 0.1, 0.2, 0.3], training_eps=0.2, rg_eps=[0.0, 0.1, 0.3], accuracy=accuracy)
+    page = page_of(seeds)
+    assert "their R&G cannot be compared" not in page.text
+    assert [row[-1] for row in page.tables["accuracy-1"][1:]] == ["210.00", "220.00", "210.00"]
+
+
+def test_the_page_marks_the_radius_of_training_and_names_the_radii_of_the_score(run: Path) -> None:
+    accuracy = {attack: [90.0, 70.0, 60.0, 50.0] for attack in ("fgsm", "pgd")}
+    edit_summary(run, eps=[0.0, 0.1, 0.2, 0.3], training_eps=0.2, rg_eps=[0.0, 0.1, 0.3], accuracy=accuracy, norm="L2")
+    page = page_of(run)
+    assert page.tables["accuracy"][0] == ["attack", "clean", "eps 0.1", "eps 0.2 training", "eps 0.3", "R&G"]
+    assert page.tables["accuracy"][1][-1] == "210.00"
+    assert "accuracy under pgd at the training eps 0.2" in page.text
+    assert "R&G under pgd, of 300" in page.text
+    text = " ".join(page.text.split())
+    assert "eps in L2. R&G is the sum of the accuracies of a row at eps 0.0, 0.1, 0.3." in text
+
+
+def without_stages(run: Path) -> None:
+    """Take the entries of both stages out of the summary."""
+    values = read_json(run / "summary.json")
+    stages = ("test_samples", "eps", "accuracy", "intervals", "rg_score", "rg_eps", "training_eps", "norm", "masking")
+    for key in (*stages, "measure", "mvl_from", "mvl", "mu", "sigma", "profiles"):
+        del values[key]
+    write_json(values, run / "summary.json")
+
+
+def test_a_run_that_only_trained_has_a_page_that_says_so(run: Path) -> None:
+    without_stages(run)
+    page = page_of(run)
+    assert "Not measured: the evaluation was left out." in page.text
+    assert set(page.tables) == {"mvl-counts", "mvl-history"}
+
+
+def test_a_run_that_only_trained_stands_in_a_comparison(trained: Path, tmp_path: Path) -> None:
+    bare = copy_run(trained, tmp_path / "bare", config={"evaluation.draw": None})
+    without_stages(bare)
+    page = page_of(trained, bare, output=tmp_path / "two.html")
+    assert [row[5] for row in page.tables["runs"][1:]] == ["40", "-"]
+    assert len(page.tables["accuracy-1"]) == 2
+    assert {row[2] for row in page.tables["layers"][1:]} == {"-"}
+    assert [picture[0] for picture in page.images][:1] == ["R&G of each method"]
+
+
+def test_runs_that_only_trained_are_compared_without_figures(run: Path, trained: Path, tmp_path: Path) -> None:
+    other = copy_run(trained, tmp_path / "other", seed=1)
+    for folder in (run, other):
+        without_stages(folder)
+    page = page_of(run, other, output=tmp_path / "two.html")
+    assert page.images == []
+    assert "layers" not in page.tables
+
+
+def test_layers_by_different_measures_are_compared_with_a_warning(run: Path, trained: Path, tmp_path: Path) -> None:
+    assert "Relative error of each layer" in page_of(run, trained, output=tmp_path / "same.html").text
+    edit_summary(run, measure="cosine_distance")
+    text = page_of(run, trained, output=tmp_path / "two.html").text
+    assert "Cosine distance or relative error of each layer" in text
+    assert "These runs were analysed by different measures, which cannot be compared." in text
+
+
+def test_the_page_names_the_measure_and_the_attack_of_the_mvl(run: Path) -> None:
+    values = read_json(run / "summary.json")["profiles"]
+    edit_summary(run, measure="cosine_distance", mvl_from="salt", profiles=values)
+    text = " ".join(page_of(run).text.split())
+    assert "Cosine distance of each layer under each attack" in text
+    assert "(MVL) of the trained model under salt." in text
 
 
 def test_only_the_best_of_many_methods_are_drawn_as_lines(trained: Path, tmp_path: Path) -> None:

@@ -338,6 +338,10 @@ def test_a_model_without_a_backbone_entry_is_named_by_its_class(tmp_path: Path) 
         ("evaluation.masking.n_samples=0", "expected eps > 0, n_samples >= 1 and n_queries >= 1, got 0.3, 0 and"),
         ("evaluation.limit_batches=0", "and limit_batches >= 1 or None"),
         ("analysis.attacks.salt.amount=2", "got 2"),
+        ("analysis.mvl_from=fgm", "expected mvl_from to name one of the attacks ['pgd', 'fgsm', "),
+        ("evaluation.draw=fgm", "expected draw to name one of the attacks ['fgsm', 'pgd'], or None, got 'fgm'"),
+        ("optimized_metric=rg_score/fgm", "one of mu, sigma, accuracy/clean, accuracy/fgsm/0.1, accuracy/fgsm/0.3,"),
+        ("optimized_metric=last", "rg_score/pgd, a val/... of training, or null, got 'last'"),
         ("callbacks.atlr.mvl=[act3]", "these exist: normalize, backbone, backbone.fc1"),
     ],
 )

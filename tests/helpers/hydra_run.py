@@ -116,6 +116,17 @@ def _clean_hydra() -> Iterator[None]:
         GlobalHydra.instance().clear()
 
 
+def left_out(args: Sequence[str]) -> list[str]:
+    """The nodes that these overrides remove, or set to null."""
+    return [arg.lstrip("~").removesuffix("=null") for arg in args if arg.startswith("~") or arg.endswith("=null")]
+
+
+def tiny_without(*nodes: str) -> list[str]:
+    """:data:`TINY` without what lies in ``nodes``, but for the radii, which come from the data set."""
+    inside = tuple(f"{node}." for node in nodes)
+    return [setting for setting in TINY if not setting.startswith(inside) or setting.startswith("evaluation.eps=")]
+
+
 def train_tiny(folder: Path, *args: str, figures: bool = False) -> str:
     """Run a job of ``lsa-train`` on tiny settings with ``folder`` as its run folder; what it printed comes back.
 
@@ -123,7 +134,11 @@ def train_tiny(folder: Path, *args: str, figures: bool = False) -> str:
     """
     printed = io.StringIO()
     drawing = nullcontext() if figures else patch.object(Figure, "savefig")
-    with redirect_stdout(printed), drawing, composed_job("train", [*TINY, *args], folder) as cfg:
+    with (
+        redirect_stdout(printed),
+        drawing,
+        composed_job("train", [*tiny_without(*left_out(args)), *args], folder) as cfg,
+    ):
         _main.__wrapped__(cfg)
     return printed.getvalue()
 

@@ -1,54 +1,189 @@
-"""Which loggers get figures and tables, and what they get."""
+"""What each kind of logger does with figures, tables and final results."""
 
 from __future__ import annotations
 
 import io
 from pathlib import Path
+from typing import Any
+from unittest.mock import Mock, patch
 
 import numpy as np
 import pandas as pd
 import pytest
-from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger, WandbLogger
-from matplotlib.figure import Figure
+from lightning.pytorch.loggers import CSVLogger, Logger, MLFlowLogger, TensorBoardLogger, WandbLogger
+from numpy.typing import NDArray
 from PIL import Image
-from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+from tests.helpers.drawings import TABLE, drawing, read_board
 
-from lsa_lightning.runs.loggers import log_image, log_table, rich_loggers
+from lsa_lightning.runs.loggers import (
+    CSVResults,
+    MLFlowResults,
+    ResultLogger,
+    TensorBoardResults,
+    WandbResults,
+    pixels_of,
+    result_loggers,
+)
 
-
-def drawing() -> Figure:
-    figure = Figure(figsize=(2, 1), dpi=50)
-    figure.add_subplot().plot([0, 1], [0, 1])
-    return figure
-
-
-def read_board(folder: Path) -> EventAccumulator:
-    events = EventAccumulator(str(folder))
-    events.Reload()
-    return events
+RESULTS = {"test/rg_score_pgd": 321.5, "test/mvl": "fc1, fc2"}
 
 
-def test_only_wandb_and_tensorboard_hold_figures(tmp_path: Path) -> None:
-    csv, board = CSVLogger(tmp_path), TensorBoardLogger(tmp_path)
-    dashboard = WandbLogger(save_dir=tmp_path, offline=True)
-    assert rich_loggers([csv, board, dashboard]) == [board, dashboard]
+class RecordingMLFlowLogger(MLFlowLogger):
+    """Lightning's logger with a client that records its calls, and no mlflow."""
+
+    def __init__(self) -> None:
+        self.client = Mock()
+        self._run_id = "run-7"
+        self._initialized = True
+        self._checkpoint_callback = None
+
+    @property
+    def experiment(self) -> Any:
+        return self.client
 
 
-@pytest.mark.parametrize("kind", ["figure", "file"])
-def test_a_figure_and_its_file_give_the_same_image(tmp_path: Path, kind: str) -> None:
-    logger = TensorBoardLogger(tmp_path, name="board", version="")
+def test_each_logger_has_the_adapter_of_its_kind(tmp_path: Path) -> None:
+    loggers = [
+        CSVLogger(tmp_path),
+        TensorBoardLogger(tmp_path),
+        WandbLogger(save_dir=tmp_path, offline=True),
+        RecordingMLFlowLogger(),
+    ]
+    adapters = result_loggers(loggers)
+    assert [type(adapter) for adapter in adapters] == [CSVResults, TensorBoardResults, WandbResults, MLFlowResults]
+    assert [adapter.logger for adapter in adapters] == loggers
+
+
+def test_a_logger_of_another_kind_is_left_alone() -> None:
+    assert result_loggers([Mock(spec=Logger)]) == []
+
+
+class MyLogger(CSVLogger):
+    """A logger of somebody else's."""
+
+
+@pytest.fixture
+def _kinds_stay() -> Any:
+    kinds = list(ResultLogger.kinds)
+    yield
+    ResultLogger.kinds[:] = kinds
+
+
+@pytest.mark.usefixtures("_kinds_stay")
+def test_one_class_makes_a_logger_known_and_goes_before_that_of_its_base(tmp_path: Path) -> None:
+    class MyResults(ResultLogger):
+        logger_type = MyLogger
+
+        def log_figure(self, key: str, pixels: NDArray[np.uint8], step: int) -> None:
+            self.shown = (key, pixels.shape, step)
+
+        def log_table(self, key: str, table: pd.DataFrame, step: int) -> None:
+            pass
+
+    first, second = result_loggers([MyLogger(tmp_path), CSVLogger(tmp_path)])
+    assert isinstance(first, MyResults)
+    assert type(second) is CSVResults
+    first.log_figure("a", pixels_of(drawing()), 3)
+    assert first.shown == ("a", (50, 100, 3), 3)
+    first.log_summary(RESULTS, 3)
+    first.finish(failed=True)  # neither has to be written
+
+
+def test_without_its_class_a_logger_has_the_adapter_of_its_base(tmp_path: Path) -> None:
+    (adapter,) = result_loggers([MyLogger(tmp_path)])
+    assert type(adapter) is CSVResults
+
+
+def test_a_figure_and_its_file_give_the_same_pixels(tmp_path: Path) -> None:
     drawing().savefig(tmp_path / "x.png")
-    log_image([logger], "a/figure", drawing() if kind == "figure" else tmp_path / "x.png", step=7)
+    np.testing.assert_array_equal(pixels_of(drawing()), pixels_of(tmp_path / "x.png"))
+    expected = np.asarray(Image.open(tmp_path / "x.png").convert("RGB"))
+    np.testing.assert_array_equal(pixels_of(drawing()), expected)
+    assert expected.std() > 10
+
+
+def board(folder: Path) -> TensorBoardResults:
+    return TensorBoardResults(TensorBoardLogger(folder, name="board", version=""))
+
+
+def test_tensorboard_shows_a_figure(tmp_path: Path) -> None:
+    board(tmp_path).log_figure("a/figure", pixels_of(drawing()), 7)
     (shown,) = read_board(tmp_path / "board").Images("a/figure")
     assert (shown.step, shown.width, shown.height) == (7, 100, 50)
-    pixels = np.asarray(Image.open(io.BytesIO(shown.encoded_image_string)))
-    np.testing.assert_array_equal(pixels, np.asarray(Image.open(tmp_path / "x.png").convert("RGB")))
-    assert pixels.std() > 10
+    np.testing.assert_array_equal(Image.open(io.BytesIO(shown.encoded_image_string)), pixels_of(drawing()))
 
 
 def test_a_table_is_text_in_tensorboard(tmp_path: Path) -> None:
-    logger = TensorBoardLogger(tmp_path, name="board", version="")
-    log_table([logger], "a/table", pd.DataFrame({"epoch": [0, 1], "mvl": ["fc1, fc2", ""]}), step=3)
+    board(tmp_path).log_table("a/table", TABLE, 3)
     (text,) = read_board(tmp_path / "board").Tensors("a/table/text_summary")
     expected = "| epoch | mvl |\n| --- | --- |\n| 0 | fc1, fc2 |\n| 1 |  |"
     assert (text.step, text.tensor_proto.string_val[0].decode()) == (3, expected)
+
+
+def csv(folder: Path) -> CSVResults:
+    return CSVResults(CSVLogger(folder, name="", version=""))
+
+
+def test_the_csv_logger_has_files_beside_its_metrics(tmp_path: Path) -> None:
+    logger = csv(tmp_path)
+    logger.log_figure("lsa/profile", pixels_of(drawing()), 1)
+    logger.log_table("lsa/mvl", TABLE, 1)
+    np.testing.assert_array_equal(pixels_of(tmp_path / "lsa" / "profile.png"), pixels_of(drawing()))
+    pd.testing.assert_frame_equal(pd.read_csv(tmp_path / "lsa" / "mvl.csv", keep_default_na=False), TABLE)
+    logger.log_table("lsa/mvl", TABLE[:1], 2)
+    assert len(pd.read_csv(tmp_path / "lsa" / "mvl.csv")) == 1
+
+
+def test_mlflow_gets_artifacts_metrics_and_tags() -> None:
+    logger = RecordingMLFlowLogger()
+    (adapter,) = result_loggers([logger])
+    pixels = pixels_of(drawing())
+    adapter.log_figure("figures/accuracy", pixels, 4)
+    adapter.log_table("tables/profile", TABLE, 4)
+    adapter.log_summary(RESULTS, 4)
+    logger.client.log_image.assert_called_once_with("run-7", pixels, "figures/accuracy.png")
+    logger.client.log_text.assert_called_once_with("run-7", TABLE.to_csv(index=False), "tables/profile.csv")
+    logger.client.log_metric.assert_called_once_with("run-7", "test/rg_score_pgd", 321.5, step=4)
+    logger.client.set_tag.assert_called_once_with("run-7", "test/mvl", "fc1, fc2")
+
+
+@pytest.mark.parametrize(("failed", "status"), [(False, "FINISHED"), (True, "FAILED")])
+def test_mlflow_is_told_how_the_run_ended(failed: bool, status: str) -> None:
+    logger = RecordingMLFlowLogger()
+    MLFlowResults(logger).finish(failed)
+    logger.client.set_terminated.assert_called_once_with("run-7", status)
+
+
+def test_the_real_mlflow_holds_artifacts_metrics_and_tags(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    mlflow = pytest.importorskip("mlflow")
+    monkeypatch.chdir(tmp_path)
+    uri = f"sqlite:///{tmp_path}/mlflow.db"
+    (adapter,) = result_loggers([MLFlowLogger("x", tracking_uri=uri, artifact_location=str(tmp_path / "files"))])
+    adapter.log_figure("figures/accuracy", pixels_of(drawing()), 4)
+    adapter.log_table("tables/profile", TABLE, 4)
+    adapter.log_summary(RESULTS, 4)
+    adapter.finish(failed=True)
+    run = mlflow.MlflowClient(uri).get_run(adapter.logger.run_id)
+    assert run.data.metrics == {"test/rg_score_pgd": 321.5}
+    assert run.data.tags["test/mvl"] == "fc1, fc2"
+    assert run.info.status == "FAILED"
+    (image,) = tmp_path.rglob("accuracy.png")
+    np.testing.assert_array_equal(pixels_of(image), pixels_of(drawing()))
+    (table,) = tmp_path.rglob("profile.csv")
+    pd.testing.assert_frame_equal(pd.read_csv(table, keep_default_na=False), TABLE)
+
+
+@pytest.mark.parametrize(("failed", "code"), [(False, 0), (True, 1)])
+def test_wandb_gets_images_tables_a_summary_and_the_end(failed: bool, code: int) -> None:
+    logger = Mock(spec=WandbLogger, experiment=Mock())
+    (adapter,) = result_loggers([logger])
+    pixels = pixels_of(drawing())
+    adapter.log_figure("figures/accuracy", pixels, 4)
+    adapter.log_table("lsa/mvl", TABLE, 4)
+    adapter.log_summary(RESULTS, 4)
+    logger.log_image.assert_called_once_with("figures/accuracy", [pixels], 4)
+    logger.log_table.assert_called_once_with("lsa/mvl", dataframe=TABLE, step=4)
+    logger.experiment.summary.update.assert_called_once_with(RESULTS)
+    with patch("wandb.finish") as finish:
+        adapter.finish(failed)
+    finish.assert_called_once_with(exit_code=code)

@@ -3,10 +3,11 @@
 from lsa_lightning.layers.analysis import LayerSustainabilityAnalysis
 from lsa_lightning.layers.probe import LayerProbe
 from lsa_lightning.layers.profile import LayerProfile, Profile
-from lsa_lightning.layers.report import SustainabilityReport
+from lsa_lightning.layers.report import AnalysedEpoch, SustainabilityReport, plot_history, plot_reports
 from lsa_lightning.layers.resolve import Layer, LayerSpec, resolve_layers
 
 __all__ = [
+    "AnalysedEpoch",
     "Layer",
     "LayerProbe",
     "LayerProfile",
@@ -14,5 +15,7 @@ __all__ = [
     "LayerSustainabilityAnalysis",
     "Profile",
     "SustainabilityReport",
+    "plot_history",
+    "plot_reports",
     "resolve_layers",
 ]

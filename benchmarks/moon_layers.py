@@ -1,6 +1,6 @@
-"""How far each perturber moves the layers of a normally trained model A on Moon (the paper's analysis figures).
+"""How far each attack and noise moves the layers of a normally trained model A on Moon (the paper's analysis figures).
 
-    python benchmarks/moon_perturbers.py [--seeds 3] [--eps 0.3] [--output benchmarks/results/moon_perturbers.json]
+    python benchmarks/moon_layers.py [--seeds 3] [--eps 0.3] [--output benchmarks/results/moon_layers.json]
 
 Prints, layer by layer, relative errors relative to those under FGSM. PGD is run twice: in the same Linf ball as FGSM,
 and in the L2 ball of the length of FGSM's perturbation, eps * sqrt(2) in the plane. The noises stay in the Linf ball.
@@ -28,7 +28,7 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--eps", type=float, default=0.3)
     parser.add_argument("--epochs", type=int, default=50)
-    parser.add_argument("--output", type=Path, default=Path("benchmarks/results/moon_perturbers.json"))
+    parser.add_argument("--output", type=Path, default=Path("benchmarks/results/moon_layers.json"))
     args = parser.parse_args()
     errors = {seed: measure(seed, args.eps, args.epochs) for seed in range(args.seeds)}
     for seed, profile in errors.items():
@@ -47,7 +47,7 @@ def main() -> None:
 
 
 def measure(seed: int, eps: float, epochs: int) -> dict[str, list[float]]:
-    """Mean relative error of each layer, by perturber."""
+    """Mean relative error of each layer, by attack."""
     pl.seed_everything(seed, verbose=False)
     data, model = MoonDataModule(seed=seed), RobustClassifier(MLP())
     pl.Trainer(
@@ -59,7 +59,7 @@ def measure(seed: int, eps: float, epochs: int) -> dict[str, list[float]]:
         enable_model_summary=False,
         limit_val_batches=0,
     ).fit(model, data)
-    perturbers: dict[str, Attack] = {
+    attacks: dict[str, Attack] = {
         "pgd_linf": PGD(eps, bounds=None),
         "pgd_l2": PGD(eps * 2**0.5, norm="L2", bounds=None),
         "fgsm": FGSM(eps, bounds=None),
@@ -70,7 +70,7 @@ def measure(seed: int, eps: float, epochs: int) -> dict[str, list[float]]:
     }
     analysis = LayerSustainabilityAnalysis(model)
     loader = data.test_dataloader()
-    return {name: analysis.run(loader, perturber).mean.tolist() for name, perturber in perturbers.items()}
+    return {name: analysis.run(loader, attack).mean.tolist() for name, attack in attacks.items()}
 
 
 def ordered(profile: dict[str, list[float]], pgd: str) -> bool:
