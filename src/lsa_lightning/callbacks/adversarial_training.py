@@ -140,6 +140,9 @@ class AdversarialTraining(pl.Callback):
         """Continue the attack's random numbers where the checkpoint left them."""
         self.attack.load_state_dict(state_dict["attack"])
 
+    def prepare(self, model: nn.Module, x: Tensor) -> None:
+        """Called before each step, with the model and an input as training gives it; does nothing here."""
+
     def penalized_layers(self, epoch: int) -> list[str]:
         """Layers whose clean and adversarial representations :meth:`penalty` gets; none here."""
         return []
@@ -158,16 +161,22 @@ class AdversarialTraining(pl.Callback):
         **kwargs: Any,
     ) -> Any:
         x, y = self.target.unpack(batch)
+        outermost = hasattr(step, "active")  # the step of another such callback, which changes x on purpose
+
+        def run_step(batch: Any) -> Any:
+            return step(batch, *args, **kwargs)
+
+        self.prepare(*((adversarial_step.model, x) if outermost else adversarial_step.look(run_step, batch, x)))
         layers = self.penalized_layers(module.current_epoch)
         passes = adversarial_step.run(
-            lambda crafted: step(crafted, *args, **kwargs),
+            run_step,
             batch,
             x,
             y,
             craft=partial(self._craft, module),
             layers=[*layers, OUTPUT] if self.objective.needs_both_outputs else layers,
             sites=self._sites,
-            checked=not hasattr(step, "active"),
+            checked=not outermost,
         )
         loss, result, clean, adversarial = loss_of(passes.result), passes.result, passes.clean, passes.adversarial
         if loss is None:

@@ -167,17 +167,18 @@ class ATLR(AdversarialTraining):
     def on_train_batch_start(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, batch: Any, batch_idx: int
     ) -> None:
-        """See once which calls the names of the list mean; in a fixed one, ``relu`` stands for all its calls."""
+        """Note which layers this step should penalise."""
         self._asked.update(self.penalized_layers(trainer.current_epoch))
+
+    def prepare(self, model: nn.Module, x: Tensor) -> None:
+        """See once which calls the names of the list mean; in a fixed one, ``relu`` stands for all its calls."""
         if self._sites or self.mvl is None:
             return
-        x, _ = self.target.unpack(batch)
-        model = self.target.model(pl_module)
-        with trainer.precision_plugin.forward_context():
-            if self.fixed:
-                self.mvl = self._calls_of(model, x)
-                self._asked = set(self.penalized_layers(trainer.current_epoch))
-            self._sites = call_sites(model, x)
+        if self.fixed:
+            calls = self._calls_of(model, x)
+            self._asked = {call for call in calls for name in self._asked if name in (call, call.partition("#")[0])}
+            self.mvl = calls
+        self._sites = call_sites(model, x)
 
     def _calls_of(self, model: nn.Module, x: Tensor) -> list[str]:
         """The calls that a fixed list means, in its order."""

@@ -10,12 +10,13 @@ from typing import Any
 import torch
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from torch import Tensor, nn
+from torch.autograd.graph import saved_tensors_hooks
 
-from lsa_lightning.callbacks.step_input import BoundModel, ModelCall, StepWatch, labels_of_loss, same_input
+from lsa_lightning.callbacks.step_input import ModelCall, StepWatch, bound, input_of_step, labels_of_loss
 from lsa_lightning.layers.calls import CallSite
 from lsa_lightning.layers.probe import OUTPUT, LayerProbe
 from lsa_lightning.utils.batch import replace_tensor
-from lsa_lightning.utils.isolation import RandomState, RandomStateAtForward, scratch_buffers
+from lsa_lightning.utils.isolation import RandomStateAtForward, scratch_buffers
 
 Craft = Callable[[nn.Module, Tensor, Tensor], Tensor]
 """``(model, x, y) -> x_adv``."""
@@ -42,16 +43,13 @@ class Passes:
     adversarial: dict[str, Tensor]
 
 
-class OtherInputError(BaseException):
-    """The model is given another input than the batch's. Not an Exception, so that no handler in a step swallows it."""
-
-
 class AdversarialStep:
     """Runs a user's ``training_step`` on adversarial examples.
 
-    What is attacked must be what the step feeds to the model. Where that is the batch's own x, as the first batch
-    shows, the batch is crafted before the step, which then gets it in place of its own. Where the step changes x before
-    (normalises or augments it), the examples are crafted inside of it, when it calls the model.
+    What is attacked must be what the step feeds to the model, which the first batch shows: its step is begun twice, the
+    first time only up to that point. Where it is the batch's own x, the batch is crafted before the step, which then
+    gets it in place of its own. Where the step changes x before (normalises or augments it), or gives the model more
+    than x, the examples are crafted inside of it, when it calls the model.
 
     The first batch also shows whether the loss that the step returns is computed from what the attack takes for logits,
     and for the labels of the batch.
@@ -73,7 +71,8 @@ class AdversarialStep:
         self.on_clean = on_clean
         self.check_labels = check_labels
         self.at_model = False
-        self._seen_first = False
+        self._looked = False
+        self._first_call: ModelCall | None = None
         self._watch: StepWatch | None = None
         self._mixed: Tensor | None = None
 
@@ -82,6 +81,23 @@ class AdversarialStep:
         if self._watch is not None:
             self._watch.close()
             self._watch = None
+
+    def look(self, step: Callable[[Any], Any], batch: Any, x: Tensor) -> tuple[nn.Module, Tensor]:
+        """See on the first batch what the step feeds to the model.
+
+        Args:
+            step: the user's step as a function of the batch.
+            batch: the batch.
+            x: its inputs.
+
+        Returns:
+            The model as a function of its input alone, and such an input, from this or from the first batch.
+        """
+        if not self._looked:
+            self._first_call = input_of_step(self.model, self.name, step, batch, x)
+            self.at_model = self._first_call is not None
+        call = self._first_call
+        return (self.model, x) if call is None else (bound(self.model, call), call.x.detach())
 
     def run(
         self,
@@ -111,15 +127,12 @@ class AdversarialStep:
             What they gave; no representations where the step skipped the batch.
         """
         self.close()
-        if not self.at_model:
-            before = None if self._seen_first else RandomState(x.device)
-            try:
-                return self._on_batch(step, batch, x, y, craft, layers, sites, checked and not self._seen_first)
-            except OtherInputError:
-                if before is not None:
-                    before.restore()
-                self.at_model = True
-        return self._inside(step, batch, y, craft, layers, sites)
+        first, self._looked = not self._looked, True
+        run = self._inside if self.at_model else self._on_batch
+        passes, output = run(step, batch, x, y, craft, layers, sites, first and checked)
+        if checked and (first or self.at_model):
+            self._check_loss(passes.result, output, y, first)
+        return passes
 
     def _on_batch(
         self,
@@ -130,90 +143,76 @@ class AdversarialStep:
         craft: Craft,
         layers: list[str],
         sites: Mapping[str, CallSite],
-        look: bool,
-    ) -> Passes:
-        """The batch is crafted, and the step gets it."""
+        watched: bool,
+    ) -> tuple[Passes, Any]:
+        """The batch is crafted, and the step gets it; also the model's output in the step, if that is ``watched``."""
         x_adv = craft(self.model, x, y)
         stepped_on, other = (x, x_adv) if self.on_clean else (x_adv, x)
-
-        def expect(call: ModelCall) -> Tensor:
-            if not same_input(call.x, stepped_on):
-                raise OtherInputError
-            return call.x
+        watch = StepWatch(self.model, len(x))
 
         def run_step(begin: Callable[[], None]) -> Any:
             begin()
             return step(replace_tensor(batch, x, stepped_on))
 
-        if not look:
-            return self._in_order(*self._both(x, layers, sites, run_step, lambda: self.model(other.clone())))
-        watch = StepWatch(self.model, len(x), expect, submodules=True)
-
         def run_other() -> Any:
-            with watch.paused():
-                return self.model(other.clone())
-
-        watch.open()
-        try:
-            with torch.compiler.set_stance("force_eager"):  # a compiled model would not see the watch
-                passes = self._both(x, layers, sites, run_step, run_other)
-        finally:
             watch.close()
-        if not watch.called and watch.first is not None and not same_input(watch.first.x, stepped_on):
-            msg = (
-                f"training_step changes x before its first layer sees it, and never calls {self.name}, which is "
-                "attacked: name the module that it gives the changed x to by backbone=..."
-            )
-            raise MisconfigurationException(msg)
-        self._check_loss(passes[0], watch.output, y)
-        self._seen_first = True
-        return self._in_order(*passes)
+            return self.model(other.clone())  # some models normalise what they are given in place
+
+        with torch.compiler.set_stance("force_eager") if watched else nullcontext():
+            try:
+                if watched:  # a compiled model would not see it
+                    watch.open()
+                return self._both(x, layers, sites, run_step, run_other), watch.output
+            finally:
+                watch.close()
 
     def _inside(
         self,
         step: Callable[[Any], Any],
         batch: Any,
+        x: Tensor,
         y: Tensor,
         craft: Craft,
         layers: list[str],
         sites: Mapping[str, CallSite],
-    ) -> Passes:
-        """The examples are crafted when the step calls the model, from what it is given."""
+        watched: bool,
+    ) -> tuple[Passes, Any]:
+        """The examples are crafted when the step calls the model, from what it is given; also the model's output."""
         if self._mixed is not None and bool(self._mixed):
-            self._refuse_mixed()
+            self._refuse_labels()
         partners: dict[tuple[Any, ...], Tensor] = {}
         calls: list[ModelCall] = []
+        begin_probing: Callable[[], None]
+
+        def swap(call: ModelCall) -> Tensor:
+            place = (call.x.data_ptr(), call.x.shape, call.x.stride())
+            if place not in partners:
+                partners[place] = self._partner(call, y, craft)
+                if not calls:
+                    begin_probing()
+                calls.append(call)  # keeps its input alive, so that no other tensor comes to lie in its place
+            return call.x if self.on_clean else partners[place]
 
         def run_step(begin: Callable[[], None]) -> Any:
-            def swap(call: ModelCall) -> Tensor:
-                place = (call.x.data_ptr(), call.x.shape, call.x.stride())
-                if place not in partners:
-                    partners[place] = self._partner(call, y, craft)
-                    if not calls:
-                        begin()
-                    calls.append(call)  # keeps its input alive, so that no other tensor comes to lie in its place
-                return call.x if self.on_clean else partners[place]
-
-            watch.swap = swap
-            watch.open()
+            nonlocal begin_probing
+            begin_probing = begin
             return step(batch)
 
         def run_other() -> Any:
-            x = next(iter(partners.values())) if self.on_clean else calls[0].x
-            args, kwargs = calls[0].arguments(x.clone())
+            other = next(iter(partners.values())) if self.on_clean else calls[0].x
+            args, kwargs = calls[0].arguments(other.clone())
             with watch.paused():
                 return self.model(*args, **kwargs)
 
         # Open until the backward pass is over, in which checkpointing calls the model with the step's own input again.
-        self._watch = watch = StepWatch(self.model, len(y))
+        self._watch = watch = StepWatch(self.model, len(y), swap)
+        watch.open()
         with torch.compiler.set_stance("force_eager"):
-            result, own, others = self._both(y, layers, sites, run_step, run_other)
-        if loss_of(result) is not None and not calls:
+            passes = self._both(y, layers, sites, run_step, run_other)
+        if loss_of(passes.result) is not None and not calls:
             msg = f"expected training_step to call {self.name} in each step, as in the first one; here it did not"
             raise MisconfigurationException(msg)
-        self._check_loss(result, watch.output, y)
-        self._seen_first = True
-        return self._in_order(result, own, others)
+        return passes, watch.output
 
     def _partner(self, call: ModelCall, y: Tensor, craft: Craft) -> Tensor:
         """The adversarial partner of a call's input."""
@@ -223,8 +222,9 @@ class AdversarialStep:
                 "that takes x itself by backbone=..."
             )
             raise MisconfigurationException(msg)
-        alone = len(call.args) + len(call.kwargs) == 1
-        return craft(self.model if alone else BoundModel(self.model, call), call.x.detach(), y)
+        # Checkpointing, if it is on, must not count the attack's tensors.
+        with saved_tensors_hooks(_as_it_is, _as_it_is):
+            return craft(self.model if call.is_plain else bound(self.model, call), call.x.detach(), y)
 
     def _both(
         self,
@@ -233,7 +233,7 @@ class AdversarialStep:
         sites: Mapping[str, CallSite],
         run_step: Callable[[Callable[[], None]], Any],
         run_other: Callable[[], Any],
-    ) -> tuple[Any, dict[str, Tensor], dict[str, Tensor]]:
+    ) -> Passes:
         """The user's step and, where ``layers`` are asked for, the other pass, with the same random numbers.
 
         Args:
@@ -244,10 +244,10 @@ class AdversarialStep:
             run_other: runs the model on the other input.
 
         Returns:
-            The step's result, and the representations of the step and of the other pass.
+            What they gave.
         """
         if not layers:
-            return run_step(lambda: None), {}, {}
+            return Passes(run_step(lambda: None), {}, {})
         for_penalty_alone = OUTPUT not in layers  # ends at the deepest layer, and leaves all buffers as they are
         samples, random_state = len(batch), RandomStateAtForward(self.model, batch.device)
         # A compiled model would not see the probe's hooks. The attack's passes, which are the most, stay compiled.
@@ -262,45 +262,36 @@ class AdversarialStep:
 
                 result = run_step(begin)
             if loss_of(result) is None:
-                return result, {}, {}
+                return Passes(result, {}, {})
             own = _captured(probe)
             other = LayerProbe(self.model, list(own), samples, for_penalty_alone, sites=sites, needs_gradient=True)
             buffers = scratch_buffers(self.model) if for_penalty_alone else nullcontext()
             with random_state.replay(), buffers, other:
                 run_other()
-            return result, own, _captured(other)
+            others = _captured(other)
+            return Passes(result, own, others) if self.on_clean else Passes(result, others, own)
 
-    def _in_order(self, result: Any, own: dict[str, Tensor], others: dict[str, Tensor]) -> Passes:
-        return Passes(result, own, others) if self.on_clean else Passes(result, others, own)
-
-    def _check_loss(self, result: Any, output: Any, y: Tensor) -> None:
+    def _check_loss(self, result: Any, output: Any, y: Tensor, first: bool) -> None:
         """Whether the loss is computed from the model's output, and for these labels."""
         loss = loss_of(result)
-        if (
-            not self.check_labels
-            or loss is None
-            or not _are_logits(output, y)
-            or (self._seen_first and not self.at_model)
-        ):
+        if not self.check_labels or loss is None or not _are_logits(output, y):
             return
-        found = labels_of_loss(loss, output)
-        if found is None:
+        targets = labels_of_loss(loss, output)
+        if targets is None:
             msg = (
                 f"the loss that training_step returns is not computed from what {self.name} returns, which the attack "
                 "takes for the logits: name the module that maps x to logits by backbone=..."
             )
             raise MisconfigurationException(msg)
-        targets, pulled_to = found
+        weights, pulled_to = targets
         labels = y.flatten().long()
-        agree = (targets.argmax(1) == labels) | (pulled_to == labels)
-        wrong = agree.float().mean() < _AGREEING
+        wrong = ((weights.argmax(1) == labels) | (pulled_to == labels)).float().mean() < _AGREEING
         if self.at_model:
-            wrong = wrong | (targets.topk(2, dim=1).values[:, 1].mean() > _MIXED)
-            self._mixed = wrong  # read in the next step, when it is surely there
-        if not self._seen_first and bool(wrong):
-            self._refuse_mixed()
+            self._mixed = wrong = wrong | (weights.topk(2, dim=1).values[:, 1].mean() > _MIXED)
+        if first and bool(wrong):  # later it is read in the next step, when it is surely there
+            self._refuse_labels()
 
-    def _refuse_mixed(self) -> None:
+    def _refuse_labels(self) -> None:
         msg = (
             "the loss that training_step returns pulls the samples to other classes than the labels of the batch: what "
             f"{self.name} returns are no logits (features?): name the module that maps x to logits by backbone=...; or "
@@ -336,3 +327,7 @@ def _are_logits(output: Any, y: Tensor) -> bool:
     if not isinstance(output, Tensor) or output.ndim not in (1, 2) or y.numel() != len(output):
         return False
     return not y.is_floating_point() or bool((y == y.round()).all())
+
+
+def _as_it_is(tensor: Tensor) -> Tensor:
+    return tensor

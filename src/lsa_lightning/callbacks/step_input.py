@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
 import torch
+from lightning.fabric.utilities.exceptions import MisconfigurationException
+from lightning_utilities.core.apply_func import apply_to_collection
 from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 from typing_extensions import Self
 
 from lsa_lightning.functional import is_binary
-from lsa_lightning.utils.isolation import hookable_modules
+from lsa_lightning.utils.isolation import hookable_modules, preserved_random_state, scratch_buffers
 
 
 @dataclass(frozen=True, eq=False)
@@ -43,6 +46,11 @@ class ModelCall:
         x: Tensor = self.args[self.key] if isinstance(self.key, int) else self.kwargs[self.key]
         return x
 
+    @property
+    def is_plain(self) -> bool:
+        """Whether the input is the only argument, by position."""
+        return len(self.args) == 1 and not self.kwargs
+
     def arguments(self, x: Tensor) -> tuple[tuple[Any, ...], dict[str, Any]]:
         """Positional and keyword arguments with ``x`` in place of the input."""
         if isinstance(self.key, str):
@@ -50,23 +58,16 @@ class ModelCall:
         return (*self.args[: self.key], x, *self.args[self.key + 1 :]), self.kwargs
 
 
-class BoundModel(nn.Module):
-    """A model as a function of its input alone: its other arguments are those of one call.
+def bound(model: nn.Module, call: ModelCall) -> nn.Module:
+    """``model`` as a function of its input alone, with the other arguments of ``call``; its parts are the same."""
+    function = copy.copy(model)
 
-    Args:
-        model: the model.
-        call: the call.
-    """
+    def forward(x: Tensor) -> Any:
+        args, kwargs = call.arguments(x)
+        return model.forward(*args, **kwargs)
 
-    def __init__(self, model: nn.Module, call: ModelCall) -> None:
-        super().__init__()
-        self.model = model
-        self.call = call
-
-    def forward(self, x: Tensor) -> Any:
-        """The model's output for another input."""
-        args, kwargs = self.call.arguments(x)
-        return self.model(*args, **kwargs)
+    function.forward = forward
+    return function
 
 
 class StepWatch:
@@ -77,12 +78,9 @@ class StepWatch:
         samples: number of samples N of the batch, by which the input is recognised among the arguments.
         swap: called with each call of ``model``; what it returns takes the input's place. Calls that it makes itself,
             or that are made while the watch is :meth:`paused`, are not looked at.
-        submodules: whether to look at the submodules' calls too, for ``first``.
 
     Attributes:
-        first: the first call of ``model`` or, where that is not called, of one of its submodules; None: there was none.
-        called: whether ``model`` itself was called.
-        output: what the first call of ``model`` returned.
+        output: what the first call of ``model`` under gradients returned.
     """
 
     def __init__(
@@ -90,25 +88,20 @@ class StepWatch:
         model: nn.Module,
         samples: int,
         swap: Callable[[ModelCall], Tensor] = lambda call: call.x,
-        *,
-        submodules: bool = False,
     ) -> None:
         self.model = model
         self.samples = samples
         self.swap = swap
-        self.submodules = submodules
-        self.first: ModelCall | None = None
-        self.called = False
         self.output: Any = None
         self._paused = False
         self._handles: list[RemovableHandle] = []
 
     def open(self) -> None:
         """Begin to look."""
-        others = [module for module in hookable_modules(self.model) if self.submodules and module is not self.model]
-        self._handles = [module.register_forward_pre_hook(self._see, with_kwargs=True) for module in others]
-        self._handles.append(self.model.register_forward_pre_hook(self._call, with_kwargs=True, prepend=True))
-        self._handles.append(self.model.register_forward_hook(self._keep_output))
+        self._handles = [
+            self.model.register_forward_pre_hook(self._call, with_kwargs=True, prepend=True),
+            self.model.register_forward_hook(self._keep_output),
+        ]
 
     def close(self) -> None:
         """Look no more; calling it again does nothing."""
@@ -124,27 +117,88 @@ class StepWatch:
         finally:
             self._paused = before
 
-    def _see(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-        if self.first is None and not self._paused:
-            self.first = ModelCall.found_in(args, kwargs, self.samples)
-
     def _call(self, model: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         call = None if self._paused else ModelCall.found_in(args, kwargs, self.samples)
         if call is None:
             return None
-        self.first = self.first or call
-        self.called = True
         with self.paused():
             return call.arguments(self.swap(call))
 
     def _keep_output(self, model: nn.Module, args: Any, output: Any) -> None:
-        if self.output is None and not self._paused:
+        if self.output is None and not self._paused and torch.is_grad_enabled():
             self.output = output
 
 
-def same_input(x: Tensor, other: Tensor) -> bool:
-    """Whether two inputs hold the same values; a sync with the device, unless they are one object."""
-    return x is other or (x.shape == other.shape and bool((x == other).all()))
+class _CalledError(BaseException):
+    """Ends a step when it calls the model. Not an Exception, so that no handler in the step swallows it."""
+
+    def __init__(self, call: ModelCall) -> None:
+        super().__init__()
+        self.call = call
+
+
+def input_of_step(model: nn.Module, name: str, step: Callable[[Any], Any], batch: Any, x: Tensor) -> ModelCall | None:
+    """The call by which a step gives ``model`` something else than the batch's own x; None where it gives x.
+
+    The step is run up to that call, on a copy of the batch; random state and buffers are afterwards as before. A step
+    that never calls the model itself, but its submodules, must give the first layer what the model gives it.
+
+    Args:
+        model: what is attacked.
+        name: what messages call it.
+        step: the step as a function of the batch.
+        batch: the batch.
+        x: its inputs.
+
+    Raises:
+        MisconfigurationException: if the step never calls the model, and changes x before its first layer sees it.
+    """
+    copied = apply_to_collection(batch, Tensor, Tensor.clone)
+    call, first_layer = _calls_in(model, lambda: step(copied), len(x))
+    if call is not None:
+        return None if call.is_plain and _equal(call.x, x) else call
+    if first_layer is not None:
+        _, expected = _calls_in(model, lambda: model(x.clone()), len(x), until_called=False)
+        if expected is None or not _equal(first_layer, expected):
+            msg = (
+                f"training_step changes x before its first layer sees it, and never calls {name}, which is attacked: "
+                "name the module that it gives the changed x to by backbone=..."
+            )
+            raise MisconfigurationException(msg)
+    return None
+
+
+def _calls_in(
+    model: nn.Module, run: Callable[[], Any], samples: int, *, until_called: bool = True
+) -> tuple[ModelCall | None, Tensor | None]:
+    """How ``run`` calls ``model``, at which it ends, and what the first module with parameters is given."""
+    first_layer: Tensor | None = None
+
+    def see(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        nonlocal first_layer
+        call = ModelCall.found_in(args, kwargs, samples)
+        if module is model and call is not None and until_called:
+            raise _CalledError(call)
+        if first_layer is None and call is not None and next(module.parameters(recurse=False), None) is not None:
+            first_layer = call.x.detach().clone()
+
+    modules = hookable_modules(model)
+    handles = [module.register_forward_pre_hook(see, with_kwargs=True, prepend=True) for module in modules]
+    device = next(model.parameters(), torch.zeros(())).device
+    try:
+        # A compiled model would not see the hooks.
+        with torch.compiler.set_stance("force_eager"), preserved_random_state(device), scratch_buffers(model):
+            run()
+    except _CalledError as called:
+        return called.call, first_layer
+    finally:
+        for handle in handles:
+            handle.remove()
+    return None, first_layer
+
+
+def _equal(x: Tensor, other: Tensor) -> bool:
+    return x.shape == other.shape and bool((x == other).all())
 
 
 def labels_of_loss(loss: Tensor, logits: Tensor) -> tuple[Tensor, Tensor] | None:
