@@ -133,6 +133,11 @@ WAYS: dict[str, Callable[[str, str, Path], None]] = dict.fromkeys(
 """How the options of each group are run."""
 
 
+def _case(group: str, name: str) -> Any:
+    on_images = name in DATA_OF.get(group, {})
+    return pytest.param(group, name, id=f"{group}/{name}", marks=[pytest.mark.slow] if on_images else [])
+
+
 @pytest.fixture
 def _isolated(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Nothing, W&B's caches included, is written outside of the temporary folder; figures, which take long, nowhere."""
@@ -143,7 +148,7 @@ def _isolated(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.usefixtures("_isolated")
-@pytest.mark.parametrize(("group", "name"), OPTIONS, ids=["/".join(option) for option in OPTIONS])
+@pytest.mark.parametrize(("group", "name"), [_case(*option) for option in OPTIONS])
 def test_every_option_of_every_group_runs(group: str, name: str, tmp_path: Path) -> None:
     assert group in WAYS, f"expected a way of running the options of conf/{group} in WAYS"
     WAYS[group](group, name, tmp_path / "run")

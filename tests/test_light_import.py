@@ -16,6 +16,7 @@ HEAVY = {"sklearn": "scikit-learn", "pandas": "pandas", "matplotlib": "matplotli
 ROOMS = ("attacks", "callbacks", "evaluation", "functional", "layers", "masking", "measures", "objectives")
 
 
+@pytest.mark.slow
 def test_the_library_works_without_what_only_some_of_it_needs() -> None:
     names = ["lsa_lightning", *(f"lsa_lightning.{room}" for room in ROOMS)]
     imports = "".join(f"import {name}\n" for name in names)
@@ -24,11 +25,13 @@ def test_the_library_works_without_what_only_some_of_it_needs() -> None:
     assert (done.stdout, done.returncode) == ("[]\n", 0), done.stderr
 
 
+@pytest.mark.slow
 def test_the_packages_are_really_missing_there() -> None:
     done = run_without(HEAVY, "from lsa_lightning import MNISTDataModule")
     assert "ModuleNotFoundError: No module named 'torchvision'" in done.stderr
 
 
+@pytest.mark.slow
 def test_beside_lightning_nothing_heavy_is_imported() -> None:
     code = (
         "import sys, lightning.pytorch\nbefore = set(sys.modules)\nimport lsa_lightning\n"

@@ -41,6 +41,7 @@ def test_there_are_three() -> None:
     assert [path.stem for path in NOTEBOOKS] == list(LAST_TABLE)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
 def test_a_notebook_runs_from_a_clean_kernel(path: Path, tmp_path: Path) -> None:
     notebook = nbformat.read(path, as_version=4)

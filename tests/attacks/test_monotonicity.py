@@ -12,6 +12,8 @@ from tests.helpers.digits import EPS, TRAINED, held_out, trained
 from lsa_lightning.attacks import APGD, FGSM, PGD, Attack, Ensemble
 from lsa_lightning.evaluation import correct
 
+pytestmark = pytest.mark.slow
+
 ROWS: dict[str, list[Attack | None]] = {
     "FGSM, eps": [None, *(FGSM(eps) for eps in (0.05, 0.1, 0.2, 0.3))],
     "PGD, eps": [None, *(PGD(eps, best="success", seed=0) for eps in (0.05, 0.1, 0.2, 0.3))],

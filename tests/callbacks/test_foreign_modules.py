@@ -101,6 +101,7 @@ def wrapped(name: str) -> Wrapped:
     return Wrapped(BACKBONES[name]())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", BACKBONES)
 def test_backbones_train_and_without_an_effect_are_what_they_are_alone(name: str) -> None:
     module = wrapped(name)

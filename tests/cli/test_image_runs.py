@@ -15,7 +15,7 @@ from lsa_lightning.cli.analyze import main as analyze_main
 from lsa_lightning.cli.evaluate import main as evaluate_main
 from lsa_lightning.cli.train import train
 
-pytestmark = pytest.mark.filterwarnings("ignore:Experiment logs directory")
+pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("ignore:Experiment logs directory")]
 
 
 def run(folder: Path, *args: str) -> dict[str, Any]:

@@ -15,6 +15,8 @@ from tests.helpers.run_copies import copy_run
 
 from lsa_lightning.cli.report import write_report
 
+pytestmark = pytest.mark.slow
+
 WORDY = {"wordy_flag_" * 12: {"raised": True, "seen": "unbroken" * 60}}
 
 

@@ -394,6 +394,7 @@ def test_help_shows_examples_groups_and_configuration(capsys: pytest.CaptureFixt
     assert "_target_: lsa_lightning.RobustClassifier" in shown
 
 
+@pytest.mark.slow
 def test_with_two_processes_the_first_alone_measures_and_writes(tmp_path: Path) -> None:
     folder = tmp_path / "run"
     overrides = ("trainer.devices=2", "trainer.strategy=ddp", f"hydra.run.dir={folder}")

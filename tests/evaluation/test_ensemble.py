@@ -125,6 +125,7 @@ def _in_process(rank: int, folder: str) -> None:
     dist.destroy_process_group()
 
 
+@pytest.mark.slow
 def test_two_processes_get_the_result_of_one(tmp_path: Path) -> None:
     mp.spawn(_in_process, (str(tmp_path),), nprocs=2)
     net = network()

@@ -205,6 +205,7 @@ def _killed(state: Path) -> None:
     evaluation().run(Noisy(), data(), state)
 
 
+@pytest.mark.slow
 def test_a_killed_process_goes_on_to_the_same_table(tmp_path: Path) -> None:
     state = tmp_path / "state.jsonl"
     child = multiprocessing.get_context("spawn").Process(target=_killed, args=(state,))

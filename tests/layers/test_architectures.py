@@ -75,6 +75,7 @@ def batch(size: int) -> tuple[Tensor, Tensor]:
     return torch.rand(3, 3, size, size, generator=torch.Generator().manual_seed(0)), torch.tensor([0, 1, 2])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ARCHITECTURES)
 def test_layers_are_named_and_finite_and_the_network_is_left_as_it_was(name: str) -> None:
     make, size = ARCHITECTURES[name]

@@ -172,6 +172,7 @@ def test_tensorboard_holds_figures_and_the_mvl_table(events: EventAccumulator) -
     assert len(text.splitlines()) == 2 + EPOCHS
 
 
+@pytest.mark.slow
 def test_jobs_of_a_sweep_are_runs_of_their_own_in_one_group(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
