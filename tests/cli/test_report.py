@@ -334,6 +334,22 @@ def test_the_page_names_the_measure_and_the_attack_of_the_mvl(run: Path) -> None
     assert "(MVL) of the trained model under salt." in text
 
 
+def test_runs_measured_in_different_norms_are_compared_with_a_warning(seeds: Path) -> None:
+    assert "R&G is the sum of the accuracies of a row, eps in Linf." in " ".join(page_of(seeds).text.split())
+    edit_summary(seeds / "2", norm="L2")
+    assert "in different norms, so their R&G cannot be compared" in page_of(seeds).text
+
+
+def test_curves_mark_the_radius_of_training_that_all_runs_share(seeds: Path) -> None:
+    def curve(page: Page) -> str:
+        return base64.b64decode(page.images[1][1].partition(",")[2]).decode()
+
+    assert "<!-- training eps -->" in curve(page_of(seeds))
+    assert "<!-- eps (Linf) -->" in curve(page_of(seeds))
+    edit_summary(seeds / "2", training_eps=0.1)
+    assert "training eps" not in curve(page_of(seeds))
+
+
 def test_only_the_best_of_many_methods_are_drawn_as_lines(trained: Path, tmp_path: Path) -> None:
     for job in range(11):
         copy_run(trained, tmp_path / "sweep" / str(job), name=f"method_{job}")

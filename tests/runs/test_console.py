@@ -91,6 +91,16 @@ def test_the_column_of_the_training_radius_is_marked(printed: io.StringIO) -> No
     assert next(line for line in rest if "pgd" in line).split()[-1] == "130.00"
 
 
+@pytest.mark.parametrize(("printed", "whole"), [(80, 0), (120, 7)], indirect=["printed"])
+def test_a_seventh_column_breaks_intervals_rather_than_cutting_them_off(printed: io.StringIO, whole: int) -> None:
+    print_accuracies({"": RobustnessTable([*EPS, 0.6], {"square": [86.78] * 7}, 10000, 0.6)})
+    shown = printed.getvalue()
+    assert "…" not in shown
+    assert max(len(line.rstrip()) for line in shown.splitlines()) <= console_module.console.width
+    assert shown.count("87.4") == shown.count("86.1-") == 7
+    assert shown.count("86.1-87.4") == whole
+
+
 def test_without_a_training_radius_no_column_is_marked(printed: io.StringIO) -> None:
     print_accuracies({"": TABLE})
     assert "training" not in printed.getvalue()

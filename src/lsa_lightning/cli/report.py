@@ -7,10 +7,10 @@ import base64
 import io
 import sys
 import textwrap
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from matplotlib.figure import Figure
@@ -22,6 +22,8 @@ from lsa_lightning.plotting import plot_mean_accuracy, plot_rg_scores
 from lsa_lightning.runs.comparison import Group, Spread, config_differences, group_by_seed
 from lsa_lightning.runs.folder import CONFIG_FILE, save_svg
 from lsa_lightning.runs.read import Run, find_runs
+
+T = TypeVar("T")
 
 _LARGE_SVG = 400_000  # bytes; where dense drawings make the vector file larger than this, the PNG takes its place
 
@@ -128,6 +130,7 @@ def _comparison_page(runs: list[Run], unfinished: list[Path]) -> str:
         attacks=attacks,
         eps=sorted({eps for table in tables for eps in table.eps}),
         radii={tuple(table.rg_eps or table.eps) for table in tables},
+        norms=_known(table.norm for table in tables),
         layers=list(dict.fromkeys(layer for profile in errors.values() for layer in profile)),
         errors=errors,
         measures=sorted({in_words(run.summary.analysis.measure) for run in runs if run.summary.analysis is not None}),
@@ -155,13 +158,27 @@ def _comparison_pictures(groups: list[Group], attacks: list[str]) -> list[Pictur
         return []
     figure = plot_rg_scores(means, errors=stds if over_seeds else None)
     pictures = [_drawn("R&G of each method", f"Sum of the accuracies over eps{bars}.", figure)]
+    tables = [run.summary.evaluation for group in groups for run in group.runs if run.summary.evaluation is not None]
+    norm = _common(_known(table.norm for table in tables))
+    training_eps = _common({table.training_eps for table in tables})
     for attack in attacks:
         rows = {_drawable(group.label): group.accuracy(attack) for group in groups if group.rg_score(attack)}
         best = sorted(rows, key=lambda label: means[label][attack], reverse=True)[:_MOST_LINES]
         note = f" Only the {_MOST_LINES} methods of highest R&G are drawn." if len(rows) > _MOST_LINES else ""
-        figure = plot_mean_accuracy({label: row for label, row in rows.items() if label in best})
+        curves = {label: row for label, row in rows.items() if label in best}
+        figure = plot_mean_accuracy(curves, training_eps=training_eps, norm=norm)
         pictures.append(_drawn(f"Accuracy over eps under {attack}", f"Accuracy on the test set{bars}.{note}", figure))
     return pictures
+
+
+def _known(norms: Iterable[str | None]) -> set[str]:
+    """The different norms; tables of before 0.1.0 do not tell theirs."""
+    return {norm for norm in norms if norm is not None}
+
+
+def _common(values: set[T]) -> T | None:
+    """The only value, if there is one alone."""
+    return next(iter(values)) if len(values) == 1 else None
 
 
 def _drawable(label: str) -> str:

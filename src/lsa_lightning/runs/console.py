@@ -45,6 +45,7 @@ def print_accuracies(tables: dict[str, RobustnessTable]) -> None:
     samples = " and ".join(str(n) for n in sorted({table.samples for table in tables.values()}))
     norm = "" if first.norm is None else f", {first.norm}"
     shown = Table(box=SIMPLE_HEAD, padding=0)
+    dash = "-" if 10 * len(first.eps) + 20 <= console.width else "-\n"  # intervals of 9 characters, names, R&G
     shown.add_column("attack", overflow="fold")
     for eps in first.eps:
         head = "clean" if eps == 0 else f"eps {eps:g}"
@@ -53,7 +54,7 @@ def print_accuracies(tables: dict[str, RobustnessTable]) -> None:
     for name in first.accuracy:
         for label, table in tables.items():
             ends = zip(table.accuracy[name], table.intervals[name], strict=True)
-            cells = [f"{accuracy:.2f}\n{_end(low)}-{_end(high)}" for accuracy, (low, high) in ends]
+            cells = [f"{accuracy:.2f}\n{_end(low)}{dash}{_end(high)}" for accuracy, (low, high) in ends]
             shown.add_row(f"{name} {label}".rstrip(), *cells, f"{table.rg_score[name]:.2f}")
         shown.add_section()
     _print_table(f"Accuracy in %, 95 % intervals ({samples} samples{norm})", shown)
