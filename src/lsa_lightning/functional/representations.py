@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor
+from torch.autograd.function import once_differentiable
 
 NORM_FLOOR = 1e-36
 """Norms below this count as 0: they are nothing but zeros, and their reciprocal leaves the range of float32."""
@@ -164,9 +167,29 @@ def _largest(rows: Tensor) -> Tensor:
 
 
 def _norm(rows: Tensor) -> Tensor:
-    scale = _largest(rows)
-    norm: Tensor = scale[:, 0] * torch.linalg.vector_norm(rows / scale, dim=1)
+    norm: Tensor = _RowNorm.apply(rows)
     return norm
+
+
+class _RowNorm(torch.autograd.Function):
+    """Euclidean norm of each row; by hand, because autograd would go through the scaling once more."""
+
+    @staticmethod
+    def forward(ctx: Any, rows: Tensor) -> Tensor:
+        scale = _largest(rows)
+        scaled = rows / scale
+        length = torch.linalg.vector_norm(scaled, dim=1, keepdim=True)
+        ctx.save_for_backward(scaled, length)
+        norm: Tensor = (scale * length)[:, 0]
+        return norm
+
+    @staticmethod
+    @once_differentiable  # type: ignore[untyped-decorator, unused-ignore]
+    def backward(ctx: Any, gradient: Tensor) -> Tensor:
+        scaled, length = ctx.saved_tensors
+        # The length is at least 1, or 0 for a row of zeros, which has the gradient 0.
+        slope: Tensor = scaled * (gradient[:, None] / length.where(length > 0, 1.0))
+        return slope
 
 
 def _unit(rows: Tensor) -> Tensor:
