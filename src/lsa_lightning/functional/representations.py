@@ -159,11 +159,14 @@ def _centered(rows: Tensor) -> Tensor:
     return moved - moved.mean(0, keepdim=True)
 
 
-def _largest(rows: Tensor) -> Tensor:
-    """The largest entry of each row, ``[N, 1]``, by which it is divided before its entries are squared; no gradient."""
+def _scale(rows: Tensor) -> Tensor:
+    """The power of two at each row's largest entry, ``[N, 1]``: divided by it, no square overflows or vanishes.
+
+    A power of two, because dividing by it rounds nothing. It has no gradient.
+    """
     rows = rows.detach()  # two reductions, because an infinity norm takes ten times as long on a CPU
     largest = torch.maximum(rows.amax(dim=1, keepdim=True), -rows.amin(dim=1, keepdim=True))
-    return largest.where(largest > 0, 1.0)
+    return largest.log2().floor().exp2().where(largest > 0, 1.0)
 
 
 def _norm(rows: Tensor) -> Tensor:
@@ -176,7 +179,7 @@ class _RowNorm(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, rows: Tensor) -> Tensor:
-        scale = _largest(rows)
+        scale = _scale(rows)
         scaled = rows / scale
         length = torch.linalg.vector_norm(scaled, dim=1, keepdim=True)
         ctx.save_for_backward(scaled, length)
@@ -193,7 +196,7 @@ class _RowNorm(torch.autograd.Function):
 
 
 def _unit(rows: Tensor) -> Tensor:
-    scaled = rows / _largest(rows)
+    scaled = rows / _scale(rows)
     # A row of zeros stays one; the length of any other is at least 1 here.
     length: Tensor = torch.linalg.vector_norm(scaled, dim=1, keepdim=True).clamp_min(0.5)
     return scaled / length
