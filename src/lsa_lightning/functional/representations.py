@@ -191,7 +191,7 @@ class _RowNorm(torch.autograd.Function):
     def backward(ctx: Any, gradient: Tensor) -> Tensor:
         scaled, length = ctx.saved_tensors
         # The length is at least 1, or 0 for a row of zeros, which has the gradient 0.
-        slope: Tensor = scaled * (gradient[:, None] / length.where(length > 0, 1.0))
+        slope: Tensor = scaled / length.where(length > 0, 1.0) * gradient[:, None]
         return slope
 
 
