@@ -12,9 +12,9 @@ from lightning.fabric.utilities.exceptions import MisconfigurationException
 from tests.helpers.modules import trainer
 from tests.helpers.stateful_models import points
 from torch import Tensor, nn
-from torch.utils.data import DataLoader, TensorDataset
+from torch.utils.data import DataLoader, DistributedSampler, TensorDataset
 
-from lsa_lightning import ATLR, LayerwiseRegularizer
+from lsa_lightning import ATLR, LayerwiseRegularizer, RobustValidation
 from lsa_lightning.attacks import FGSM
 from lsa_lightning.objectives import TRADES
 
@@ -137,3 +137,15 @@ def test_one_analysed_layer_says_how_to_choose_it() -> None:
     net = nn.Sequential(nn.Linear(8, 8), nn.ReLU(), nn.Linear(8, 4))
     with pytest.warns(UserWarning, match=r"Only net\.1 is analysed, and Algorithm 1 cannot choose it.*top_k=1"):
         fit(net, ATLR(FGSM(0.05)))
+
+
+def test_a_sample_that_the_sampler_repeats_is_analysed_and_validated_once() -> None:
+    data = TensorDataset(*points(13))
+    last: DistributedSampler[tuple[Tensor, ...]] = DistributedSampler(data, num_replicas=2, rank=1, shuffle=False)
+    validation = DataLoader(data, batch_size=4, sampler=last)
+    callback, validated = ATLR(FGSM(0.05)), RobustValidation({"fgsm": FGSM(0.05)})
+    net = nn.Sequential(nn.Linear(8, 8), nn.ReLU(), nn.Linear(8, 8), nn.ReLU(), nn.Linear(8, 4))
+    trainer([callback, validated], use_distributed_sampler=False).fit(Module(net), batches(), validation)
+    assert len(last) == 7
+    assert callback.history[0]["samples"] == 6
+    assert float(validated._accuracy["clean"].weight) == 6

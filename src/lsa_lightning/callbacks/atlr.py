@@ -26,6 +26,7 @@ from lsa_lightning.layers.resolve import LayerSpec, call_sites, resolve_layers
 from lsa_lightning.objectives import Objective
 from lsa_lightning.regularizers import LayerwiseRegularizer
 from lsa_lightning.utils.batch import BatchFn
+from lsa_lightning.utils.distributed import own_samples
 from lsa_lightning.utils.renamed import renamed
 
 
@@ -249,17 +250,17 @@ class ATLR(AdversarialTraining):
 
     def _analyse(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> SustainabilityReport:
         model = self.target.model(pl_module)
-        analysis = LayerSustainabilityAnalysis(
-            model, layers=self.layers, measure=self.regularizer.measure, batch_fn=self.target.batch_fn
-        )
+        analysis = LayerSustainabilityAnalysis(model, layers=self.layers, measure=self.regularizer.measure)
         # A fresh copy: every analysis draws the same random starts, and training's own are left alone.
         attack = self.analysis_attack.with_eps(self.analysis_attack.eps)
         # Iterating a dataloader draws from the global random state, which training must not notice.
         with isolate_rng(), trainer.precision_plugin.forward_context():
             return analysis.run(self._validation_batches(trainer, pl_module), attack)
 
-    def _validation_batches(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> Iterator[Any]:
-        """The batches of all validation dataloaders, as ``validation_step`` gets them."""
+    def _validation_batches(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule
+    ) -> Iterator[tuple[Tensor, Tensor]]:
+        """``(x, y)`` of all validation dataloaders, as ``validation_step`` gets them; each sample in one process."""
         limits = trainer.num_val_batches
         if trainer.val_dataloaders is None or not any(limits):
             msg = (
@@ -269,10 +270,13 @@ class ATLR(AdversarialTraining):
             raise MisconfigurationException(msg)
         for index, loader in enumerate(CombinedLoader(trainer.val_dataloaders, "sequential").flattened):
             limit = min(limits[index], self.analysis_limit_batches or float("inf"))
-            for batch in islice(loader, None if limit == float("inf") else int(limit)):
+            for batch_idx, batch in enumerate(islice(loader, None if limit == float("inf") else int(limit))):
                 converted = trainer.precision_plugin.convert_input(batch)
                 converted = pl_module._on_before_batch_transfer(converted, dataloader_idx=index)
-                yield trainer.strategy.batch_to_device(converted, dataloader_idx=index)
+                x, y = self.target.unpack(trainer.strategy.batch_to_device(converted, dataloader_idx=index))
+                own = own_samples(loader, batch_idx, len(x))
+                if own > 0:
+                    yield x[:own], y[:own]
 
     def _update_mvl(self, report: SustainabilityReport) -> None:
         if self.fixed:

@@ -7,6 +7,7 @@ from typing import Any
 
 import lightning.pytorch as pl
 from lightning.pytorch.trainer.states import TrainerFn
+from lightning.pytorch.utilities import CombinedLoader
 from torchmetrics import MeanMetric
 
 from lsa_lightning.attacks import Attack, InputSpace
@@ -14,6 +15,7 @@ from lsa_lightning.callbacks.target import Target
 from lsa_lightning.evaluation import correct
 from lsa_lightning.functional import robustness_generalization_score
 from lsa_lightning.utils.batch import BatchFn
+from lsa_lightning.utils.distributed import own_samples
 from lsa_lightning.utils.isolation import preserved_random_state
 from lsa_lightning.utils.renamed import renamed
 
@@ -92,6 +94,10 @@ class RobustValidation(pl.Callback):
             return
         model = self.target.model(pl_module)
         x, y = self.target.unpack(batch)
+        own = own_samples(_loader(trainer, dataloader_idx), batch_idx, len(x))
+        if own == 0:
+            return
+        x, y = x[:own], y[:own]
         with trainer.precision_plugin.forward_context(), preserved_random_state(x.device):
             self._accuracy["clean"].update(correct(model, x, y).float())
             for name, attack in self._fresh.items():
@@ -113,3 +119,10 @@ class RobustValidation(pl.Callback):
             return False
         # trainer.validating is also true in the validation runs of a fit.
         return trainer.state.fn != TrainerFn.FITTING or (trainer.current_epoch + 1) % self.every_n_epochs == 0
+
+
+def _loader(trainer: pl.Trainer, index: int) -> Any:
+    """The validation dataloader number ``index``."""
+    loaders = trainer.val_dataloaders
+    combined = loaders if isinstance(loaders, CombinedLoader) else CombinedLoader(loaders, "sequential")
+    return combined.flattened[index]

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor
+from torch.autograd.function import once_differentiable
 
 NORM_FLOOR = 1e-36
 """Norms below this count as 0: they are nothing but zeros, and their reciprocal leaves the range of float32."""
@@ -156,21 +159,44 @@ def _centered(rows: Tensor) -> Tensor:
     return moved - moved.mean(0, keepdim=True)
 
 
-def _largest(rows: Tensor) -> Tensor:
-    """The largest entry of each row, ``[N, 1]``, by which it is divided before its entries are squared; no gradient."""
+def _scale(rows: Tensor) -> Tensor:
+    """The power of two at each row's largest entry, ``[N, 1]``: divided by it, no square overflows or vanishes.
+
+    A power of two, because dividing by it rounds nothing. It has no gradient.
+    """
     rows = rows.detach()  # two reductions, because an infinity norm takes ten times as long on a CPU
     largest = torch.maximum(rows.amax(dim=1, keepdim=True), -rows.amin(dim=1, keepdim=True))
-    return largest.where(largest > 0, 1.0)
+    return largest.log2().floor().exp2().where(largest > 0, 1.0)
 
 
 def _norm(rows: Tensor) -> Tensor:
-    scale = _largest(rows)
-    norm: Tensor = scale[:, 0] * torch.linalg.vector_norm(rows / scale, dim=1)
+    norm: Tensor = _RowNorm.apply(rows)
     return norm
 
 
+class _RowNorm(torch.autograd.Function):
+    """Euclidean norm of each row; by hand, because autograd would go through the scaling once more."""
+
+    @staticmethod
+    def forward(ctx: Any, rows: Tensor) -> Tensor:
+        scale = _scale(rows)
+        scaled = rows / scale
+        length = torch.linalg.vector_norm(scaled, dim=1, keepdim=True)
+        ctx.save_for_backward(scaled, length)
+        norm: Tensor = (scale * length)[:, 0]
+        return norm
+
+    @staticmethod
+    @once_differentiable  # type: ignore[untyped-decorator, unused-ignore]
+    def backward(ctx: Any, gradient: Tensor) -> Tensor:
+        scaled, length = ctx.saved_tensors
+        # The length is at least 1, or 0 for a row of zeros, which has the gradient 0.
+        slope: Tensor = scaled / length.where(length > 0, 1.0) * gradient[:, None]
+        return slope
+
+
 def _unit(rows: Tensor) -> Tensor:
-    scaled = rows / _largest(rows)
+    scaled = rows / _scale(rows)
     # A row of zeros stays one; the length of any other is at least 1 here.
     length: Tensor = torch.linalg.vector_norm(scaled, dim=1, keepdim=True).clamp_min(0.5)
     return scaled / length
