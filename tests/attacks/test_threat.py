@@ -45,6 +45,9 @@ def test_it_is_frozen() -> None:
         ({"bounds": (1.0, 1.0)}, r"expected bounds \(low, high\) with low < high, or None, got \(1.0, 1.0\)"),
         ({"bounds": (0.0, math.nan)}, "with low < high"),
         ({"bounds": (0.0, 0.5, 1.0)}, "with low < high"),
+        ({"bounds": 1.0}, r"expected bounds \(low, high\) with low < high, or None, got 1.0"),
+        ({"bounds": "01"}, "or None, got '01'"),
+        ({"norm": ["L2"]}, r"expected norm to be one of \['Linf', 'L2'\], got \['L2'\]"),
         ({"eps": 1.5}, r"expected eps <= 1, the Linf diameter of the bounds \(0.0, 1.0\), got 1.5"),
     ],
 )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from numbers import Real
 from typing import Any
@@ -36,7 +37,7 @@ class ThreatModel:
     bounds: Bounds = (0.0, 1.0)
 
     def __post_init__(self) -> None:
-        if self.norm not in BALLS:
+        if not isinstance(self.norm, str) or self.norm not in BALLS:
             msg = f"expected norm to be one of {list(BALLS)}, got {self.norm!r}"
             raise ValueError(msg)
         if not (isinstance(self.eps, Real) and math.isfinite(self.eps) and self.eps >= 0):
@@ -73,7 +74,8 @@ class ThreatModel:
 def _checked_bounds(bounds: Any) -> Bounds:
     if bounds is None:
         return None
-    if len(bounds) != 2 or not float(bounds[0]) < float(bounds[1]):
-        msg = f"expected bounds (low, high) with low < high, or None, got {bounds}"
+    pair = tuple(bounds) if isinstance(bounds, Iterable) else ()
+    if len(pair) != 2 or not all(isinstance(value, Real) for value in pair) or not pair[0] < pair[1]:
+        msg = f"expected bounds (low, high) with low < high, or None, got {bounds!r}"
         raise ValueError(msg)
-    return float(bounds[0]), float(bounds[1])
+    return float(pair[0]), float(pair[1])
