@@ -10,6 +10,7 @@ import torch
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from torch import Tensor, nn
 
+from lsa_lightning.attacks.gradients import weight_gradients
 from lsa_lightning.callbacks.adversarial_training import AdversarialTraining, BeforeStep
 from lsa_lightning.functional import classification_loss
 from lsa_lightning.objectives import Objective
@@ -67,13 +68,15 @@ class AdversarialWeightPerturbation(pl.Callback):
     def perturb(self, trainer: pl.Trainer, model: nn.Module, loss: Tensor) -> None:
         """Move the weights of ``model`` up the gradient of ``loss``; all processes alike."""
         weights = [p for p in model.parameters() if p.requires_grad and p.ndim > 1]
-        gradients = torch.autograd.grad(loss, weights, allow_unused=True)
+        gradients = weight_gradients(loss, weights)
         self._originals = [(weight, weight.detach().clone()) for weight in weights]
         with torch.no_grad():
             for weight, gradient in zip(weights, gradients, strict=True):
                 if gradient is not None:
                     shared = trainer.strategy.reduce(gradient, reduce_op="mean")
-                    weight.add_(shared * (self.gamma * weight.norm() / shared.norm().clamp_min(1e-12)))
+                    weight.add_(
+                        shared * (self.gamma * weight.norm() / shared.norm().clamp_min(torch.finfo(shared.dtype).tiny))
+                    )
         torch.clear_autocast_cache()  # it still holds the unperturbed weights in low precision
 
     def on_after_backward(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
