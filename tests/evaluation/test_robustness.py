@@ -188,7 +188,7 @@ def test_an_interrupted_evaluation_goes_on_to_the_same_table(tmp_path: Path, aft
     model = Noisy()
     model.register_forward_hook(lambda module, args, output: seen.append(len(args[0])))
     assert evaluation().run(model, data, state) == whole
-    assert set(seen) == {len(x) for x, _ in data[after:]}
+    assert set(seen) - {1} == {len(x) for x, _ in data[after:]}  # 1: outputs in [0, 1] are looked at again
     seen.clear()
     assert evaluation().run(model, data, state) == whole
     assert seen == []

@@ -21,6 +21,7 @@ from lsa_lightning.layers.probe import OUTPUT, LayerProbe
 from lsa_lightning.objectives import AT, Objective
 from lsa_lightning.utils.batch import BatchFn, replace_tensor
 from lsa_lightning.utils.isolation import RandomStateAtForward, scratch_buffers
+from lsa_lightning.utils.outputs import OutputFn
 
 BeforeStep: TypeAlias = Callable[[nn.Module, Tensor, Tensor, Tensor], None]
 """Called as ``before_step(model, x, x_adv, y)`` in each step, when the batch is crafted and nothing has run on it."""
@@ -43,7 +44,8 @@ class AdversarialTraining(pl.Callback):
         batch_fn: ``batch -> (x, y)``, returning the batch's own tensors; default
             :func:`~lsa_lightning.utils.batch.read_batch`.
         backbone: name of the submodule that maps x to logits; None: the LightningModule's forward.
-        target: these three in one :class:`~lsa_lightning.callbacks.Target`, instead of them.
+        output_fn: ``output -> logits``, for a model that returns neither a tensor nor one named ``logits``.
+        target: these four in one :class:`~lsa_lightning.callbacks.Target`, instead of them.
         eps_warmup_epochs: number >= 0, not necessarily whole, of epochs in which eps rises step by step from 0 to the
             attack's own; logged as ``train/eps``. At a large eps, such as 0.3 on MNIST, training may otherwise stay at
             chance.
@@ -67,6 +69,7 @@ class AdversarialTraining(pl.Callback):
         input_space: InputSpace | tuple[Any, Any] | None = None,
         batch_fn: BatchFn | None = None,
         backbone: str | None = None,
+        output_fn: OutputFn | None = None,
         target: Target | None = None,
         eps_warmup_epochs: float = 0.0,
     ) -> None:
@@ -76,7 +79,9 @@ class AdversarialTraining(pl.Callback):
         if not eps_warmup_epochs >= 0:
             msg = f"expected eps_warmup_epochs >= 0, got {eps_warmup_epochs}"
             raise ValueError(msg)
-        self.target = Target.of(target, input_space=input_space, batch_fn=batch_fn, backbone=backbone)
+        self.target = Target.of(
+            target, input_space=input_space, batch_fn=batch_fn, backbone=backbone, output_fn=output_fn
+        )
         self.attack = self.target.in_space(attack)
         self.objective = objective if objective is not None else AT()
         self.eps_warmup_epochs = eps_warmup_epochs
@@ -208,7 +213,9 @@ class AdversarialTraining(pl.Callback):
                 return result, own, self._other_pass(model, other, list(own))
 
     def _probe(self, model: nn.Module, layers: list[str], x: Tensor, stop_early: bool = False) -> LayerProbe:
-        return LayerProbe(model, layers, len(x), stop_early, sites=self._sites, needs_gradient=True)
+        return LayerProbe(
+            model, layers, len(x), stop_early, sites=self._sites, needs_gradient=True, read=self.target.logits
+        )
 
     def _other_pass(self, model: nn.Module, x: Tensor, layers: list[str]) -> dict[str, Tensor]:
         """The pass on the batch that ``training_step`` did not get.

@@ -12,6 +12,7 @@ from lsa_lightning.attacks import Attack, InputSpace
 from lsa_lightning.callbacks.target import Target
 from lsa_lightning.evaluation import correct
 from lsa_lightning.utils.batch import BatchFn
+from lsa_lightning.utils.outputs import OutputFn
 
 
 class CatastrophicOverfittingStop(pl.Callback):
@@ -29,7 +30,8 @@ class CatastrophicOverfittingStop(pl.Callback):
             and ``bounds`` are then in pixels.
         batch_fn: ``batch -> (x, y)``; default :func:`~lsa_lightning.utils.batch.read_batch`.
         backbone: name of the submodule that maps x to logits; None: the LightningModule's forward.
-        target: these three in one :class:`~lsa_lightning.callbacks.Target`, instead of them.
+        output_fn: ``output -> logits``, for a model that returns neither a tensor nor one named ``logits``.
+        target: these four in one :class:`~lsa_lightning.callbacks.Target`, instead of them.
 
     Attributes:
         accuracy: the last good epoch's accuracy, or None before the first epoch's end.
@@ -49,12 +51,15 @@ class CatastrophicOverfittingStop(pl.Callback):
         input_space: InputSpace | tuple[Any, Any] | None = None,
         batch_fn: BatchFn | None = None,
         backbone: str | None = None,
+        output_fn: OutputFn | None = None,
         target: Target | None = None,
     ) -> None:
         if not 0 <= drop <= 1:
             msg = f"expected drop, a difference of accuracies, in [0, 1], got {drop}"
             raise ValueError(msg)
-        self.target = Target.of(target, input_space=input_space, batch_fn=batch_fn, backbone=backbone)
+        self.target = Target.of(
+            target, input_space=input_space, batch_fn=batch_fn, backbone=backbone, output_fn=output_fn
+        )
         self.attack = self.target.in_space(attack)
         self.drop = float(drop)
         self.accuracy: float | None = None
@@ -104,7 +109,7 @@ class CatastrophicOverfittingStop(pl.Callback):
         model = self.target.model(pl_module)
         x, y = self.target.unpack(self._batch)
         with trainer.precision_plugin.forward_context():
-            hits = correct(model, self.attack(model, x, y), y)
+            hits = correct(model, self.attack(model, x, y), y, self.target.output_fn)
         return float(trainer.strategy.reduce(hits.float().mean(), reduce_op="mean"))
 
     def _go_back(self, trainer: pl.Trainer, pl_module: pl.LightningModule, accuracy: float) -> None:

@@ -15,6 +15,7 @@ from lsa_lightning.callbacks.adversarial_training import AdversarialTraining, Be
 from lsa_lightning.functional import classification_loss
 from lsa_lightning.objectives import Objective
 from lsa_lightning.utils.isolation import scratch_buffers
+from lsa_lightning.utils.outputs import LogitsOf
 
 
 class AdversarialWeightPerturbation(pl.Callback):
@@ -60,7 +61,11 @@ class AdversarialWeightPerturbation(pl.Callback):
 
         def before_step(model: nn.Module, x: Tensor, x_adv: Tensor, y: Tensor) -> None:
             if trainer.current_epoch >= self.warmup_epochs:
-                self.perturb(trainer, model, direction_loss(partner.objective, model, x, x_adv, y))
+                self.perturb(
+                    trainer,
+                    model,
+                    direction_loss(partner.objective, LogitsOf(model, partner.target.output_fn), x, x_adv, y),
+                )
 
         self._leave()
         self._leave = _joined(partner.before_step, before_step)
