@@ -462,7 +462,7 @@ def test_inputs_must_lie_inside_the_bounds(value: float) -> None:
         (nn.Linear(6, 1), torch.tensor([0, 1, math.nan, 0]), r"expected labels in 0\.\.1 .*, got nan"),
         (LINEAR, torch.zeros(4, 7), r"expected one label per sample, shape \[4\], got \(4, 7\)"),
         (LINEAR, Y.unsqueeze(1), r"expected one label per sample, shape \[4\], got \(4, 1\)"),
-        (lambda x: (x,), Y, r"expected the model to return logits .*, got tuple"),
+        (lambda x: (x,), Y, r"expected the model to return logits .*, got a tuple of"),
         (lambda x: x.view(4, 2, 3), Y, r"expected the model to return logits .*\[4, C\], got \(4, 2, 3\)"),
         (lambda x: x[:2], Y, r"expected the model to return logits of shape \[4\].*, got \(2, 6\)"),
         (lambda x: x / 0, Y, "expected finite logits, got NaN or infinite ones"),

@@ -216,7 +216,7 @@ def test_input_space_keeps_eps_and_bounds_in_pixels_with_other_channels(name: st
         (lambda x: torch.full((len(x), 3), float("inf")), "expected finite logits, got NaN or infinite ones"),
         (lambda x: torch.zeros(len(x), 3, 2), r"expected the model to return logits of shape \[4\].*got \(4, 3, 2\)"),
         (lambda x: torch.zeros(len(x) + 1, 3), r"expected the model to return logits of shape \[4\].*got \(5, 3\)"),
-        (lambda x: {"logits": x}, "expected the model to return logits of shape .*got dict"),
+        (lambda x: {"out": x}, r"expected the model to return logits .*got a dict with keys \['out'\]"),
     ],
     ids=["nan", "inf", "rank 3", "other batch", "dict"],
 )

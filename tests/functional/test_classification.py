@@ -8,7 +8,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from lsa_lightning.functional import classification_loss, is_binary, kl_divergence, log_probabilities, predicted_labels
+from lsa_lightning.functional import (
+    check_classes,
+    classification_loss,
+    is_binary,
+    kl_divergence,
+    log_probabilities,
+    predicted_labels,
+)
 
 LOGITS = st.floats(-30, 30, width=32)
 
@@ -125,3 +132,33 @@ def test_kl_divergence_is_0_only_for_equal_predictions() -> None:
     a = torch.tensor([[1.0, 2.0, 0.5]])
     assert float(kl_divergence(a, a + 3.0)) == pytest.approx(0.0, abs=1e-6)
     assert float(kl_divergence(a, a.flip(1))) > 0.01
+
+
+LOSS_FN = r".*loss_fn= of FGSM, FFGSM, PGD and APGD; accuracy needs classes"
+
+
+@pytest.mark.parametrize(
+    ("logits", "labels", "got"),
+    [
+        ((3, 1), [0.05, 0.95, 0.05], "fractions such as 0.05, as regression targets or smoothed labels are" + LOSS_FN),
+        ((3,), [[0.5], [0.0], [1.0]], "fractions such as 0.5" + LOSS_FN),
+        ((3, 4), [0.0, 1.0, 2.25], "fractions such as 2.25" + LOSS_FN),
+        ((3, 1), [-1.3, 4.0, 0.5], "fractions such as -1.3" + LOSS_FN),
+        ((3, 2), [[0.9, 0.1]] * 3, r"\(3, 2\), which are soft or one-hot labels" + LOSS_FN),
+        ((3, 2), [[1, 0]] * 3, r"\(3, 2\), which are soft or one-hot labels" + LOSS_FN),
+        ((3, 4), [[1, 0, 1, 1]] * 3, r"\(3, 4\), which are several targets, as multi-label ones" + LOSS_FN),
+        ((3, 4), [[[0, 1], [1, 0]]] * 3, r"\(3, 2, 2\), as segmentation masks have" + LOSS_FN),
+        ((3, 4, 2, 2), [0, 1, 2], r"\(3, 4, 2, 2\), as for segmentation" + LOSS_FN),
+        ((3, 4), [[0], [1], [2]], r"\(3, 1\), which is one too many dimensions"),
+    ],
+)
+def test_labels_that_are_no_classes_are_named(logits: tuple[int, ...], labels: list[object], got: str) -> None:
+    with pytest.raises(ValueError, match=f"expected .*{got}"):
+        check_classes(torch.zeros(logits), torch.tensor(labels))
+
+
+@pytest.mark.parametrize("dtype", [torch.uint8, torch.int8, torch.int16, torch.int32, torch.int64, torch.float32])
+def test_classes_of_any_dtype_are_classes(dtype: torch.dtype) -> None:
+    check_classes(torch.zeros(3, 3), torch.tensor([0, 2, 1]).to(dtype))
+    check_classes(torch.zeros(2, 1), torch.tensor([[0], [1]]).to(dtype))
+    check_classes(torch.zeros(2), torch.tensor([False, True]))

@@ -9,8 +9,8 @@ import torch
 from torch import Tensor
 
 from lsa_lightning.attacks.balls import Ball, Bounds, per_sample
-from lsa_lightning.attacks.base import Attack, Model, forward_and_gradient
-from lsa_lightning.attacks.losses import LOSSES, class_logits, targeted_dlr
+from lsa_lightning.attacks.base import Attack, Model, checked_loss_fn, forward_and_gradient
+from lsa_lightning.attacks.losses import LOSSES, LossFn, class_logits, own_losses, targeted_dlr
 from lsa_lightning.attacks.pgd import checked_steps
 from lsa_lightning.functional import predicted_labels
 from lsa_lightning.utils.renamed import renamed
@@ -77,6 +77,8 @@ class APGD(Attack):
             that are fooled are not attacked further.
         bounds: smallest and largest valid input value, or None.
         seed: seed of the random starts, or None.
+        loss_fn: ``(logits, y) -> [N]``, what it increases instead of ``loss``. Labels need then be no classes, unless
+            ``best`` is ``"success"``.
 
     Raises:
         ValueError: if an argument is outside its range; when called, if the model has too few classes for the loss.
@@ -105,15 +107,25 @@ class APGD(Attack):
         best: str = "loss",
         bounds: Bounds = (0.0, 1.0),
         seed: int | None = None,
+        loss_fn: LossFn | None = None,
     ) -> None:
         super().__init__(eps, norm=norm, bounds=bounds, seed=seed)
         self.steps = checked_steps(steps)
         _check_options(loss, n_targets, n_restarts, rho, best)
+        if loss_fn is not None and (loss != "ce" or n_targets is not None):
+            msg = f"expected loss_fn instead of loss and n_targets, got both: {loss=} and {n_targets=}"
+            raise ValueError(msg)
+        self.loss_fn = checked_loss_fn(loss_fn)
         self.loss = loss
         self.n_targets = n_targets
         self.n_restarts = n_restarts
         self.rho = float(rho)
         self.best = best
+
+    @property
+    def needs_classes(self) -> bool:
+        """Not for a loss of one's own, unless misclassified points are looked for."""
+        return self.loss_fn is None or self.best == "success"
 
     @property
     def min_classes(self) -> int:
@@ -128,15 +140,14 @@ class APGD(Attack):
         """All restarts and targets; the best point of each sample."""
         with torch.no_grad():
             logits = model(x)
-        stop = self.best == "success"
-        wrong = predicted_labels(logits) != y.flatten()
-        best = _Best(x, torch.full_like(class_logits(logits)[:, 0], -torch.inf), wrong & stop)
+        wide = torch.promote_types(logits.dtype, torch.float32)
+        best = _Best(x, torch.full_like(x.flatten(1)[:, 0], -torch.inf, dtype=wide), self._fooled(logits, y))
         for target in self._rounds(logits, y):
             start = self.start(ball)  # for all samples, so that nobody's random numbers depend on who was fooled
             left = (~best.fooled).nonzero().flatten()
             if len(left) == 0:
                 break
-            goal = _Goal(self.loss, y[left], None if target is None else target[left])
+            goal = _Goal(self._losses, y[left], None if target is None else target[left])
             best.merge(left, self._run(model, goal, start[left], ball.select(left)))
         return best.x
 
@@ -154,7 +165,7 @@ class APGD(Attack):
         """One ascent from ``start``."""
         logits, loss, gradient = forward_and_gradient(model, start, goal)
         climb = _Climb(start, loss, gradient, ball.eps)
-        best = _Best(start, loss, self._fooled(logits, goal))
+        best = _Best(start, loss, self._fooled(logits, goal.labels))
         checks, last_check = checkpoints(self.steps), 0
         for step in range(1, self.steps + 1):
             if self.best == "success" and bool(best.fooled.all()):
@@ -162,31 +173,38 @@ class APGD(Attack):
             climb.move(ball, 1.0 if step == 1 else _MOMENTUM)
             logits, loss, gradient = forward_and_gradient(model, climb.x, goal)
             climb.observe(loss, gradient)
-            best.update(climb.x, loss, self._fooled(logits, goal))
+            best.update(climb.x, loss, self._fooled(logits, goal.labels))
             if step in checks:
                 climb.reconsider((step - last_check) * self.rho)
                 last_check = step
         climb.check_finite()
         return best
 
-    def _fooled(self, logits: Tensor, goal: _Goal) -> Tensor:
+    def _losses(self, logits: Tensor, labels: Tensor) -> Tensor:
+        """What is increased where there is no target, ``[N]``."""
+        if self.loss_fn is not None:
+            return own_losses(self.loss_fn, logits, labels)
+        return LOSSES[self.loss][0](logits, labels)
+
+    def _fooled(self, logits: Tensor, labels: Tensor) -> Tensor:
         """Which samples are done, ``[N]``: nobody in training, where the ascent goes on."""
-        wrong = predicted_labels(logits) != goal.labels.flatten()
-        return wrong if self.best == "success" else torch.zeros_like(wrong)
+        if self.best == "success":
+            return predicted_labels(logits) != labels.flatten()
+        return torch.zeros(len(logits), dtype=torch.bool, device=logits.device)
 
 
 @dataclass
 class _Goal:
     """The loss of a run as a function of the logits."""
 
-    name: str
+    losses: LossFn
     labels: Tensor
     targets: Tensor | None
 
     def __call__(self, logits: Tensor) -> Tensor:
         if self.targets is not None:
             return targeted_dlr(logits, self.labels, self.targets)
-        return LOSSES[self.name][0](logits, self.labels)
+        return self.losses(logits, self.labels)
 
 
 @dataclass

@@ -16,13 +16,18 @@ from typing_extensions import Self
 
 from lsa_lightning.attacks.balls import Ball, Bounds
 from lsa_lightning.attacks.gradients import input_gradient
+from lsa_lightning.attacks.losses import LossFn, own_losses
 from lsa_lightning.attacks.threat import ThreatModel
-from lsa_lightning.functional import classification_loss, is_binary
+from lsa_lightning.functional import check_classes, classification_loss, count_classes
 from lsa_lightning.utils.isolation import lent
+from lsa_lightning.utils.outputs import check_no_probabilities, read_logits
 from lsa_lightning.utils.random import Purpose, generator_of
 
 Model: TypeAlias = Callable[[Tensor], Tensor]
-"""Maps inputs ``[N, ...]`` to logits: ``[N]`` or ``[N, 1]`` (binary), or ``[N, C]``. Usually an ``nn.Module``."""
+"""Maps inputs ``[N, ...]`` to logits: ``[N]`` or ``[N, 1]`` (binary), or ``[N, C]``. Usually an ``nn.Module``.
+
+What an attack is called with may also return them as :func:`~lsa_lightning.utils.outputs.read_logits` reads them.
+"""
 
 
 class Attack(ABC):
@@ -82,7 +87,7 @@ class Attack(ABC):
         with torch.inference_mode(False), torch.enable_grad(), lent(model, x.device):
             x, y = x.detach().clone(), y.detach().clone()
             ball = self.threat.ball(x)
-            x_adv = self.perturb(_checked_once(model, y, self.min_classes, repr(self)), x, y, ball).detach()
+            x_adv = self.perturb(_checked_once(model, y, self), x, y, ball).detach()
         if not x_adv.isfinite().all():
             msg = "expected a model with finite gradients, got a perturbed input that is not finite"
             raise ValueError(msg)
@@ -92,6 +97,21 @@ class Attack(ABC):
     def min_classes(self) -> int:
         """Fewest classes that the model must tell apart; one logit tells two."""
         return 2
+
+    @property
+    def needs_classes(self) -> bool:
+        """Whether outputs must be scores of classes, and labels classes."""
+        return True
+
+    def check_output(self, logits: Tensor, y: Tensor) -> None:
+        """Raise a ValueError unless ``logits`` are scores of classes, enough of them, and ``y`` are classes."""
+        if not self.needs_classes:
+            _check_rows(logits, len(y))
+            return
+        check_classes(logits, y)
+        if count_classes(logits) < self.min_classes:
+            msg = f"expected at least {self.min_classes} classes for {self!r}, got logits of shape {(*logits.shape,)}"
+            raise ValueError(msg)
 
     @abstractmethod
     def perturb(self, model: Model, x: Tensor, y: Tensor, ball: Ball) -> Tensor:
@@ -214,6 +234,8 @@ class GradientAttack(Attack):
         norm: see :class:`Attack`.
         bounds: see :class:`Attack`.
         seed: see :class:`Attack`.
+        loss_fn: ``(logits, y) -> [N]``, what it increases; None: the cross-entropy. Outputs and labels may then be of
+            any shape ``[N, ...]``.
 
     Raises:
         ValueError: if an argument is outside its range.
@@ -227,12 +249,19 @@ class GradientAttack(Attack):
         norm: str = "Linf",
         bounds: Bounds = (0.0, 1.0),
         seed: int | None = None,
+        loss_fn: LossFn | None = None,
     ) -> None:
         super().__init__(eps, norm=norm, bounds=bounds, seed=seed)
+        self.loss_fn = checked_loss_fn(loss_fn)
         if alpha is not None and not (isinstance(alpha, Real) and math.isfinite(alpha) and alpha > 0):
             msg = f"expected a finite step size alpha > 0, or None, got {alpha!r}"
             raise ValueError(msg)
         self.alpha = self._default_alpha() if alpha is None else float(alpha)
+
+    @property
+    def needs_classes(self) -> bool:
+        """Not for a loss of one's own."""
+        return self.loss_fn is None
 
     @abstractmethod
     def _default_alpha(self) -> float:
@@ -245,7 +274,9 @@ class GradientAttack(Attack):
         return other
 
     def loss(self, logits: Tensor, y: Tensor) -> Tensor:
-        """What the attack increases: the cross-entropy, summed so that a sample's gradient ignores the batch size."""
+        """What the attack increases, summed so that a sample's gradient ignores the batch size."""
+        if self.loss_fn is not None:
+            return own_losses(self.loss_fn, logits, y).sum()
         return classification_loss(logits, y, reduction="sum")
 
     def gradient(self, model: Model, x: Tensor, y: Tensor) -> Tensor:
@@ -255,6 +286,14 @@ class GradientAttack(Attack):
             ValueError: if the output does not depend on the input through differentiable operations.
         """
         return forward_and_gradient(model, x, lambda logits: self.loss(logits, y))[2]
+
+
+def checked_loss_fn(loss_fn: LossFn | None) -> LossFn | None:
+    """``loss_fn``, if it can be called or is None; else a ValueError."""
+    if not (loss_fn is None or callable(loss_fn)):
+        msg = f"expected loss_fn(logits, y) -> [N], or None, got {loss_fn!r}"
+        raise ValueError(msg)
+    return loss_fn
 
 
 def forward_and_gradient(model: Model, x: Tensor, loss: Callable[[Tensor], Tensor]) -> tuple[Tensor, Tensor, Tensor]:
@@ -281,55 +320,33 @@ def forward_and_gradient(model: Model, x: Tensor, loss: Callable[[Tensor], Tenso
     return logits.detach(), losses, gradient
 
 
-def count_classes(logits: Tensor) -> int:
-    """Number of classes that ``logits`` (``[N]``, ``[N, 1]`` or ``[N, C]``) tell apart; one logit tells two."""
-    return 2 if is_binary(logits) else logits.shape[1]
-
-
 def _rank() -> int:
     return torch.distributed.get_rank() if torch.distributed.is_initialized() else 0
 
 
-def _checked_once(model: Model, y: Tensor, min_classes: int, name: str) -> Model:
-    """``model``, whose first output is checked against the labels; later ones would only cost a device sync each."""
+def _checked_once(model: Model, y: Tensor, attack: Attack) -> Model:
+    """The logits of ``model``; the first ones are checked, as later checks would only cost a device sync each."""
     unchecked = True
 
     def call(x: Tensor) -> Tensor:
         nonlocal unchecked
-        logits = model(x.clone())  # some models normalise what they are given in place
+        logits = read_logits(model(x.clone()))  # some models normalise what they are given in place
         if unchecked:
-            _check_logits(logits, y)
-            _check_classes(logits, min_classes, name)
             unchecked = False
+            attack.check_output(logits, y)
+            if attack.needs_classes:
+                check_no_probabilities(call, x, logits)
         return logits
 
     return call
 
 
-def _check_logits(logits: Any, y: Tensor) -> None:
-    n = len(y)
-    if not isinstance(logits, Tensor) or logits.ndim not in (1, 2) or len(logits) != n:
-        got = tuple(logits.shape) if isinstance(logits, Tensor) else type(logits).__name__
-        msg = f"expected the model to return logits of shape [{n}], [{n}, 1] or [{n}, C], got {got}"
-        raise ValueError(msg)
-    if not logits.isfinite().all():
-        msg = "expected finite logits, got NaN or infinite ones"
-        raise ValueError(msg)
-    classes = count_classes(logits)
-    if y.numel() != n or (y.ndim != 1 and not is_binary(logits)):
-        msg = f"expected one label per sample, shape [{n}], got {tuple(y.shape)}"
-        raise ValueError(msg)
-    low, high = float(y.min()), float(y.max())
-    if not (low >= 0 and high <= classes - 1):
-        msg = f"expected labels in 0..{classes - 1} for logits of shape {tuple(logits.shape)}, got {low:g}..{high:g}"
-        raise ValueError(msg)
-
-
-def _check_classes(logits: Tensor, min_classes: int, name: str) -> None:
-    if count_classes(logits) < min_classes:
-        msg = f"expected at least {min_classes} classes for {name}, got logits of shape {tuple(logits.shape)}"
-        raise ValueError(msg)
+def _check_rows(output: Tensor, n: int) -> None:
+    if output.ndim == 0 or len(output) != n or not output.isfinite().all():
+        msg = f"expected the model to return finite outputs of shape [{n}, ...], got {tuple(output.shape)}"
+        raise ValueError(msg + ("" if output.isfinite().all() else " with NaN or infinity"))
 
 
 def _short(value: Any) -> str:
-    return f"{value:.4g}" if isinstance(value, float) else repr(value)
+    name = getattr(value, "__qualname__", None)  # that of a function, whose repr is its address
+    return f"{value:.4g}" if isinstance(value, float) else name or repr(value)

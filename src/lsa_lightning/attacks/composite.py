@@ -22,6 +22,11 @@ class CompositeAttack(Attack):
 
     attacks: dict[str, Attack]
 
+    @property
+    def needs_classes(self) -> bool:
+        """Whether one of its attacks does."""
+        return any(attack.needs_classes for attack in self.attacks.values())
+
     def with_eps(self, eps: float) -> Self:
         """A copy whose attacks all have another ``eps``."""
         return super().with_eps(eps)._of_each(lambda attack: attack.with_eps(eps))

@@ -11,10 +11,10 @@ from torch import Tensor
 
 from lsa_lightning.attacks.apgd import APGD
 from lsa_lightning.attacks.balls import Ball, Bounds
-from lsa_lightning.attacks.base import Attack, Model, count_classes
+from lsa_lightning.attacks.base import Attack, Model
 from lsa_lightning.attacks.composite import CompositeAttack
 from lsa_lightning.attacks.square import Square
-from lsa_lightning.functional import predicted_labels
+from lsa_lightning.functional import count_classes, predicted_labels
 from lsa_lightning.utils.renamed import renamed
 
 

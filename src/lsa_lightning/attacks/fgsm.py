@@ -6,6 +6,7 @@ from torch import Tensor
 
 from lsa_lightning.attacks.balls import Ball, Bounds
 from lsa_lightning.attacks.base import GradientAttack, Model
+from lsa_lightning.attacks.losses import LossFn
 
 
 class FGSM(GradientAttack):
@@ -17,6 +18,7 @@ class FGSM(GradientAttack):
         eps: radius >= 0.
         norm: name of the norm, ``"Linf"`` or ``"L2"``.
         bounds: smallest and largest valid input value, or None.
+        loss_fn: ``(logits, y) -> [N]``, what it increases; None: the cross-entropy. Labels need then be no classes.
 
     Raises:
         ValueError: if an argument is outside its range.
@@ -32,8 +34,15 @@ class FGSM(GradientAttack):
     Source: Goodfellow et al. 2015, arXiv 1412.6572.
     """
 
-    def __init__(self, eps: float = 8 / 255, *, norm: str = "Linf", bounds: Bounds = (0.0, 1.0)) -> None:
-        super().__init__(eps, norm=norm, bounds=bounds)
+    def __init__(
+        self,
+        eps: float = 8 / 255,
+        *,
+        norm: str = "Linf",
+        bounds: Bounds = (0.0, 1.0),
+        loss_fn: LossFn | None = None,
+    ) -> None:
+        super().__init__(eps, norm=norm, bounds=bounds, loss_fn=loss_fn)
 
     def _default_alpha(self) -> float:
         return self.eps
@@ -54,6 +63,7 @@ class FFGSM(GradientAttack):
         norm: name of the norm, ``"Linf"`` or ``"L2"``.
         bounds: smallest and largest valid input value, or None.
         seed: seed of the random start, or None.
+        loss_fn: ``(logits, y) -> [N]``, what it increases; None: the cross-entropy. Labels need then be no classes.
 
     Raises:
         ValueError: if an argument is outside its range.
@@ -69,8 +79,9 @@ class FFGSM(GradientAttack):
         norm: str = "Linf",
         bounds: Bounds = (0.0, 1.0),
         seed: int | None = None,
+        loss_fn: LossFn | None = None,
     ) -> None:
-        super().__init__(eps, alpha, norm=norm, bounds=bounds, seed=seed)
+        super().__init__(eps, alpha, norm=norm, bounds=bounds, seed=seed, loss_fn=loss_fn)
 
     def _default_alpha(self) -> float:
         return 1.25 * self.eps

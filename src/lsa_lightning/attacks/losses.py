@@ -6,6 +6,7 @@ Logits are ``[N]`` or ``[N, 1]`` (one logit, classes 0 and 1) or ``[N, C]``; val
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import TypeAlias
 
 import torch
 from torch import Tensor
@@ -97,6 +98,28 @@ def class_logits(logits: Tensor) -> Tensor:
     if not is_binary(logits):
         return logits
     return torch.stack([torch.zeros_like(logits.flatten()), logits.flatten()], dim=1)
+
+
+LossFn: TypeAlias = Callable[[Tensor, Tensor], Tensor]
+"""``(logits, labels) -> [N]``: a loss of one's own to increase, for outputs and labels of any shape."""
+
+
+def own_losses(loss_fn: LossFn, logits: Tensor, labels: Tensor) -> Tensor:
+    """What ``loss_fn`` gives, ``[N]``, in float32 at least.
+
+    Raises:
+        ValueError: if that is not one number per sample.
+
+    Example:
+        >>> own_losses(lambda output, y: (output - y).square().sum(dim=1), torch.zeros(2, 3), torch.ones(2, 3))
+        tensor([3., 3.])
+    """
+    losses = loss_fn(logits, labels)
+    if not isinstance(losses, Tensor) or losses.shape != logits.shape[:1]:
+        got = tuple(losses.shape) if isinstance(losses, Tensor) else repr(losses)
+        msg = f"expected loss_fn to return a loss per sample, shape [{len(logits)}] (reduction='none'), got {got}"
+        raise ValueError(msg)
+    return losses.to(torch.promote_types(logits.dtype, torch.float32))
 
 
 LOSSES: dict[str, tuple[Callable[[Tensor, Tensor], Tensor], int]] = {"ce": (cross_entropy, 2), "dlr": (dlr, 3)}

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from lsa_lightning.attacks.balls import Ball, Bounds, per_sample
 from lsa_lightning.attacks.base import GradientAttack, Model, forward_and_gradient
+from lsa_lightning.attacks.losses import LossFn
 from lsa_lightning.functional import kl_divergence, predicted_labels
 
 
@@ -30,6 +31,8 @@ class PGD(GradientAttack):
         best: what is returned. ``"last"``: the last iterate. ``"success"``, for evaluation: the first misclassified
             point, which is x itself if the model errs there, else the last iterate. At a fixed ``alpha`` and start,
             more steps then never find less.
+        loss_fn: ``(logits, y) -> [N]``, what it increases; None: the cross-entropy. Labels need then be no classes,
+            unless ``best`` is ``"success"``.
 
     Raises:
         ValueError: if an argument is outside its range.
@@ -55,17 +58,23 @@ class PGD(GradientAttack):
         bounds: Bounds = (0.0, 1.0),
         seed: int | None = None,
         best: str = "last",
+        loss_fn: LossFn | None = None,
     ) -> None:
         if best not in ("last", "success"):
             msg = f"expected best to be 'last' or 'success', got {best!r}"
             raise ValueError(msg)
         self.steps = checked_steps(steps)
-        super().__init__(eps, alpha, norm=norm, bounds=bounds, seed=seed)
+        super().__init__(eps, alpha, norm=norm, bounds=bounds, seed=seed, loss_fn=loss_fn)
         self.random_start = random_start
         self.best = best
 
     def _default_alpha(self) -> float:
         return 2.5 * self.eps / self.steps
+
+    @property
+    def needs_classes(self) -> bool:
+        """Not for a loss of one's own, unless misclassified points are looked for."""
+        return super().needs_classes or self.best == "success"
 
     def start(self, ball: Ball) -> Tensor:
         """Random in the ball, or its centre."""

@@ -25,6 +25,7 @@ from lsa_lightning.layers.probe import OUTPUT
 from lsa_lightning.objectives import AT, Objective
 from lsa_lightning.utils.batch import BatchFn
 from lsa_lightning.utils.describe import without_addresses
+from lsa_lightning.utils.outputs import OutputFn
 
 BeforeStep: TypeAlias = Callable[[nn.Module, Tensor, Tensor, Tensor], None]
 """Called as ``before_step(model, x, x_adv, y)`` in each step, when the batch is crafted and nothing has run on it."""
@@ -50,7 +51,8 @@ class AdversarialTraining(FreshCallback):
         batch_fn: ``batch -> (x, y)``, returning the batch's own tensors; default
             :func:`~lsa_lightning.utils.batch.read_batch`.
         backbone: name of the submodule that maps x to logits; None: the LightningModule's forward.
-        target: these three in one :class:`~lsa_lightning.callbacks.Target`, instead of them.
+        output_fn: ``output -> logits``, for a model that returns neither a tensor nor one named ``logits``.
+        target: these four in one :class:`~lsa_lightning.callbacks.Target`, instead of them.
         eps_warmup_epochs: number >= 0, not necessarily whole, of epochs in which eps rises step by step from 0 to the
             attack's own; logged as ``train/eps``. At a large eps, such as 0.3 on MNIST, training may otherwise stay at
             chance.
@@ -74,6 +76,7 @@ class AdversarialTraining(FreshCallback):
         input_space: InputSpace | tuple[Any, Any] | None = None,
         batch_fn: BatchFn | None = None,
         backbone: str | None = None,
+        output_fn: OutputFn | None = None,
         target: Target | None = None,
         eps_warmup_epochs: float = 0.0,
     ) -> None:
@@ -83,7 +86,9 @@ class AdversarialTraining(FreshCallback):
         if not eps_warmup_epochs >= 0:
             msg = f"expected eps_warmup_epochs >= 0, got {eps_warmup_epochs}"
             raise ValueError(msg)
-        self.target = Target.of(target, input_space=input_space, batch_fn=batch_fn, backbone=backbone)
+        self.target = Target.of(
+            target, input_space=input_space, batch_fn=batch_fn, backbone=backbone, output_fn=output_fn
+        )
         self.attack = self.target.in_space(attack)
         self.objective = objective if objective is not None else AT()
         self.eps_warmup_epochs = eps_warmup_epochs
@@ -120,7 +125,13 @@ class AdversarialTraining(FreshCallback):
             raise MisconfigurationException(msg)
         name = self.target.backbone or type(pl_module).__name__
         model, on_clean = self.target.model(pl_module), self.objective.steps_on_clean
-        self._step = adversarial_step = AdversarialStep(model, name, on_clean=on_clean)
+        self._step = adversarial_step = AdversarialStep(
+            model,
+            name,
+            on_clean=on_clean,
+            read_logits=self.target.logits,
+            check_labels=self.attack.needs_classes,
+        )
 
         def wrapper(step: Callable[..., Any], batch: Any, *args: Any, **kwargs: Any) -> Any:
             if self not in trainer.callbacks:  # type: ignore[attr-defined]  # a search took all callbacks out

@@ -28,6 +28,7 @@ from lsa_lightning.layers.resolve import LayerSpec, call_sites, resolve_layers
 from lsa_lightning.objectives import Objective
 from lsa_lightning.regularizers import LayerwiseRegularizer
 from lsa_lightning.utils.batch import BatchFn
+from lsa_lightning.utils.outputs import OutputFn
 from lsa_lightning.utils.renamed import renamed
 
 
@@ -64,6 +65,7 @@ class ATLR(AdversarialTraining):
         input_space: see :class:`~lsa_lightning.callbacks.AdversarialTraining`.
         batch_fn: see :class:`~lsa_lightning.callbacks.AdversarialTraining`.
         backbone: see :class:`~lsa_lightning.callbacks.AdversarialTraining`; layer names are relative to it.
+        output_fn: see :class:`~lsa_lightning.callbacks.AdversarialTraining`.
         target: see :class:`~lsa_lightning.callbacks.AdversarialTraining`.
         eps_warmup_epochs: see :class:`~lsa_lightning.callbacks.AdversarialTraining`; the analysis is at full eps.
 
@@ -98,6 +100,7 @@ class ATLR(AdversarialTraining):
         input_space: InputSpace | tuple[Any, Any] | None = None,
         batch_fn: BatchFn | None = None,
         backbone: str | None = None,
+        output_fn: OutputFn | None = None,
         target: Target | None = None,
         eps_warmup_epochs: float = 0.0,
     ) -> None:
@@ -107,6 +110,7 @@ class ATLR(AdversarialTraining):
             input_space=input_space,
             batch_fn=batch_fn,
             backbone=backbone,
+            output_fn=output_fn,
             target=target,
             eps_warmup_epochs=eps_warmup_epochs,
         )

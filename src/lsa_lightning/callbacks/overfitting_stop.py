@@ -14,6 +14,7 @@ from lsa_lightning.callbacks.own_keys import log_own
 from lsa_lightning.callbacks.target import Target
 from lsa_lightning.evaluation import correct
 from lsa_lightning.utils.batch import BatchFn
+from lsa_lightning.utils.outputs import OutputFn
 
 
 class CatastrophicOverfittingStop(FreshCallback):
@@ -31,7 +32,8 @@ class CatastrophicOverfittingStop(FreshCallback):
             and ``bounds`` are then in pixels.
         batch_fn: ``batch -> (x, y)``; default :func:`~lsa_lightning.utils.batch.read_batch`.
         backbone: name of the submodule that maps x to logits; None: the LightningModule's forward.
-        target: these three in one :class:`~lsa_lightning.callbacks.Target`, instead of them.
+        output_fn: ``output -> logits``, for a model that returns neither a tensor nor one named ``logits``.
+        target: these four in one :class:`~lsa_lightning.callbacks.Target`, instead of them.
 
     Attributes:
         accuracy: the last good epoch's accuracy, or None before the first epoch's end.
@@ -51,12 +53,15 @@ class CatastrophicOverfittingStop(FreshCallback):
         input_space: InputSpace | tuple[Any, Any] | None = None,
         batch_fn: BatchFn | None = None,
         backbone: str | None = None,
+        output_fn: OutputFn | None = None,
         target: Target | None = None,
     ) -> None:
         if not 0 <= drop <= 1:
             msg = f"expected drop, a difference of accuracies, in [0, 1], got {drop}"
             raise ValueError(msg)
-        self.target = Target.of(target, input_space=input_space, batch_fn=batch_fn, backbone=backbone)
+        self.target = Target.of(
+            target, input_space=input_space, batch_fn=batch_fn, backbone=backbone, output_fn=output_fn
+        )
         self.attack = self.target.in_space(attack)
         self.drop = float(drop)
         self._forget()
@@ -114,7 +119,7 @@ class CatastrophicOverfittingStop(FreshCallback):
         model = self.target.model(pl_module)
         x, y = self.target.unpack(self._batch)
         with trainer.precision_plugin.forward_context():
-            hits = correct(model, self.attack(model, x, y), y)
+            hits = correct(model, self.attack(model, x, y), y, self.target.output_fn)
         return float(trainer.strategy.reduce(hits.float().mean(), reduce_op="mean"))
 
     def _go_back(self, trainer: pl.Trainer, pl_module: pl.LightningModule, accuracy: float) -> None:

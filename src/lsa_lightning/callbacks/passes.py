@@ -58,6 +58,7 @@ class AdversarialStep:
         model: what is attacked.
         name: what messages call it.
         on_clean: whether the step runs on the clean batch; else on the adversarial one.
+        read_logits: reads logits out of what ``model`` returns.
         check_labels: whether the loss is looked at; not where the attack has a loss of its own.
 
     Raises:
@@ -65,10 +66,19 @@ class AdversarialStep:
             not fit.
     """
 
-    def __init__(self, model: nn.Module, name: str, *, on_clean: bool, check_labels: bool = True) -> None:
+    def __init__(
+        self,
+        model: nn.Module,
+        name: str,
+        *,
+        on_clean: bool,
+        read_logits: Callable[[Any], Tensor],
+        check_labels: bool = True,
+    ) -> None:
         self.model = model
         self.name = name
         self.on_clean = on_clean
+        self.read_logits = read_logits
         self.check_labels = check_labels
         self.at_model = False
         self._looked = False
@@ -253,7 +263,8 @@ class AdversarialStep:
         # A compiled model would not see the probe's hooks. The attack's passes, which are the most, stay compiled.
         with torch.compiler.set_stance("force_eager"):
             with ExitStack() as stack:
-                probe = LayerProbe(self.model, layers, samples, sites=sites, needs_gradient=True)
+                options: dict[str, Any] = {"sites": sites, "needs_gradient": True, "read": self.read_logits}
+                probe = LayerProbe(self.model, layers, samples, **options)
 
                 def begin() -> None:
                     stack.enter_context(random_state)
@@ -264,7 +275,7 @@ class AdversarialStep:
             if loss_of(result) is None:
                 return Passes(result, {}, {})
             own = _captured(probe)
-            other = LayerProbe(self.model, list(own), samples, for_penalty_alone, sites=sites, needs_gradient=True)
+            other = LayerProbe(self.model, list(own), samples, for_penalty_alone, **options)
             buffers = scratch_buffers(self.model) if for_penalty_alone else nullcontext()
             with random_state.replay(), buffers, other:
                 run_other()
@@ -274,9 +285,10 @@ class AdversarialStep:
     def _check_loss(self, result: Any, output: Any, y: Tensor, first: bool) -> None:
         """Whether the loss is computed from the model's output, and for these labels."""
         loss = loss_of(result)
-        if not self.check_labels or loss is None or not _are_logits(output, y):
+        logits = None if output is None or not self.check_labels else self.read_logits(output)
+        if loss is None or logits is None or not _are_logits(logits, y):
             return
-        targets = labels_of_loss(loss, output)
+        targets = labels_of_loss(loss, logits)
         if targets is None:
             msg = (
                 f"the loss that training_step returns is not computed from what {self.name} returns, which the attack "
@@ -322,9 +334,9 @@ def _captured(probe: LayerProbe) -> dict[str, Tensor]:
     return captured
 
 
-def _are_logits(output: Any, y: Tensor) -> bool:
-    """Whether an output can be looked at: one logit or one per class, for labels that are classes."""
-    if not isinstance(output, Tensor) or output.ndim not in (1, 2) or y.numel() != len(output):
+def _are_logits(logits: Tensor, y: Tensor) -> bool:
+    """Whether logits can be looked at: one or one per class, for labels that are classes."""
+    if logits.ndim not in (1, 2) or y.numel() != len(logits):
         return False
     return not y.is_floating_point() or bool((y == y.round()).all())
 

@@ -18,6 +18,7 @@ from lsa_lightning.callbacks.validation_loaders import ValidationLoaders
 from lsa_lightning.evaluation import correct
 from lsa_lightning.utils.batch import BatchFn
 from lsa_lightning.utils.isolation import preserved_random_state
+from lsa_lightning.utils.outputs import OutputFn
 from lsa_lightning.utils.renamed import renamed
 
 
@@ -41,7 +42,8 @@ class RobustValidation(FreshCallback):
             and ``bounds`` are then in pixels.
         batch_fn: ``batch -> (x, y)``; default :func:`~lsa_lightning.utils.batch.read_batch`.
         backbone: name of the submodule that maps x to logits; None: the LightningModule's forward.
-        target: these three in one :class:`~lsa_lightning.callbacks.Target`, instead of them.
+        output_fn: ``output -> logits``, for a model that returns neither a tensor nor one named ``logits``.
+        target: these four in one :class:`~lsa_lightning.callbacks.Target`, instead of them.
 
     Raises:
         ValueError: if an argument is outside its range, or R&G is asked for with an attack that is not there.
@@ -61,6 +63,7 @@ class RobustValidation(FreshCallback):
         input_space: InputSpace | tuple[Any, Any] | None = None,
         batch_fn: BatchFn | None = None,
         backbone: str | None = None,
+        output_fn: OutputFn | None = None,
         target: Target | None = None,
     ) -> None:
         if not isinstance(attacks, Mapping):
@@ -83,7 +86,9 @@ class RobustValidation(FreshCallback):
             got = f"{every_n_epochs} and {limit_batches}"
             msg = f"expected every_n_epochs >= 1 and limit_batches >= 1 or None, got {got}"
             raise ValueError(msg)
-        self.target = Target.of(target, input_space=input_space, batch_fn=batch_fn, backbone=backbone)
+        self.target = Target.of(
+            target, input_space=input_space, batch_fn=batch_fn, backbone=backbone, output_fn=output_fn
+        )
         self.attacks = {name: self.target.in_space(attack) for name, attack in attacks.items()}
         self.rg_attacks = [self.attacks[rg_attack].with_eps(eps) for eps in rg_eps] if rg_attack else []
         self.every_n_epochs = every_n_epochs
@@ -158,7 +163,7 @@ class RobustValidation(FreshCallback):
         with loaders.trainer.precision_plugin.forward_context(), preserved_random_state(x.device):
 
             def accuracy(attacked: Tensor) -> Tensor:
-                return correct(model, attacked, y)[:real].float().sum() / max(real, 1)
+                return correct(model, attacked, y, self.target.output_fn)[:real].float().sum() / max(real, 1)
 
             clean = accuracy(x)
             values = {"acc_clean": clean}

@@ -11,7 +11,9 @@ from torch import Tensor, nn
 from typing_extensions import Self
 
 from lsa_lightning.attacks import Attack, InputSpace
+from lsa_lightning.attacks.output_space import AttackOnLogits
 from lsa_lightning.utils.batch import BatchFn, read_batch
+from lsa_lightning.utils.outputs import OutputFn, read_logits
 
 
 @dataclass(frozen=True)
@@ -22,6 +24,8 @@ class Target:
         backbone: name of the submodule that maps x to logits; None: the LightningModule's forward.
         batch_fn: ``batch -> (x, y)``, returning the batch's own tensors.
         input_space: the space of x, if batches are normalised; ``eps`` and ``bounds`` are then in pixels.
+        output_fn: ``output -> logits``, for a model that returns something else than
+            :func:`~lsa_lightning.utils.outputs.read_logits` reads.
 
     Raises:
         ValueError: if ``input_space`` is not an :class:`~lsa_lightning.attacks.InputSpace` or None.
@@ -36,6 +40,7 @@ class Target:
     backbone: str | None = None
     batch_fn: BatchFn = read_batch
     input_space: InputSpace | None = None
+    output_fn: OutputFn | None = None
 
     def __post_init__(self) -> None:
         if not isinstance(self.input_space, InputSpace | None):
@@ -98,5 +103,18 @@ class Target:
         return x, y
 
     def in_space(self, attack: Attack) -> Attack:
-        """``attack``, whose eps and bounds are in pixels, for inputs as the batches hold them."""
+        """``attack``, whose eps and bounds are in pixels, for inputs and outputs as batches and the model have them."""
+        if self.output_fn is not None:
+            attack = AttackOnLogits(attack, self.output_fn)
         return attack if self.input_space is None else self.input_space(attack)
+
+    def logits(self, output: Any) -> Tensor:
+        """The logits in what the model returned.
+
+        Raises:
+            MisconfigurationException: if there are none.
+        """
+        try:
+            return read_logits(output if self.output_fn is None else self.output_fn(output))
+        except ValueError as error:
+            raise MisconfigurationException(str(error)) from error

@@ -19,6 +19,7 @@ from lsa_lightning.callbacks.step_patch import patch_method
 from lsa_lightning.functional import classification_loss
 from lsa_lightning.objectives import Objective
 from lsa_lightning.utils.isolation import scratch_buffers
+from lsa_lightning.utils.outputs import LogitsOf
 
 
 class AdversarialWeightPerturbation(FreshCallback):
@@ -82,7 +83,8 @@ class AdversarialWeightPerturbation(FreshCallback):
         trainer = self._trainer
         if trainer is not None and trainer.current_epoch >= self.warmup_epochs:
             (partner,) = _partners(trainer)
-            self.perturb(trainer, model, direction_loss(partner.objective, model, x, x_adv, y))
+            logits_of = LogitsOf(model, partner.target.output_fn)
+            self.perturb(trainer, model, direction_loss(partner.objective, logits_of, x, x_adv, y))
 
     def perturb(self, trainer: pl.Trainer, model: nn.Module, loss: Tensor) -> None:
         """Move the weights of ``model`` up the gradient of ``loss``; all processes alike."""

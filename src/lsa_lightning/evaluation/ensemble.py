@@ -14,9 +14,11 @@ import torch.distributed as dist
 from torch import Tensor, nn
 
 from lsa_lightning.attacks import Ensemble
+from lsa_lightning.evaluation.accuracy import correct
 from lsa_lightning.evaluation.state import FinishedBatches, answer_of, digest, settings_of
 from lsa_lightning.utils.batch import BatchFn, move_data_to_device, read_batch
 from lsa_lightning.utils.isolation import lent
+from lsa_lightning.utils.outputs import LogitsOf, OutputFn
 from lsa_lightning.utils.renamed import renamed
 
 
@@ -52,6 +54,7 @@ def evaluate_ensemble(
     *,
     state_file: str | Path | None = None,
     batch_fn: BatchFn = read_batch,
+    output_fn: OutputFn | None = None,
     limit_batches: int | None = None,
 ) -> EnsembleResult:
     """Run ``ensemble`` over ``dataloader``, each attack on the points that all before it left standing.
@@ -67,6 +70,7 @@ def evaluate_ensemble(
         state_file: where finished batches are noted (process p > 0 appends ``.rank<p>`` to the name); those noted there
             already are not run again. None: no file.
         batch_fn: ``batch -> (x, y)``.
+        output_fn: see :class:`~lsa_lightning.utils.outputs.LogitsOf`.
         limit_batches: number of batches >= 1, or None for all.
 
     Returns:
@@ -79,6 +83,7 @@ def evaluate_ensemble(
     rank, processes = (dist.get_rank(), dist.get_world_size()) if dist.is_initialized() else (0, 1)
     header = {"ensemble": settings_of(ensemble.attacks), "model": digest(model.state_dict())}
     finished = FinishedBatches(state_file, header, rank)
+    logits_of = LogitsOf(model, output_fn)
     counts = _Counts(list(ensemble.attacks))
     for index, batch in enumerate(islice(dataloader, limit_batches)):
         if index % processes == rank:
@@ -87,7 +92,7 @@ def evaluate_ensemble(
             answer = partial(answer_of, model, x)
             standing = finished.recall(index, fingerprint, answer)
             if standing is None:
-                standing = _standing(model, ensemble.with_stream(index), x, y)
+                standing = _standing(logits_of, ensemble.with_stream(index), x, y)
                 finished.note(index, fingerprint, answer, standing)
             counts.add(len(x), standing)
     return counts.result(ensemble, device)
@@ -95,6 +100,7 @@ def evaluate_ensemble(
 
 def _standing(model: nn.Module, ensemble: Ensemble, x: Tensor, y: Tensor) -> dict[str, int]:
     """How many samples stand after each attack that the model has enough classes for."""
+    correct(model, x, y)  # where outputs are no logits or labels no classes, an error
     with lent(model, x.device):
         return {name: int(standing.sum()) for name, _, standing in ensemble.in_turn(model, x, y)}
 

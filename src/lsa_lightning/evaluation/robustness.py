@@ -22,6 +22,7 @@ from lsa_lightning.evaluation.state import FinishedBatches, answer_of, digest, s
 from lsa_lightning.evaluation.table import RobustnessTable
 from lsa_lightning.utils.batch import BatchFn, move_data_to_device, read_batch
 from lsa_lightning.utils.isolation import preserved_random_state
+from lsa_lightning.utils.outputs import LogitsOf, OutputFn
 from lsa_lightning.utils.random import Purpose, seed_of
 from lsa_lightning.utils.renamed import renamed
 
@@ -38,6 +39,7 @@ class RobustnessEvaluation:
         eps: radii > 0, at least one; the clean column is added. R&G is summed over these.
         training_eps: radius > 0 that the model was trained at: a column in any case, and marked as such; None: none.
         batch_fn: ``batch -> (x, y)``.
+        output_fn: see :class:`~lsa_lightning.utils.outputs.LogitsOf`.
         limit_batches: number of batches >= 1, or None for all.
         seed: seed of the models, and of the attacks that have none of their own.
         progress: whether to show a progress bar with the time left; None: where the error stream is a terminal.
@@ -61,6 +63,7 @@ class RobustnessEvaluation:
         *,
         training_eps: float | None = None,
         batch_fn: BatchFn = read_batch,
+        output_fn: OutputFn | None = None,
         limit_batches: int | None = None,
         seed: int = 0,
         progress: bool | None = None,
@@ -85,6 +88,7 @@ class RobustnessEvaluation:
         self.eps = sorted({*self.rg_eps, *([] if training_eps is None else [training_eps])})
         self.attacks = dict(attacks)
         self.batch_fn = batch_fn
+        self.output_fn = output_fn
         self.limit_batches = limit_batches
         self.seed = seed
         self.progress = progress
@@ -118,6 +122,7 @@ class RobustnessEvaluation:
         """
         device = next(model.parameters(), torch.zeros(())).device
         finished = FinishedBatches(state_file, {**self._describe(), "model": digest(model.state_dict())})
+        logits_of = LogitsOf(model, self.output_fn)
         sums: Counter[str] = Counter()
         with _progress_bar(self.progress) as bar:
             task = bar.add_task(label, total=self._steps(dataloader))
@@ -127,7 +132,7 @@ class RobustnessEvaluation:
                 answer = partial(answer_of, model, x)
                 counts = finished.recall(index, fingerprint, answer)
                 if counts is None:
-                    counts = self._count(model, x, y, index, lambda: bar.advance(task))
+                    counts = self._count(logits_of, x, y, index, lambda: bar.advance(task))
                     finished.note(index, fingerprint, answer, counts)
                 else:  # the estimate of the time left starts anew: recalling is no measure of evaluating
                     bar.reset(task, completed=(index + 1) * self._steps_per_batch)
@@ -200,10 +205,11 @@ def evaluate_robustness(
     attacks: Mapping[str, Attack],
     eps: Sequence[float],
     batch_fn: BatchFn = read_batch,
+    output_fn: OutputFn | None = None,
     limit_batches: int | None = None,
 ) -> RobustnessTable:
     """Evaluate one model without a state file: see :class:`RobustnessEvaluation` and its :meth:`run`."""
-    evaluation = RobustnessEvaluation(attacks, eps, batch_fn=batch_fn, limit_batches=limit_batches)
+    evaluation = RobustnessEvaluation(attacks, eps, batch_fn=batch_fn, output_fn=output_fn, limit_batches=limit_batches)
     return evaluation.run(model, dataloader)
 
 

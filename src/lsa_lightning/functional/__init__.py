@@ -1,7 +1,9 @@
 """Pure functions: comparison of representations, Algorithm 1, the penalty of AT-LR, scores, classification."""
 
 from lsa_lightning.functional.classification import (
+    check_classes,
     classification_loss,
+    count_classes,
     is_binary,
     kl_divergence,
     log_probabilities,
@@ -24,8 +26,10 @@ __all__ = [
     "as_rows",
     "centered_relative_error",
     "centered_relative_error_over_batch",
+    "check_classes",
     "classification_loss",
     "cosine_distance",
+    "count_classes",
     "is_binary",
     "kl_divergence",
     "layerwise_penalty",

@@ -41,6 +41,62 @@ def is_binary(logits: Tensor) -> bool:
     return logits.ndim == 1 or logits.shape[-1] == 1
 
 
+def count_classes(logits: Tensor) -> int:
+    """Number of classes that ``logits`` (``[N]``, ``[N, 1]`` or ``[N, C]``) tell apart; one logit tells two."""
+    return 2 if is_binary(logits) else logits.shape[1]
+
+
+def check_classes(logits: Tensor, labels: Tensor) -> None:
+    """Raise a ValueError unless ``logits`` are finite scores of classes, and ``labels`` one class per sample.
+
+    Labels may have any dtype. Those that are no classes (fractions, soft, one-hot and multi-label ones, segmentation
+    masks) are named.
+
+    Args:
+        logits: ``[N]`` or ``[N, 1]`` (binary), or ``[N, C]``.
+        labels: ``[N]`` (or ``[N, 1]`` in the binary case) in 0..C-1.
+
+    Example:
+        >>> check_classes(torch.zeros(2, 3), torch.tensor([0.5, 2.0]))
+        Traceback (most recent call last):
+        ValueError: expected labels that are classes, got fractions such as 0.5, as regression targets or smoothed ...
+    """
+    n = len(labels)
+    if logits.ndim not in (1, 2) or len(logits) != n:
+        hint = f", as for segmentation; {_NO_CLASSES}" if logits.ndim > 2 else ""
+        msg = f"expected the model to return logits of shape [{n}], [{n}, 1] or [{n}, C], got {(*logits.shape,)}{hint}"
+        raise ValueError(msg)
+    if not logits.isfinite().all():
+        msg = "expected finite logits, got NaN or infinite ones"
+        raise ValueError(msg)
+    if labels.numel() != n or (labels.ndim != 1 and not is_binary(logits)):
+        msg = f"expected one label per sample, shape [{n}], got {tuple(labels.shape)}, {_kind(labels)}; {_NO_CLASSES}"
+        raise ValueError(msg)
+    fractions = labels[labels - labels.round() != 0] if labels.is_floating_point() else labels[:0]
+    fractions = fractions[fractions.isfinite()]
+    if len(fractions) > 0:
+        got = f"fractions such as {float(fractions[0]):.4g}, as regression targets or smoothed labels are"
+        msg = f"expected labels that are classes, got {got}; {_NO_CLASSES}"
+        raise ValueError(msg)
+    low, high, last = float(labels.min()), float(labels.max()), count_classes(logits) - 1
+    if not (low >= 0 and high <= last):
+        msg = f"expected labels in 0..{last} for logits of shape {tuple(logits.shape)}, got {low:g}..{high:g}"
+        raise ValueError(msg)
+
+
+_NO_CLASSES = "attacks take a loss of your own, loss_fn= of FGSM, FFGSM, PGD and APGD; accuracy needs classes"
+
+
+def _kind(labels: Tensor) -> str:
+    """What labels of such a shape are."""
+    if labels.ndim > 2:
+        return "as segmentation masks have"
+    if labels.ndim < 2 or labels.shape[1] == 1:
+        return "which is one too many dimensions" if labels.ndim == 2 else "another number"
+    one_each = bool(((labels.float().sum(dim=1) - 1).abs() < 1e-3).all()) and bool((labels >= 0).all())
+    return "which are soft or one-hot labels" if one_each else "which are several targets, as multi-label ones"
+
+
 def predicted_labels(logits: Tensor) -> Tensor:
     """The predicted class of each sample, int64 of shape ``[N]``; logit > 0 is class 1 in the binary case.
 

@@ -14,6 +14,7 @@ from torch.jit._script import RecursiveScriptModule
 from torch.utils import checkpoint
 
 from lsa_lightning.layers.calls import LEARNABLE, CallOrder, CallSite
+from lsa_lightning.utils.outputs import read_logits
 
 OUTPUT = ""
 """The layer name under which a probe captures the output of the model itself."""
@@ -51,6 +52,7 @@ class LayerProbe:
             pass, which finds another call where the pass inside differs from the one in which names were given.
         needs_gradient: what runs under :func:`torch.no_grad` is no representation then. Reentrant checkpoints, which
             run so, become non-reentrant ones inside the context; their gradients are the same.
+        read: reads the logits out of what the model returns, for :data:`OUTPUT`.
 
     Raises:
         ValueError: on entering, if a name does not exist or is that of a scripted module, which takes no hooks; when
@@ -73,12 +75,14 @@ class LayerProbe:
         stop_early: bool = False,
         sites: Mapping[str, CallSite] | None = None,
         needs_gradient: bool = False,
+        read: Callable[[Any], Tensor] = read_logits,
     ) -> None:
         self.model = model
         self.layers = list(layers)
         self.samples = samples
         self.stop_early = stop_early
         self.needs_gradient = needs_gradient
+        self.read = read
         self._wanted = {_key(layer, sites or {}): layer for layer in self.layers}
         self._start()
 
@@ -164,7 +168,7 @@ class LayerProbe:
         self._times[name] += 1
         if layer is None:
             return
-        tensor = _first_floating(output)
+        tensor = self.read(output) if layer == OUTPUT else _first_floating(output)
         if tensor is None:
             msg = f"expected layer {layer} to return a floating tensor, or a tuple or dict holding one, got "
             raise ValueError(msg + str(type(output)))

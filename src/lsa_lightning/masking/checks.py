@@ -18,6 +18,7 @@ from lsa_lightning.functional import predicted_labels
 from lsa_lightning.masking.flags import MaskingFlag, flags
 from lsa_lightning.utils.batch import BatchFn, move_data_to_device, read_batch
 from lsa_lightning.utils.isolation import evaluating, preserved_random_state, scratch_buffers
+from lsa_lightning.utils.outputs import LogitsOf, OutputFn
 from lsa_lightning.utils.random import Purpose, generator_of, seed_of
 from lsa_lightning.utils.renamed import renamed
 
@@ -58,6 +59,7 @@ class MaskingChecks:
         n_queries: queries >= 1 of the random search and of Square.
         seed: seed of the attacks and of the models.
         batch_fn: ``batch -> (x, y)``.
+        output_fn: see :class:`~lsa_lightning.utils.outputs.LogitsOf`.
         input_space: the space of x, if batches are normalised; eps and bounds are in pixels, where the checks are run.
 
     Raises:
@@ -85,6 +87,7 @@ class MaskingChecks:
         n_queries: int = 100,
         seed: int = 0,
         batch_fn: BatchFn = read_batch,
+        output_fn: OutputFn | None = None,
         input_space: InputSpace | None = None,
     ) -> None:
         if not isinstance(eps, float | int) or eps <= 0 or n_samples < 1 or n_queries < 1:
@@ -107,6 +110,7 @@ class MaskingChecks:
         self.n_samples = n_samples
         self.seed = seed
         self.batch_fn = batch_fn
+        self.output_fn = output_fn
         self.input_space = input_space
 
     def run(self, model: nn.Module, dataloader: Iterable[Any]) -> dict[str, MaskingFlag]:
@@ -123,13 +127,14 @@ class MaskingChecks:
             ValueError: if there is no batch.
         """
         device = next(model.parameters(), torch.zeros(())).device
+        logits_of = LogitsOf(model, self.output_fn)
         rows: list[dict[str, Tensor]] = []
         missing = self.n_samples
         for index, batch in enumerate(dataloader):
             x, y = (tensor[:missing] for tensor in self.batch_fn(move_data_to_device(batch, device)))
             with preserved_random_state(device):
                 torch.manual_seed(seed_of(self.seed, Purpose.CHECKED_MODEL, index))
-                rows.append(self._observe(*self._in_pixels(model, x), y, index))
+                rows.append(self._observe(*self._in_pixels(logits_of, x), y, index))
             missing -= len(x)
             if missing == 0:
                 break
@@ -147,6 +152,7 @@ class MaskingChecks:
 
     def _observe(self, model: nn.Module, x: Tensor, y: Tensor, index: int) -> dict[str, Tensor]:
         """What is seen of each sample of a batch, ``[N]`` each; by attack, whether it alone fools the model."""
+        correct(model, x, y)  # where outputs are no logits or labels no classes, an error
         with evaluating(model), scratch_buffers(model):
             gradient = _largest_gradient(model, x, y)
             generator = generator_of(self.seed, Purpose.DIRECTIONS, index, device=x.device)

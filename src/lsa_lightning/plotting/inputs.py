@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from lsa_lightning.functional import log_probabilities
 from lsa_lightning.plotting.style import COLORS, new_axes, new_figure
 from lsa_lightning.utils.isolation import evaluating
+from lsa_lightning.utils.outputs import read_logits
 
 
 def plot_decision_boundary(model: nn.Module, x: Tensor, y: Tensor, x_adv: Tensor) -> Figure:
@@ -38,7 +39,7 @@ def plot_decision_boundary(model: nn.Module, x: Tensor, y: Tensor, x_adv: Tensor
     columns, rows = (torch.linspace(float(low[i]) - 0.3, float(high[i]) + 0.3, 200) for i in (0, 1))
     plane = torch.cartesian_prod(columns, rows).to(x)
     with evaluating(model), torch.no_grad():
-        probability = log_probabilities(model(plane))[:, 1].exp().view(200, 200).T.cpu().numpy()
+        probability = log_probabilities(read_logits(model(plane)))[:, 1].exp().view(200, 200).T.cpu().numpy()
     figure, axes = new_axes(width=7.0)
     levels = np.linspace(0, 1, 11)
     shades = axes.contourf(columns.numpy(), rows.numpy(), probability, levels=levels, cmap="cividis", alpha=0.5)
