@@ -140,10 +140,13 @@ def test_hooks_and_state_dicts_see_the_true_weights_at_any_place_in_the_list(fir
 
     class Saving(ForeignModule):
         def training_step(self, batch: Any) -> Tensor:
-            before = self.net.fc1.weight.detach().clone()
-            saved.append(self.state_dict()["net.fc1.weight"])
-            assert torch.equal(self.net.fc1.weight, before)
-            return super().training_step(batch)
+            loss = super().training_step(batch)
+            perturbed = self.net.fc1.weight.detach().clone()
+            state = self.state_dict()["net.fc1.weight"]
+            assert torch.equal(self.net.fc1.weight, perturbed)
+            assert not torch.equal(state, perturbed)
+            saved.append(state)
+            return loss
 
     torch.manual_seed(0)
     watch, callback = Watch(), AdversarialWeightPerturbation(0.05)

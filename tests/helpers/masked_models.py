@@ -28,11 +28,11 @@ class SaturatedLogits(Wrapper):
 
 
 class SaturatedProbabilities(Wrapper):
-    """Probabilities of exactly 0 and 1, given as logits."""
+    """Probabilities of exactly 0 and 1, shifted, given as logits. Plain ones are refused."""
 
     def forward(self, x: Tensor) -> Tensor:
         logits = super().forward(x)
-        return (1e4 * logits).sigmoid() - 0.5 if logits.shape[-1] == 1 else (1e4 * logits).softmax(dim=1)
+        return (1e4 * logits).sigmoid() - 0.5 if logits.shape[-1] == 1 else (1e4 * logits).softmax(dim=1) - 0.5
 
 
 class QuantisedInput(Wrapper):
