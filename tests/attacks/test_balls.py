@@ -7,6 +7,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from tests.helpers.attack_cases import DTYPES
+from tests.helpers.no_float64 import NoFloat64
 from torch import Tensor
 
 from lsa_lightning.attacks.balls import BALLS, Ball, Bounds, L2Ball, LinfBall
@@ -71,6 +72,38 @@ def test_projection_start_and_step_stay_inside_exactly(
         assert_inside(points, x, eps, norm, bounds)
     if eps == 0:
         assert torch.equal(ball.project(far_away), x)
+
+
+@settings(max_examples=200, deadline=None)
+@given(
+    dtype=st.sampled_from([torch.float16, torch.bfloat16, torch.float32]),
+    norm=st.sampled_from(list(BALLS)),
+    bounds=st.sampled_from([None, (0.0, 1.0), (0.1, 0.9), (-2.1179, 2.64)]),
+    eps=st.one_of(st.just(0.0), st.floats(1e-6, 0.5), st.sampled_from([8 / 255, 0.1, 0.3])),
+    scale=st.sampled_from([1e-12, 1e-3, 1.0, 300.0]),
+    seed=st.integers(0, 2**31),
+)
+def test_a_device_without_float64_stays_inside_exactly(
+    dtype: torch.dtype, norm: str, bounds: Bounds, eps: float, scale: float, seed: int
+) -> None:
+    x = make_inputs("plain", dtype, bounds, scale, seed)
+    generator = torch.Generator().manual_seed(seed)
+    gradient = torch.randn(x.shape, generator=generator).to(dtype)
+    with NoFloat64():
+        ball = BALLS[norm](x, eps, bounds)
+        far_away = ball.project(x + 3 * eps * gradient)
+        tiny = 1e-30 * gradient.float()
+        points = [far_away, ball.random_point(generator), ball.ascend(far_away, tiny, 0.3 * eps)]
+    for inside in points:
+        assert_inside(inside, x, eps, norm, bounds)
+
+
+@pytest.mark.parametrize("norm", BALLS)
+def test_tiny_gradients_give_a_step_without_float64_too(norm: str) -> None:
+    x, gradient = torch.full((2, 3), 0.5), torch.tensor([[1e-30, 2e-30, -1e-30], [1.0, 2.0, -1.0]])
+    with NoFloat64():
+        points = BALLS[norm](x, 0.1, None).ascend(x, gradient, 0.05)
+    torch.testing.assert_close(points, BALLS[norm](x, 0.1, None).ascend(x, gradient, 0.05))
 
 
 @pytest.mark.parametrize("norm", BALLS)

@@ -15,6 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from tests.helpers.attack_cases import ATTACKS, CASES, own_labels
 from tests.helpers.modules import ForeignModule, loader, trainer
+from tests.helpers.no_float64 import NoFloat64
 from torch import Tensor, nn
 
 from lsa_lightning.attacks import Attack, InputSpace
@@ -229,3 +230,11 @@ def test_bad_outputs_are_named(name: str, output: Callable[[Tensor], Any], messa
 def test_eps_over_the_range_of_the_bounds_is_named(name: str) -> None:
     with pytest.raises(ValueError, match=r"expected eps <= 1, the Linf diameter of the bounds \(0.0, 1.0\), got 1.1"):
         ATTACKS[name](1.1)
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_a_device_without_float64_is_enough(name: str) -> None:
+    x, net = torch.rand(4, 6), nn.Linear(6, 5)
+    with NoFloat64():
+        x_adv = CASES[name](0.1)(net, x, torch.tensor([0, 1, 2, 3]))
+    assert x_adv.shape == x.shape

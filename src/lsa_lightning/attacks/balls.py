@@ -10,6 +10,8 @@ import torch
 from torch import Tensor
 from typing_extensions import Self
 
+from lsa_lightning.utils.precision import widest_float
+
 Bounds: TypeAlias = tuple[float, float] | None
 """Smallest and largest valid input value, such as (0, 1) for pixels; None where there is no limit, as for Moon."""
 
@@ -85,7 +87,7 @@ class LinfBall(Ball):
 
     def __init__(self, x: Tensor, eps: float, bounds: Bounds) -> None:
         super().__init__(x, eps, bounds)
-        wide = x.to(torch.float64)
+        wide = _widened(x)
         self.low = _cast_towards(_clamp(_shifted(wide, -self.eps), bounds), x)
         self.high = _cast_towards(_clamp(_shifted(wide, self.eps), bounds), x)
 
@@ -117,7 +119,7 @@ class LinfBall(Ball):
 
 
 class L2Ball(Ball):
-    r"""``||x_adv - x||_2 <= eps`` over all coordinates of a sample (norm computed in float64)."""
+    r"""``||x_adv - x||_2 <= eps`` over all coordinates of a sample (norm computed in float64, where that exists)."""
 
     norm = "L2"
 
@@ -128,11 +130,12 @@ class L2Ball(Ball):
 
     def project(self, points: Tensor) -> Tensor:
         """Scale the perturbation of each sample back to length eps, then clamp to the bounds."""
-        wide = self.x.to(torch.float64)
-        delta = points.to(torch.float64) - wide
+        wide = _widened(self.x)
+        delta = points.to(wide) - wide
         length = _length(delta)
         # A hair below eps, so that the norm of the result, itself rounded in float32, is not above it.
-        scale = (self.eps * (1 - 2**-21) / length.clamp_min(torch.finfo(torch.float64).tiny)).clamp_max(1.0)
+        below = 1 - (2**-21 if wide.dtype is torch.float64 else 2**-18)
+        scale = (self.eps * below / length.clamp_min(torch.finfo(wide.dtype).tiny)).clamp_max(1.0)
         return _cast_towards(_clamp(_shifted(wide, delta * scale), self.bounds), self.x)
 
     def random_point(self, generator: torch.Generator) -> Tensor:
@@ -148,9 +151,12 @@ class L2Ball(Ball):
 
     def ascend(self, points: Tensor, gradient: Tensor, alpha: float | Tensor) -> Tensor:
         """``points + alpha gradient / ||gradient||``; a zero gradient gives no step."""
-        # In float64, where the squares of a confident network's tiny gradient do not underflow.
-        gradient = gradient.to(torch.float64)
-        return self.project(points + alpha * gradient / _length(gradient).clamp_min(torch.finfo(torch.float64).tiny))
+        # Wide, or of ordinary size, so that the squares of a confident network's tiny gradient do not underflow.
+        gradient = gradient.to(widest_float(gradient.device))
+        tiny = torch.finfo(gradient.dtype).tiny
+        if gradient.dtype is not torch.float64:
+            gradient = gradient / per_sample(gradient.flatten(1).abs().amax(dim=1).clamp_min(tiny), gradient)
+        return self.project(points + alpha * gradient / _length(gradient).clamp_min(tiny))
 
 
 def per_sample(values: Tensor, x: Tensor) -> Tensor:
@@ -168,30 +174,52 @@ def _drawn_in(x: Tensor) -> torch.dtype:
 
 
 def _clamp(points: Tensor, bounds: Bounds) -> Tensor:
-    return points if bounds is None else points.clamp(*bounds)
+    if bounds is None:
+        return points
+    return points.clamp(-_round_down(-bounds[0], points.dtype), _round_down(bounds[1], points.dtype))
 
 
 def _shifted(wide: Tensor, delta: Tensor | float) -> Tensor:
-    """``wide + delta`` in float64, rounded towards ``wide`` where the nearest number is farther away than ``delta``."""
+    """``wide + delta``, rounded towards ``wide`` where the nearest number is farther away than ``delta``."""
     total = wide + delta
     length = delta.abs() if isinstance(delta, Tensor) else abs(delta)
-    return total.where((total - wide).abs() <= length, torch.nextafter(total, wide))
+    return total.where(~_farther(total, wide, length), torch.nextafter(total, wide))
+
+
+def _farther(points: Tensor, centre: Tensor, length: Tensor | float) -> Tensor:
+    """Whether ``|points - centre| > length``; in float32 also where the difference is none of its numbers."""
+    gap = points - centre
+    if gap.dtype is torch.float64:
+        return gap.abs() > length
+    back = gap - points
+    rest = (points - (gap - back)) - (centre + back)  # what the rounded difference lacks, exactly (Knuth's TwoSum)
+    return (gap.abs() > length) | ((gap.abs() == length) & (rest * gap.sign() > 0))
 
 
 def _cast_towards(target: Tensor, x: Tensor) -> Tensor:
-    """``target`` (float64) in the dtype of ``x``, rounded towards ``x`` wherever the nearest number is farther away."""
+    """``target`` (wide) in the dtype of ``x``, rounded towards ``x`` wherever the nearest number is farther away."""
     limit = torch.finfo(x.dtype)
-    wide = x.to(torch.float64)
+    wide = x.to(target.dtype)
     near = target.clamp(limit.min, limit.max).to(x.dtype)
-    offset = near.to(torch.float64) - wide
+    offset = near.to(target.dtype) - wide
     # One or two units in the last place; the second where the number is just above a power of two.
-    unit = near.to(torch.float64).abs() * limit.eps + limit.smallest_normal * limit.eps
-    inner = (near.to(torch.float64) - offset.sign() * unit).to(x.dtype)
-    crossed = (inner.to(torch.float64) - wide) * offset <= 0
-    overshoots = offset.abs() > (target - wide).abs()
+    unit = near.to(target.dtype).abs() * limit.eps + limit.smallest_normal * limit.eps
+    inner = (near.to(target.dtype) - offset.sign() * unit).to(x.dtype)
+    crossed = (inner.to(target.dtype) - wide) * offset <= 0
+    overshoots = (near > target).where(target > wide, near < target)
     return near.where(~overshoots, inner.where(~crossed, x))
 
 
-def _round_down(eps: float, dtype: torch.dtype) -> float:
-    """The largest number of ``dtype`` (or one next to it) that is not above ``eps``."""
-    return float(_cast_towards(torch.tensor(eps, dtype=torch.float64), torch.zeros((), dtype=dtype)))
+def _round_down(value: float, dtype: torch.dtype) -> float:
+    """The largest number of ``dtype`` (or one next to it) that is not above ``value``."""
+    limit = torch.finfo(dtype)
+    near = float(torch.tensor(min(value, limit.max), dtype=dtype))
+    if near <= value:
+        return near
+    unit = abs(near) * limit.eps + limit.smallest_normal * limit.eps
+    below = float(torch.tensor(near - unit, dtype=dtype))
+    return max(below, 0.0) if value >= 0 else below
+
+
+def _widened(x: Tensor) -> Tensor:
+    return x.to(widest_float(x.device))

@@ -181,7 +181,7 @@ def _alpha_per_eps(attack: Callable[..., Any], eps: float) -> float | None:
 
 def _range_around(x: Tensor, eps: float) -> tuple[float, float]:
     """Bounds so wide that they cut no ball off."""
-    low, high = torch.stack(x.double().aminmax()).tolist()
+    low, high = torch.stack(x.aminmax()).tolist()
     return low - eps - 1e-3, high + eps + 1e-3
 
 

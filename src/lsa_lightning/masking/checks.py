@@ -19,6 +19,7 @@ from lsa_lightning.masking.flags import MaskingFlag, flags
 from lsa_lightning.utils.batch import BatchFn, move_data_to_device, read_batch
 from lsa_lightning.utils.isolation import evaluating, preserved_random_state, scratch_buffers
 from lsa_lightning.utils.outputs import LogitsOf, OutputFn
+from lsa_lightning.utils.precision import widest_float
 from lsa_lightning.utils.random import Purpose, generator_of, seed_of
 from lsa_lightning.utils.renamed import renamed
 
@@ -183,14 +184,15 @@ class MaskingChecks:
         start = threat.with_eps(threat.eps / 2).ball(x).random_point(generator)
         near = threat.with_eps(threat.eps / 10).ball(start)
         gradient = _input_gradient(model, start, y, margin)
+        wide = widest_float(x.device)
         predicted, measured = [], []
         for _ in range(_DIRECTIONS):
             ahead = near.boundary_point(generator)
             back = near.project(2 * start - ahead)
             with torch.no_grad():
                 logits = class_logits(model(ahead))
-                measured.append((margin(logits, y) - margin(model(back), y)).double())
-            predicted.append((gradient.double() * (ahead - back).double()).flatten(1).sum(1))
+                measured.append((margin(logits, y) - margin(model(back), y)).to(wide))
+            predicted.append((gradient.to(wide) * (ahead - back).to(wide)).flatten(1).sum(1))
         return _cosine(torch.stack(predicted), torch.stack(measured), floor=1e-6 * float(logits.abs().amax()))
 
     def _white_box(self, x: Tensor) -> dict[str, Attack]:
