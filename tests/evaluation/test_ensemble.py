@@ -120,7 +120,7 @@ def _in_process(rank: int, folder: str) -> None:
     torch.set_num_threads(1)
     dist.init_process_group("gloo", init_method=f"file://{folder}/store", rank=rank, world_size=2)
     net = network()
-    result = evaluate_ensemble(net, batches(net), small(), Path(folder) / "state.jsonl")
+    result = evaluate_ensemble(net, batches(net), small(), state_file=Path(folder) / "state.jsonl")
     (Path(folder) / f"result{rank}.json").write_text(json.dumps(result.to_dict()))
     dist.destroy_process_group()
 

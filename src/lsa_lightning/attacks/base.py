@@ -5,7 +5,8 @@ from __future__ import annotations
 import copy
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from numbers import Real
 from typing import Any, TypeAlias
 
@@ -102,11 +103,27 @@ class Attack(ABC):
         other._generators = {}
         return other
 
-    def scaled(self, factor: float) -> Self:
-        """A copy with ``factor`` (>= 0) times the radius and step size, which draws from this attack's generator."""
-        other = self.with_eps(factor * self.eps)
-        other._generators = self._generators
-        return other
+    def scaled(self, factor: float) -> Attack:
+        """This attack with ``factor`` (>= 0) times its radius and step size.
+
+        Not a copy: it draws from this one's generator, and what it remembers of a batch this one remembers.
+        """
+        return _ScaledAttack(self, factor)
+
+    @contextmanager
+    def _scaling(self, factor: float) -> Iterator[None]:
+        """Inside, this very object has ``factor`` times its radius and step size."""
+        before, scaled = vars(self).copy(), vars(self.with_eps(factor * self.eps))
+        changed = [name for name in before if scaled.get(name) is not before[name] and name != "_generators"]
+        vars(self).update({name: scaled[name] for name in changed})
+        try:
+            yield
+        finally:
+            vars(self).update({name: before[name] for name in changed})
+
+    def restart(self) -> None:
+        """Draw the random numbers from the beginning again."""
+        self._generators.clear()
 
     def with_stream(self, stream: int) -> Self:
         """A copy whose random numbers depend on the seed and ``stream`` >= 0, not on the rank or on earlier calls."""
@@ -164,6 +181,27 @@ class Attack(ABC):
             options |= threat if name == "threat" else {name: value}
         shown = {k: v for k, v in options.items() if not k.startswith("_") and v is not None}
         return f"{type(self).__name__}({', '.join(f'{k}={_short(v)}' for k, v in shown.items())})"
+
+
+class _ScaledAttack(Attack):
+    """An attack at ``factor`` times its radius, see :meth:`Attack.scaled`."""
+
+    def __init__(self, attack: Attack, factor: float) -> None:
+        super().__init__(factor * attack.eps, norm=attack.norm, bounds=attack.bounds, seed=attack.seed)
+        self.attack = attack
+        self.factor = factor
+
+    @property
+    def min_classes(self) -> int:
+        return self.attack.min_classes
+
+    def __call__(self, model: Model, x: Tensor, y: Tensor) -> Tensor:
+        with self.attack._scaling(self.factor):
+            return self.attack(model, x, y)
+
+    def perturb(self, model: Model, x: Tensor, y: Tensor, ball: Ball) -> Tensor:
+        with self.attack._scaling(self.factor):
+            return self.attack.perturb(model, x, y, ball)
 
 
 class GradientAttack(Attack):

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
 from typing import Any
 
 from torch import Tensor
@@ -25,11 +26,24 @@ class CompositeAttack(Attack):
         """A copy whose attacks all have another ``eps``."""
         return super().with_eps(eps)._of_each(lambda attack: attack.with_eps(eps))
 
-    def scaled(self, factor: float) -> Self:
-        """A copy whose attacks have ``factor`` times their radius, and draw from the generators of these."""
-        other = super().scaled(factor)
-        other.attacks = self.attacks
-        return other._of_each(lambda attack: attack.scaled(factor))
+    @contextmanager
+    def _scaling(self, factor: float) -> Iterator[None]:
+        """Inside, each of its attacks has ``factor`` times its radius and step size."""
+        threat = self.threat
+        with ExitStack() as stack:
+            for attack in self.attacks.values():
+                stack.enter_context(attack._scaling(factor))
+            self.threat = threat.with_eps(factor * self.eps)
+            try:
+                yield
+            finally:
+                self.threat = threat
+
+    def restart(self) -> None:
+        """Let each of its attacks draw its random numbers from the beginning again."""
+        super().restart()
+        for attack in self.attacks.values():
+            attack.restart()
 
     def with_stream(self, stream: int) -> Self:
         """A copy whose attacks' random numbers depend on their seeds and on ``stream``."""

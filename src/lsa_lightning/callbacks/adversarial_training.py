@@ -9,10 +9,14 @@ from typing import Any, TypeAlias
 import lightning.pytorch as pl
 import torch
 from lightning.fabric.utilities.exceptions import MisconfigurationException
+from lightning.pytorch.callbacks import BatchSizeFinder, LearningRateFinder
 from lightning.pytorch.strategies import DeepSpeedStrategy, FSDPStrategy, ModelParallelStrategy
+from lightning.pytorch.utilities import rank_zero_warn
 from torch import Tensor, nn
 
 from lsa_lightning.attacks import Attack, InputSpace
+from lsa_lightning.callbacks.base import FreshCallback
+from lsa_lightning.callbacks.own_keys import log_own
 from lsa_lightning.callbacks.passes import AdversarialStep, loss_of
 from lsa_lightning.callbacks.step_patch import patch_training_step
 from lsa_lightning.callbacks.target import Target
@@ -20,6 +24,7 @@ from lsa_lightning.layers.calls import CallSite
 from lsa_lightning.layers.probe import OUTPUT
 from lsa_lightning.objectives import AT, Objective
 from lsa_lightning.utils.batch import BatchFn
+from lsa_lightning.utils.describe import without_addresses
 
 BeforeStep: TypeAlias = Callable[[nn.Module, Tensor, Tensor, Tensor], None]
 """Called as ``before_step(model, x, x_adv, y)`` in each step, when the batch is crafted and nothing has run on it."""
@@ -28,11 +33,14 @@ BeforeStep: TypeAlias = Callable[[nn.Module, Tensor, Tensor, Tensor], None]
 _UNSUPPORTED = (DeepSpeedStrategy, FSDPStrategy, ModelParallelStrategy)
 
 
-class AdversarialTraining(pl.Callback):
+class AdversarialTraining(FreshCallback):
     """Trains an unmodified LightningModule on adversarial examples.
 
     In each step the batch is attacked, the user's own ``training_step`` runs on the adversarial (or clean) batch, and
     what it returns, plus the objective's term, is the loss J. Logs ``train/loss_base`` (J).
+
+    Every fit starts afresh, with the random numbers of the attack's seed, unless it resumes from a checkpoint. The
+    searches of Lightning's tuner run without callbacks, so they see the module's own training.
 
     Args:
         attack: makes the training examples.
@@ -87,7 +95,12 @@ class AdversarialTraining(pl.Callback):
     @property
     def state_key(self) -> str:
         """Distinguishes callbacks of one class in a checkpoint."""
-        return self._generate_state_key(attack=repr(self.attack), backbone=self.target.backbone)
+        return self._generate_state_key(attack=without_addresses(repr(self.attack)), backbone=self.target.backbone)
+
+    def start_afresh(self) -> None:
+        """Draw the attack's random numbers from the beginning, and forget which calls the layers of a list mean."""
+        self.attack.restart()
+        self._sites = {}
 
     def on_fit_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Check the combination, then wrap ``training_step``."""
@@ -100,16 +113,26 @@ class AdversarialTraining(pl.Callback):
         if isinstance(trainer.strategy, _UNSUPPORTED):
             msg = f"{type(self).__name__} runs on one device or with DDP, got {type(trainer.strategy).__name__}"
             raise MisconfigurationException(msg)
+        self._warn_of_searches(trainer)
         name = self.target.backbone or type(pl_module).__name__
         model, on_clean = self.target.model(pl_module), self.objective.steps_on_clean
         self._step = adversarial_step = AdversarialStep(model, name, on_clean=on_clean)
-        self._sites = {}
 
         def wrapper(step: Callable[..., Any], batch: Any, *args: Any, **kwargs: Any) -> Any:
+            if self not in trainer.callbacks:  # type: ignore[attr-defined]  # a search took all callbacks out
+                return step(batch, *args, **kwargs)
             return self._training_step(pl_module, adversarial_step, step, batch, *args, **kwargs)
 
         self._unpatch()
         self._unpatch = patch_training_step(pl_module, wrapper)
+
+    def _warn_of_searches(self, trainer: pl.Trainer) -> None:
+        for search in trainer.callbacks:  # type: ignore[attr-defined]
+            if isinstance(search, LearningRateFinder | BatchSizeFinder):
+                rank_zero_warn(
+                    f"{type(search).__name__} searches without callbacks, so it is not adversarial: what it finds is "
+                    f"for the module's own training, not for {type(self).__name__}, whose steps take more memory."
+                )
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Only now the number of batches is known."""
@@ -139,6 +162,10 @@ class AdversarialTraining(pl.Callback):
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Continue the attack's random numbers where the checkpoint left them."""
         self.attack.load_state_dict(state_dict["attack"])
+
+    def __getstate__(self) -> dict[str, Any]:
+        # A copy or pickle made in a fit has patched nothing, so it has nothing to take back.
+        return {**self.__dict__, "_step": None, "_unpatch": _nothing}
 
     def prepare(self, model: nn.Module, x: Tensor) -> None:
         """Called before each step, with the model and an input as training gives it; does nothing here."""
@@ -214,7 +241,8 @@ class AdversarialTraining(pl.Callback):
 
 
 def _log(module: pl.LightningModule, name: str, value: Tensor, batch_size: int) -> None:
-    module.log(name, value.detach(), on_step=False, on_epoch=True, batch_size=batch_size, sync_dist=True)
+    options = {"on_step": False, "on_epoch": True, "batch_size": batch_size, "sync_dist": True}
+    log_own(_log, module, name, value.detach(), **options)
 
 
 def _nothing() -> None:

@@ -4,21 +4,23 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Sequence
-from itertools import islice
 from numbers import Real
 from typing import Any
 
 import lightning.pytorch as pl
+import torch
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch.trainer.states import TrainerFn
-from lightning.pytorch.utilities import CombinedLoader, rank_zero_warn
+from lightning.pytorch.utilities import rank_zero_warn
 from lightning.pytorch.utilities.seed import isolate_rng
 from torch import Tensor, nn
 
 from lsa_lightning.attacks import Attack, InputSpace
 from lsa_lightning.callbacks.adversarial_training import AdversarialTraining
 from lsa_lightning.callbacks.collapse_guard import CollapseGuard
+from lsa_lightning.callbacks.own_keys import log_own
 from lsa_lightning.callbacks.target import Target
+from lsa_lightning.callbacks.validation_loaders import ValidationLoaders, as_in_validation
 from lsa_lightning.layers.analysis import LayerSustainabilityAnalysis
 from lsa_lightning.layers.probe import check_names_exist
 from lsa_lightning.layers.report import AnalysedEpoch, SustainabilityReport
@@ -26,7 +28,6 @@ from lsa_lightning.layers.resolve import LayerSpec, call_sites, resolve_layers
 from lsa_lightning.objectives import Objective
 from lsa_lightning.regularizers import LayerwiseRegularizer
 from lsa_lightning.utils.batch import BatchFn
-from lsa_lightning.utils.distributed import own_samples
 from lsa_lightning.utils.renamed import renamed
 
 
@@ -38,10 +39,11 @@ class ATLR(AdversarialTraining):
     :math:`\phi_l(\hat x)` comes out of the user's own forward pass, :math:`\phi_l(x)` out of a clean pass that ends at
     the deepest of these layers, moves no buffer and draws the same dropout masks.
 
-    After each validation run the layers are analysed on the validation batches (LSA); the list that comes out is used
-    from then on. Before the first regularized epoch one such analysis is made, if none has been yet. Logs
-    ``train/loss_base``, ``train/loss_lr``, ``lsa/<measure>/<02>_<layer>``, ``lsa/in_mvl/<02>_<layer>``,
-    ``lsa/mu``, ``lsa/sigma`` and ``lsa/mvl_size``.
+    After each validation run the layers are analysed on the validation batches (LSA), at the weights that were
+    validated, averaged ones included; the list that comes out is used from then on. Before the first regularized epoch
+    one such analysis is made, if none has been yet. Logs ``train/loss_base``, ``train/loss_lr``,
+    ``lsa/<measure>/<02>_<layer>``, ``lsa/in_mvl/<02>_<layer>``, ``lsa/mu``, ``lsa/sigma`` and ``lsa/mvl_size``; the
+    first list when it is made, and the latest one again after validation runs that are not analysed.
 
     Args:
         attack: makes the training examples.
@@ -55,7 +57,9 @@ class ATLR(AdversarialTraining):
         top_k: if given, the k most vulnerable layers, whatever their distance from mu.
         analysis_attack: attack of the analysis; None: ``attack``.
         analysis_every_n_epochs: analyse after the validation runs of every n-th epoch; 0: never, for a fixed list.
-        analysis_limit_batches: validation batches analysed per dataloader and process; None: as many as validation has.
+        analysis_limit_batches: validation batches analysed per process; None: as many as validation has.
+        analysis_dataloader: the validation dataloader that is analysed, if there are several: its number, or its name
+            if they are a dict. Samples that a distributed sampler repeats are left out.
         warmup_epochs: epochs at the start without the regularizer.
         input_space: see :class:`~lsa_lightning.callbacks.AdversarialTraining`.
         batch_fn: see :class:`~lsa_lightning.callbacks.AdversarialTraining`.
@@ -89,6 +93,7 @@ class ATLR(AdversarialTraining):
         analysis_attack: Attack | None = None,
         analysis_every_n_epochs: int = 1,
         analysis_limit_batches: int | None = None,
+        analysis_dataloader: int | str = 0,
         warmup_epochs: int = 0,
         input_space: InputSpace | tuple[Any, Any] | None = None,
         batch_fn: BatchFn | None = None,
@@ -108,19 +113,32 @@ class ATLR(AdversarialTraining):
         self.regularizer = regularizer if regularizer is not None else LayerwiseRegularizer()
         self.layers = layers
         self.fixed = mvl is not None
-        self.mvl = _names(mvl, eta, top_k)
+        self._given = _names(mvl, eta, top_k)
+        self.mvl = self._given
         self.eta = eta
         self.top_k = top_k
         self.analysis_attack = self.attack if analysis_attack is None else self.target.in_space(analysis_attack)
         self.analysis_every_n_epochs = analysis_every_n_epochs
         self.analysis_limit_batches = analysis_limit_batches
+        self.analysis_dataloader = analysis_dataloader
         self.warmup_epochs = warmup_epochs
+        self._forget()
+        self._check_arguments()
+
+    def start_afresh(self) -> None:
+        """Without a list, but for the user's own, and without a history."""
+        super().start_afresh()
+        self.analysis_attack.restart()
+        self.mvl = self._given
+        self._forget()
+
+    def _forget(self) -> None:
         self.history: list[AnalysedEpoch] = []
+        self._latest: SustainabilityReport | None = None
         self._warned_empty = False
         self._guard = CollapseGuard()
         self._asked: set[str] = set()
         self._penalized: set[str] = set()
-        self._check_arguments()
 
     def _check_arguments(self) -> None:
         expectations = {
@@ -131,6 +149,11 @@ class ATLR(AdversarialTraining):
             "analysis_limit_batches >= 1 or None": (
                 self.analysis_limit_batches is None or self.analysis_limit_batches >= 1,
                 self.analysis_limit_batches,
+            ),
+            "analysis_dataloader to be a number >= 0 or a name": (
+                isinstance(self.analysis_dataloader, str)
+                or (type(self.analysis_dataloader) is int and self.analysis_dataloader >= 0),
+                self.analysis_dataloader,
             ),
             "warmup_epochs >= 0": (self.warmup_epochs >= 0, self.warmup_epochs),
             "top_k >= 1 or None": (self.top_k is None or self.top_k >= 1, self.top_k),
@@ -164,6 +187,12 @@ class ATLR(AdversarialTraining):
                 msg = f"{argument}: {error}"
                 raise MisconfigurationException(msg) from error
         super().on_fit_start(trainer, pl_module)
+        self._come_first(trainer)
+
+    def _come_first(self, trainer: pl.Trainer) -> None:
+        """Weight averaging takes its weights out at the end of validation: the analysis must see them at any place."""
+        others = [callback for callback in trainer.callbacks if callback is not self]  # type: ignore[attr-defined]
+        trainer.callbacks = [self, *others]  # type: ignore[attr-defined]
 
     def on_train_batch_start(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, batch: Any, batch_idx: int
@@ -193,25 +222,27 @@ class ATLR(AdversarialTraining):
     def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Make the first list, if this is a regularized epoch and there is none yet."""
         if self.mvl is None and trainer.current_epoch >= self.warmup_epochs:
-            self._update_mvl(self._analyse(trainer, pl_module))
+            report = self._analyse(trainer, pl_module)
+            self._update_mvl(report)
+            self._log_first(trainer, report)
 
     def on_validation_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Analyse, log, and choose the list that is used from here on."""
-        if not self._is_due(trainer):
+        if trainer.state.fn != TrainerFn.FITTING or trainer.sanity_checking:
             return
-        report = self._analyse(trainer, pl_module)
-        self._update_mvl(report)
-        self._remember(trainer.current_epoch, report)
-        self._log_profile(pl_module, report)
-
-    def _is_due(self, trainer: pl.Trainer) -> bool:
         every = self.analysis_every_n_epochs
-        fitting = trainer.state.fn == TrainerFn.FITTING and not trainer.sanity_checking
-        return fitting and every > 0 and (trainer.current_epoch + 1) % every == 0
+        if every > 0 and (trainer.current_epoch + 1) % every == 0:
+            report = self._analyse(trainer, pl_module)
+            self._update_mvl(report)
+            self._remember(trainer.current_epoch, report)
+        if self._latest is not None:
+            for name, value in self._logged(self._latest).items():
+                log_own(self, pl_module, name, value, sync_dist=True)
 
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Say so if the penalty has killed a layer."""
-        self._guard.check(float(trainer.callback_metrics["train/loss_base"]))
+        # Nothing is logged in barebones mode, or where every batch was skipped.
+        self._guard.check(float(trainer.callback_metrics.get("train/loss_base", math.nan)))
         never = sorted(self._asked - self._penalized)
         if never:
             rank_zero_warn(
@@ -254,31 +285,28 @@ class ATLR(AdversarialTraining):
         # A fresh copy: every analysis draws the same random starts, and training's own are left alone.
         attack = self.analysis_attack.with_eps(self.analysis_attack.eps)
         # Iterating a dataloader draws from the global random state, which training must not notice.
-        with isolate_rng(), trainer.precision_plugin.forward_context():
+        with isolate_rng(), as_in_validation(trainer, pl_module), trainer.precision_plugin.forward_context():
             return analysis.run(self._validation_batches(trainer, pl_module), attack)
 
     def _validation_batches(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule
     ) -> Iterator[tuple[Tensor, Tensor]]:
-        """``(x, y)`` of all validation dataloaders, as ``validation_step`` gets them; each sample in one process."""
-        limits = trainer.num_val_batches
-        if trainer.val_dataloaders is None or not any(limits):
+        """Inputs and labels of one validation dataloader, as ``validation_step`` gets them."""
+        loaders = ValidationLoaders(trainer)
+        if not any(loaders.limits):
             msg = (
                 "ATLR computes the MVL on validation batches, and this run has none: expected a validation dataloader, "
                 "or a fixed list mvl=[...] with analysis_every_n_epochs=0"
             )
             raise MisconfigurationException(msg)
-        for index, loader in enumerate(CombinedLoader(trainer.val_dataloaders, "sequential").flattened):
-            limit = min(limits[index], self.analysis_limit_batches or float("inf"))
-            for batch_idx, batch in enumerate(islice(loader, None if limit == float("inf") else int(limit))):
-                converted = trainer.precision_plugin.convert_input(batch)
-                converted = pl_module._on_before_batch_transfer(converted, dataloader_idx=index)
-                x, y = self.target.unpack(trainer.strategy.batch_to_device(converted, dataloader_idx=index))
-                own = own_samples(loader, batch_idx, len(x))
-                if own > 0:
-                    yield x[:own], y[:own]
+        index = loaders.index(self.analysis_dataloader, "analysis_dataloader")
+        for number, batch in enumerate(loaders.batches(pl_module, index, self.analysis_limit_batches)):
+            x, y = self.target.unpack(batch)
+            if (real := loaders.real_samples(index, number, len(x))) > 0:
+                yield x[:real], y[:real]
 
     def _update_mvl(self, report: SustainabilityReport) -> None:
+        self._latest = report
         if self.fixed:
             return
         self.mvl = report.most_vulnerable(self.eta, self.top_k)
@@ -300,13 +328,25 @@ class ATLR(AdversarialTraining):
         entry = AnalysedEpoch(epoch, report, list(self.mvl or []))
         self.history = [old for old in self.history if old.epoch != epoch] + [entry]
 
-    def _log_profile(self, pl_module: pl.LightningModule, report: SustainabilityReport) -> None:
+    def _log_first(self, trainer: pl.Trainer, report: SustainabilityReport) -> None:
+        """The first list, in the epoch that begins with it.
+
+        Not through ``log``, whose value of this moment would come at the end of the epoch and replace a newer one.
+        """
+        if trainer.barebones:
+            return
+        values = self._logged(report)
+        trainer.callback_metrics.update({name: torch.tensor(value) for name, value in values.items()})
+        for logger in trainer.loggers:
+            logger.log_metrics({"epoch": trainer.current_epoch, **values}, step=trainer.global_step)
+
+    def _logged(self, report: SustainabilityReport) -> dict[str, float]:
         mvl = self.mvl or []
         values = {"lsa/mu": float(report.mu), "lsa/sigma": float(report.sigma), "lsa/mvl_size": float(len(mvl))}
         for index, (layer, mean) in enumerate(zip(report.layers, report.mean.tolist(), strict=True)):
             values[f"lsa/{report.measure}/{index:02d}_{layer}"] = mean
             values[f"lsa/in_mvl/{index:02d}_{layer}"] = float(layer in mvl)
-        pl_module.log_dict(values, sync_dist=True)
+        return values
 
 
 def _names(mvl: Sequence[str] | SustainabilityReport | None, eta: float, top_k: int | None) -> list[str] | None:

@@ -39,7 +39,7 @@ class CollapseGuard:
             self._spreads.setdefault(name, []).append(relative_spread(representation))
 
     def check(self, base_loss: float) -> None:
-        """Close an epoch with its mean base loss."""
+        """Close an epoch with its mean base loss; NaN, if it has none, gives no warning."""
         spreads = {name: float(torch.stack(values).mean()) for name, values in self._spreads.items()}
         chance = _entropy(torch.cat([y.flatten() for y in self._labels])) if self._labels else math.inf
         self._spreads, self._labels = {}, []

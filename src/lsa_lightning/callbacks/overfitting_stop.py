@@ -9,12 +9,14 @@ from lightning.pytorch.utilities import rank_zero_info
 from torch import Tensor
 
 from lsa_lightning.attacks import Attack, InputSpace
+from lsa_lightning.callbacks.base import FreshCallback
+from lsa_lightning.callbacks.own_keys import log_own
 from lsa_lightning.callbacks.target import Target
 from lsa_lightning.evaluation import correct
 from lsa_lightning.utils.batch import BatchFn
 
 
-class CatastrophicOverfittingStop(pl.Callback):
+class CatastrophicOverfittingStop(FreshCallback):
     """Stops when robust accuracy collapses from one epoch to the next, and puts the last good weights back.
 
     At the end of each epoch, before its validation run, ``attack`` is run on the epoch's first training batch. If the
@@ -57,6 +59,14 @@ class CatastrophicOverfittingStop(pl.Callback):
         self.target = Target.of(target, input_space=input_space, batch_fn=batch_fn, backbone=backbone)
         self.attack = self.target.in_space(attack)
         self.drop = float(drop)
+        self._forget()
+
+    def start_afresh(self) -> None:
+        """No epoch has been measured, and no weights are good yet."""
+        self.attack.restart()
+        self._forget()
+
+    def _forget(self) -> None:
         self.accuracy: float | None = None
         self.stopped_epoch: int | None = None
         self._good: dict[str, Tensor] = {}
@@ -73,11 +83,11 @@ class CatastrophicOverfittingStop(pl.Callback):
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
         """After the last batch: measure, then keep the weights or go back."""
-        if not trainer.is_last_batch:
+        if not trainer.is_last_batch or self._batch is None:
             return
         accuracy = self._measure(trainer, pl_module)
         self._batch = None
-        pl_module.log("train/acc_first_batch", accuracy, on_step=False, on_epoch=True)
+        log_own(self, pl_module, "train/acc_first_batch", accuracy, on_step=False, on_epoch=True)
         if self.accuracy is not None and self.accuracy - accuracy > self.drop:
             self._go_back(trainer, pl_module, accuracy)
         else:

@@ -5,11 +5,12 @@ from __future__ import annotations
 import lightning.pytorch as pl
 
 from lsa_lightning.callbacks.atlr import ATLR
+from lsa_lightning.callbacks.base import FreshCallback
 from lsa_lightning.layers.report import AnalysedEpoch, plot_history, plot_reports
 from lsa_lightning.runs.loggers import pixels_of, result_loggers
 
 
-class ReportLogger(pl.Callback):
+class ReportLogger(FreshCallback):
     """Gives the loggers what single numbers do not show about the layers.
 
     From the history of the run's :class:`~lsa_lightning.ATLR`, at any place in the list of callbacks:
@@ -37,6 +38,10 @@ class ReportLogger(pl.Callback):
             raise ValueError(msg)
         self.every_n_epochs = every_n_epochs
         self._drawn: AnalysedEpoch | None = None
+
+    def start_afresh(self) -> None:
+        """Nothing of this fit's history is drawn yet."""
+        self._drawn = None
 
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Draw, if it is time to."""

@@ -7,30 +7,35 @@ from typing import Any
 
 import lightning.pytorch as pl
 from lightning.pytorch.trainer.states import TrainerFn
-from lightning.pytorch.utilities import CombinedLoader
-from torchmetrics import MeanMetric
+from torch import Tensor
 
 from lsa_lightning.attacks import Attack, InputSpace
+from lsa_lightning.callbacks.base import FreshCallback
+from lsa_lightning.callbacks.own_keys import log_own, refuse_others
 from lsa_lightning.callbacks.target import Target
+from lsa_lightning.callbacks.validation_loaders import ValidationLoaders
 from lsa_lightning.evaluation import correct
-from lsa_lightning.functional import robustness_generalization_score
 from lsa_lightning.utils.batch import BatchFn
-from lsa_lightning.utils.distributed import own_samples
 from lsa_lightning.utils.isolation import preserved_random_state
 from lsa_lightning.utils.renamed import renamed
 
 
-class RobustValidation(pl.Callback):
+class RobustValidation(FreshCallback):
     """Logs ``val/acc_clean``, ``val/acc_<attack>`` (each in [0, 1]) and ``val/rg_score`` (percent, summed over eps).
 
-    Works in ``trainer.fit`` and in ``trainer.validate``; sanity checks are skipped.
+    Works in ``trainer.fit`` and in ``trainer.validate``; sanity checks are skipped. Of several validation dataloaders
+    each has its own keys, which end as Lightning's do in ``/dataloader_idx_<number>``, or in ``/<name>`` for a dict of
+    them. Validation runs that are not measured log the values of the last one that was, so that they can be monitored
+    by early stopping, checkpoints and schedulers. Samples that a distributed sampler repeats are counted once.
 
     Args:
-        attacks: attack by the name used in the key.
+        attacks: attack by the name used in the key; not ``clean``, and without ``/``.
         rg_attack: name of the attack whose accuracies make up R&G; None: no R&G.
         rg_eps: the radii of R&G, besides the clean column; each > 0.
-        every_n_epochs: run in every n-th epoch of a fit, >= 1.
+        every_n_epochs: run in every n-th epoch of a fit, >= 1, and in the first validation run of each fit.
         limit_batches: batches per dataloader and process, >= 1; None: all.
+        dataloaders: numbers of the validation dataloaders to measure, or their names if they are a dict; None: all.
+        prefix: what the keys begin with instead of ``val``, for a second one of these in a Trainer.
         input_space: ``(mean, std)`` or an :class:`~lsa_lightning.attacks.InputSpace` if batches are normalised; ``eps``
             and ``bounds`` are then in pixels.
         batch_fn: ``batch -> (x, y)``; default :func:`~lsa_lightning.utils.batch.read_batch`.
@@ -50,6 +55,8 @@ class RobustValidation(pl.Callback):
         rg_eps: Sequence[float] = (),
         every_n_epochs: int = 1,
         limit_batches: int | None = None,
+        dataloaders: Sequence[int | str] | None = None,
+        prefix: str = "val",
         input_space: InputSpace | tuple[Any, Any] | None = None,
         batch_fn: BatchFn | None = None,
         backbone: str | None = None,
@@ -57,6 +64,16 @@ class RobustValidation(pl.Callback):
     ) -> None:
         if not isinstance(attacks, Mapping):
             msg = f"expected attacks by name, such as {{'pgd': PGD(eps=8/255)}}, got {attacks!r}"
+            raise ValueError(msg)
+        strange = [name for name in attacks if not isinstance(name, str) or name in ("", "clean") or "/" in name]
+        if strange:
+            msg = f"expected attacks to be named by text without '/', and not 'clean', which is a key, got {strange}"
+            raise ValueError(msg)
+        if not isinstance(prefix, str) or not prefix:
+            msg = f"expected prefix, what the keys begin with, to be text, got {prefix!r}"
+            raise ValueError(msg)
+        if dataloaders is not None and (isinstance(dataloaders, str) or not dataloaders):
+            msg = f"expected dataloaders to be a list of at least one number or name, or None, got {dataloaders!r}"
             raise ValueError(msg)
         if rg_attack is not None and (rg_attack not in attacks or not rg_eps or min(rg_eps) <= 0):
             msg = f"expected rg_attack among {list(attacks)} and every rg_eps > 0, got {rg_attack!r} and {list(rg_eps)}"
@@ -67,18 +84,39 @@ class RobustValidation(pl.Callback):
             raise ValueError(msg)
         self.target = Target.of(target, input_space=input_space, batch_fn=batch_fn, backbone=backbone)
         self.attacks = {name: self.target.in_space(attack) for name, attack in attacks.items()}
-        self.rg_attacks = {f"rg_{eps:g}": self.attacks[rg_attack].with_eps(eps) for eps in rg_eps} if rg_attack else {}
+        self.rg_attacks = [self.attacks[rg_attack].with_eps(eps) for eps in rg_eps] if rg_attack else []
         self.every_n_epochs = every_n_epochs
         self.limit_batches = limit_batches
-        self._accuracy: dict[str, MeanMetric] = {}
+        self.dataloaders = None if dataloaders is None else list(dataloaders)
+        self.prefix = prefix
+        self._latest: dict[str, float] = {}
+        self._due = False
         self._fresh: dict[str, Attack] = {}
+        self._fresh_rg: list[Attack] = []
+
+    @property
+    def state_key(self) -> str:
+        """Distinguishes callbacks of several prefixes in a checkpoint."""
+        return self._generate_state_key(prefix=self.prefix)
+
+    def start_afresh(self) -> None:
+        """Nothing has been measured yet."""
+        self._latest = {}
+
+    def state_dict(self) -> dict[str, Any]:
+        """What was measured last."""
+        return {"latest": self._latest}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Continue with the checkpoint's."""
+        self._latest = state_dict["latest"]
 
     def on_validation_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Begin with empty sums, or none if this run is not measured."""
+        """See whether this run is measured."""
+        self._due = self._is_due(trainer)
         # Fresh copies: every run draws the same random starts, so that epochs differ by their weights alone.
-        self._fresh = {k: a.with_eps(a.eps) for k, a in {**self.attacks, **self.rg_attacks}.items()}
-        names = ["clean", *self._fresh] if self._is_due(trainer) else []
-        self._accuracy = {name: MeanMetric().to(pl_module.device) for name in names}
+        self._fresh = {name: attack.with_eps(attack.eps) for name, attack in self.attacks.items()}
+        self._fresh_rg = [attack.with_eps(attack.eps) for attack in self.rg_attacks]
 
     def on_validation_batch_end(
         self,
@@ -89,40 +127,78 @@ class RobustValidation(pl.Callback):
         batch_idx: int,
         dataloader_idx: int = 0,
     ) -> None:
-        """Count hits on this batch."""
-        if not self._accuracy or (self.limit_batches is not None and batch_idx >= self.limit_batches):
+        """Log the accuracies on this batch, of which Lightning takes the mean."""
+        refuse_others(self, trainer, self._keys())
+        loaders = ValidationLoaders(trainer)
+        if trainer.sanity_checking or not self._is_chosen(loaders, dataloader_idx):
             return
-        model = self.target.model(pl_module)
-        x, y = self.target.unpack(batch)
-        own = own_samples(_loader(trainer, dataloader_idx), batch_idx, len(x))
-        if own == 0:
-            return
-        x, y = x[:own], y[:own]
-        with trainer.precision_plugin.forward_context(), preserved_random_state(x.device):
-            self._accuracy["clean"].update(correct(model, x, y).float())
-            for name, attack in self._fresh.items():
-                self._accuracy[name].update(correct(model, attack(model, x, y), y).float())
+        if self._due and (self.limit_batches is None or batch_idx < self.limit_batches):
+            self._measure(loaders, pl_module, batch, batch_idx, dataloader_idx)
+        elif not self._due and batch_idx == 0:
+            for key in self._keys():
+                if (again := key + loaders.suffix(dataloader_idx)) in self._latest:
+                    self._log(loaders, pl_module, dataloader_idx, key, self._latest[again], samples=1)
 
-    def on_validation_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Reduce over processes and log."""
-        if not self._accuracy:
-            return
-        accuracy = {name: float(metric.compute()) for name, metric in self._accuracy.items()}
-        values = {"val/acc_clean": accuracy["clean"], **{f"val/acc_{name}": accuracy[name] for name in self.attacks}}
-        pl_module.log_dict(values, sync_dist=True, prog_bar=True)
-        if self.rg_attacks:
-            score = robustness_generalization_score(100 * accuracy[name] for name in ["clean", *self.rg_attacks])
-            pl_module.log("val/rg_score", score, sync_dist=True)
+    def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Keep what was measured, for the runs that are not."""
+        if self._due:
+            loaders, metrics = ValidationLoaders(trainer), trainer.callback_metrics
+            ours = [key + loaders.suffix(i) for key in self._keys() for i in range(len(loaders.names))]
+            self._latest = {key: float(metrics[key]) for key in ours if key in metrics}
+
+    def _measure(
+        self, loaders: ValidationLoaders, module: pl.LightningModule, batch: Any, batch_idx: int, dataloader_idx: int
+    ) -> None:
+        model = self.target.model(module)
+        x, y = self.target.unpack(batch)
+        real = loaders.real_samples(dataloader_idx, batch_idx, len(x))
+        with loaders.trainer.precision_plugin.forward_context(), preserved_random_state(x.device):
+
+            def accuracy(attacked: Tensor) -> Tensor:
+                return correct(model, attacked, y)[:real].float().sum() / max(real, 1)
+
+            clean = accuracy(x)
+            values = {"acc_clean": clean}
+            values |= {f"acc_{name}": accuracy(attack(model, x, y)) for name, attack in self._fresh.items()}
+            if self.rg_attacks:  # a sum of means is the mean of the batches' sums
+                values["rg_score"] = 100 * sum((accuracy(attack(model, x, y)) for attack in self._fresh_rg), clean)
+        for name, value in values.items():
+            self._log(loaders, module, dataloader_idx, f"{self.prefix}/{name}", value, real)
+
+    def _log(
+        self,
+        loaders: ValidationLoaders,
+        module: pl.LightningModule,
+        index: int,
+        key: str,
+        value: Tensor | float,
+        samples: int,
+    ) -> None:
+        suffix = loaders.suffix(index)
+        named = not suffix.startswith("/dataloader_idx_")  # those Lightning appends itself
+        log_own(
+            self,
+            module,
+            key + suffix if named else key,
+            value,
+            on_step=False,
+            on_epoch=True,
+            batch_size=samples,
+            sync_dist=True,
+            prog_bar="/acc_" in key,
+            add_dataloader_idx=not named,
+        )
+
+    def _keys(self) -> list[str]:
+        names = ["acc_clean", *(f"acc_{name}" for name in self.attacks), *(["rg_score"] if self.rg_attacks else [])]
+        return [f"{self.prefix}/{name}" for name in names]
+
+    def _is_chosen(self, loaders: ValidationLoaders, index: int) -> bool:
+        return self.dataloaders is None or index in (loaders.index(name, "dataloaders") for name in self.dataloaders)
 
     def _is_due(self, trainer: pl.Trainer) -> bool:
-        if trainer.sanity_checking:
+        if trainer.sanity_checking or trainer.barebones:
             return False
         # trainer.validating is also true in the validation runs of a fit.
-        return trainer.state.fn != TrainerFn.FITTING or (trainer.current_epoch + 1) % self.every_n_epochs == 0
-
-
-def _loader(trainer: pl.Trainer, index: int) -> Any:
-    """The validation dataloader number ``index``."""
-    loaders = trainer.val_dataloaders
-    combined = loaders if isinstance(loaders, CombinedLoader) else CombinedLoader(loaders, "sequential")
-    return combined.flattened[index]
+        fitting = trainer.state.fn == TrainerFn.FITTING
+        return not fitting or not self._latest or (trainer.current_epoch + 1) % self.every_n_epochs == 0

@@ -4,28 +4,34 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from functools import partial
+from typing import Any
 
 import lightning.pytorch as pl
 import torch
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from torch import Tensor, nn
 
-from lsa_lightning.callbacks.adversarial_training import AdversarialTraining, BeforeStep
+from lsa_lightning.callbacks.adversarial_training import AdversarialTraining
+from lsa_lightning.callbacks.base import FreshCallback
+from lsa_lightning.callbacks.step_patch import patch_method
 from lsa_lightning.functional import classification_loss
 from lsa_lightning.objectives import Objective
 from lsa_lightning.utils.isolation import scratch_buffers
 
 
-class AdversarialWeightPerturbation(pl.Callback):
+class AdversarialWeightPerturbation(FreshCallback):
     r"""Adds AWP to the :class:`~lsa_lightning.callbacks.AdversarialTraining` (or ATLR) beside it in the Trainer.
 
     In each step, once the batch is crafted, every weight tensor W of two dimensions or more moves by
 
     .. math:: v = \gamma\, \frac{\|W\|}{\|\nabla_W J\|} \nabla_W J
 
-    the step's loss and gradients are taken there, and after the backward pass the weights come back, bit by bit, so
-    that the optimizer applies those gradients to the unperturbed ones. J is here the cross-entropy plus the objective's
-    own term; its passes move no buffer and no random state. Costs one more forward and backward pass.
+    and the step's loss and gradients are taken there. Outside of the step's own passes forward and back the weights are
+    the true ones, bit by bit: for the optimizer, for the hooks of other callbacks, such as weight averaging, and in
+    every ``state_dict``, as of a checkpoint that a signal asks for in the middle of a step. J is here the cross-entropy
+    plus the objective's own term; its passes move no buffer and no random state. Costs one more forward and backward
+    pass.
 
     Args:
         gamma: size of the perturbation relative to each weight's norm, >= 0; 0.01 for AT and 0.005 for TRADES in the
@@ -45,59 +51,121 @@ class AdversarialWeightPerturbation(pl.Callback):
             raise ValueError(msg)
         self.gamma = float(gamma)
         self.warmup_epochs = warmup_epochs
-        self._originals: list[tuple[Tensor, Tensor]] = []
-        self._leave: Callable[[], None] = _nothing
+        self._weights: list[_PerturbedWeight] = []
+        self._trainer: pl.Trainer | None = None
+        self._leave: list[Callable[[], None]] = []
 
     def on_fit_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Hook into the adversarial training."""
-        partners = [c for c in trainer.callbacks if isinstance(c, AdversarialTraining)]  # type: ignore[attr-defined]
+        """Find the adversarial training."""
+        partners = _partners(trainer)
         if len(partners) != 1:
             names = [type(partner).__name__ for partner in partners]
             msg = f"{type(self).__name__} expects one AdversarialTraining or ATLR among the callbacks, got {names}"
             raise MisconfigurationException(msg)
-        partner = partners[0]
 
-        def before_step(model: nn.Module, x: Tensor, x_adv: Tensor, y: Tensor) -> None:
-            if trainer.current_epoch >= self.warmup_epochs:
-                self.perturb(trainer, model, direction_loss(partner.objective, model, x, x_adv, y))
+    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Hook into it. Its own patch is on by now, so ours lies outside and knows when the whole step is over."""
+        (partner,) = _partners(trainer)
+        self._undo()
+        self._trainer = trainer
+        partner.before_step.append(self.before_step)
+        self._leave = [
+            partial(_remove, partner.before_step, self.before_step),
+            patch_method(pl_module, "training_step", self._step),
+            patch_method(pl_module, "backward", self._backward),
+            patch_method(pl_module, "state_dict", self._state_dict),
+        ]
 
-        self._leave()
-        self._leave = _joined(partner.before_step, before_step)
+    def before_step(self, model: nn.Module, x: Tensor, x_adv: Tensor, y: Tensor) -> None:
+        """Perturb, if it is time to."""
+        trainer = self._trainer
+        if trainer is not None and trainer.current_epoch >= self.warmup_epochs:
+            (partner,) = _partners(trainer)
+            self.perturb(trainer, model, direction_loss(partner.objective, model, x, x_adv, y))
 
     def perturb(self, trainer: pl.Trainer, model: nn.Module, loss: Tensor) -> None:
         """Move the weights of ``model`` up the gradient of ``loss``; all processes alike."""
         weights = [p for p in model.parameters() if p.requires_grad and p.ndim > 1]
         gradients = torch.autograd.grad(loss, weights, allow_unused=True)
-        self._originals = [(weight, weight.detach().clone()) for weight in weights]
-        with torch.no_grad():
-            for weight, gradient in zip(weights, gradients, strict=True):
-                if gradient is not None:
-                    shared = trainer.strategy.reduce(gradient, reduce_op="mean")
-                    weight.add_(shared * (self.gamma * weight.norm() / shared.norm().clamp_min(1e-12)))
+        for weight, gradient in zip(weights, gradients, strict=True):
+            if gradient is not None:
+                shared = trainer.strategy.reduce(gradient, reduce_op="mean")
+                with torch.no_grad():
+                    step = shared * (self.gamma * weight.norm() / shared.norm().clamp_min(1e-12))
+                self._weights.append(_PerturbedWeight(weight, weight.detach() + step))
+        self._swap(perturbed=True)
         torch.clear_autocast_cache()  # it still holds the unperturbed weights in low precision
-
-    def on_after_backward(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Put the weights back."""
-        self._restore()
-
-    def on_train_batch_end(self, *_: object, **__: object) -> None:
-        """Put the weights back where ``training_step`` skipped the batch, so that there was no backward pass."""
-        self._restore()
 
     def on_fit_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Leave the adversarial training."""
-        self._leave()
+        self._undo()
 
     def on_exception(self, trainer: pl.Trainer, pl_module: pl.LightningModule, exception: BaseException) -> None:
-        """Put the weights back, and leave."""
-        self._restore()
-        self._leave()
+        """Leave; the weights are back already."""
+        self._undo()
 
-    def _restore(self) -> None:
-        with torch.no_grad():
-            while self._originals:
-                weight, original = self._originals.pop()
-                weight.copy_(original)
+    def __getstate__(self) -> dict[str, Any]:
+        # A copy or pickle made in a fit has perturbed and patched nothing.
+        return {**self.__dict__, "_weights": [], "_trainer": None, "_leave": []}
+
+    def _undo(self) -> None:
+        while self._leave:
+            self._leave.pop()()
+
+    def _step(self, inner: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+        """The step's passes forward, in which the weights get perturbed."""
+        self._weights = []
+        try:
+            return inner(*args, **kwargs)
+        finally:
+            self._swap(perturbed=False)
+
+    def _backward(self, inner: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+        """The pass back, at the same weights as the passes forward."""
+        self._swap(perturbed=True)
+        try:
+            return inner(*args, **kwargs)
+        finally:
+            self._swap(perturbed=False)
+            self._weights = []
+
+    def _state_dict(self, inner: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+        """The true weights, also in the middle of a step, and still when that goes on."""
+        perturbed = bool(self._weights) and self._weights[0].perturbed
+        if not perturbed:
+            return inner(*args, **kwargs)
+        self._swap(perturbed=False)
+        try:
+            state = inner(*args, **kwargs)
+            for name, value in state.items():
+                state[name] = value.clone() if isinstance(value, Tensor) else value
+            return state
+        finally:
+            self._swap(perturbed=True)
+
+    def _swap(self, perturbed: bool) -> None:
+        for weight in self._weights:
+            weight.swap(perturbed)
+
+
+class _PerturbedWeight:
+    """A weight and its other value.
+
+    Values are swapped below autograd's notice: the graph of the step waits for its backward pass, in which the weight
+    is what it was in the forward pass.
+    """
+
+    def __init__(self, weight: Tensor, other: Tensor) -> None:
+        self.weight = weight
+        self.other = other
+        self.perturbed = False
+
+    def swap(self, perturbed: bool) -> None:
+        """Let the weight be the perturbed or the true one."""
+        if perturbed != self.perturbed:
+            before = self.weight.data.clone()
+            self.weight.data.copy_(self.other)
+            self.other, self.perturbed = before, perturbed
 
 
 def direction_loss(objective: Objective, model: nn.Module, x: Tensor, x_adv: Tensor, y: Tensor) -> Tensor:
@@ -117,16 +185,10 @@ def _forward(model: nn.Module, x: Tensor) -> Tensor:
     return logits
 
 
-def _joined(hooks: list[BeforeStep], hook: BeforeStep) -> Callable[[], None]:
-    """Append ``hook``; the returned function takes it out, once."""
-    hooks.append(hook)
-
-    def leave() -> None:
-        if hook in hooks:
-            hooks.remove(hook)
-
-    return leave
+def _partners(trainer: pl.Trainer) -> list[AdversarialTraining]:
+    return [c for c in trainer.callbacks if isinstance(c, AdversarialTraining)]  # type: ignore[attr-defined]
 
 
-def _nothing() -> None:
-    return None
+def _remove(hooks: list[Any], hook: Any) -> None:
+    if hook in hooks:
+        hooks.remove(hook)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass
+from functools import partial
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,7 @@ import torch.distributed as dist
 from torch import Tensor, nn
 
 from lsa_lightning.attacks import Ensemble
-from lsa_lightning.evaluation.state import FinishedBatches, digest
+from lsa_lightning.evaluation.state import FinishedBatches, answer_of, digest, settings_of
 from lsa_lightning.utils.batch import BatchFn, move_data_to_device, read_batch
 from lsa_lightning.utils.isolation import lent
 from lsa_lightning.utils.renamed import renamed
@@ -76,23 +77,20 @@ def evaluate_ensemble(
     """
     device = next(model.parameters(), torch.zeros(())).device
     rank, processes = (dist.get_rank(), dist.get_world_size()) if dist.is_initialized() else (0, 1)
-    header = {"ensemble": _describe(ensemble), "model": digest(model.state_dict())}
+    header = {"ensemble": settings_of(ensemble.attacks), "model": digest(model.state_dict())}
     finished = FinishedBatches(state_file, header, rank)
     counts = _Counts(list(ensemble.attacks))
     for index, batch in enumerate(islice(dataloader, limit_batches)):
         if index % processes == rank:
             x, y = batch_fn(move_data_to_device(batch, device))
             fingerprint = digest({"x": x, "y": y})
-            standing = finished.recall(index, fingerprint)
+            answer = partial(answer_of, model, x)
+            standing = finished.recall(index, fingerprint, answer)
             if standing is None:
                 standing = _standing(model, ensemble.with_stream(index), x, y)
-                finished.note(index, fingerprint, standing)
+                finished.note(index, fingerprint, answer, standing)
             counts.add(len(x), standing)
     return counts.result(ensemble, device)
-
-
-def _describe(ensemble: Ensemble) -> dict[str, str]:
-    return {name: repr(attack) for name, attack in ensemble.attacks.items()}
 
 
 def _standing(model: nn.Module, ensemble: Ensemble, x: Tensor, y: Tensor) -> dict[str, int]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import partial
 from itertools import islice
 from numbers import Real
 from operator import length_hint
@@ -17,7 +18,7 @@ from torch import Tensor, nn
 
 from lsa_lightning.attacks import Attack
 from lsa_lightning.evaluation.accuracy import correct
-from lsa_lightning.evaluation.state import FinishedBatches, digest
+from lsa_lightning.evaluation.state import FinishedBatches, answer_of, digest, settings_of
 from lsa_lightning.evaluation.table import RobustnessTable
 from lsa_lightning.utils.batch import BatchFn, move_data_to_device, read_batch
 from lsa_lightning.utils.isolation import preserved_random_state
@@ -123,10 +124,11 @@ class RobustnessEvaluation:
             for index, batch in enumerate(islice(dataloader, self.limit_batches)):
                 x, y = self.batch_fn(move_data_to_device(batch, device))
                 fingerprint = digest({"x": x, "y": y})
-                counts = finished.recall(index, fingerprint)
+                answer = partial(answer_of, model, x)
+                counts = finished.recall(index, fingerprint, answer)
                 if counts is None:
                     counts = self._count(model, x, y, index, lambda: bar.advance(task))
-                    finished.note(index, fingerprint, counts)
+                    finished.note(index, fingerprint, answer, counts)
                 else:  # the estimate of the time left starts anew: recalling is no measure of evaluating
                     bar.reset(task, completed=(index + 1) * self._steps_per_batch)
                 sums.update(counts)
@@ -176,8 +178,7 @@ class RobustnessEvaluation:
 
     def _describe(self) -> dict[str, Any]:
         """What the counts of a batch depend on, besides the model."""
-        attacks = {name: repr(attack) for name, attack in self.attacks.items()}
-        return {"attacks": attacks, "eps": self.eps, "seed": self.seed}
+        return {"attacks": settings_of(self.attacks), "eps": self.eps, "seed": self.seed}
 
     @property
     def _steps_per_batch(self) -> int:

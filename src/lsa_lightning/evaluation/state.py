@@ -5,11 +5,17 @@ from __future__ import annotations
 import json
 import os
 import zlib
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
+from torch.utils._pytree import tree_leaves
+
+from lsa_lightning.attacks import Attack
+from lsa_lightning.utils.describe import described, without_addresses
+from lsa_lightning.utils.isolation import lent
 
 
 class FinishedBatches:
@@ -32,6 +38,7 @@ class FinishedBatches:
         self.header: dict[str, Any] = json.loads(json.dumps(header))
         self.path: Path | None = None
         self.done: dict[int, dict[str, Any]] = {}
+        self._answered = False
         if path is None:
             return
         first = Path(path)
@@ -40,11 +47,16 @@ class FinishedBatches:
         for file in sorted({first, self.path, *first.parent.glob(f"{first.name}.rank*[0-9]")}):
             self._read(file)
 
-    def recall(self, index: int, fingerprint: int) -> dict[str, int] | None:
+    def recall(self, index: int, fingerprint: int, answer: Callable[[], list[float]]) -> dict[str, int] | None:
         """The counts that were noted for a batch, or None.
 
+        Args:
+            index: number of the batch.
+            fingerprint: its :func:`digest`.
+            answer: what the model says to it, see :func:`answer_of`; asked for at one batch of a file alone.
+
         Raises:
-            ValueError: if they were noted for another batch than the one with this :func:`digest`.
+            ValueError: if they were noted for another batch, or of a model that said something else.
         """
         entry = self.done.get(index)
         if entry is None:
@@ -52,14 +64,34 @@ class FinishedBatches:
         if entry["digest"] != fingerprint:
             msg = f"expected batch {index} to be the one noted in {self.path}, got other data; do not shuffle"
             raise ValueError(msg)
+        if "answer" in entry:
+            self._check_answer(entry["answer"], answer())
         counts: dict[str, int] = entry["counts"]
         return counts
 
-    def note(self, index: int, fingerprint: int, counts: dict[str, int]) -> None:
-        """Append a batch to the file."""
+    def note(self, index: int, fingerprint: int, answer: Callable[[], list[float]], counts: dict[str, int]) -> None:
+        """Append a batch to the file; the arguments are those of :meth:`recall`."""
         if self.path is not None:
+            entry = {"batch": index, "digest": fingerprint, "counts": counts}
+            if not self._answered:
+                entry["answer"] = answer()
+                self._answered = True
             with self.path.open("a") as file:
-                file.write(json.dumps({"batch": index, "digest": fingerprint, "counts": counts}) + "\n")
+                file.write(json.dumps(entry) + "\n")
+
+    def _check_answer(self, noted: list[float], now: list[float]) -> None:
+        """Half of the digits must agree: devices and versions round differently."""
+        tolerance = torch.finfo(torch.float32).eps ** 0.5
+        size = max((abs(value) for value in now), default=0.0)
+        same = len(noted) == len(now) and all(
+            abs(a - b) <= tolerance * size or a == b for a, b in zip(noted, now, strict=True)
+        )
+        if not same:
+            msg = (
+                f"expected {self.path} to belong to this model, which has the same weights but computes something "
+                "else: a setting, an attribute or a buffer outside of state_dict differs; give another file"
+            )
+            raise ValueError(msg)
 
     def _read(self, file: Path) -> None:
         """Take over what a file holds; this process's own is made ready for appending."""
@@ -69,6 +101,7 @@ class FinishedBatches:
         try:
             header, *entries = map(json.loads, lines or [json.dumps(self.header)])
             self.done |= {entry["batch"]: entry for entry in entries}
+            self._answered |= file == self.path and bool(entries)
         except (ValueError, TypeError, KeyError) as error:
             msg = f"expected {file} to be a file of finished batches, got something else: {error}"
             raise ValueError(msg) from error
@@ -86,6 +119,36 @@ class FinishedBatches:
             return f"it begins with {other!r:.80}"
         keys = [key for key in {**self.header, **other} if self.header.get(key) != other.get(key)]
         return "; ".join(f"its {key} is {other.get(key)}, not {self.header.get(key)}" for key in keys)
+
+
+def settings_of(attacks: Mapping[str, Attack]) -> dict[str, str]:
+    """What the attacks are, private attributes included, in words that are the same in every process."""
+    drawn = frozenset({"_generators"})  # where an attack is in its random numbers; each batch has its own
+    return {
+        name: f"{without_addresses(repr(attack))}, digest {described(attack, leave_out=drawn)}"
+        for name, attack in attacks.items()
+    }
+
+
+def answer_of(model: nn.Module, x: Tensor) -> list[float]:
+    """A few numbers that tell a model's function from another's of the same weights: its outputs and their gradient.
+
+    Both, as a model may say the same and hide its gradient. The model is in eval mode, and left as it was.
+    """
+    with torch.inference_mode(False), torch.enable_grad(), lent(model, x.device):
+        torch.manual_seed(0)  # a model that draws random numbers draws the same again
+        x = x.detach().clone().requires_grad_(x.is_floating_point())
+        outputs = [part for part in tree_leaves(model(x)) if isinstance(part, Tensor) and part.is_floating_point()]
+        total = sum((_projected(output) for output in outputs), torch.zeros(()).to(x.device))
+        gradient = torch.autograd.grad(total, x, allow_unused=True)[0] if total.requires_grad else None
+    numbers = [float(total), *(float(output.float().norm()) for output in outputs)]
+    return numbers if gradient is None else [*numbers, float(_projected(gradient)), float(gradient.float().norm())]
+
+
+def _projected(values: Tensor) -> Tensor:
+    """The sum of ``values`` with signs that belong to their places."""
+    flat = values.float().flatten()
+    return (flat * torch.cos(torch.arange(len(flat), device=flat.device).float())).sum()
 
 
 def digest(tensors: dict[str, Tensor]) -> int:

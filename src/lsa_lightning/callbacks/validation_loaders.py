@@ -1,0 +1,103 @@
+"""The validation dataloaders of a Trainer: which there are, what Lightning calls them, and the batches they give."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from itertools import islice
+from typing import Any
+
+import lightning.pytorch as pl
+import torch
+from lightning.fabric.utilities.exceptions import MisconfigurationException
+from lightning.pytorch.trainer.states import RunningStage
+from lightning.pytorch.utilities import CombinedLoader
+
+from lsa_lightning.utils.distributed import own_samples
+from lsa_lightning.utils.isolation import evaluating
+
+
+class ValidationLoaders:
+    """The validation dataloaders of the run, loaded if they are not yet.
+
+    Args:
+        trainer: the Trainer, in a fit or a validation.
+
+    Attributes:
+        names: of each loader, what may stand for it: its key in a dict, else its number.
+    """
+
+    def __init__(self, trainer: pl.Trainer) -> None:
+        self.trainer = trainer
+        fitting = trainer.state.fn == "fit"
+        loop = trainer.fit_loop.epoch_loop.val_loop if fitting else trainer.validate_loop
+        if loop._combined_loader is None and loop._data_source.is_defined():
+            loop.setup_data()
+        combined = loop._combined_loader
+        self.limits = loop._max_batches
+        self.combined = combined if combined is not None else CombinedLoader([], "sequential")
+        # In the other modes a batch holds one of each loader, and Lightning takes them for one.
+        self.sequential = combined is None or combined._mode == "sequential"
+        self.names = self._names()
+
+    def index(self, loader: int | str, argument: str) -> int:
+        """The number of ``loader``, a name or a number.
+
+        Raises:
+            MisconfigurationException: if there is none such.
+        """
+        if loader in self.names:
+            return self.names.index(loader)
+        if isinstance(loader, int) and 0 <= loader < len(self.names):
+            return loader
+        msg = f"{argument}: expected validation dataloaders among {self.names}, got {loader!r}"
+        raise MisconfigurationException(msg)
+
+    def suffix(self, index: int) -> str:
+        """What the keys of a loader end in: nothing for the only one, else its name in a dict, or Lightning's own."""
+        if len(self.names) == 1:
+            return ""
+        name = self.names[index]
+        return f"/{name}" if isinstance(name, str) else f"/dataloader_idx_{index}"
+
+    def batches(self, module: pl.LightningModule, index: int, limit: int | None) -> Iterator[Any]:
+        """The batches of a loader, as ``validation_step`` gets them; at most ``limit``."""
+        loader = self.combined.flattened[index] if self.sequential else self._together()
+        most = min(self.limits[index] if self.sequential else float("inf"), limit or float("inf"))
+        for batch in islice(loader, None if most == float("inf") else int(most)):
+            converted = self.trainer.precision_plugin.convert_input(batch)
+            converted = module._on_before_batch_transfer(converted, dataloader_idx=index)
+            yield self.trainer.strategy.batch_to_device(converted, dataloader_idx=index)
+
+    def real_samples(self, index: int, batch_index: int, samples: int) -> int:
+        """How many samples of a batch are no repetition.
+
+        A distributed sampler fills up its last round with samples that others have too; they come last.
+        """
+        return own_samples(self.combined.flattened[index], batch_index, samples) if self.sequential else samples
+
+    def _together(self) -> Iterator[Any]:
+        together = CombinedLoader(self.combined.iterables, self.combined._mode)
+        together.limits = self.limits
+        for batch, _, _ in together:
+            yield batch
+
+    def _names(self) -> list[int | str]:
+        if not self.sequential:
+            return [0]
+        loaders = self.combined.flattened
+        if isinstance(self.combined.iterables, dict) and len(self.combined.iterables) == len(loaders):
+            return [str(name) for name in self.combined.iterables]
+        return list(range(len(loaders)))
+
+
+@contextmanager
+def as_in_validation(trainer: pl.Trainer, module: pl.LightningModule) -> Iterator[None]:
+    """Trainer, module and autograd as they are in a validation run, so that the hooks of data do what they do there."""
+    stage = trainer.state.stage
+    trainer.state.stage = RunningStage.VALIDATING
+    try:
+        with evaluating(module), torch.no_grad():
+            yield
+    finally:
+        trainer.state.stage = stage
