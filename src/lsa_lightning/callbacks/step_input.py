@@ -72,8 +72,8 @@ class ModelCall:
         if len(x) != samples and _have_rows(arguments, samples):
             if not torch.equal(x, self.x[: len(x)]):
                 msg = (
-                    "expected an attack that keeps the batch together (PGD does; APGD, Square and Ensemble do not) for a "
-                    "model that is given further tensors with a row per sample"
+                    "expected an attack that keeps the batch together (PGD does; APGD, Square and Ensemble do not) for "
+                    "a model that is given further tensors with a row per sample"
                 )
                 raise ValueError(msg)
             arguments = first_samples(arguments, samples, len(x))
