@@ -36,6 +36,39 @@ def test_a_scaled_copy_goes_on_drawing_where_the_original_is(name: str) -> None:
     assert torch.equal(attack(right_everywhere, X, Y), expected(right_everywhere, X, Y))
 
 
+class Remembering(PGD):
+    """Starts where it ended."""
+
+    memory: Tensor | None = None
+
+    def perturb(self, model: Any, x: Tensor, y: Tensor, ball: Any) -> Tensor:
+        self.memory = super().perturb(model, x, y, ball)
+        return self.memory
+
+
+@pytest.mark.parametrize("name", WRAPPED)
+def test_a_scaled_attack_remembers_for_the_original_which_keeps_its_radius(name: str) -> None:
+    inner = Remembering(0.1, 0.01, steps=1, seed=0)
+    attack = InputSpace(0.0, 1.0)(inner) if name == "input space" else Ensemble(0.1, attacks={"one": inner})
+    x_adv = attack.scaled(0.5)(right_everywhere, X, Y)
+    remembering = attack.attacks["pixels" if name == "input space" else "one"]
+    assert remembering.memory is not None
+    assert float((x_adv - X).abs().max()) <= 0.05
+    assert (remembering.eps, remembering.alpha, attack.eps) == (0.1, 0.01, 0.1)
+    again = attack.scaled(0.5)
+    assert again.eps == 0.05
+    assert torch.equal(again(right_everywhere, X, Y), remembering.memory)
+
+
+@pytest.mark.parametrize("name", WRAPPED)
+def test_a_restarted_attack_draws_the_same_again(name: str) -> None:
+    attack = WRAPPED[name](pgd())
+    first = attack(right_everywhere, X, Y)
+    assert not torch.equal(attack(right_everywhere, X, Y), first)
+    attack.restart()
+    assert torch.equal(attack(right_everywhere, X, Y), first)
+
+
 @pytest.mark.parametrize("name", WRAPPED)
 def test_a_copy_with_another_eps_starts_afresh(name: str) -> None:
     attack = WRAPPED[name](pgd())

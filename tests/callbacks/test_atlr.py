@@ -1,12 +1,17 @@
 from __future__ import annotations
 
 import copy
+import csv
+import math
 from pathlib import Path
 from typing import Any
 
+import lightning.pytorch as pl
 import pytest
 import torch
 from lightning.fabric.utilities.exceptions import MisconfigurationException
+from lightning.pytorch.callbacks import EarlyStopping, WeightAveraging
+from lightning.pytorch.loggers import CSVLogger
 from tests.helpers.modules import DictForeignModule, ForeignModule, as_dicts, loader, trainer
 from tests.helpers.reference_loop import at_lr_loop
 from tests.helpers.training import LAYERS, MVL, assert_same, fit, foreign, pgd, reference
@@ -153,6 +158,95 @@ def test_logs_every_key_of_the_contract() -> None:
     assert float(metrics["lsa/mvl_size"]) == 1
 
 
+def rows_of(run: pl.Trainer, key: str) -> list[tuple[int, int]]:
+    """Epoch and step of the rows of the CSV file that hold ``key``."""
+    assert run.logger is not None
+    rows = csv.DictReader((Path(run.logger.log_dir or "") / "metrics.csv").open())
+    return [(int(row["epoch"]), int(row["step"])) for row in rows if row.get(key)]
+
+
+@pytest.mark.parametrize(
+    ("options", "expected"),
+    [
+        ({}, [(0, 0), (0, 2), (1, 5)]),
+        ({"check_val_every_n_epoch": 2}, [(0, 0), (1, 5)]),
+        ({"val_check_interval": 2, "check_val_every_n_epoch": None}, [(0, 0), (0, 1), (1, 3), (1, 5)]),
+        ({"num_sanity_val_steps": 1}, [(0, 0), (0, 2), (1, 5)]),
+    ],
+)
+def test_the_first_list_is_logged_before_the_first_step(
+    options: dict[str, Any], expected: list[tuple[int, int]], tmp_path: Path
+) -> None:
+    run = fit(foreign(), ATLR(pgd()), max_epochs=2, logger=CSVLogger(tmp_path), **options)
+    for key in ("lsa/mu", "lsa/mvl_size", "lsa/relative_error/00_net.relu1", "lsa/in_mvl/00_net.relu1"):
+        assert rows_of(run, key) == expected
+
+
+def test_the_latest_profile_is_logged_again_in_epochs_that_are_not_analysed(tmp_path: Path) -> None:
+    stop = EarlyStopping("lsa/mu", patience=9)
+    callback = ATLR(pgd(), analysis_every_n_epochs=2)
+    run = trainer([callback, stop], max_epochs=3, logger=CSVLogger(tmp_path))
+    run.fit(foreign(), loader(), loader(seed=1))
+    assert [epoch for epoch, _ in rows_of(run, "lsa/mu")] == [0, 0, 1, 2]
+    assert float(run.callback_metrics["lsa/mu"]) == pytest.approx(float(callback.history[-1].report.mu))
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"overfit_batches": 1},
+        {"fast_dev_run": True},
+        {"limit_val_batches": 0.5},
+        {"reload_dataloaders_every_n_epochs": 1, "check_val_every_n_epoch": 3},
+        {"accumulate_grad_batches": 2},
+        {"max_steps": 4, "max_epochs": -1},
+    ],
+    ids=str,
+)
+def test_options_of_the_trainer_leave_a_first_list(options: dict[str, Any]) -> None:
+    callback = ATLR(pgd(), top_k=1)
+    fit(foreign(), callback, **{"max_epochs": 2, **options})
+    assert len(callback.mvl or []) == 1
+
+
+def test_no_batches_to_validate_are_said_to_be_missing() -> None:
+    with pytest.raises(MisconfigurationException, match="this run has none: expected a validation dataloader"):
+        fit(foreign(), ATLR(pgd()), limit_val_batches=0)
+
+
+def test_an_epoch_of_skipped_batches_changes_nothing() -> None:
+    class Skipping(ForeignModule):
+        def training_step(self, batch: Any) -> None:
+            super().training_step(batch)
+
+    module, before = foreign(Skipping), foreign()
+    fit(module, ATLR(pgd(), top_k=1))
+    assert_same(module.net, before.net, tolerance=math.inf)
+    assert torch.equal(module.net.fc1.weight, before.net.fc1.weight)
+
+
+class Averaging(WeightAveraging):
+    """Of the weights after each step."""
+
+    def should_update(self, step_idx: int | None = None, epoch_idx: int | None = None) -> bool:
+        return step_idx is not None
+
+
+def test_averaged_weights_are_analysed_at_any_place_in_the_list() -> None:
+    profiles = []
+    for first in (True, False):
+        callback, average = ATLR(pgd(), top_k=1), Averaging(use_buffers=False)
+        module = foreign(lr=0.5)
+        torch.manual_seed(1)
+        run = trainer([callback, average] if first else [average, callback], max_epochs=2)
+        run.fit(module, loader(), loader(seed=1))
+        profiles.append([entry.report.mean.tolist() for entry in callback.history])
+    plain = ATLR(pgd(), top_k=1)
+    fit(foreign(lr=0.5), plain, max_epochs=2)
+    assert profiles[0] == profiles[1]
+    assert profiles[0] != [entry.report.mean.tolist() for entry in plain.history]
+
+
 def test_an_empty_list_trains_as_plain_adversarial_training_and_says_so_once() -> None:
     module, plain = foreign(), foreign()
     with pytest.warns(UserWarning, match=r"above mu \+ 100 sigma, got at most \+\d\.\d+ sigma \(net\.") as warnings:
@@ -244,6 +338,7 @@ def test_an_attack_must_be_one() -> None:
     ("argument", "message"),
     [
         ({"regularizer": 0.1}, "expected a LayerwiseRegularizer as regularizer, got 0.1"),
+        ({"analysis_dataloader": -1}, "expected analysis_dataloader to be a number >= 0 or a name, got -1"),
         ({"eta": "0"}, "expected a finite eta, got '0'"),
         ({"analysis_attack": "fgsm"}, "expected analysis_attack to be an Attack or None, got 'fgsm'"),
     ],

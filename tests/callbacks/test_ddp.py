@@ -54,7 +54,12 @@ class Collector(pl.Callback):
         atlr = next(c for c in trainer.callbacks if isinstance(c, ATLR))
         hooks = sum(len(m._forward_hooks) + len(m._forward_pre_hooks) for m in pl_module.modules())
         metrics = {key: float(value) for key, value in trainer.callback_metrics.items()}
-        values = {"history": atlr.history, "mvl": atlr.mvl, "hooks": hooks, "metrics": metrics}
+        values = {
+            "history": [entry.to_dict() for entry in atlr.history],
+            "mvl": atlr.mvl,
+            "hooks": hooks,
+            "metrics": metrics,
+        }
         torch.save(values, self.folder / f"{trainer.global_rank}.pt")
 
 

@@ -62,9 +62,9 @@ class Seen(LayerwiseRegularizer):
         self.widths: list[dict[str, int]] = []
         self.penalties: list[float] = []
 
-    def __call__(self, clean: Mapping[str, Tensor], perturbed: Mapping[str, Tensor], epoch: int = 0) -> Tensor:
+    def __call__(self, clean: Mapping[str, Tensor], perturbed: Mapping[str, Tensor], *, epoch: int = 0) -> Tensor:
         self.widths.append({name: tensor.shape[1] for name, tensor in clean.items()})
-        penalty = super().__call__(clean, perturbed, epoch)
+        penalty = super().__call__(clean, perturbed, epoch=epoch)
         self.penalties.append(float(penalty))
         return penalty
 
@@ -148,4 +148,4 @@ def test_a_sample_that_the_sampler_repeats_is_analysed_and_validated_once() -> N
     trainer([callback, validated], use_distributed_sampler=False).fit(Module(net), batches(), validation)
     assert len(last) == 7
     assert callback.history[0]["samples"] == 6
-    assert float(validated._accuracy["clean"].weight) == 6
+    assert float(validated._means["val/acc_clean"].weight) == 6

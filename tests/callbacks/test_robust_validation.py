@@ -1,11 +1,16 @@
 from __future__ import annotations
 
+import csv
+from pathlib import Path
 from typing import Any
 
+import lightning.pytorch as pl
 import pytest
 import torch
+from lightning.pytorch.loggers import CSVLogger
 from tests.helpers.modules import DictForeignModule, as_dicts, images, loader, one_batch, trainer
 from tests.helpers.training import foreign
+from tests.helpers.two_processes import two_processes
 
 from lsa_lightning import RobustValidation
 from lsa_lightning.attacks import FGSM, PGD
@@ -72,12 +77,85 @@ def test_the_key_can_be_monitored() -> None:
     assert stop.stopped_epoch > 0
 
 
+def monitored(**options: Any) -> list[pl.Callback]:
+    from lightning.pytorch.callbacks import EarlyStopping, ModelCheckpoint
+
+    checkpoint = ModelCheckpoint(options.pop("folder"), monitor="val/acc_fgsm", mode="max", save_top_k=-1)
+    stop = EarlyStopping("val/acc_fgsm", mode="max", patience=9)
+    return [RobustValidation({"fgsm": FGSM(0.1)}, **options), stop, checkpoint]
+
+
+def test_runs_that_are_not_measured_log_the_last_value_again(tmp_path: Path) -> None:
+    logged: list[float] = []
+
+    class Watch(pl.Callback):
+        def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+            logged.append(float(trainer.logged_metrics["val/acc_fgsm"]))
+
+    run = trainer(
+        [*monitored(every_n_epochs=3, folder=tmp_path), Watch()],
+        max_epochs=6,
+        logger=CSVLogger(tmp_path),
+        enable_checkpointing=True,
+    )
+    run.fit(foreign(), loader(), loader(seed=1))
+    assert logged[0] == logged[1]
+    assert logged[2] == logged[3] == logged[4]
+    assert len(set(logged)) > 1
+    assert run.logger is not None
+    rows = csv.DictReader((Path(run.logger.log_dir or "") / "metrics.csv").open())
+    assert [float(row["val/acc_fgsm"]) for row in rows if row["val/acc_fgsm"]] == pytest.approx(logged, abs=1e-6)
+
+
+def test_a_resumed_run_still_knows_the_last_value(tmp_path: Path) -> None:
+    callback = RobustValidation({"fgsm": FGSM(0.1)}, every_n_epochs=5)
+    first = trainer([callback])
+    first.fit(foreign(), loader(), loader(seed=1))
+    first.save_checkpoint(tmp_path / "one.ckpt")
+    again = RobustValidation({"fgsm": FGSM(0.1)}, every_n_epochs=5)
+    run = trainer([again], max_epochs=2)
+    run.fit(foreign(), loader(), loader(seed=1), ckpt_path=tmp_path / "one.ckpt")
+    assert run.callback_metrics["val/acc_fgsm"] == first.callback_metrics["val/acc_fgsm"]
+
+
+class Noted(pl.Callback):
+    """Writes the metrics of a process."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+
+    def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        torch.save(dict(trainer.callback_metrics), self.folder / f"{trainer.global_rank}.pt")
+
+
+def test_two_processes_count_the_samples_that_one_counts(tmp_path: Path) -> None:
+    module = foreign()
+    module.net.fc2.bias.data = torch.tensor([0.0, 0.1, -0.1])
+    callback, data = RobustValidation({"fgsm": FGSM(0.05)}, rg_attack="fgsm", rg_eps=[0.05]), loader(21, 4, seed=1)
+    two_processes([callback, Noted(tmp_path)]).validate(module, data, verbose=False)
+    run = trainer([callback])
+    run.validate(module, data, verbose=False)
+    for rank in (0, 1):
+        metrics = torch.load(tmp_path / f"{rank}.pt", weights_only=True)
+        for key in ("val/acc_clean", "val/acc_fgsm", "val/rg_score"):
+            assert float(metrics[key]) == pytest.approx(float(run.callback_metrics[key]), abs=1e-4)
+
+
+@pytest.mark.parametrize("name", ["clean", "", "a/b", 3])
+def test_names_that_are_no_parts_of_keys_are_refused(name: Any) -> None:
+    with pytest.raises(ValueError, match=r"expected attacks to be named by text without '/', and not 'clean'.*got \["):
+        RobustValidation({name: FGSM(0.1)})
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
         ({"rg_attack": "cw", "rg_eps": [0.1]}, r"expected rg_attack among \['fgsm', 'pgd'\].*got 'cw'"),
         ({"rg_attack": "fgsm"}, r"every rg_eps > 0, got 'fgsm' and \[\]"),
         ({"rg_attack": "fgsm", "rg_eps": [0.0, 0.1]}, r"every rg_eps > 0, got 'fgsm' and \[0.0, 0.1\]"),
+        ({"prefix": ""}, "expected prefix, what the keys begin with, to be text, got ''"),
+        ({"dataloaders": "a"}, "expected dataloaders to be a list of at least one number or name, or None, got 'a'"),
+        ({"dataloaders": []}, "expected dataloaders to be a list"),
         ({"every_n_epochs": 0}, "expected every_n_epochs >= 1"),
         ({"limit_batches": 0}, "limit_batches >= 1 or None, got 1 and 0"),
     ],

@@ -1,6 +1,9 @@
 from __future__ import annotations
 
+import copy
 import inspect
+import pickle
+from collections.abc import Callable
 from itertools import permutations
 from typing import Any
 
@@ -60,6 +63,36 @@ def test_a_wrapper_that_was_there_before_comes_back() -> None:
     module.training_step = theirs  # type: ignore[method-assign]
     patch_training_step(module, adding("a"))()
     assert vars(module)["training_step"] is theirs
+
+
+def copied(module: Counting) -> Counting:
+    return copy.deepcopy(module)
+
+
+def pickled(module: Counting) -> Counting:
+    return pickle.loads(pickle.dumps(module))
+
+
+@pytest.mark.parametrize("copied", [copied, pickled])
+def test_a_copy_has_its_own_step_without_the_patches(copied: Callable[[Counting], Counting]) -> None:
+    module = Counting()
+    removals = [patch_training_step(module, adding(mark)) for mark in "ab"]
+    other = copied(module)
+    assert other.training_step("x") == "x"
+    assert other.training_step.__self__ is other
+    assert copied(other).training_step("x") == "x"
+    for remove in removals:
+        remove()
+    assert other.training_step("x") == "x"
+
+
+def test_a_copy_keeps_a_wrapper_that_was_there_before() -> None:
+    module = Counting()
+    theirs = lambda batch: batch + "!"  # noqa: E731
+    module.training_step = theirs  # type: ignore[method-assign]
+    patch_training_step(module, adding("a"))
+    patch_training_step(module, adding("b"))
+    assert copy.deepcopy(module).training_step("x") == "x!"
 
 
 def test_the_signature_is_that_of_the_module() -> None:

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 import torch
 from tests.helpers import masked_models as masked
+from tests.helpers.digits import confident, held_out, trained
 from torch import Tensor, nn
 
 from lsa_lightning import MoonDataModule
@@ -282,3 +283,12 @@ def test_random_search_keeps_what_it_found(norm: str) -> None:
     x, y = torch.zeros(50, 2), torch.ones(50, dtype=torch.int64)
     one, many = (RandomSearch(1.0, n, norm=norm, bounds=None, seed=0)(lambda x: 0.5 - x[:, 0], x, y) for n in (1, 30))
     assert 0 < int((one[:, 0] > 0.5).sum()) < int((many[:, 0] > 0.5).sum()) == 50
+
+
+def test_float16_alone_lets_no_gradient_vanish() -> None:
+    network, (x, y) = trained("mlp, normal"), held_out(100)
+    checks = MaskingChecks(eps=0.1, steps=2, n_queries=2)
+    with torch.autocast("cpu", torch.float16):
+        low = checks.run(confident(network, 3.0), [(x, y)])
+    assert not low["vanishing_gradients"].raised
+    assert not low["gradients_disagree"].raised

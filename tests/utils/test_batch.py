@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from collections import UserDict
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -10,6 +11,8 @@ from torch import Tensor
 from lsa_lightning.utils.batch import read_batch, replace_tensor
 
 X, Y = torch.zeros(2, 3), torch.zeros(2)
+INPUT_KEYS = ("image", "images", "img", "pixel_values", "input", "inputs", "data", "x")
+LABEL_KEYS = ("label", "labels", "target", "targets", "y")
 
 
 class Pair(NamedTuple):
@@ -24,7 +27,10 @@ class Pair(NamedTuple):
         [X, Y],
         (X, Y, "more"),
         Pair(X, Y),
-        *({first: X, second: Y} for first in ("image", "input", "x") for second in ("label", "target", "y")),
+        *({first: X, "label": Y} for first in INPUT_KEYS),
+        *({"image": X, second: Y} for second in LABEL_KEYS),
+        {"pixel_values": X, "labels": Y, "x": "not a tensor"},
+        UserDict({"pixel_values": X, "labels": Y}),
     ],
 )
 def test_usual_batches_are_read_without_a_copy(batch: Any) -> None:
@@ -40,11 +46,21 @@ def test_usual_batches_are_read_without_a_copy(batch: Any) -> None:
         ((X,), r"a tuple of \['Tensor'\]"),
         ((X, "label"), r"a tuple of \['Tensor', 'str'\]"),
         ({"pixels": X, "label": Y}, r"a dict with keys \['pixels', 'label'\]"),
+        ({"input_ids": X, "labels": Y}, r"a dict with keys \['input_ids', 'labels'\]"),
         (None, "a NoneType"),
     ],
 )
 def test_other_batches_are_described(batch: Any, got: str) -> None:
     with pytest.raises(ValueError, match=rf"expected a batch \(x, y, \.\.\.\).*got {got}; pass batch_fn"):
+        read_batch(batch)
+
+
+@pytest.mark.parametrize("twice", [("image", "x"), ("pixel_values", "data"), ("label", "target")])
+def test_mappings_that_may_mean_two_tensors_are_refused(twice: tuple[str, str]) -> None:
+    batch = {**({"image": X} if twice[0] == "label" else {"label": Y}), **dict.fromkeys(twice, X)}
+    with pytest.raises(
+        ValueError, match=rf"expected a batch with one of the keys .*, got \['{twice[0]}', '{twice[1]}'\]"
+    ):
         read_batch(batch)
 
 

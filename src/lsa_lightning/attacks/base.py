@@ -15,6 +15,7 @@ from torch import Tensor
 from typing_extensions import Self
 
 from lsa_lightning.attacks.balls import Ball, Bounds
+from lsa_lightning.attacks.gradients import input_gradient
 from lsa_lightning.attacks.threat import ThreatModel
 from lsa_lightning.functional import classification_loss, is_binary
 from lsa_lightning.utils.isolation import lent
@@ -265,19 +266,19 @@ def forward_and_gradient(model: Model, x: Tensor, loss: Callable[[Tensor], Tenso
         loss: maps logits to losses, a scalar or ``[N]``, which are summed.
 
     Returns:
-        Logits and losses, both detached, and the gradient of the sum with respect to ``x``.
+        Logits and losses, both detached, and the gradient of the sum with respect to ``x``, which float16 models too
+        give in float32 (:mod:`~lsa_lightning.attacks.gradients`).
 
     Raises:
         ValueError: if the output does not depend on the input through differentiable operations.
     """
     x = x.detach().requires_grad_()
     logits = model(x)
-    losses = loss(logits)
-    gradient = torch.autograd.grad(losses.sum(), x, allow_unused=True)[0] if losses.requires_grad else None
+    losses, gradient = input_gradient(logits, x, loss)
     if gradient is None:
         msg = "expected a model that is differentiable with respect to its input, got an output without a gradient"
         raise ValueError(msg)
-    return logits.detach(), losses.detach(), gradient
+    return logits.detach(), losses, gradient
 
 
 def count_classes(logits: Tensor) -> int:

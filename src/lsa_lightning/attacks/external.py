@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from lsa_lightning.attacks.balls import Ball, Bounds
 from lsa_lightning.attacks.base import Attack, Model
+from lsa_lightning.attacks.gradients import in_float16, pull_back
 from lsa_lightning.attacks.losses import class_logits
 from lsa_lightning.utils.random import Purpose, seed_of
 
@@ -102,10 +103,11 @@ class _AdaptedModel(nn.Module):
         super().__init__()
         self.device_marker = nn.Parameter(torch.empty(0, device=x.device))  # where these libraries read the device
         self.call = _in_input_space(model, x, low, high)
+        self.in_float16 = in_float16(x)
 
     def forward(self, images: Tensor) -> Tensor:
         """Logits ``[N, C]``, C >= 2, in float32."""
-        logits: Tensor = _InputGradientOnly.apply(images, self.call)
+        logits: Tensor = _InputGradientOnly.apply(images, self.call, self.in_float16)
         return logits
 
 
@@ -113,17 +115,20 @@ class _InputGradientOnly(torch.autograd.Function):
     """A function of x whose backward pass never reaches parameters: foolbox calls ``loss.backward()``."""
 
     @staticmethod
-    def forward(ctx: Any, x: Tensor, function: Model) -> Tensor:
+    def forward(ctx: Any, x: Tensor, function: Model, in_float16: bool) -> Tensor:
         """Run ``function`` on a graph of its own."""
+        ctx.in_float16 = in_float16
         with torch.set_grad_enabled(ctx.needs_input_grad[0]):
             ctx.x = x.detach().requires_grad_(ctx.needs_input_grad[0])
             ctx.y = function(ctx.x)
         return ctx.y.detach()  # type: ignore[no-any-return]
 
     @staticmethod
-    def backward(ctx: Any, *gradients: Any) -> tuple[Tensor, None]:
+    def backward(ctx: Any, *gradients: Any) -> tuple[Tensor | None, None, None]:
         """The inner graph stays for further calls, as for a Jacobian row by row."""
-        return torch.autograd.grad(ctx.y, ctx.x, gradients, retain_graph=True)[0], None
+        if ctx.in_float16:
+            return pull_back(ctx.y, ctx.x, *gradients), None, None
+        return torch.autograd.grad(ctx.y, ctx.x, gradients, retain_graph=True)[0], None, None
 
 
 def as_four(x: Tensor) -> Tensor:

@@ -98,6 +98,11 @@ class AdversarialTraining(FreshCallback):
         """Distinguishes callbacks of one class in a checkpoint."""
         return self._generate_state_key(attack=without_addresses(repr(self.attack)), backbone=self.target.backbone)
 
+    def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
+        """Begin afresh, and say what a search of the tuner, which may come before everything else, finds."""
+        super().setup(trainer, pl_module, stage)
+        self._warn_of_searches(trainer)
+
     def start_afresh(self) -> None:
         """Draw the attack's random numbers from the beginning, and forget which calls the layers of a list mean."""
         self.attack.restart()
@@ -114,7 +119,6 @@ class AdversarialTraining(FreshCallback):
         if isinstance(trainer.strategy, _UNSUPPORTED):
             msg = f"{type(self).__name__} runs on one device or with DDP, got {type(trainer.strategy).__name__}"
             raise MisconfigurationException(msg)
-        self._warn_of_searches(trainer)
         name = self.target.backbone or type(pl_module).__name__
         model, on_clean = self.target.model(pl_module), self.objective.steps_on_clean
         self._step = adversarial_step = AdversarialStep(model, name, on_clean=on_clean)

@@ -8,16 +8,19 @@ from typing import Any
 import lightning.pytorch as pl
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from torch import Tensor
+from torchmetrics import Metric
 
 
-def log_own(owner: object, module: pl.LightningModule, name: str, value: float | Tensor, **options: Any) -> None:
+def log_own(
+    owner: object, module: pl.LightningModule, name: str, value: float | Tensor | Metric, **options: Any
+) -> None:
     """``module.log``, unless somebody else logs ``name``; nothing where the Trainer forbids logging (``barebones``).
 
     Args:
         owner: who logs, such as the callback.
         module: the module that trains.
         name: the key.
-        value: a number.
+        value: a number, or a metric that holds it.
         **options: passed to ``log``.
 
     Raises:

@@ -8,6 +8,7 @@ from typing import Any
 import lightning.pytorch as pl
 from lightning.pytorch.trainer.states import TrainerFn
 from torch import Tensor
+from torchmetrics import MeanMetric
 
 from lsa_lightning.attacks import Attack, InputSpace
 from lsa_lightning.callbacks.base import FreshCallback
@@ -99,13 +100,14 @@ class RobustValidation(FreshCallback):
         self._due = False
         self._input: ValidationInput | None = None
         self._x: Tensor | None = None
+        self._means: dict[str, MeanMetric] = {}
         self._fresh: dict[str, Attack] = {}
         self._fresh_rg: list[Attack] = []
 
     @property
     def state_key(self) -> str:
-        """Distinguishes callbacks of several prefixes in a checkpoint."""
-        return self._generate_state_key(prefix=self.prefix)
+        """Distinguishes callbacks of one class in a checkpoint."""
+        return self._generate_state_key(prefix=self.prefix, attacks=list(self.attacks))
 
     def start_afresh(self) -> None:
         """Nothing has been measured yet."""
@@ -122,6 +124,7 @@ class RobustValidation(FreshCallback):
     def on_validation_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """See whether this run is measured."""
         self._due = self._is_due(trainer)
+        self._means = {}
         # Fresh copies: every run draws the same random starts, so that epochs differ by their weights alone.
         self._fresh = {name: attack.with_eps(attack.eps) for name, attack in self.attacks.items()}
         self._fresh_rg = [attack.with_eps(attack.eps) for attack in self.rg_attacks]
@@ -198,16 +201,19 @@ class RobustValidation(FreshCallback):
         samples: int,
     ) -> None:
         suffix = loaders.suffix(index)
+        # A metric, as Lightning's own mean over processes rounds the number of samples down.
+        mean = self._means.setdefault(key + suffix, MeanMetric()).to(module.device)
+        mean.update(value, weight=samples)
         named = not suffix.startswith("/dataloader_idx_")  # those Lightning appends itself
         log_own(
             self,
             module,
             key + suffix if named else key,
-            value,
+            mean,
+            metric_attribute=key,
             on_step=False,
             on_epoch=True,
             batch_size=samples,
-            sync_dist=True,
             prog_bar="/acc_" in key,
             add_dataloader_idx=not named,
         )

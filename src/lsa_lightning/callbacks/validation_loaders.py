@@ -74,10 +74,7 @@ class ValidationLoaders:
             yield self.trainer.strategy.batch_to_device(converted, dataloader_idx=index)
 
     def real_samples(self, index: int, batch_index: int, samples: int) -> int:
-        """How many samples of a batch are no repetition.
-
-        A distributed sampler fills up its last round with samples that others have too; they come last.
-        """
+        """How many samples of a batch, from its first on, are no repetition of what another process has."""
         return own_samples(self.combined.flattened[index], batch_index, samples) if self.sequential else samples
 
     def _together(self) -> Iterator[Any]:

@@ -12,6 +12,7 @@ import torch
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from torch import Tensor, nn
 
+from lsa_lightning.attacks.gradients import weight_gradients
 from lsa_lightning.callbacks.adversarial_training import AdversarialTraining
 from lsa_lightning.callbacks.base import FreshCallback
 from lsa_lightning.callbacks.step_patch import patch_method
@@ -86,12 +87,14 @@ class AdversarialWeightPerturbation(FreshCallback):
     def perturb(self, trainer: pl.Trainer, model: nn.Module, loss: Tensor) -> None:
         """Move the weights of ``model`` up the gradient of ``loss``; all processes alike."""
         weights = [p for p in model.parameters() if p.requires_grad and p.ndim > 1]
-        gradients = torch.autograd.grad(loss, weights, allow_unused=True)
+        gradients = weight_gradients(loss, weights)
         for weight, gradient in zip(weights, gradients, strict=True):
             if gradient is not None:
                 shared = trainer.strategy.reduce(gradient, reduce_op="mean")
                 with torch.no_grad():
-                    step = shared * (self.gamma * weight.norm() / shared.norm().clamp_min(1e-12))
+                    step = shared * (
+                        self.gamma * weight.norm() / shared.norm().clamp_min(torch.finfo(shared.dtype).tiny)
+                    )
                 self._weights.append(_PerturbedWeight(weight, weight.detach() + step))
         self._swap(perturbed=True)
         torch.clear_autocast_cache()  # it still holds the unperturbed weights in low precision

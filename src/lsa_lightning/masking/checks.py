@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from lsa_lightning.attacks import PGD, Attack, InputSpace, Square
 from lsa_lightning.attacks.balls import Ball, Bounds, per_sample
 from lsa_lightning.attacks.base import Model
+from lsa_lightning.attacks.gradients import input_gradient
 from lsa_lightning.attacks.losses import class_logits, cross_entropy, margin
 from lsa_lightning.evaluation import correct
 from lsa_lightning.functional import predicted_labels
@@ -156,7 +157,7 @@ class MaskingChecks:
         clean = first.argmax(dim=1) == y.flatten()
         row = {
             "label": y.flatten(),
-            "vanished": ~(gradient >= torch.finfo(x.dtype).tiny),
+            "vanished": ~(gradient >= torch.finfo(gradient.dtype).tiny),
             "gradient": gradient,
             "agreement": agreement,
             "change": (first - second).abs().amax(dim=1) / scale,
@@ -227,8 +228,7 @@ def _input_gradient(model: nn.Module, x: Tensor, y: Tensor, loss: Callable[[Tens
     """Gradient of the sum of the losses with respect to ``x``; NaN if the model gives none."""
     with torch.inference_mode(False), torch.enable_grad():
         x = x.detach().clone().requires_grad_()
-        total = loss(model(x), y).sum()
-        gradient = torch.autograd.grad(total, x, allow_unused=True)[0] if total.requires_grad else None
+        gradient = input_gradient(model(x), x, lambda logits: loss(logits, y))[1]
     return torch.full_like(x, torch.nan) if gradient is None else gradient
 
 

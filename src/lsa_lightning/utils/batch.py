@@ -12,39 +12,39 @@ from torch import Tensor
 BatchFn: TypeAlias = Callable[[Any], tuple[Tensor, Tensor]]
 
 
-_INPUT_KEYS = ("image", "input", "x")
+_INPUT_KEYS = ("image", "images", "img", "pixel_values", "input", "inputs", "data", "x")
 
 
-_LABEL_KEYS = ("label", "target", "y")
+_LABEL_KEYS = ("label", "labels", "target", "targets", "y")
 
 
-__all__ = ["BatchFn", "first_samples", "move_data_to_device", "read_batch", "replace_tensor"]
+__all__ = ["BatchFn", "describe", "first_samples", "move_data_to_device", "read_batch", "replace_tensor"]
 
 
 def read_batch(batch: Any) -> tuple[Tensor, Tensor]:
     """The input and the labels of a batch that is a tuple or list ``(x, y, ...)``, or a mapping with usual keys.
 
     Args:
-        batch: ``(x, y)`` with anything behind, or a mapping with one of the keys image, input, x and one of label,
-            target, y.
+        batch: ``(x, y)`` with anything behind, or a mapping with a tensor under one of the keys image, images, img,
+            pixel_values, input, inputs, data, x, and one under label, labels, target, targets, y.
 
     Returns:
         ``(x, y)``, the very tensors of the batch.
 
     Raises:
-        ValueError: if the batch has another form; it names the form expected and the one it got.
+        ValueError: if the batch has another form, or several of these keys; it names the form expected and the one
+            it got.
     """
     if isinstance(batch, tuple | list) and len(batch) >= 2:
         x, y = batch[0], batch[1]
     elif isinstance(batch, Mapping):
-        x = next((batch[key] for key in _INPUT_KEYS if key in batch), None)
-        y = next((batch[key] for key in _LABEL_KEYS if key in batch), None)
+        x, y = _only(batch, _INPUT_KEYS), _only(batch, _LABEL_KEYS)
     else:
         x = y = None
     if not isinstance(x, Tensor) or not isinstance(y, Tensor):
         msg = (
             f"expected a batch (x, y, ...) of tensors, or a mapping with one of the keys {_INPUT_KEYS} and one of "
-            f"{_LABEL_KEYS}, got {_describe(batch)}; pass batch_fn=... to read x and y out of it"
+            f"{_LABEL_KEYS}, got {describe(batch)}; pass batch_fn=... to read x and y out of it"
         )
         raise ValueError(msg)
     return x, y
@@ -67,7 +67,7 @@ def replace_tensor(batch: Any, old: Tensor, new: Tensor) -> Any:
     if not replaced:
         msg = (
             "expected batch_fn to return the batch's own input tensor, which the perturbed one replaces, "
-            f"got a tensor that is not in the batch: {_describe(batch)}"
+            f"got a tensor that is not in the batch: {describe(batch)}"
         )
         raise ValueError(msg)
     return swapped
@@ -84,7 +84,17 @@ def first_samples(batch: Any, samples: int, n: int) -> Any:
     return apply_to_collection(batch, Tensor, lambda rows: rows[:n] if rows.ndim and len(rows) == samples else rows)
 
 
-def _describe(batch: Any) -> str:
+def _only(batch: Mapping[str, Any], keys: tuple[str, ...]) -> Any:
+    """The tensor under the one key of ``keys`` that ``batch`` has; None if it has none."""
+    found = [key for key in keys if isinstance(batch.get(key), Tensor)]
+    if len(found) > 1:
+        msg = f"expected a batch with one of the keys {keys}, got {found}; pass batch_fn=... to say which is meant"
+        raise ValueError(msg)
+    return batch[found[0]] if found else None
+
+
+def describe(batch: Any) -> str:
+    """The type of a batch, or of what else was expected to hold tensors, and what is in it."""
     if isinstance(batch, Mapping):
         return f"a {type(batch).__name__} with keys {list(batch)}"
     if isinstance(batch, tuple | list):

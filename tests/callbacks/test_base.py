@@ -1,0 +1,149 @@
+"""One list of callbacks over several fits, and over the two packages of Lightning."""
+
+from __future__ import annotations
+
+import copy
+import pickle
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import lightning.pytorch as pl
+import pytest
+import torch
+from lightning.fabric.utilities.exceptions import MisconfigurationException
+from lightning.pytorch.callbacks import LearningRateFinder
+from lightning.pytorch.tuner.tuning import Tuner
+from tests.helpers.modules import loader, trainer
+from tests.helpers.training import MVL, assert_same, fit, foreign, pgd
+
+from lsa_lightning import ATLR, AdversarialTraining, RobustValidation
+from lsa_lightning.attacks import FGSM, PGD, InputSpace
+from lsa_lightning.callbacks import AdversarialWeightPerturbation, CatastrophicOverfittingStop, ReportLogger
+
+Made = Callable[[], pl.Callback]
+CALLBACKS: dict[str, Made] = {
+    "AdversarialTraining": lambda: AdversarialTraining(PGD(0.1, steps=2, seed=0)),
+    "in a space": lambda: AdversarialTraining(PGD(0.1, steps=2, seed=0), input_space=InputSpace(0.0, 1.0)),
+    "ATLR": lambda: ATLR(pgd(), top_k=1),
+    "ATLR with a fixed list": lambda: ATLR(pgd(), mvl=["net.relu1"]),
+    "RobustValidation": lambda: RobustValidation({"fgsm": FGSM(0.1)}, every_n_epochs=2),
+    "CatastrophicOverfittingStop": lambda: CatastrophicOverfittingStop(PGD(0.1, seed=0), drop=0.0),
+    "ReportLogger": ReportLogger,
+}
+
+
+@pytest.mark.parametrize("name", CALLBACKS)
+def test_a_second_fit_equals_one_with_a_new_callback(name: str) -> None:
+    reused, new = CALLBACKS[name](), CALLBACKS[name]()
+    second, expected = foreign(lr=0.2), foreign(lr=0.2)
+    fit(foreign(lr=0.5), reused, max_epochs=3)
+    runs = [fit(module, callback, max_epochs=3) for module, callback in ((second, reused), (expected, new))]
+    assert_same(second, expected, tolerance=0.0)
+    metrics = [{key: float(value) for key, value in run.callback_metrics.items()} for run in runs]
+    assert metrics[0] == metrics[1]
+    assert str(_plain(reused.state_dict())) == str(_plain(new.state_dict()))
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _plain(part) for key, part in value.items()}
+    return value.tolist() if isinstance(value, torch.Tensor) else value
+
+
+def test_a_fixed_list_is_resolved_anew_for_each_module() -> None:
+    callback = ATLR(pgd(), mvl=["net.relu1"])
+    shared = foreign()
+    shared.net.relu2 = shared.net.relu1
+    fit(shared, callback)
+    assert callback.mvl == ["net.relu1#0", "net.relu1#1"]
+    fit(foreign(), callback)
+    assert callback.mvl == ["net.relu1"]
+
+
+def test_warnings_are_given_again_in_the_next_fit() -> None:
+    callback = ATLR(pgd(), eta=100.0)
+    for _ in range(2):
+        with pytest.warns(UserWarning, match="No layer is in the MVL"):
+            fit(foreign(), callback)
+
+
+def test_a_second_fit_with_a_checkpoint_goes_on(tmp_path: Path) -> None:
+    callback, whole = ATLR(pgd(), top_k=1), ATLR(pgd(), top_k=1)
+    module, expected = foreign(), foreign()
+    fit(module, callback, max_epochs=2).save_checkpoint(tmp_path / "two.ckpt")
+    trainer([callback], max_epochs=3).fit(module, loader(), loader(seed=1), ckpt_path=tmp_path / "two.ckpt")
+    fit(expected, whole, max_epochs=3)
+    assert [entry.epoch for entry in callback.history] == [0, 1, 2]
+    assert_same(module, expected, tolerance=0.0)
+
+
+OTHERS: dict[str, Made] = {**CALLBACKS, "AWP": AdversarialWeightPerturbation}
+
+
+@pytest.mark.parametrize("name", OTHERS)
+def test_the_other_package_of_lightning_is_named(name: str) -> None:
+    other = pytest.importorskip("pytorch_lightning")
+    callbacks = [OTHERS[name]()]
+    options = {"max_epochs": 1, "accelerator": "cpu", "logger": False, "enable_checkpointing": False}
+    run = other.Trainer(callbacks=callbacks, enable_progress_bar=False, **options)
+
+    class Module(other.LightningModule):
+        def training_step(self, batch: Any) -> Any:
+            return None
+
+        def configure_optimizers(self) -> None:
+            return None
+
+    with pytest.raises(MisconfigurationException, match=r"write `import lightning.pytorch as pl` instead of"):
+        run.fit(Module(), loader())
+
+
+@pytest.mark.parametrize("name", OTHERS)
+def test_callbacks_can_be_copied_and_pickled_in_a_fit(name: str) -> None:
+    copies: list[pl.Callback] = []
+
+    class Copying(pl.Callback):
+        def on_train_batch_end(self, trainer: pl.Trainer, *_: Any) -> None:
+            ours = [c for c in trainer.callbacks if type(c).__module__.startswith("lsa_lightning")]  # type: ignore[attr-defined]
+            copies.extend(copy.deepcopy(ours))
+            copies.extend(pickle.loads(pickle.dumps(ours)))
+
+    callbacks = [OTHERS[name](), Copying()]
+    if name == "AWP":
+        callbacks.append(AdversarialTraining(pgd()))
+    module, expected = foreign(), foreign()
+    for run, given in ((module, callbacks), (expected, [c for c in callbacks if not isinstance(c, Copying)])):
+        torch.manual_seed(1)
+        trainer(given).fit(run, loader(), loader(seed=1))
+    assert copies
+    assert_same(module, expected, tolerance=0.0)
+
+
+@pytest.mark.parametrize("first", [True, False])
+def test_a_search_for_the_learning_rate_is_not_adversarial_and_says_so(first: bool, tmp_path: Path) -> None:
+    calls: list[int] = []
+
+    class Counted(FGSM):
+        def __call__(self, *args: Any) -> torch.Tensor:
+            calls.append(1)
+            return super().__call__(*args)
+
+    finder = LearningRateFinder(num_training_steps=5, max_lr=0.1)
+    ours = [ATLR(Counted(0.1), mvl=MVL, analysis_every_n_epochs=0), AdversarialWeightPerturbation()]
+    module = foreign()
+    run = trainer([finder, *ours] if first else [*ours, finder], default_root_dir=tmp_path)
+    with pytest.warns(UserWarning, match="searches without callbacks, so it is not adversarial"):
+        run.fit(module, loader(), loader(seed=1))
+    assert len(finder.optimal_lr.results["loss"]) > 0  # type: ignore[union-attr]
+    assert len(calls) == len(loader())
+
+
+def test_the_tuner_works_beside_the_callbacks(tmp_path: Path) -> None:
+    run = trainer([ATLR(pgd())], default_root_dir=tmp_path)
+    module = foreign()
+    with pytest.warns(UserWarning, match="LearningRateFinder searches without callbacks"):
+        found = Tuner(run).lr_find(module, loader(), loader(seed=1), num_training=5)
+    assert found is not None
+    assert "training_step" not in vars(module)
+    run.fit(module, loader(), loader(seed=1))
