@@ -18,6 +18,7 @@ from lsa_lightning.attacks import Attack, InputSpace
 from lsa_lightning.callbacks.base import FreshCallback
 from lsa_lightning.callbacks.own_keys import log_own
 from lsa_lightning.callbacks.passes import AdversarialStep, loss_of
+from lsa_lightning.callbacks.step_input import unlogged
 from lsa_lightning.callbacks.step_patch import patch_training_step
 from lsa_lightning.callbacks.target import Target
 from lsa_lightning.layers.calls import CallSite
@@ -208,7 +209,9 @@ class AdversarialTraining(FreshCallback):
         def run_step(batch: Any) -> Any:
             return step(batch, *args, **kwargs)
 
-        self.prepare(*((adversarial_step.model, x) if outermost else adversarial_step.look(run_step, batch, x)))
+        with unlogged(module):
+            seen = (adversarial_step.model, x) if outermost else adversarial_step.look(run_step, batch, x)
+        self.prepare(*seen)
         layers = self.penalized_layers(module.current_epoch)
         passes = adversarial_step.run(
             run_step,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Sequence
+from itertools import chain, islice
 from numbers import Real
 from typing import Any
 
@@ -19,6 +20,7 @@ from lsa_lightning.attacks import Attack, InputSpace
 from lsa_lightning.callbacks.adversarial_training import AdversarialTraining
 from lsa_lightning.callbacks.collapse_guard import CollapseGuard
 from lsa_lightning.callbacks.own_keys import log_own
+from lsa_lightning.callbacks.step_input import ValidationInput
 from lsa_lightning.callbacks.target import Target
 from lsa_lightning.callbacks.validation_loaders import ValidationLoaders, as_in_validation
 from lsa_lightning.layers.analysis import LayerSustainabilityAnalysis
@@ -27,7 +29,7 @@ from lsa_lightning.layers.report import AnalysedEpoch, SustainabilityReport
 from lsa_lightning.layers.resolve import LayerSpec, call_sites, resolve_layers
 from lsa_lightning.objectives import Objective
 from lsa_lightning.regularizers import LayerwiseRegularizer
-from lsa_lightning.utils.batch import BatchFn
+from lsa_lightning.utils.batch import BatchFn, first_samples
 from lsa_lightning.utils.outputs import OutputFn
 from lsa_lightning.utils.renamed import renamed
 
@@ -284,18 +286,22 @@ class ATLR(AdversarialTraining):
             self.mvl = state_dict["mvl"]
 
     def _analyse(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> SustainabilityReport:
-        model = self.target.model(pl_module)
-        analysis = LayerSustainabilityAnalysis(model, layers=self.layers, measure=self.regularizer.measure)
+        validation_input = ValidationInput(pl_module, self.target)
         # A fresh copy: every analysis draws the same random starts, and training's own are left alone.
         attack = self.analysis_attack.with_eps(self.analysis_attack.eps)
         # Iterating a dataloader draws from the global random state, which training must not notice.
         with isolate_rng(), as_in_validation(trainer, pl_module), trainer.precision_plugin.forward_context():
-            return analysis.run(self._validation_batches(trainer, pl_module), attack)
+            batches = self._validation_batches(trainer, pl_module, validation_input)
+            first = list(islice(batches, 1))  # shows how validation_step calls the model
+            analysis = LayerSustainabilityAnalysis(
+                validation_input.model, layers=self.layers, measure=self.regularizer.measure
+            )
+            return analysis.run(chain(first, batches), attack)
 
     def _validation_batches(
-        self, trainer: pl.Trainer, pl_module: pl.LightningModule
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, validation_input: ValidationInput
     ) -> Iterator[tuple[Tensor, Tensor]]:
-        """Inputs and labels of one validation dataloader, as ``validation_step`` gets them."""
+        """Labels of one validation dataloader, and the inputs that ``validation_step`` gives to the model."""
         loaders = ValidationLoaders(trainer)
         if not any(loaders.limits):
             msg = (
@@ -307,7 +313,9 @@ class ATLR(AdversarialTraining):
         for number, batch in enumerate(loaders.batches(pl_module, index, self.analysis_limit_batches)):
             x, y = self.target.unpack(batch)
             if (real := loaders.real_samples(index, number, len(x))) > 0:
-                yield x[:real], y[:real]
+                own = first_samples(batch, len(x), real)
+                x, y = self.target.unpack(own)
+                yield validation_input.of(own, x, *loaders.numbers(index, number)), y
 
     def _update_mvl(self, report: SustainabilityReport) -> None:
         self._latest = report

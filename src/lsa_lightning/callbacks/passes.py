@@ -107,7 +107,7 @@ class AdversarialStep:
             self._first_call = input_of_step(self.model, self.name, step, batch, x)
             self.at_model = self._first_call is not None
         call = self._first_call
-        return (self.model, x) if call is None else (bound(self.model, call), call.x.detach())
+        return (self.model, x) if call is None else (bound(self.model, call.arguments), call.x.detach())
 
     def run(
         self,
@@ -234,7 +234,7 @@ class AdversarialStep:
             raise MisconfigurationException(msg)
         # Checkpointing, if it is on, must not count the attack's tensors.
         with saved_tensors_hooks(_as_it_is, _as_it_is):
-            return craft(self.model if call.is_plain else bound(self.model, call), call.x.detach(), y)
+            return craft(self.model if call.is_plain else bound(self.model, call.arguments), call.x.detach(), y)
 
     def _both(
         self,

@@ -13,6 +13,7 @@ from torchmetrics import MeanMetric
 from lsa_lightning.attacks import Attack, InputSpace
 from lsa_lightning.callbacks.base import FreshCallback
 from lsa_lightning.callbacks.own_keys import log_own, refuse_others
+from lsa_lightning.callbacks.step_input import ValidationInput
 from lsa_lightning.callbacks.target import Target
 from lsa_lightning.callbacks.validation_loaders import ValidationLoaders
 from lsa_lightning.evaluation import correct
@@ -25,10 +26,14 @@ from lsa_lightning.utils.renamed import renamed
 class RobustValidation(FreshCallback):
     """Logs ``val/acc_clean``, ``val/acc_<attack>`` (each in [0, 1]) and ``val/rg_score`` (percent, summed over eps).
 
-    Works in ``trainer.fit`` and in ``trainer.validate``; sanity checks are skipped. Of several validation dataloaders
-    each has its own keys, which end as Lightning's do in ``/dataloader_idx_<number>``, or in ``/<name>`` for a dict of
-    them. Validation runs that are not measured log the values of the last one that was, so that they can be monitored
-    by early stopping, checkpoints and schedulers. Samples that a distributed sampler repeats are counted once.
+    What is measured is the model on what ``validation_step`` feeds to it, whatever that does to the batch before; a
+    step that does so is run up to that call once more, without logging.
+
+    Works in ``trainer.fit`` and in ``trainer.validate``; a sanity check only shows what the step feeds to the model. Of
+    several validation dataloaders each has its own keys, which end as Lightning's do in ``/dataloader_idx_<number>``,
+    or in ``/<name>`` for a dict of them. Validation runs that are not measured log the values of the last one that was,
+    so that they can be monitored by early stopping, checkpoints and schedulers. Samples that a distributed sampler
+    repeats are counted once.
 
     Args:
         attacks: attack by the name used in the key; not ``clean``, and without ``/``.
@@ -47,6 +52,7 @@ class RobustValidation(FreshCallback):
 
     Raises:
         ValueError: if an argument is outside its range, or R&G is asked for with an attack that is not there.
+        MisconfigurationException: if ``validation_step`` changes x, and never calls the model that is attacked.
     """
 
     @renamed(max_batches="limit_batches")
@@ -97,6 +103,8 @@ class RobustValidation(FreshCallback):
         self.prefix = prefix
         self._latest: dict[str, float] = {}
         self._due = False
+        self._input: ValidationInput | None = None
+        self._x: Tensor | None = None
         self._means: dict[str, MeanMetric] = {}
         self._fresh: dict[str, Attack] = {}
         self._fresh_rg: list[Attack] = []
@@ -126,6 +134,20 @@ class RobustValidation(FreshCallback):
         self._fresh = {name: attack.with_eps(attack.eps) for name, attack in self.attacks.items()}
         self._fresh_rg = [attack.with_eps(attack.eps) for attack in self.rg_attacks]
 
+    def on_validation_batch_start(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, batch: Any, batch_idx: int, dataloader_idx: int = 0
+    ) -> None:
+        """Keep what the model is given for this batch, which the step may change in place."""
+        loaders = ValidationLoaders(trainer)
+        checked = trainer.sanity_checking and self._is_chosen(loaders, dataloader_idx)
+        if not (checked or self._is_measured(loaders, batch_idx, dataloader_idx)):
+            return
+        if self._input is None or batch_idx == 0:
+            self._input = ValidationInput(pl_module, self.target)
+        x, _ = self.target.unpack(batch)
+        with trainer.precision_plugin.forward_context():
+            self._x = self._input.of(batch, x, *loaders.numbers(dataloader_idx, batch_idx)).clone()
+
     def on_validation_batch_end(
         self,
         trainer: pl.Trainer,
@@ -138,17 +160,16 @@ class RobustValidation(FreshCallback):
         """Log the accuracies on this batch, of which Lightning takes the mean."""
         refuse_others(self, trainer, self._keys())
         loaders = ValidationLoaders(trainer)
-        if trainer.sanity_checking or not self._is_chosen(loaders, dataloader_idx):
-            return
-        if self._due and (self.limit_batches is None or batch_idx < self.limit_batches):
+        if self._is_measured(loaders, batch_idx, dataloader_idx):
             self._measure(loaders, pl_module, batch, batch_idx, dataloader_idx)
-        elif not self._due and batch_idx == 0:
+        elif not (self._due or trainer.sanity_checking or batch_idx) and self._is_chosen(loaders, dataloader_idx):
             for key in self._keys():
                 if (again := key + loaders.suffix(dataloader_idx)) in self._latest:
                     self._log(loaders, pl_module, dataloader_idx, key, self._latest[again], samples=1)
 
     def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Keep what was measured, for the runs that are not."""
+        self._input = self._x = None
         if self._due:
             loaders, metrics = ValidationLoaders(trainer), trainer.callback_metrics
             ours = [key + loaders.suffix(i) for key in self._keys() for i in range(len(loaders.names))]
@@ -157,8 +178,10 @@ class RobustValidation(FreshCallback):
     def _measure(
         self, loaders: ValidationLoaders, module: pl.LightningModule, batch: Any, batch_idx: int, dataloader_idx: int
     ) -> None:
-        model = self.target.model(module)
-        x, y = self.target.unpack(batch)
+        assert self._input is not None
+        assert self._x is not None
+        model, x = self._input.model, self._x
+        _, y = self.target.unpack(batch)
         real = loaders.real_samples(dataloader_idx, batch_idx, len(x))
         with loaders.trainer.precision_plugin.forward_context(), preserved_random_state(x.device):
 
@@ -203,6 +226,10 @@ class RobustValidation(FreshCallback):
     def _keys(self) -> list[str]:
         names = ["acc_clean", *(f"acc_{name}" for name in self.attacks), *(["rg_score"] if self.rg_attacks else [])]
         return [f"{self.prefix}/{name}" for name in names]
+
+    def _is_measured(self, loaders: ValidationLoaders, batch_idx: int, index: int) -> bool:
+        within = self.limit_batches is None or batch_idx < self.limit_batches
+        return self._due and within and self._is_chosen(loaders, index)
 
     def _is_chosen(self, loaders: ValidationLoaders, index: int) -> bool:
         return self.dataloaders is None or index in (loaders.index(name, "dataloaders") for name in self.dataloaders)

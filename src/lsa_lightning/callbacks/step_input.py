@@ -4,67 +4,92 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
+import lightning.pytorch as pl
 import torch
 from lightning.fabric.utilities.exceptions import MisconfigurationException
+from lightning.pytorch.utilities.model_helpers import is_overridden
+from lightning.pytorch.utilities.signature_utils import is_param_in_hook_signature
 from lightning_utilities.core.apply_func import apply_to_collection
 from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 from typing_extensions import Self
 
+from lsa_lightning.callbacks.target import Target
 from lsa_lightning.functional import is_binary
-from lsa_lightning.utils.isolation import hookable_modules, preserved_random_state, scratch_buffers
+from lsa_lightning.utils.batch import first_samples, replace_tensor
+from lsa_lightning.utils.isolation import evaluating, hookable_modules, preserved_random_state, scratch_buffers
 
 
 @dataclass(frozen=True, eq=False)
 class ModelCall:
-    """The arguments that a module was called with, one of which is the input.
+    """The arguments that a module was called with, one of which is, or holds, the input.
 
     Attributes:
         args: positional arguments.
         kwargs: keyword arguments.
-        key: position or keyword of the input.
+        x: the input.
     """
 
     args: tuple[Any, ...]
     kwargs: dict[str, Any]
-    key: int | str
+    x: Tensor
 
     @classmethod
     def found_in(cls, args: tuple[Any, ...], kwargs: dict[str, Any], samples: int) -> Self | None:
         """The call whose input is its first floating tensor ``[samples, ...]``; None where there is none."""
-        arguments: list[tuple[int | str, Any]] = [*enumerate(args), *kwargs.items()]
-        key = next((key for key, value in arguments if _is_input(value, samples)), None)
-        return None if key is None else cls(args, dict(kwargs), key)
+        inputs: list[Tensor] = []
 
-    @property
-    def x(self) -> Tensor:
-        """The input."""
-        x: Tensor = self.args[self.key] if isinstance(self.key, int) else self.kwargs[self.key]
-        return x
+        def note(tensor: Tensor) -> Tensor:
+            if tensor.is_floating_point() and tensor.ndim > 1 and len(tensor) == samples:
+                inputs.append(tensor)
+            return tensor
+
+        apply_to_collection((args, kwargs), Tensor, note, allow_frozen=True)
+        return cls(args, dict(kwargs), inputs[0]) if inputs else None
 
     @property
     def is_plain(self) -> bool:
         """Whether the input is the only argument, by position."""
-        return len(self.args) == 1 and not self.kwargs
+        return len(self.args) == 1 and not self.kwargs and self.args[0] is self.x
 
     def arguments(self, x: Tensor) -> tuple[tuple[Any, ...], dict[str, Any]]:
-        """Positional and keyword arguments with ``x`` in place of the input."""
-        if isinstance(self.key, str):
-            return self.args, {**self.kwargs, self.key: x}
-        return (*self.args[: self.key], x, *self.args[self.key + 1 :]), self.kwargs
+        """Positional and keyword arguments with ``x`` in place of the input.
+
+        Args:
+            x: as many samples as the input has, or its own first ones; where no other argument has a row per sample,
+                any number of samples.
+
+        Raises:
+            ValueError: if the rows of the other arguments are unknown, as ``x`` is some part of the samples.
+        """
+        samples = len(self.x)
+        arguments = replace_tensor((self.args, self.kwargs), self.x, x)
+        if len(x) != samples and _have_rows(arguments, samples):
+            if not torch.equal(x, self.x[: len(x)]):
+                msg = (
+                    "expected an attack that keeps the batch together (PGD does; APGD, Square and Ensemble do not) for "
+                    "a model that is given further tensors with a row per sample"
+                )
+                raise ValueError(msg)
+            arguments = first_samples(arguments, samples, len(x))
+        args, kwargs = arguments
+        return args, kwargs
 
 
-def bound(model: nn.Module, call: ModelCall) -> nn.Module:
-    """``model`` as a function of its input alone, with the other arguments of ``call``; its parts are the same."""
+def bound(model: nn.Module, arguments: Callable[[Tensor], tuple[tuple[Any, ...], dict[str, Any]]]) -> nn.Module:
+    """``model`` as a function of its input alone, called with the ``arguments`` for it; its parts are the same."""
     function = copy.copy(model)
+    # Its own mode is that of the function, which an attack puts in eval mode, and not the model's.
+    own_forward = model.forward if "forward" in vars(model) else partial(type(model).forward, function)
 
     def forward(x: Tensor) -> Any:
-        args, kwargs = call.arguments(x)
-        return model.forward(*args, **kwargs)
+        args, kwargs = arguments(x)
+        return own_forward(*args, **kwargs)
 
     function.forward = forward
     return function
@@ -129,15 +154,26 @@ class StepWatch:
             self.output = output
 
 
+def _have_rows(arguments: Any, samples: int) -> bool:
+    """Whether a tensor among ``arguments`` has as many rows as there are ``samples``."""
+    found = False
+
+    def look(tensor: Tensor) -> Tensor:
+        nonlocal found
+        found = found or (tensor.ndim > 0 and len(tensor) == samples)
+        return tensor
+
+    apply_to_collection(arguments, Tensor, look, allow_frozen=True)
+    return found
+
+
 class _CalledError(BaseException):
     """Ends a step when it calls the model. Not an Exception, so that no handler in the step swallows it."""
 
-    def __init__(self, call: ModelCall) -> None:
-        super().__init__()
-        self.call = call
 
-
-def input_of_step(model: nn.Module, name: str, step: Callable[[Any], Any], batch: Any, x: Tensor) -> ModelCall | None:
+def input_of_step(
+    model: nn.Module, name: str, step: Callable[[Any], Any], batch: Any, x: Tensor, step_name: str = "training_step"
+) -> ModelCall | None:
     """The call by which a step gives ``model`` something else than the batch's own x; None where it gives x.
 
     The step is run up to that call, on a copy of the batch; random state and buffers are afterwards as before. A step
@@ -149,52 +185,148 @@ def input_of_step(model: nn.Module, name: str, step: Callable[[Any], Any], batch
         step: the step as a function of the batch.
         batch: the batch.
         x: its inputs.
+        step_name: what messages call the step.
 
     Raises:
-        MisconfigurationException: if the step never calls the model, and changes x before its first layer sees it.
+        MisconfigurationException: if the step never calls the model, and changes x before its first layer sees it; or
+            if it calls the model on other samples.
     """
     copied = apply_to_collection(batch, Tensor, Tensor.clone)
-    call, first_layer = _calls_in(model, lambda: step(copied), len(x))
-    if call is not None:
-        return None if call.is_plain and _equal(call.x, x) else call
-    if first_layer is not None:
-        _, expected = _calls_in(model, lambda: model(x.clone()), len(x), until_called=False)
-        if expected is None or not _equal(first_layer, expected):
+    seen = _calls_in(model, lambda: step(copied), len(x))
+    if seen.call is not None:
+        return None if seen.call.is_plain and _equal(seen.call.x, x) else seen.call
+    if seen.called:
+        msg = (
+            f"{step_name} never gives {name}, which is attacked, the {len(x)} samples of the batch, but others (joined "
+            "views, crops or several batches): name the module that takes them themselves by backbone=..., or the "
+            "samples that it is given by batch_fn=..."
+        )
+        raise MisconfigurationException(msg)
+    if seen.first_layer is not None:
+        try:
+            expected = _calls_in(model, lambda: model(x.clone()), len(x), until_called=False).first_layer
+        except Exception as error:
             msg = (
-                f"training_step changes x before its first layer sees it, and never calls {name}, which is attacked: "
+                f"{step_name} never calls {name}, which is attacked, and its forward does not take x ({error}): name "
+                "the module that maps x to logits by backbone=..."
+            )
+            raise MisconfigurationException(msg) from error
+        if expected is None or not _equal(seen.first_layer, expected):
+            msg = (
+                f"{step_name} changes x before its first layer sees it, and never calls {name}, which is attacked: "
                 "name the module that it gives the changed x to by backbone=..."
             )
             raise MisconfigurationException(msg)
     return None
 
 
-def _calls_in(
-    model: nn.Module, run: Callable[[], Any], samples: int, *, until_called: bool = True
-) -> tuple[ModelCall | None, Tensor | None]:
-    """How ``run`` calls ``model``, at which it ends, and what the first module with parameters is given."""
+class ValidationInput:
+    """What ``validation_step`` feeds to the model, seen on the first batch of a validation run.
+
+    Where that is the batch's own x, later batches are not looked at; else the step of each batch is run up to the call
+    of the model, in eval mode and without logging.
+
+    Args:
+        module: the module that is validated.
+        target: what is attacked.
+    """
+
+    def __init__(self, module: pl.LightningModule, target: Target) -> None:
+        self._module = module
+        self._model = target.model(module)
+        self._name = target.backbone or type(module).__name__
+        self._call: ModelCall | None = None
+        self._changes_x = is_overridden("validation_step", module)
+
+    @property
+    def model(self) -> nn.Module:
+        """The model as a function of its input alone, with the other arguments that the last batch's step gives it."""
+        if self._call is None or self._call.is_plain:
+            return self._model
+        return bound(self._model, self._arguments)
+
+    def of(self, batch: Any, x: Tensor, *numbers: int) -> Tensor:
+        """What the model is given for ``batch``.
+
+        Args:
+            batch: a batch that no step has seen, as it may change it.
+            x: its inputs.
+            numbers: the further arguments of the hooks of validation: ``batch_idx``, and ``dataloader_idx`` where
+                there are several dataloaders.
+
+        Returns:
+            The model's input ``[N, ...]``.
+
+        Raises:
+            MisconfigurationException: see :func:`input_of_step`.
+        """
+        if not self._changes_x:
+            return x
+
+        def step(batch: Any) -> Any:
+            takes_numbers = is_param_in_hook_signature(self._module.validation_step, "batch_idx", min_args=2)
+            return self._module.validation_step(batch, *(numbers if takes_numbers else numbers[1:]))
+
+        # Not in inference mode, whose tensors no gradient can be taken through.
+        with evaluating(self._module), torch.inference_mode(False), torch.no_grad(), unlogged(self._module):
+            self._call = input_of_step(self._model, self._name, step, batch, x, "validation_step")
+        self._changes_x = self._call is not None
+        return x if self._call is None else self._call.x.detach()
+
+    def _arguments(self, x: Tensor) -> tuple[tuple[Any, ...], dict[str, Any]]:
+        return ((x,), {}) if self._call is None else self._call.arguments(x)
+
+
+@contextmanager
+def unlogged(module: pl.LightningModule) -> Iterator[None]:
+    """What ``module`` logs inside is forgotten."""
+    own = {name: value for name, value in vars(module).items() if name == "log"}
+    vars(module)["log"] = lambda *_, **__: None  # log_dict calls it too
+    try:
+        yield
+    finally:
+        del vars(module)["log"]
+        vars(module).update(own)
+
+
+@dataclass(eq=False)
+class _Seen:
+    """What a run shows: the call of the model, whether it was called at all, and its first layer's input."""
+
+    call: ModelCall | None = None
+    called: bool = False
     first_layer: Tensor | None = None
 
+
+def _calls_in(model: nn.Module, run: Callable[[], Any], samples: int, *, until_called: bool = True) -> _Seen:
+    """How ``run`` calls ``model``, at which it ends, and what the first module with parameters is given."""
+    seen = _Seen()
+
     def see(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-        nonlocal first_layer
         call = ModelCall.found_in(args, kwargs, samples)
-        if module is model and call is not None and until_called:
-            raise _CalledError(call)
-        if first_layer is None and call is not None and next(module.parameters(recurse=False), None) is not None:
-            first_layer = call.x.detach().clone()
+        if module is model and until_called:
+            seen.call, seen.called = call, True
+            if call is not None:
+                raise _CalledError
+        if seen.first_layer is None and call is not None and next(module.parameters(recurse=False), None) is not None:
+            seen.first_layer = call.x.detach().clone()
 
     modules = hookable_modules(model)
     handles = [module.register_forward_pre_hook(see, with_kwargs=True, prepend=True) for module in modules]
     device = next(model.parameters(), torch.zeros(())).device
     try:
         # A compiled model would not see the hooks.
-        with torch.compiler.set_stance("force_eager"), preserved_random_state(device), scratch_buffers(model):
+        with (
+            suppress(_CalledError),
+            torch.compiler.set_stance("force_eager"),
+            preserved_random_state(device),
+            scratch_buffers(model),
+        ):
             run()
-    except _CalledError as called:
-        return called.call, first_layer
     finally:
         for handle in handles:
             handle.remove()
-    return None, first_layer
+    return seen
 
 
 def _equal(x: Tensor, other: Tensor) -> bool:
@@ -225,7 +357,3 @@ def labels_of_loss(loss: Tensor, logits: Tensor) -> tuple[Tensor, Tensor] | None
         z, g = logits.flatten(), gradient.flatten()
         logits, gradient = torch.stack([torch.zeros_like(z), z], 1), torch.stack([-g, g], 1)
     return logits.softmax(1) - len(logits) * gradient, (-gradient).argmax(1)
-
-
-def _is_input(value: Any, samples: int) -> bool:
-    return isinstance(value, Tensor) and value.is_floating_point() and value.ndim > 1 and len(value) == samples

@@ -60,6 +60,10 @@ class ValidationLoaders:
         name = self.names[index]
         return f"/{name}" if isinstance(name, str) else f"/dataloader_idx_{index}"
 
+    def numbers(self, index: int, batch_index: int) -> tuple[int, ...]:
+        """What the hooks of validation get besides the batch: its number, and that of the loader if there are more."""
+        return (batch_index, index) if len(self.names) > 1 else (batch_index,)
+
     def batches(self, module: pl.LightningModule, index: int, limit: int | None) -> Iterator[Any]:
         """The batches of a loader, as ``validation_step`` gets them; at most ``limit``."""
         loader = self.combined.flattened[index] if self.sequential else self._together()

@@ -18,7 +18,7 @@ _INPUT_KEYS = ("image", "images", "img", "pixel_values", "input", "inputs", "dat
 _LABEL_KEYS = ("label", "labels", "target", "targets", "y")
 
 
-__all__ = ["BatchFn", "describe", "move_data_to_device", "read_batch", "replace_tensor"]
+__all__ = ["BatchFn", "describe", "first_samples", "move_data_to_device", "read_batch", "replace_tensor"]
 
 
 def read_batch(batch: Any) -> tuple[Tensor, Tensor]:
@@ -71,6 +71,17 @@ def replace_tensor(batch: Any, old: Tensor, new: Tensor) -> Any:
         )
         raise ValueError(msg)
     return swapped
+
+
+def first_samples(batch: Any, samples: int, n: int) -> Any:
+    """A copy of ``batch``, of any nesting, with the first ``n`` rows of each tensor of as many rows as ``samples``.
+
+    Example:
+        >>> import torch
+        >>> first_samples({"x": torch.zeros(3, 2), "mean": torch.tensor(0.5)}, samples=3, n=1)
+        {'x': tensor([[0., 0.]]), 'mean': tensor(0.5000)}
+    """
+    return apply_to_collection(batch, Tensor, lambda rows: rows[:n] if rows.ndim and len(rows) == samples else rows)
 
 
 def _only(batch: Mapping[str, Any], keys: tuple[str, ...]) -> Any:
