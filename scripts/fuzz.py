@@ -36,8 +36,8 @@ from fuzz_tables import (
     LABELS,
     MODELS,
     ODD,
-    OPTIONS,
     OPTION_VALUES,
+    OPTIONS,
     USERS,
     UsersOwnError,
 )
@@ -116,7 +116,7 @@ def outcome_of(case: Case) -> tuple[str, str]:
         case.run()
     except UsersOwnError:  # the model's own error comes out as it is
         outcome = "ok"
-    except Exception as error:  # whatever it is, it is what is counted here
+    except Exception as error:  # noqa: BLE001 - whatever it is, it is what is counted here
         outcome, words = ("refused" if is_own(error) else "foreign"), f"{type(error).__name__}: {str(error)[:300]}"
     after = _state(case.watched)
     if after != before:
@@ -129,13 +129,16 @@ def is_own(error: BaseException | None) -> bool:
     if isinstance(error, HydraException) and error.__cause__ is not None:
         return is_own(error.__cause__) or "unexpected keyword" in str(error)
     own = isinstance(error, ValueError | MisconfigurationException | HydraException)
-    return own and "expected" in str(error) or (isinstance(error, HydraException) and "Could not override" in str(error))
+    return (own and "expected" in str(error)) or (
+        isinstance(error, HydraException) and "Could not override" in str(error)
+    )
 
 
 def _state(watched: list[nn.Module | Tensor]) -> dict[str, Any]:
     """Everything that a call must leave as it was."""
     state: dict[str, Any] = {"python": hash(random.getstate()), "torch": _digest(torch.get_rng_state())}
-    state["numpy"] = zlib.crc32(np.random.get_state()[1].tobytes())
+    numpy_state: Any = np.random.get_state()  # noqa: NPY002
+    state["numpy"] = zlib.crc32(numpy_state[1].tobytes()), numpy_state[2]
     for i, item in enumerate(watched):
         if isinstance(item, Tensor):
             state[f"tensor {i}"] = _digest(item), item.requires_grad, item.grad is None

@@ -123,7 +123,7 @@ SEED = INTEGER | NONE
 LAYERS = names("none", "'false'", "['a']")
 RADII = names("[0.5]", "array [1.0]", "tensor [1.0]")
 
-TINY = {"eps": 0.1, "bounds": None}
+TINY: dict[str, Any] = {"eps": 0.1, "bounds": None}
 ATTACK = {"eps": NOT_NEGATIVE, "norm": NOTHING, "bounds": NONE}
 RANDOM = {**ATTACK, "seed": SEED}
 STEPS = {**RANDOM, "alpha": POSITIVE | NONE, "steps": FROM_1}
@@ -131,11 +131,16 @@ TARGET = {"input_space": NONE, "batch_fn": FUNCTION | NONE, "backbone": TEXT | N
 PIXELS = {"in_channels": FROM_1, "num_classes": FROM_1}
 
 
+_NET = MLP(2, [3])
+
+
 def _analysis(**options: Any) -> Any:
     batch = torch.zeros(2, 2), torch.tensor([0, 1])
-    keywords = {name: options.pop(name) for name in ("limit_batches", "attack", "dataloader") if name in options}
+    keywords: dict[str, Any] = {
+        name: options.pop(name) for name in ("limit_batches", "attack", "dataloader") if name in options
+    }
     call: dict[str, Any] = {"dataloader": [batch], "attack": FGSM(0.1, bounds=None), **keywords}
-    return LayerSustainabilityAnalysis(**{"model": MLP(2, [3]), **options}).run(**call)
+    return LayerSustainabilityAnalysis(**{"model": _NET, **options}).run(**call)
 
 
 def _attacks() -> dict[str, Attack]:
@@ -163,8 +168,13 @@ CONSTRUCTORS: dict[str, Constructor] = {
         APGD,
         lambda: {**TINY, "loss": "dlr"},
         {
-            **{**RANDOM, "steps": FROM_1, "loss": NOTHING, "best": NOTHING},
-            **{"n_targets": FROM_1 | NONE, "n_restarts": FROM_1, "rho": SHARE},
+            **RANDOM,
+            "steps": FROM_1,
+            "loss": NOTHING,
+            "best": NOTHING,
+            "n_targets": FROM_1 | NONE,
+            "n_restarts": FROM_1,
+            "rho": SHARE,
         },
     ),
     "Square": (Square, lambda: dict(TINY), {**RANDOM, "n_queries": FROM_1, "p_init": SHARE_ABOVE_0}),
@@ -195,9 +205,18 @@ CONSTRUCTORS: dict[str, Constructor] = {
         ATLR,
         lambda: {"attack": FGSM(**TINY)},
         {
-            **{**TARGET, "attack": NOTHING, "objective": NONE, "eps_warmup_epochs": NOT_NEGATIVE},
-            **{"regularizer": NONE, "layers": LAYERS, "mvl": LAYERS, "eta": FINITE, "top_k": FROM_1 | NONE},
-            **{"analysis_attack": NONE, "analysis_every_n_epochs": FROM_1, "analysis_limit_batches": FROM_1 | NONE},
+            **TARGET,
+            "attack": NOTHING,
+            "objective": NONE,
+            "eps_warmup_epochs": NOT_NEGATIVE,
+            "regularizer": NONE,
+            "layers": LAYERS,
+            "mvl": LAYERS,
+            "eta": FINITE,
+            "top_k": FROM_1 | NONE,
+            "analysis_attack": NONE,
+            "analysis_every_n_epochs": FROM_1,
+            "analysis_limit_batches": FROM_1 | NONE,
             "warmup_epochs": FROM_0,
         },
     ),
@@ -205,8 +224,12 @@ CONSTRUCTORS: dict[str, Constructor] = {
         RobustValidation,
         lambda: {"attacks": _attacks(), "rg_attack": "fgsm", "rg_eps": [0.1]},
         {
-            **{**TARGET, "attacks": NOTHING, "rg_attack": NONE, "rg_eps": RADII},
-            **{"every_n_epochs": FROM_1, "limit_batches": FROM_1 | NONE},
+            **TARGET,
+            "attacks": NOTHING,
+            "rg_attack": NONE,
+            "rg_eps": RADII,
+            "every_n_epochs": FROM_1,
+            "limit_batches": FROM_1 | NONE,
         },
     ),
     "CatastrophicOverfittingStop": (
@@ -225,24 +248,41 @@ CONSTRUCTORS: dict[str, Constructor] = {
         RobustnessEvaluation,
         lambda: {"attacks": _attacks(), "eps": [0.1]},
         {
-            **{"attacks": NOTHING, "eps": RADII, "training_eps": POSITIVE | NONE, "batch_fn": FUNCTION},
-            **{"limit_batches": FROM_1 | NONE, "seed": INTEGER, "progress": FLAG | NONE},
+            "attacks": NOTHING,
+            "eps": RADII,
+            "training_eps": POSITIVE | NONE,
+            "batch_fn": FUNCTION,
+            "limit_batches": FROM_1 | NONE,
+            "seed": INTEGER,
+            "progress": FLAG | NONE,
         },
     ),
     "MaskingChecks": (
         MaskingChecks,
         lambda: dict(TINY),
         {
-            **{"eps": POSITIVE, "norm": NOTHING, "bounds": NONE, "n_samples": FROM_1, "steps": FROM_1},
-            **{"n_queries": FROM_1, "seed": INTEGER, "batch_fn": FUNCTION, "input_space": NONE},
+            "eps": POSITIVE,
+            "norm": NOTHING,
+            "bounds": NONE,
+            "n_samples": FROM_1,
+            "steps": FROM_1,
+            "n_queries": FROM_1,
+            "seed": INTEGER,
+            "batch_fn": FUNCTION,
+            "input_space": NONE,
         },
     ),
     "LayerSustainabilityAnalysis": (
         _analysis,
         dict,
         {
-            **{"model": NOTHING, "measure": NONE, "layers": NONE, "batch_fn": NONE},
-            **{"limit_batches": FROM_1 | NONE, "attack": NOTHING, "dataloader": NOTHING},
+            "model": NOTHING,
+            "measure": NONE,
+            "layers": NONE,
+            "batch_fn": NONE,
+            "limit_batches": FROM_1 | NONE,
+            "attack": NOTHING,
+            "dataloader": NOTHING,
         },
     ),
     "LayerProfile": (LayerProfile, dict, {"layers": names("['a']")}),
@@ -250,16 +290,27 @@ CONSTRUCTORS: dict[str, Constructor] = {
         AnalysisStage,
         lambda: {"attacks": _attacks(), "mvl_from": "pgd"},
         {
-            **{"attacks": NOTHING, "mvl_from": NOTHING, "measure": NONE, "layers": LAYERS, "eta": FINITE},
-            **{"top_k": FROM_1 | NONE, "limit_batches": FROM_1 | NONE},
+            "attacks": NOTHING,
+            "mvl_from": NOTHING,
+            "measure": NONE,
+            "layers": LAYERS,
+            "eta": FINITE,
+            "top_k": FROM_1 | NONE,
+            "limit_batches": FROM_1 | NONE,
         },
     ),
     "EvaluationStage": (
         EvaluationStage,
         lambda: {"attacks": _attacks(), "eps": [0.1]},
         {
-            **{"attacks": NOTHING, "eps": RADII, "training_eps": POSITIVE | NONE, "limit_batches": FROM_1 | NONE},
-            **{"seed": INTEGER, "progress": FLAG | NONE, "masking": NONE, "draw": NONE},
+            "attacks": NOTHING,
+            "eps": RADII,
+            "training_eps": POSITIVE | NONE,
+            "limit_batches": FROM_1 | NONE,
+            "seed": INTEGER,
+            "progress": FLAG | NONE,
+            "masking": NONE,
+            "draw": NONE,
         },
     ),
     "LayerwiseRegularizer": (
@@ -274,7 +325,11 @@ CONSTRUCTORS: dict[str, Constructor] = {
         select_mvl,
         lambda: {"layers": ["a", "b"], "mean": [0.1, 0.2], "mu": 0.15, "sigma": 0.1},
         {
-            **{"layers": NOTHING, "mean": NOTHING, "mu": FINITE, "sigma": NOT_NEGATIVE, "eta": FINITE},
+            "layers": NOTHING,
+            "mean": NOTHING,
+            "mu": FINITE,
+            "sigma": NOT_NEGATIVE,
+            "eta": FINITE,
             "top_k": names("none", "one", "numpy 2", "tensor 2"),
         },
     ),
@@ -297,18 +352,34 @@ CONSTRUCTORS: dict[str, Constructor] = {
         MoonDataModule,
         dict,
         {
-            **{"noise": NOT_NEGATIVE, "train_size": FROM_2, "val_size": FROM_1, "test_size": FROM_1},
-            **{"standardize": FLAG, "batch_size": FROM_1, "seed": FROM_0 - {"huge", "too large for a float"}},
+            "noise": NOT_NEGATIVE,
+            "train_size": FROM_2,
+            "val_size": FROM_1,
+            "test_size": FROM_1,
+            "standardize": FLAG,
+            "batch_size": FROM_1,
+            "seed": FROM_0 - {"huge", "too large for a float"},
         },
     ),
     "MNISTDataModule": (
         MNISTDataModule,
         lambda: {"num_workers": 2},
         {
-            **{"root": TEXT, "batch_size": FROM_1, "val_size": FROM_1, "num_workers": FROM_0, "pin_memory": FLAG | NONE},
-            **{"persistent_workers": FLAG | NONE, "augment": FLAG, "cache": FLAG, "seed": FROM_0, "download": FLAG},
-            **{"dataset_cls": FUNCTION | NONE, "image_shape": NONE, "num_classes": FROM_2},
-            **{"train_transform": FUNCTION | NONE, "eval_transform": FUNCTION | NONE},
+            "root": TEXT,
+            "batch_size": FROM_1,
+            "val_size": FROM_1,
+            "num_workers": FROM_0,
+            "pin_memory": FLAG | NONE,
+            "persistent_workers": FLAG | NONE,
+            "augment": FLAG,
+            "cache": FLAG,
+            "seed": FROM_0,
+            "download": FLAG,
+            "dataset_cls": FUNCTION | NONE,
+            "image_shape": NONE,
+            "num_classes": FROM_2,
+            "train_transform": FUNCTION | NONE,
+            "eval_transform": FUNCTION | NONE,
         },
     ),
     "CropFlip": (CropFlip, dict, {"padding": FROM_0, "flip": FLAG}),
@@ -404,6 +475,7 @@ class _Model(nn.Module):
         parts = [nn.Linear(FEATURES, 8), nn.BatchNorm1d(8), nn.ReLU(), nn.Dropout(0.5), nn.Linear(8, 8), nn.ReLU()]
         self.net = nn.Sequential(nn.Flatten(), *parts, nn.Linear(8, CLASSES))
         self.net[2].eval()
+        self.calls: Tensor
         self.register_buffer("calls", torch.zeros(()))
         self.net[1].weight.grad = torch.ones(8, FEATURES)  # as with gradient accumulation
 
@@ -425,7 +497,7 @@ def _in_place(model: _Model, x: Tensor) -> Any:
 
 
 def _counting(model: _Model, x: Tensor) -> Any:
-    model.calls += 1
+    model.calls.add_(1)
     return model.net(x.float())
 
 
@@ -465,9 +537,7 @@ MODELS: dict[str, Callable[[], Any]] = {
 
 User = tuple[Callable[[Any, Any, Any], Any], Names, Names, Names]
 
-X_OF_ATTACKS = names(
-    "plain", "float16", "bfloat16", "float64", "non-contiguous", "requires_grad", "expanded", "image"
-)
+X_OF_ATTACKS = names("plain", "float16", "bfloat16", "float64", "non-contiguous", "requires_grad", "expanded", "image")
 Y_OF_ATTACKS = names("plain", "int32", "uint8", "whole float")
 ANY_X, ANY_Y, ANY_MODEL = names(*INPUTS), names(*LABELS), names(*MODELS)
 GOOD_MODELS = names("plain", "eval-mode", "in-place", "counting", "drawing", "mapping", "raising", "stateless")
@@ -475,17 +545,17 @@ NOT_DIFFERENTIABLE = names("constant", "detached")
 
 
 def _attack_with(attack: Attack, models: Names = GOOD_MODELS) -> User:
-    return lambda model, x, y: attack(model, x, y), X_OF_ATTACKS, Y_OF_ATTACKS, models
+    return attack, X_OF_ATTACKS, Y_OF_ATTACKS, models
 
 
 def _noise(attack: Attack) -> User:
-    return lambda model, x, y: attack(model, x, y), X_OF_ATTACKS, ANY_Y, ANY_MODEL
+    return attack, X_OF_ATTACKS, ANY_Y, ANY_MODEL
 
 
 def _measure(measure: ComparisonMeasure) -> User:
     # NaN and infinity come out again; of two wholes, whatever can be subtracted is a representation.
     odd = names("NaN", "infinite", "too bright", "int64", "one-dimensional", "fewer")
-    return lambda model, x, y: measure(x, x * 0.9), X_OF_ATTACKS | odd, ANY_Y, ANY_MODEL
+    return lambda model, x, y: measure(x, x * 0.9 if isinstance(x, Tensor) else x), X_OF_ATTACKS | odd, ANY_Y, ANY_MODEL
 
 
 def _analyse(model: Any, x: Any, y: Any) -> Any:
@@ -522,7 +592,7 @@ USERS: dict[str, User] = {
     "GaussianNoise": _noise(GaussianNoise(0.1)),
     "SaltNoise": _noise(SaltNoise(0.1)),
     "InputSpace": (
-        lambda model, x, y: InputSpace(0.5, 0.5)(FGSM(0.1))(model, x, y),
+        InputSpace(0.5, 0.5)(FGSM(0.1)),
         X_OF_ATTACKS,
         Y_OF_ATTACKS,
         GOOD_MODELS,

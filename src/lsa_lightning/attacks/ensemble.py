@@ -126,4 +126,4 @@ def _standard(steps: int, n_targets: int, n_queries: int, options: dict[str, Any
 
 def _logits(model: Model, x: Tensor) -> Tensor:
     with torch.no_grad():
-        return model(x)
+        return model(x.clone())  # some models normalise what they are given in place

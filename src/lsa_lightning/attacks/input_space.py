@@ -37,10 +37,9 @@ class InputSpace:
     """
 
     def __init__(self, mean: float | Sequence[float], std: float | Sequence[float]) -> None:
-        self.mean, self.std = (
-            torch.tensor(sequence(self, name, [values] if isinstance(values, Real) else values, number, **limits))
-            for name, values, limits in (("mean", mean, {}), ("std", std, {"above": 0}))
-        )
+        means, stds = ([values] if isinstance(values, Real) else values for values in (mean, std))
+        self.mean = torch.tensor(sequence(self, "mean", means, number))
+        self.std = torch.tensor(sequence(self, "std", stds, number, above=0))
         if len(self.mean) != len(self.std):
             refuse(self, "std", f"of the length of mean, {len(self.mean)}", std)
 

@@ -14,7 +14,7 @@ from torch.overrides import TorchFunctionMode
 
 from lsa_lightning.layers.calls import LEARNABLE, CallOrder, CallSite
 from lsa_lightning.layers.probe import LayerProbe, _first_floating, check_names_exist, takes_hooks
-from lsa_lightning.utils.checks import sequence, text
+from lsa_lightning.utils.checks import instance, refuse, sequence, text
 from lsa_lightning.utils.isolation import lent
 
 LayerSpec: TypeAlias = Sequence[str] | type[nn.Module] | Sequence[type[nn.Module]] | None
@@ -98,6 +98,9 @@ def _name_or_type(owner: object, name: str, value: Any) -> Any:
 
 def locate_layers(model: nn.Module, spec: LayerSpec, x: Tensor) -> tuple[list[Layer], dict[str, CallSite]]:
     """:func:`resolve_layers`, and :func:`call_sites` of the same pass."""
+    instance("resolve_layers", "model", model, nn.Module)
+    if not isinstance(x, Tensor) or x.ndim == 0 or x.numel() == 0:
+        refuse("resolve_layers", "x", "a batch [N, ...] of at least one sample", x)
     calls = _trace(model, x)
     strange = _without_samples_first(model, calls, x)
     if spec is None:

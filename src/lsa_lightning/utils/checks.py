@@ -104,7 +104,9 @@ def function(owner: object, name: str, value: Any, *, what: str = "a function", 
     return value
 
 
-def sequence(owner: object, name: str, values: Any, each: Callable[..., T], **options: Any) -> list[T]:
+def sequence(
+    owner: object, name: str, values: Any, each: Callable[..., T], *, also: str = "", **options: Any
+) -> list[T]:
     """A list of values, at least one, that each pass the check ``each`` with these options.
 
     Example:
@@ -116,11 +118,13 @@ def sequence(owner: object, name: str, values: Any, each: Callable[..., T], **op
     iterable = isinstance(items, Iterable) and not isinstance(items, str | bytes | Mapping | type)
     items = list(items) if iterable else []
     if not items:
-        refuse(owner, name, "a list of at least one value", values)
+        refuse(owner, name, f"a list of at least one value{also}", values)
     return [each(owner, f"{name}[{i}]", item, **options) for i, item in enumerate(items)]
 
 
-def mapping(owner: object, name: str, values: Any, each: Callable[..., T], **options: Any) -> dict[str, T]:
+def mapping(
+    owner: object, name: str, values: Any, each: Callable[..., T], *, also: str = "", **options: Any
+) -> dict[str, T]:
     """A mapping of names, at least one, to values that each pass the check ``each`` with these options.
 
     A number counts as a name: modules of an ``nn.Sequential`` are called so, which YAML reads as numbers.
@@ -131,7 +135,7 @@ def mapping(owner: object, name: str, values: Any, each: Callable[..., T], **opt
         ValueError: LayerwiseRegularizer: expected gamma['fc1'] to be a finite number >= 0, got -1
     """
     if not isinstance(values, Mapping) or not values or not all(isinstance(key, str | int) for key in values):
-        refuse(owner, name, "a mapping of at least one name", values)
+        refuse(owner, name, f"a mapping of at least one name{also}", values)
     return {str(key): each(owner, f"{name}[{key!r}]", value, **options) for key, value in values.items()}
 
 
