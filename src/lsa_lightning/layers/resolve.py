@@ -14,6 +14,7 @@ from torch.overrides import TorchFunctionMode
 
 from lsa_lightning.layers.calls import LEARNABLE, CallOrder, CallSite
 from lsa_lightning.layers.probe import LayerProbe, _first_floating, check_names_exist, takes_hooks
+from lsa_lightning.utils.checks import instance, refuse, sequence, text
 from lsa_lightning.utils.isolation import lent
 
 LayerSpec: TypeAlias = Sequence[str] | type[nn.Module] | Sequence[type[nn.Module]] | None
@@ -80,8 +81,26 @@ def resolve_layers(model: nn.Module, spec: LayerSpec, x: Tensor) -> list[Layer]:
     return locate_layers(model, spec, x)[0]
 
 
+def checked_layers(owner: object, spec: Any) -> LayerSpec:
+    """``spec``, if it is a :data:`LayerSpec` or a single name; what is meant is known only beside a model."""
+    if isinstance(spec, str):
+        return [text(owner, "layers", spec)]
+    return spec if spec is None or _is_type(spec) else sequence(owner, "layers", spec, _name_or_type)
+
+
+def _is_type(value: Any) -> bool:
+    return isinstance(value, type) and issubclass(value, nn.Module)
+
+
+def _name_or_type(owner: object, name: str, value: Any) -> Any:
+    return value if _is_type(value) else text(owner, name, value, also=" of a layer or a module type")
+
+
 def locate_layers(model: nn.Module, spec: LayerSpec, x: Tensor) -> tuple[list[Layer], dict[str, CallSite]]:
     """:func:`resolve_layers`, and :func:`call_sites` of the same pass."""
+    instance("resolve_layers", "model", model, nn.Module)
+    if not isinstance(x, Tensor) or x.ndim == 0 or x.numel() == 0:
+        refuse("resolve_layers", "x", "a batch [N, ...] of at least one sample", x)
     calls = _trace(model, x)
     strange = _without_samples_first(model, calls, x)
     if spec is None:
