@@ -47,6 +47,7 @@ def run(overrides: list[str], seeds: int) -> list[dict[str, Any]]:
     with tempfile.TemporaryDirectory() as folder:
         seed_list = ",".join(map(str, range(seeds)))
         sweep = [f"seed={seed_list}", f"hydra.sweep.dir={folder}", "~callbacks.progress_bar"]
+        sweep += ["analysis=null", "evaluation.masking=null", "evaluation.draw=null"]  # only accuracies are needed
         command = [sys.executable, "-m", "lsa_lightning.cli.train", "-m", *overrides, *sweep]
         subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
         return [json.loads((Path(folder) / str(i) / "summary.json").read_text()) for i in range(seeds)]

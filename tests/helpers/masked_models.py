@@ -28,11 +28,11 @@ class SaturatedLogits(Wrapper):
 
 
 class SaturatedProbabilities(Wrapper):
-    """Probabilities of exactly 0 and 1, shifted, given as logits. Plain ones are refused."""
+    """Probabilities of exactly 0 and 1, moved by a half: as they are, they would be refused."""
 
     def forward(self, x: Tensor) -> Tensor:
         logits = super().forward(x)
-        return (1e4 * logits).sigmoid() - 0.5 if logits.shape[-1] == 1 else (1e4 * logits).softmax(dim=1) - 0.5
+        return ((1e4 * logits).sigmoid() if logits.shape[-1] == 1 else (1e4 * logits).softmax(dim=1)) - 0.5
 
 
 class QuantisedInput(Wrapper):
