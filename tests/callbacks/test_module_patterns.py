@@ -16,6 +16,7 @@ from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch.callbacks import EMAWeightAveraging, StochasticWeightAveraging
 from tests.helpers.modules import ModularConvNet, as_dicts, loader, trainer
 from torch import Tensor, nn
+from torch.nn.utils.parametrizations import spectral_norm
 from torch.utils.checkpoint import checkpoint
 from torchvision.ops import StochasticDepth
 
@@ -301,7 +302,7 @@ class Experts(Blocks):
 
     def forward(self, x: Tensor) -> Tensor:
         h = self.act(self.stem(x.flatten(1)))
-        chosen = h.detach()[:, : len(self.blocks)].argmax(1)
+        chosen = (1000 * h.detach().sum(1)).long() % len(self.blocks)
         out = torch.zeros_like(h)
         for index, block in enumerate(self.blocks):
             rows = (chosen == index).nonzero().flatten()
@@ -327,6 +328,15 @@ class Quantised(Blocks):
 
     def through(self, block: nn.Module, h: Tensor) -> Tensor:
         return self.fake(block(self.histogram(h)))
+
+
+class SpectralNorms(Blocks):
+    """Each pass in train mode moves the estimates that the next one uses."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        for block in self.blocks:
+            spectral_norm(block[0])
 
 
 class RandomInEval(Blocks):
@@ -392,13 +402,6 @@ class SoftLabels(Plain):
 class SeveralLoaders(Plain):
     def validation_step(self, batch: Any, batch_idx: int, dataloader_idx: int = 0) -> Any:
         return super().validation_step(batch, batch_idx)
-
-
-def foreign_package() -> pl.LightningModule:
-    """A module of the package ``pytorch_lightning``."""
-    package = pytest.importorskip("pytorch_lightning")
-    module: pl.LightningModule = type("Foreign", (package.LightningModule,), {"forward": lambda self, x: x})()
-    return module
 
 
 @dataclass(frozen=True)
@@ -468,11 +471,12 @@ PATTERNS: dict[str, Pattern] = {
     "reentrant checkpoint": Pattern(around(Reentrant), layers=STACK),
     "non-reentrant checkpoint": Pattern(around(NonReentrant), layers=STACK),
     "experts": Pattern(around(Experts), layers=("net.act",)),
-    "rows of experts": Pattern(around(Experts), "net.blocks.0.1", layers=STACK),
+    "rows of experts": Pattern(around(Experts), r"one representation per sample.*net\.blocks", layers=STACK),
     "shared modules": Pattern(around(Shared), layers=("net.blocks.0.1",)),
     "compiled submodule": Pattern(CompiledNet),
     "wrapped by compile": Pattern(WrappedByCompile, layers=("net._orig_mod.relu1", "net._orig_mod.act")),
     "quantisation observers": Pattern(around(Quantised), layers=STACK),
+    "spectral norm": Pattern(around(SpectralNorms), layers=STACK),
     "random in eval": Pattern(around(RandomInEval), layers=STACK),
     "several loaders": Pattern(SeveralLoaders, loaders=2),
     "EMA before": Pattern(Plain, before=ema),
@@ -485,7 +489,6 @@ PATTERNS: dict[str, Pattern] = {
     "key of ours": Pattern(OwnKey, "expected nobody else to log 'val/acc_clean'"),
     "manual optimization": Pattern(Manual, "expected automatic_optimization=True"),
     "soft labels": Pattern(SoftLabels, "label"),
-    "pytorch_lightning": Pattern(foreign_package, "lightning.pytorch"),
 }
 WORKING = {name: pattern for name, pattern in PATTERNS.items() if not pattern.refused}
 REFUSED = {name: pattern for name, pattern in PATTERNS.items() if pattern.refused}
@@ -549,3 +552,14 @@ def test_what_is_refused_is_refused_before_the_first_update(name: str) -> None:
     with pytest.raises((MisconfigurationException, ValueError), match=pattern.refused):
         fitted(pattern, module, ours(pattern, eps=0.1, gamma=1.0))
     assert all(torch.equal(p, q) for p, q in zip(module.parameters(), before.parameters(), strict=True))
+
+
+STEPS = ("forward", "training_step", "configure_optimizers")
+
+
+def test_the_other_package_of_lightning_is_refused() -> None:
+    other = pytest.importorskip("pytorch_lightning")
+    module = type("Module", (other.LightningModule,), dict.fromkeys(STEPS, lambda *_: None))()
+    callbacks = ours(PATTERNS["plain"], eps=0.1, gamma=1.0)
+    with pytest.raises(MisconfigurationException, match="instead of `import pytorch_lightning as pl`"):
+        other.Trainer(accelerator="cpu", logger=False, callbacks=callbacks).fit(module, loader())
