@@ -135,3 +135,17 @@ def test_names_are_checked_without_running() -> None:
     check_names_exist(Block(), ["relu#1", "idle"])
     with pytest.raises(ValueError, match=r"unknown \['relu2'\]"):
         check_names_exist(Block(), ["relu2"])
+
+
+@pytest.mark.parametrize("rows", [0, 3, 7])
+def test_a_layer_that_is_given_a_part_of_the_batch_is_refused_by_name(rows: int) -> None:
+    class Expert(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.expert = nn.Linear(2, 2)
+
+        def forward(self, x: Tensor) -> Tensor:
+            return x.index_add(0, torch.arange(rows) % len(x), self.expert(torch.rand(rows, 2)))
+
+    with pytest.raises(ValueError, match=rf"rows per sample, of 4 samples, got {{'expert': \({rows}, 2\)}}"):
+        captured(Expert(), ["expert"], torch.rand(4, 2), samples=4)

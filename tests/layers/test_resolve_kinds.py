@@ -166,3 +166,18 @@ def test_call_sites_say_which_learnable_layer_a_call_follows() -> None:
         "fc2": CallSite("fc2", None, 0),
         "act#2": CallSite("act", "fc2", 0),
     }
+
+
+def test_an_expert_without_a_sample_is_no_layer_of_the_samples() -> None:
+    class Experts(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.stem, self.idle, self.head = nn.Linear(2, 4), nn.Linear(4, 4), nn.Linear(4, 3)
+
+        def forward(self, x: Tensor) -> Tensor:
+            h = torch.relu(self.stem(x))
+            return self.head(h + self.idle(h[:0]).sum())
+
+    assert [layer.name for layer in resolve_layers(Experts(), None, torch.rand(8, 2))] == ["stem"]
+    with pytest.raises(ValueError, match=r"one representation per sample.*idle \(0, 4\)"):
+        resolve_layers(Experts(), ["idle"], torch.rand(8, 2))

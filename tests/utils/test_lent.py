@@ -11,11 +11,12 @@ import pytest
 import torch
 from tests.helpers.stateful_models import Counting, Drawing, NormalisingInPlace, points
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
 from lsa_lightning import LayerSustainabilityAnalysis, RobustnessEvaluation
 from lsa_lightning.attacks import APGD, FGSM, PGD, TPGD, InputSpace, Square
 from lsa_lightning.evaluation import correct
-from lsa_lightning.utils.isolation import RandomStateAtForward, lent, scratch_buffers
+from lsa_lightning.utils.isolation import RandomStateAtForward, copied_buffers, lent, scratch_buffers
 
 CPU = torch.device("cpu")
 
@@ -154,3 +155,48 @@ def test_replay_passes_over_scripted_submodules() -> None:
     with state.replay():
         assert torch.equal(model(x), first)
     assert not any(module._forward_pre_hooks for module in model.modules())
+
+
+@pytest.mark.parametrize("attack", [FGSM(0.1), APGD(0.1, steps=3, seed=0)])
+def test_reentrant_checkpoints_are_attacked_like_others(attack: Any) -> None:
+    class Checkpointed(nn.Module):
+        def __init__(self, reentrant: bool) -> None:
+            super().__init__()
+            torch.manual_seed(0)
+            self.reentrant = reentrant
+            self.fc1, self.fc2 = nn.Linear(8, 16), nn.Linear(16, 4)
+
+        def forward(self, x: Tensor) -> Tensor:
+            return self.fc2(checkpoint(self.fc1, x, use_reentrant=self.reentrant).relu())
+
+    x, y = points()
+    first, again = attack.with_eps(0.1), attack.with_eps(0.1)
+    assert torch.equal(first(Checkpointed(True), x, y), again(Checkpointed(False), x, y))
+
+
+def test_scratch_buffers_may_begin_with_those_of_an_earlier_moment() -> None:
+    model, (x, _) = Counting(), points()
+    before = copied_buffers(model)
+    model(x)
+    with scratch_buffers(model, before):
+        model(x)
+        assert int(model.calls) == 1
+    assert int(model.calls) == 1
+    model(x)
+    assert int(model.calls) == 2
+
+
+def test_a_model_that_writes_what_it_reads_has_no_error_at_eps_0() -> None:
+    class Growing(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.fc1, self.act, self.fc2 = nn.Linear(8, 16), nn.ReLU(), nn.Linear(16, 4)
+            self.register_buffer("scale", torch.ones(()))
+            self.scale: Tensor
+
+        def forward(self, x: Tensor) -> Tensor:
+            self.scale += 1
+            return self.fc2(self.act(self.fc1(x)) + self.act(self.fc1(self.scale * x)))
+
+    report = LayerSustainabilityAnalysis(Growing(), layers=["act#1"]).run([points()], FGSM(0.0))
+    assert float(report.mu) == 0

@@ -27,6 +27,7 @@ from lsa_lightning.objectives import AT, Objective
 from lsa_lightning.utils.batch import BatchFn
 from lsa_lightning.utils.checks import instance, number, or_none
 from lsa_lightning.utils.describe import without_addresses
+from lsa_lightning.utils.isolation import reentrance_off
 from lsa_lightning.utils.outputs import OutputFn
 
 BeforeStep: TypeAlias = Callable[[nn.Module, Tensor, Tensor, Tensor], None]
@@ -242,8 +243,9 @@ class AdversarialTraining(FreshCallback):
         x_adv = attack(model, x, y)
         if self.eps_warmup_epochs > 0:
             _log(module, "train/eps", torch.tensor(attack.eps, device=x.device), len(x))
-        for before_step in self.before_step:
-            before_step(model, x, x_adv, y)
+        with reentrance_off():
+            for before_step in self.before_step:
+                before_step(model, x, x_adv, y)
         return x_adv
 
     def _attack_now(self, module: pl.LightningModule) -> Attack:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from contextlib import ExitStack, nullcontext
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,7 +16,7 @@ from lsa_lightning.callbacks.step_input import ModelCall, StepWatch, bound, inpu
 from lsa_lightning.layers.calls import CallSite
 from lsa_lightning.layers.probe import OUTPUT, LayerProbe
 from lsa_lightning.utils.batch import replace_tensor
-from lsa_lightning.utils.isolation import RandomStateAtForward, scratch_buffers
+from lsa_lightning.utils.isolation import Buffers, RandomStateAtForward, copied_buffers, reentrance_off, scratch_buffers
 
 Craft = Callable[[nn.Module, Tensor, Tensor], Tensor]
 """``(model, x, y) -> x_adv``."""
@@ -168,9 +168,9 @@ class AdversarialStep:
             watch.close()
             return self.model(other.clone())  # some models normalise what they are given in place
 
-        with torch.compiler.set_stance("force_eager") if watched else nullcontext():
+        with _looking() if watched else nullcontext():
             try:
-                if watched:  # a compiled model would not see it
+                if watched:
                     watch.open()
                 return self._both(x, layers, sites, run_step, run_other), watch.output
             finally:
@@ -217,7 +217,7 @@ class AdversarialStep:
         # Open until the backward pass is over, in which checkpointing calls the model with the step's own input again.
         self._watch = watch = StepWatch(self.model, len(y), swap)
         watch.open()
-        with torch.compiler.set_stance("force_eager"):
+        with _looking():
             passes = self._both(y, layers, sites, run_step, run_other)
         if loss_of(passes.result) is not None and not calls:
             msg = f"expected training_step to call {self.name} in each step, as in the first one; here it did not"
@@ -260,6 +260,7 @@ class AdversarialStep:
             return Passes(run_step(lambda: None), {}, {})
         for_penalty_alone = OUTPUT not in layers  # ends at the deepest layer, and leaves all buffers as they are
         samples, random_state = len(batch), RandomStateAtForward(self.model, batch.device)
+        first_buffers: Buffers = {}  # both passes begin with the same, as some models read what they have just written
         # A compiled model would not see the probe's hooks. The attack's passes, which are the most, stay compiled.
         with torch.compiler.set_stance("force_eager"):
             with ExitStack() as stack:
@@ -267,6 +268,8 @@ class AdversarialStep:
                 probe = LayerProbe(self.model, layers, samples, **options)
 
                 def begin() -> None:
+                    if for_penalty_alone:
+                        first_buffers.update(copied_buffers(self.model))
                     stack.enter_context(random_state)
                     random_state.record()
                     stack.enter_context(probe)
@@ -276,7 +279,7 @@ class AdversarialStep:
                 return Passes(result, {}, {})
             own = _captured(probe)
             other = LayerProbe(self.model, list(own), samples, for_penalty_alone, **options)
-            buffers = scratch_buffers(self.model) if for_penalty_alone else nullcontext()
+            buffers = scratch_buffers(self.model, first_buffers) if for_penalty_alone else nullcontext()
             with random_state.replay(), buffers, other:
                 run_other()
             others = _captured(other)
@@ -285,8 +288,13 @@ class AdversarialStep:
     def _check_loss(self, result: Any, output: Any, y: Tensor, first: bool) -> None:
         """Whether the loss is computed from the model's output, and for these labels."""
         loss = loss_of(result)
-        logits = None if output is None or not self.check_labels else self.read_logits(output)
-        if loss is None or logits is None or not _are_logits(logits, y):
+        if loss is None or output is None or not self.check_labels:
+            return
+        try:
+            logits = self.read_logits(output)
+        except MisconfigurationException:  # in train mode alone: the attack, in eval mode, could read it
+            return
+        if not _are_logits(logits, y):
             return
         targets = labels_of_loss(loss, logits)
         if targets is None:
@@ -311,6 +319,13 @@ class AdversarialStep:
             "not know: change x and labels in the dataloader or in on_after_batch_transfer instead"
         )
         raise MisconfigurationException(msg)
+
+
+@contextmanager
+def _looking() -> Iterator[None]:
+    """Inside, models run so that hooks see them, and that gradients can be taken of what they return."""
+    with torch.compiler.set_stance("force_eager"), reentrance_off():
+        yield
 
 
 def loss_of(result: Any) -> Tensor | None:

@@ -93,6 +93,7 @@ class RobustValidation(FreshCallback):
         self._due = False
         self._input: ValidationInput | None = None
         self._x: Tensor | None = None
+        self._hits: Tensor | None = None
         self._means: dict[str, MeanMetric] = {}
         self._fresh: dict[str, Attack] = {}
         self._fresh_rg: list[Attack] = []
@@ -125,16 +126,20 @@ class RobustValidation(FreshCallback):
     def on_validation_batch_start(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, batch: Any, batch_idx: int, dataloader_idx: int = 0
     ) -> None:
-        """Keep what the model is given for this batch, which the step may change in place."""
+        """See what the model is given for this batch, and how it classifies it.
+
+        Before the step, which may change the batch in place, and from the same random numbers as in the step.
+        """
         loaders = ValidationLoaders(trainer)
         checked = trainer.sanity_checking and self._is_chosen(loaders, dataloader_idx)
         if not (checked or self._is_measured(loaders, batch_idx, dataloader_idx)):
             return
         if self._input is None or batch_idx == 0:
             self._input = ValidationInput(pl_module, self.target)
-        x, _ = self.target.unpack(batch)
-        with trainer.precision_plugin.forward_context():
+        x, y = self.target.unpack(batch)
+        with trainer.precision_plugin.forward_context(), preserved_random_state(x.device):
             self._x = self._input.of(batch, x, *loaders.numbers(dataloader_idx, batch_idx)).clone()
+            self._hits = correct(self._input.model, self._x, y, self.target.output_fn)
 
     def on_validation_batch_end(
         self,
@@ -157,7 +162,7 @@ class RobustValidation(FreshCallback):
 
     def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Keep what was measured, for the runs that are not."""
-        self._input = self._x = None
+        self._input = self._x = self._hits = None
         if self._due:
             loaders, metrics = ValidationLoaders(trainer), trainer.callback_metrics
             ours = [key + loaders.suffix(i) for key in self._keys() for i in range(len(loaders.names))]
@@ -168,19 +173,22 @@ class RobustValidation(FreshCallback):
     ) -> None:
         assert self._input is not None
         assert self._x is not None
+        assert self._hits is not None
         model, x = self._input.model, self._x
         _, y = self.target.unpack(batch)
         real = loaders.real_samples(dataloader_idx, batch_idx, len(x))
+
+        def share(hits: Tensor) -> Tensor:
+            return hits[:real].float().sum() / max(real, 1)
+
+        def under(attack: Attack) -> Tensor:
+            return share(correct(model, attack(model, x, y), y, self.target.output_fn))
+
         with loaders.trainer.precision_plugin.forward_context(), preserved_random_state(x.device):
-
-            def accuracy(attacked: Tensor) -> Tensor:
-                return correct(model, attacked, y, self.target.output_fn)[:real].float().sum() / max(real, 1)
-
-            clean = accuracy(x)
-            values = {"acc_clean": clean}
-            values |= {f"acc_{name}": accuracy(attack(model, x, y)) for name, attack in self._fresh.items()}
+            values = {"acc_clean": share(self._hits)}
+            values |= {f"acc_{name}": under(attack) for name, attack in self._fresh.items()}
             if self.rg_attacks:  # a sum of means is the mean of the batches' sums
-                values["rg_score"] = 100 * sum((accuracy(attack(model, x, y)) for attack in self._fresh_rg), clean)
+                values["rg_score"] = 100 * sum((under(attack) for attack in self._fresh_rg), values["acc_clean"])
         for name, value in values.items():
             self._log(loaders, module, dataloader_idx, f"{self.prefix}/{name}", value, real)
 

@@ -205,7 +205,7 @@ def input_of_step(
     if seen.first_layer is not None:
         try:
             expected = _calls_in(model, lambda: model(x.clone()), len(x), until_called=False).first_layer
-        except (TypeError, ValueError, RuntimeError) as error:
+        except (AttributeError, LookupError, RuntimeError, TypeError, ValueError) as error:
             msg = (
                 f"{step_name} never calls {name}, which is attacked, and its forward does not take x ({error}): name "
                 "the module that maps x to logits by backbone=..."

@@ -115,7 +115,7 @@ class LayerSustainabilityAnalysis:
     def _errors(self, layers: dict[str, CallSite], x: Tensor, x_adv: Tensor) -> Tensor:
         """Relative errors of a batch, ``[N, L]``; a model that draws random numbers draws the same in both passes."""
         random_state = RandomStateAtForward(self.model, x.device)
-        with evaluating(self.model), scratch_buffers(self.model), torch.no_grad():
+        with evaluating(self.model), torch.no_grad():
             with random_state:
                 clean = self._representations(layers, x)
             with random_state.replay():
@@ -123,7 +123,8 @@ class LayerSustainabilityAnalysis:
         return torch.stack([self.measure(clean[name], perturbed[name]) for name in layers], dim=1)
 
     def _representations(self, layers: dict[str, CallSite], x: Tensor) -> dict[str, Tensor]:
-        with LayerProbe(self.model, layers, samples=len(x), stop_early=True, sites=layers) as probe:
+        probe = LayerProbe(self.model, layers, samples=len(x), stop_early=True, sites=layers)
+        with scratch_buffers(self.model), probe:
             self.model(x.clone())  # some models normalise what they are given in place
         return probe.representations
 

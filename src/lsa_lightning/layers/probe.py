@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable, Iterable, Mapping
+from contextlib import ExitStack
 from types import TracebackType
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.jit._script import RecursiveScriptModule
-from torch.utils import checkpoint
 
 from lsa_lightning.layers.calls import LEARNABLE, CallOrder, CallSite
+from lsa_lightning.utils.isolation import reentrance_off
 from lsa_lightning.utils.outputs import read_logits
 
 OUTPUT = ""
@@ -114,7 +114,21 @@ class LayerProbe:
                 "penalty on them would have no gradient; choose other layers"
             )
             raise ValueError(msg)
+        self._check_rows()
         return {name: _by_sample(self._captured[name], self.samples) for name in self.layers if name in self._captured}
+
+    def _check_rows(self) -> None:
+        samples = self.samples
+        if samples is None:
+            return
+        shapes = {layer: tuple(tensor.shape) for layer, tensor in self._captured.items()}
+        strange = {layer: shape for layer, shape in shapes.items() if shape and (not shape[0] or shape[0] % samples)}
+        if strange:
+            msg = (
+                f"expected layers with one or more rows per sample, of {samples} samples, got {strange}: a layer that "
+                "is given a part of the batch, such as an expert, has none; choose other layers"
+            )
+            raise ValueError(msg)
 
     @property
     def ran(self) -> bool:
@@ -127,7 +141,7 @@ class LayerProbe:
         with ExitStack() as stack:
             stack.enter_context(torch.compiler.set_stance("force_eager"))
             if self.needs_gradient:
-                stack.enter_context(_reentrance_off())
+                stack.enter_context(reentrance_off())
             if takes_hooks(self.model):
                 stack.callback(self.model.register_forward_pre_hook(self._begin).remove)
             for name in self._watched():
@@ -194,27 +208,9 @@ def _key(layer: str, sites: Mapping[str, CallSite]) -> CallSite | tuple[str, int
     return sites.get(layer, (name, int(call or 0)))
 
 
-class _Nonreentrant:
-    """In place of torch's reentrant checkpoint function: the same recomputation, with a graph in the first pass."""
-
-    @staticmethod
-    def apply(function: Callable[..., Any], preserve_rng_state: bool, *args: Any) -> Any:
-        return checkpoint.checkpoint(function, *args, use_reentrant=False, preserve_rng_state=preserve_rng_state)
-
-
-@contextmanager
-def _reentrance_off() -> Iterator[None]:
-    original = checkpoint.CheckpointFunction
-    checkpoint.CheckpointFunction = _Nonreentrant  # type: ignore[misc, assignment]
-    try:
-        yield
-    finally:
-        checkpoint.CheckpointFunction = original  # type: ignore[misc]
-
-
 def _by_sample(tensor: Tensor, samples: int | None) -> Tensor:
     """``[N * k, ...]`` as ``[N, k, ...]``."""
-    if samples is None or tensor.ndim == 0 or len(tensor) == samples or len(tensor) % samples:
+    if samples is None or tensor.ndim == 0 or len(tensor) == samples:
         return tensor
     return tensor.reshape(samples, len(tensor) // samples, *tensor.shape[1:])
 

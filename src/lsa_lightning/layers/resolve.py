@@ -204,7 +204,7 @@ def _without_samples_first(model: nn.Module, calls: Iterable[_Call], x: Tensor) 
     other = _batch_of_another_size(x)
     rows = {call.name: call.shape[0] for call in _trace(model, other) if call.shape}
     shapes = {call.name: call.shape for call in calls if call.shape}
-    strange = {n: s for n, s in shapes.items() if n in rows and s[0] * len(other) != rows[n] * len(x)}
+    strange = {n: s for n, s in shapes.items() if not s[0] or (n in rows and s[0] * len(other) != rows[n] * len(x))}
     doubtful = [name for name, shape in shapes.items() if shape[0] != len(x) and name not in strange]
     if doubtful:
         with lent(model, x.device), torch.no_grad():

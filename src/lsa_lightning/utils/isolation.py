@@ -5,18 +5,21 @@ from __future__ import annotations
 import random
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.jit._script import RecursiveScriptModule
+from torch.utils import checkpoint
 from torch.utils.hooks import RemovableHandle
 
 
 @contextmanager
 def lent(model: Callable[..., Any], device: torch.device) -> Iterator[None]:
     """Eval mode; modes, buffers and random state are afterwards as before, also after an exception.
+
+    Gradients of the input can be taken through checkpoints of either kind.
 
     Eval mode alone is not enough: quantisation observers and counters write their buffers in it too, and some models
     draw random numbers.
@@ -28,7 +31,7 @@ def lent(model: Callable[..., Any], device: torch.device) -> Iterator[None]:
         model: an ``nn.Module``, or a plain function, which has neither modes nor buffers.
         device: where it runs.
     """
-    with evaluating(model), scratch_buffers(model), preserved_random_state(device):
+    with evaluating(model), scratch_buffers(model), preserved_random_state(device), reentrance_off():
         torch.rand(1)
         torch.rand(1, device=device)
         yield
@@ -52,34 +55,74 @@ def evaluating(model: Callable[..., Any]) -> Iterator[None]:
             module.training = training
 
 
+Buffers: TypeAlias = dict[tuple[nn.Module, str], Tensor]
+"""Buffers by their module and name."""
+
+
 @contextmanager
-def scratch_buffers(model: Callable[..., Any]) -> Iterator[None]:
+def scratch_buffers(model: Callable[..., Any], copies: Buffers | None = None) -> Iterator[None]:
     """Forward passes inside work on copies of the buffers; the original tensors come back untouched.
 
     BatchNorm in training mode then normalises with the batch's statistics and its running ones do not move, and the
     same holds for any other module that updates a buffer. The originals are swapped out rather than restored by a
     copy, because writing into them would invalidate a graph that is still waiting for its backward pass. Modules of
     ``torch.nn`` in eval mode write none; they keep theirs, as an attack in each training step must not copy them all.
+
+    Args:
+        model: an ``nn.Module``, or a plain function, which has none.
+        copies: :func:`copied_buffers` of an earlier moment, with which the passes inside begin; None: of now.
     """
-    owners: list[tuple[dict[str, Tensor | None], str, Tensor]] = [
-        (module._buffers, name, buffer)
+    originals = [(module, name, module._buffers[name]) for module, name in _written_buffers(model)]
+    for (module, name), copy in (copied_buffers(model) if copies is None else copies).items():
+        module._buffers[name] = copy
+    try:
+        yield
+    finally:
+        for module, name, buffer in originals:
+            module._buffers[name] = buffer
+
+
+def copied_buffers(model: Callable[..., Any]) -> Buffers:
+    """Copies of all buffers that a forward pass may write; those that are one tensor are one copy."""
+    buffers = _written_buffers(model)
+    copies = {id(buffer): buffer.clone() for buffer in buffers.values()}
+    return {key: copies[id(buffer)] for key, buffer in buffers.items()}
+
+
+def _written_buffers(model: Callable[..., Any]) -> Buffers:
+    return {
+        (module, name): buffer
         for module in (model.modules() if isinstance(model, nn.Module) else [])
         if _may_write_buffers(module)
         for name, buffer in module._buffers.items()
         if buffer is not None
-    ]
-    copies = {id(buffer): buffer.clone() for _, _, buffer in owners}
-    for buffers, name, buffer in owners:
-        buffers[name] = copies[id(buffer)]
-    try:
-        yield
-    finally:
-        for buffers, name, buffer in owners:
-            buffers[name] = buffer
+    }
 
 
 def _may_write_buffers(module: nn.Module) -> bool:
     return module.training or not type(module).__module__.startswith("torch.nn.modules.")
+
+
+@contextmanager
+def reentrance_off() -> Iterator[None]:
+    """Reentrant checkpoints, which neither know ``torch.autograd.grad`` nor show a graph, become non-reentrant ones.
+
+    They recompute the same, and their gradients are the same.
+    """
+    original = checkpoint.CheckpointFunction
+    checkpoint.CheckpointFunction = _Nonreentrant  # type: ignore[misc, assignment]
+    try:
+        yield
+    finally:
+        checkpoint.CheckpointFunction = original  # type: ignore[misc]
+
+
+class _Nonreentrant:
+    """In place of torch's reentrant checkpoint function: the same recomputation, with a graph in the first pass."""
+
+    @staticmethod
+    def apply(function: Callable[..., Any], preserve_rng_state: bool, *args: Any) -> Any:
+        return checkpoint.checkpoint(function, *args, use_reentrant=False, preserve_rng_state=preserve_rng_state)
 
 
 class RandomState:

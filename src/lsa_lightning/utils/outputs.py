@@ -80,12 +80,12 @@ def check_no_probabilities(model: Callable[[Tensor], Tensor], x: Tensor, logits:
     """Raise a ValueError if ``logits``, which ``model`` gave for ``x``, are probabilities.
 
     They are recognised by the Sigmoid or Softmax that they come out of, or by rows that are never negative and all sum
-    to 1. Where they have no graph and all lie in [0, 1], another pass on the first sample tells what they come out of.
+    to 1. Where they have no graph and all lie in [0, 1], another pass tells what they come out of.
     """
     values = logits.detach()
     if not bool(((values >= 0) & (values <= 1)).all()):
         return
-    operation = _last_operation(logits if logits.grad_fn is not None else _with_graph(model, x[:1]))
+    operation = _last_operation(logits if logits.grad_fn is not None else _with_graph(model, x))
     if operation not in _TO_PROBABILITIES:
         operation = None
         if not _rows_sum_to_1(values):
@@ -101,7 +101,8 @@ def check_no_probabilities(model: Callable[[Tensor], Tensor], x: Tensor, logits:
 
 def _with_graph(model: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
     with torch.inference_mode(False), torch.enable_grad(), preserved_random_state(x.device):
-        return model(x.clone().requires_grad_())
+        # The model gets a copy of the leaf, as some normalise what they are given in place.
+        return model(x.clone().requires_grad_().clone())
 
 
 def _last_operation(output: Tensor) -> str | None:
