@@ -179,7 +179,7 @@ def test_evaluation_stops_when_all_are_fooled() -> None:
     def always_wrong_off_centre(points: Tensor) -> Tensor:
         nonlocal calls
         calls += 1
-        return torch.stack([points.sum(1) * 0 + (calls == 1), points.sum(1) * 0 + 0.5], dim=1)
+        return torch.stack([points.sum(1) * 0 + 2 * (calls == 1), points.sum(1) * 0 + 1], dim=1)
 
     APGD(0.1, 50, best="success", n_restarts=5)(always_wrong_off_centre, torch.rand(3, 2), torch.zeros(3).long())
     assert calls == 2

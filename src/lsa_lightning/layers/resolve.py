@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import ExitStack
-from itertools import pairwise, takewhile
+from itertools import pairwise
 from typing import Any, NamedTuple, TypeAlias
 
 import torch
@@ -52,8 +52,7 @@ def resolve_layers(model: nn.Module, spec: LayerSpec, x: Tensor) -> list[Layer]:
     By default (``spec=None``) these are the convolution and linear layers, the last one (the classifier) left out, each
     read at the first activation module that runs after it and before the next learnable layer; else at its norm layer;
     else at its own output. Functional activations such as ``F.relu`` cannot be seen by hooks. A norm layer behind the
-    sum of a residual block belongs to what follows: the last layer of a block is then read before the sum, as in
-    transformers and pre-activation networks. The activation right behind the sum, as in a ResNet, is the block's own.
+    sum of a residual block belongs to what follows: the last layer of a transformer's block is read before the sum.
 
     A representation belongs to a sample, whatever the size of the batch: a layer is taken if its rows grow with the
     number of samples. Inside the windows of a Swin transformer, say, a linear layer returns ``[N * windows, ...]``:
@@ -240,19 +239,15 @@ def _after_activation(calls: Sequence[_Call]) -> list[Layer]:
     starts = [i for i, call in enumerate(calls) if isinstance(call.module, LEARNABLE)]
     layers = []
     for start, end in pairwise(starts):  # the last learnable layer is the classifier
-        following = list(takewhile(_before_norm_of_a_sum(calls[start]), calls[start + 1 : end]))
+        learnable, following = calls[start], calls[start + 1 : end]
         read_at = (
             next((c for c in following if _is_activation(c.module)), None)
-            or next((c for c in following if _is_norm(c.module)), None)
-            or calls[start]
+            # A norm behind the sum of a residual block mixes both branches.
+            or next((c for c in following if _is_norm(c.module) and c.sums == learnable.sums), None)
+            or learnable
         )
-        layers.append(Layer(read_at.name, calls[start].name))
+        layers.append(Layer(read_at.name, learnable.name))
     return layers
-
-
-def _before_norm_of_a_sum(learnable: _Call) -> Callable[[_Call], bool]:
-    """Whether a call still belongs to ``learnable``: a norm behind the sum of a residual block mixes both branches."""
-    return lambda call: not (_is_norm(call.module) and call.sums > learnable.sums)
 
 
 def _is_activation(module: nn.Module) -> bool:
