@@ -42,7 +42,7 @@ from fuzz_tables import (
     UsersOwnError,
 )
 from hydra import compose, initialize_config_dir
-from hydra.errors import HydraException
+from hydra.errors import ConfigCompositionException, HydraException
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from torch import Tensor, nn
 
@@ -126,12 +126,11 @@ def outcome_of(case: Case) -> tuple[str, str]:
 
 def is_own(error: BaseException | None) -> bool:
     """Whether it, or what Hydra made it of, is an error of the library, or Hydra's own about a key."""
+    if isinstance(error, ConfigCompositionException):  # it names the override
+        return True
     if isinstance(error, HydraException) and error.__cause__ is not None:
         return is_own(error.__cause__) or "unexpected keyword" in str(error)
-    own = isinstance(error, ValueError | MisconfigurationException | HydraException)
-    return (own and "expected" in str(error)) or (
-        isinstance(error, HydraException) and "Could not override" in str(error)
-    )
+    return isinstance(error, ValueError | MisconfigurationException) and "expected" in str(error)
 
 
 def _state(watched: list[nn.Module | Tensor]) -> dict[str, Any]:

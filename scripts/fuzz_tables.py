@@ -587,7 +587,7 @@ USERS: dict[str, User] = {
     "APGD": _attack_with(APGD(0.1, steps=3)),
     "APGD dlr": _attack_with(APGD(0.1, steps=3, loss="dlr"), GOOD_MODELS - {"one-logit"}),
     "TPGD": _attack_with(TPGD(0.1, steps=2)),
-    "Square": _attack_with(Square(0.1, n_queries=3), GOOD_MODELS | NOT_DIFFERENTIABLE | {"integer"}),
+    "Square": _attack_with(Square(0.1, n_queries=3), GOOD_MODELS | NOT_DIFFERENTIABLE),
     "Ensemble": _attack_with(Ensemble(0.1, attacks={"fgsm": FGSM(0.1), "pgd": PGD(0.1, steps=2)})),
     "GaussianNoise": _noise(GaussianNoise(0.1)),
     "SaltNoise": _noise(SaltNoise(0.1)),
@@ -609,13 +609,13 @@ USERS: dict[str, User] = {
     ),
     "resolve_layers": (
         lambda model, x, y: resolve_layers(model, None, x),
-        ANY_X - {"complex", "one-dimensional", "featureless", "no", "scalar", "list of", "array of"},
+        ANY_X - {"one-dimensional", "featureless", "no", "scalar", "list of", "array of"},
         ANY_Y,
         ANY_MODEL - {"stateless", "no", "name of a"},
     ),
     "evaluation": (_evaluate, X_OF_ATTACKS, Y_OF_ATTACKS, GOOD_MODELS),
     "ensemble evaluation": (_evaluate_ensemble, X_OF_ATTACKS, Y_OF_ATTACKS, GOOD_MODELS),
-    "masking checks": (_check_masking, X_OF_ATTACKS, Y_OF_ATTACKS, GOOD_MODELS | NOT_DIFFERENTIABLE | {"integer"}),
+    "masking checks": (_check_masking, X_OF_ATTACKS, Y_OF_ATTACKS, GOOD_MODELS | NOT_DIFFERENTIABLE),
 }
 """What runs on a model, inputs and labels, and which of each it documents."""
 

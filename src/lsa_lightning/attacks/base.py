@@ -18,6 +18,7 @@ from lsa_lightning.attacks.gradients import input_gradient
 from lsa_lightning.attacks.losses import LossFn, own_losses
 from lsa_lightning.attacks.threat import ThreatModel
 from lsa_lightning.functional import check_classes, classification_loss, count_classes
+from lsa_lightning.utils.batch import check_samples
 from lsa_lightning.utils.checks import function, instance, integer, number, or_none
 from lsa_lightning.utils.isolation import lent
 from lsa_lightning.utils.outputs import check_no_probabilities, read_logits
@@ -176,12 +177,7 @@ class Attack(ABC):
     def _check_input(self, x: Tensor, y: Tensor) -> None:
         instance(self, "x", x, Tensor)
         instance(self, "y", y, Tensor)
-        if not x.is_floating_point() or x.ndim < 2 or x.numel() == 0 or y.ndim == 0 or len(x) != len(y):
-            msg = (
-                "expected floating inputs [N, ...] with N >= 1 and labels [N], "
-                f"got {x.dtype} {tuple(x.shape)} and {tuple(y.shape)}"
-            )
-            raise ValueError(msg)
+        check_samples(x, y)
         low, high = torch.stack(x.detach().aminmax()).tolist()  # NaN propagates into both
         if not (math.isfinite(low) and math.isfinite(high)):
             msg = f"expected finite inputs, got {int((~x.isfinite()).sum())} values that are NaN or infinite"

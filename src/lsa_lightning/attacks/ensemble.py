@@ -82,6 +82,7 @@ class Ensemble(CompositeAttack):
         Yields:
             Name, perturbed inputs so far, and which samples still stand, ``[N]``.
         """
+        self._check_input(x, y)  # also where nothing stands, so that no attack looks
         logits = _logits(model, x)
         standing = predicted_labels(logits) == y.flatten()
         x_adv = x

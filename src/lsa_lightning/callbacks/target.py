@@ -12,7 +12,7 @@ from typing_extensions import Self
 
 from lsa_lightning.attacks import Attack, InputSpace
 from lsa_lightning.attacks.output_space import AttackOnLogits
-from lsa_lightning.utils.batch import BatchFn, read_batch
+from lsa_lightning.utils.batch import BatchFn, read_batch, read_samples
 from lsa_lightning.utils.checks import function, instance, or_none, text
 from lsa_lightning.utils.outputs import OutputFn, read_logits
 
@@ -96,14 +96,9 @@ class Target:
             MisconfigurationException: if ``batch_fn`` cannot read it, or returns something else than two tensors.
         """
         try:
-            pair = self.batch_fn(batch)
+            return read_samples(self.batch_fn, batch)
         except ValueError as error:
             raise MisconfigurationException(str(error)) from error
-        if not (isinstance(pair, tuple | list) and len(pair) == 2 and all(isinstance(part, Tensor) for part in pair)):
-            msg = f"expected batch_fn to return the tensors (x, y), got {pair!r:.200}"
-            raise MisconfigurationException(msg)
-        x, y = pair
-        return x, y
 
     def in_space(self, attack: Attack) -> Attack:
         """``attack``, whose eps and bounds are in pixels, for inputs and outputs as batches and the model have them."""

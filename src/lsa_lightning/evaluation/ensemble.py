@@ -16,7 +16,8 @@ from torch import Tensor, nn
 from lsa_lightning.attacks import Ensemble
 from lsa_lightning.evaluation.accuracy import correct
 from lsa_lightning.evaluation.state import FinishedBatches, answer_of, digest, settings_of
-from lsa_lightning.utils.batch import BatchFn, move_data_to_device, read_batch
+from lsa_lightning.utils.batch import BatchFn, check_samples, move_data_to_device, read_batch, read_samples
+from lsa_lightning.utils.checks import instance, integer, or_none
 from lsa_lightning.utils.isolation import lent
 from lsa_lightning.utils.outputs import LogitsOf, OutputFn
 from lsa_lightning.utils.renamed import renamed
@@ -79,6 +80,9 @@ def evaluate_ensemble(
     Raises:
         ValueError: if there is no batch, or the file belongs to another model, ensemble or order of the data.
     """
+    instance("evaluate_ensemble", "model", model, nn.Module)
+    instance("evaluate_ensemble", "ensemble", ensemble, Ensemble)
+    limit_batches = or_none(integer, "evaluate_ensemble", "limit_batches", limit_batches, low=1)
     device = next(model.parameters(), torch.zeros(())).device
     rank, processes = (dist.get_rank(), dist.get_world_size()) if dist.is_initialized() else (0, 1)
     header = {"ensemble": settings_of(ensemble.attacks), "model": digest(model.state_dict())}
@@ -87,7 +91,8 @@ def evaluate_ensemble(
     counts = _Counts(list(ensemble.attacks))
     for index, batch in enumerate(islice(dataloader, limit_batches)):
         if index % processes == rank:
-            x, y = batch_fn(move_data_to_device(batch, device))
+            x, y = read_samples(batch_fn, move_data_to_device(batch, device))
+            check_samples(x, y)
             fingerprint = digest({"x": x, "y": y})
             answer = partial(answer_of, model, x)
             standing = finished.recall(index, fingerprint, answer)
@@ -100,8 +105,8 @@ def evaluate_ensemble(
 
 def _standing(model: nn.Module, ensemble: Ensemble, x: Tensor, y: Tensor) -> dict[str, int]:
     """How many samples stand after each attack that the model has enough classes for."""
-    correct(model, x, y)  # where outputs are no logits or labels no classes, an error
     with lent(model, x.device):
+        correct(model, x, y)  # where outputs are no logits or labels no classes, an error
         return {name: int(standing.sum()) for name, _, standing in ensemble.in_turn(model, x, y)}
 
 

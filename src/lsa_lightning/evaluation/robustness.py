@@ -19,7 +19,7 @@ from lsa_lightning.attacks import Attack
 from lsa_lightning.evaluation.accuracy import correct
 from lsa_lightning.evaluation.state import FinishedBatches, answer_of, digest, settings_of
 from lsa_lightning.evaluation.table import RobustnessTable
-from lsa_lightning.utils.batch import BatchFn, move_data_to_device, read_batch
+from lsa_lightning.utils.batch import BatchFn, check_samples, move_data_to_device, read_batch, read_samples
 from lsa_lightning.utils.checks import flag, function, instance, integer, mapping, number, or_none, sequence
 from lsa_lightning.utils.isolation import preserved_random_state
 from lsa_lightning.utils.outputs import LogitsOf, OutputFn
@@ -105,6 +105,7 @@ class RobustnessEvaluation:
         Raises:
             ValueError: if there is no batch, or the file belongs to another model, evaluation or order of the data.
         """
+        instance(self, "model", model, nn.Module)
         device = next(model.parameters(), torch.zeros(())).device
         finished = FinishedBatches(state_file, {**self._describe(), "model": digest(model.state_dict())})
         logits_of = LogitsOf(model, self.output_fn)
@@ -112,7 +113,8 @@ class RobustnessEvaluation:
         with _progress_bar(self.progress) as bar:
             task = bar.add_task(label, total=self._steps(dataloader))
             for index, batch in enumerate(islice(dataloader, self.limit_batches)):
-                x, y = self.batch_fn(move_data_to_device(batch, device))
+                x, y = read_samples(self.batch_fn, move_data_to_device(batch, device))
+                check_samples(x, y)
                 fingerprint = digest({"x": x, "y": y})
                 answer = partial(answer_of, model, x)
                 counts = finished.recall(index, fingerprint, answer)

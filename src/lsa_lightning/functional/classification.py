@@ -66,6 +66,9 @@ def check_classes(logits: Tensor, labels: Tensor) -> None:
         hint = f", as for segmentation; {_NO_CLASSES}" if logits.ndim > 2 else ""
         msg = f"expected the model to return logits of shape [{n}], [{n}, 1] or [{n}, C], got {(*logits.shape,)}{hint}"
         raise ValueError(msg)
+    if not logits.is_floating_point():
+        msg = f"expected floating logits, got {logits.dtype}"
+        raise ValueError(msg)
     if not logits.isfinite().all():
         msg = "expected finite logits, got NaN or infinite ones"
         raise ValueError(msg)

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from lsa_lightning.functional.representations import relative_error
-from lsa_lightning.utils.checks import integer, mapping, number
+from lsa_lightning.utils.checks import integer, mapping, number, sequence, text
 
 
 def select_mvl(
@@ -45,7 +45,10 @@ def select_mvl(
 
     Source: arXiv 2202.02626, Algorithm 1.
     """
-    values = mean.tolist() if isinstance(mean, Tensor) else [float(value) for value in mean]
+    layers = sequence("select_mvl", "layers", layers, text)
+    values = sequence("select_mvl", "mean", mean, number)
+    mu, sigma = (value.item() if isinstance(value, Tensor) else value for value in (mu, sigma))
+    mu, sigma = number("select_mvl", "mu", mu), number("select_mvl", "sigma", sigma, low=0)
     if len(values) != len(layers):
         msg = f"expected one mean per layer, got {len(values)} means for {len(layers)} layers"
         raise ValueError(msg)
@@ -58,7 +61,7 @@ def select_mvl(
             ]
         ]
     eta = number("select_mvl", "eta", eta)
-    return [name for value, name in ranked if value - float(mu) > eta * float(sigma)]
+    return [name for value, name in ranked if value - mu > eta * sigma]
 
 
 def layerwise_penalty(

@@ -146,6 +146,9 @@ def as_rows(clean: Tensor, perturbed: Tensor) -> tuple[Tensor, Tensor]:
     """Flatten both representations to ``[N, D]`` in float32 or wider, checking that they belong together."""
     instance("as_rows", "clean", clean, Tensor)
     instance("as_rows", "perturbed", perturbed, Tensor)
+    if clean.dtype == torch.bool or clean.is_complex():
+        msg = f"expected representations of real numbers, got {clean.dtype}"
+        raise ValueError(msg)
     if clean.shape != perturbed.shape:
         msg = f"expected representations of equal shape, got {tuple(clean.shape)} and {tuple(perturbed.shape)}"
         raise ValueError(msg)

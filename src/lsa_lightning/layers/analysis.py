@@ -16,8 +16,8 @@ from lsa_lightning.layers.profile import LayerProfile
 from lsa_lightning.layers.report import SustainabilityReport
 from lsa_lightning.layers.resolve import Layer, LayerSpec, checked_layers, locate_layers
 from lsa_lightning.measures import ComparisonMeasure, RelativeError
-from lsa_lightning.utils.batch import BatchFn, move_data_to_device, read_batch
-from lsa_lightning.utils.checks import function, instance, integer, or_none
+from lsa_lightning.utils.batch import BatchFn, move_data_to_device, read_batch, read_samples
+from lsa_lightning.utils.checks import function, instance, integer, or_none, refuse
 from lsa_lightning.utils.isolation import RandomStateAtForward, evaluating, preserved_random_state, scratch_buffers
 from lsa_lightning.utils.precision import widest_float
 from lsa_lightning.utils.renamed import renamed
@@ -84,7 +84,8 @@ class LayerSustainabilityAnalysis:
         """
         function(self, "attack", attack, what="an attack (model, x, y) -> x_adv")
         limit_batches = or_none(integer, self, "limit_batches", limit_batches, low=1)
-        instance(self, "dataloader", dataloader, Iterable, what="an iterable of batches")
+        if not isinstance(dataloader, Iterable) or isinstance(dataloader, Tensor):
+            refuse(self, "dataloader", "an iterable of batches", dataloader)
         with preserved_random_state(_device_of(self.model)):
             layers, profile = self._profile(islice(dataloader, limit_batches), attack)
         if profile is None:
@@ -104,7 +105,7 @@ class LayerSustainabilityAnalysis:
         sites: dict[str, CallSite] = {}
         profile: LayerProfile | None = None
         for batch in batches:
-            x, y = self.batch_fn(move_data_to_device(batch, _device_of(self.model)))
+            x, y = read_samples(self.batch_fn, move_data_to_device(batch, _device_of(self.model)))
             x_adv = attack(self.model, x, y)
             if profile is None:
                 layers, sites = locate_layers(self.model, self.layers, x)

@@ -16,7 +16,7 @@ from lsa_lightning.attacks.losses import class_logits, cross_entropy, margin
 from lsa_lightning.evaluation import correct
 from lsa_lightning.functional import predicted_labels
 from lsa_lightning.masking.flags import MaskingFlag, flags
-from lsa_lightning.utils.batch import BatchFn, move_data_to_device, read_batch
+from lsa_lightning.utils.batch import BatchFn, check_samples, move_data_to_device, read_batch, read_samples
 from lsa_lightning.utils.checks import function, instance, integer, number, or_none
 from lsa_lightning.utils.isolation import evaluating, preserved_random_state, scratch_buffers
 from lsa_lightning.utils.outputs import LogitsOf, OutputFn
@@ -126,12 +126,15 @@ class MaskingChecks:
         Raises:
             ValueError: if there is no batch.
         """
+        instance(self, "model", model, nn.Module)
         device = next(model.parameters(), torch.zeros(())).device
         logits_of = LogitsOf(model, self.output_fn)
         rows: list[dict[str, Tensor]] = []
         missing = self.n_samples
         for index, batch in enumerate(dataloader):
-            x, y = (tensor[:missing] for tensor in self.batch_fn(move_data_to_device(batch, device)))
+            x, y = read_samples(self.batch_fn, move_data_to_device(batch, device))
+            check_samples(x, y)
+            x, y = x[:missing], y[:missing]
             with preserved_random_state(device):
                 torch.manual_seed(seed_of(self.seed, Purpose.CHECKED_MODEL, index))
                 rows.append(self._observe(*self._in_pixels(logits_of, x), y, index))

@@ -18,7 +18,16 @@ _INPUT_KEYS = ("image", "images", "img", "pixel_values", "input", "inputs", "dat
 _LABEL_KEYS = ("label", "labels", "target", "targets", "y")
 
 
-__all__ = ["BatchFn", "describe", "first_samples", "move_data_to_device", "read_batch", "replace_tensor"]
+__all__ = [
+    "BatchFn",
+    "check_samples",
+    "describe",
+    "first_samples",
+    "move_data_to_device",
+    "read_batch",
+    "read_samples",
+    "replace_tensor",
+]
 
 
 def read_batch(batch: Any) -> tuple[Tensor, Tensor]:
@@ -48,6 +57,30 @@ def read_batch(batch: Any) -> tuple[Tensor, Tensor]:
         )
         raise ValueError(msg)
     return x, y
+
+
+def read_samples(batch_fn: BatchFn, batch: Any) -> tuple[Tensor, Tensor]:
+    """What ``batch_fn`` reads out of ``batch``.
+
+    Raises:
+        ValueError: if that is not two tensors.
+    """
+    pair = batch_fn(batch)
+    if not (isinstance(pair, tuple | list) and len(pair) == 2 and all(isinstance(part, Tensor) for part in pair)):
+        msg = f"expected batch_fn to return the tensors (x, y), got {pair!r:.200}"
+        raise ValueError(msg)
+    x, y = pair
+    return x, y
+
+
+def check_samples(x: Tensor, y: Tensor) -> None:
+    """Raise a ValueError unless ``x`` are floating inputs ``[N, ...]``, at least one, and ``y`` has N rows."""
+    if not x.is_floating_point() or x.ndim < 2 or x.numel() == 0 or y.ndim == 0 or len(x) != len(y):
+        msg = (
+            "expected floating inputs [N, ...] with N >= 1 and labels [N], "
+            f"got {x.dtype} {tuple(x.shape)} and {tuple(y.shape)}"
+        )
+        raise ValueError(msg)
 
 
 def replace_tensor(batch: Any, old: Tensor, new: Tensor) -> Any:

@@ -101,8 +101,7 @@ def check_no_probabilities(model: Callable[[Tensor], Tensor], x: Tensor, logits:
 
 def _with_graph(model: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
     with torch.inference_mode(False), torch.enable_grad(), preserved_random_state(x.device):
-        # The model gets a copy of the leaf, as some normalise what they are given in place.
-        return model(x.clone().requires_grad_().clone())
+        return model(x.clone().requires_grad_().clone())  # some models normalise what they are given in place
 
 
 def _last_operation(output: Tensor) -> str | None:
