@@ -36,9 +36,8 @@ def missing() -> Any:
 
 
 def net() -> nn.Module:
-    return nn.Sequential(
-        nn.Flatten(), nn.Linear(3 * 32 * 32, 8), nn.ReLU(), nn.Linear(8, 8), nn.ReLU(), nn.Linear(8, 6)
-    )
+    layers = [nn.Linear(3 * 32 * 32, 8), nn.ReLU(), nn.Linear(8, 8), nn.ReLU(), nn.Linear(8, 6)]
+    return nn.Sequential(nn.Flatten(), *layers)
 
 
 @pytest.mark.slow
