@@ -261,7 +261,7 @@ def test_validation_has_the_evaluations_attacks_but_does_not_follow_it(tmp_path:
     assert list(validation.attacks) == ["fgsm", "pgd"]
     assert isinstance(validation.attacks["pgd"], PGD)
     assert (validation.attacks["pgd"].steps, validation.attacks["pgd"].best) == (20, "success")
-    assert list(validation.rg_attacks) == ["rg_0.1", "rg_0.2", "rg_0.3", "rg_0.4", "rg_0.5"]
+    assert [attack.eps for attack in validation.rg_attacks] == [0.1, 0.2, 0.3, 0.4, 0.5]
 
 
 @pytest.mark.parametrize(

@@ -37,7 +37,7 @@ def trained(folder: Path, *overrides: str) -> Any:
 def test_a_measure(tmp_path: Path) -> None:
     searched = written(tmp_path, "measure/largest", "_target_: tests.helpers.extensions.LargestChange\n")
     summary = trained(tmp_path / "run", *TINY, "measure=largest", searched)
-    assert len(logged(tmp_path / "run", "lsa/largest_change/00_backbone.act1")) == 1
+    assert len(logged(tmp_path / "run", "lsa/largest_change/00_backbone.act1")) == 2  # before and after the epoch
     assert summary["measure"] == "largest_change"
 
 

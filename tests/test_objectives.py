@@ -77,5 +77,5 @@ def test_repr(objective: Objective, shown: str) -> None:
 
 @pytest.mark.parametrize("beta", [-1.0, math.nan, math.inf])
 def test_beta_must_be_finite_and_not_negative(beta: float) -> None:
-    with pytest.raises(ValueError, match=f"expected a finite beta >= 0, got {beta}"):
+    with pytest.raises(ValueError, match=f"TRADES: expected beta to be a finite number >= 0, got {beta}"):
         TRADES(beta)

@@ -81,7 +81,7 @@ def test_float_labels_of_a_binary_model_work() -> None:
 
 @pytest.mark.parametrize("beta", [-1.0, float("nan"), float("inf")])
 def test_bad_beta_is_named(beta: float) -> None:
-    with pytest.raises(ValueError, match=f"expected a finite beta >= 0, got {beta}"):
+    with pytest.raises(ValueError, match=f"MART: expected beta to be a finite number >= 0, got {beta}"):
         MART(beta)
 
 

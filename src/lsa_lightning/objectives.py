@@ -6,13 +6,13 @@ outputs. An objective of your own is one class: subclass :class:`Objective`.
 
 from __future__ import annotations
 
-import math
 from abc import ABC, abstractmethod
 
 import torch
 from torch import Tensor
 
 from lsa_lightning.functional import kl_divergence, log_probabilities
+from lsa_lightning.utils.checks import number
 
 
 class Objective(ABC):
@@ -77,10 +77,7 @@ class TRADES(Objective):
     steps_on_clean = True
 
     def __init__(self, beta: float = 6.0) -> None:
-        if not (math.isfinite(beta) and beta >= 0):
-            msg = f"expected a finite beta >= 0, got {beta}"
-            raise ValueError(msg)
-        self.beta = float(beta)
+        self.beta = number(self, "beta", beta, low=0)
 
     def term(self, clean_logits: Tensor, adversarial_logits: Tensor, y: Tensor) -> Tensor:
         """``beta`` times the mean KL divergence."""
@@ -116,10 +113,7 @@ class MART(Objective):
     """
 
     def __init__(self, beta: float = 6.0) -> None:
-        if not (math.isfinite(beta) and beta >= 0):
-            msg = f"expected a finite beta >= 0, got {beta}"
-            raise ValueError(msg)
-        self.beta = float(beta)
+        self.beta = number(self, "beta", beta, low=0)
 
     def term(self, clean_logits: Tensor, adversarial_logits: Tensor, y: Tensor) -> Tensor:
         """The margin part of BCE, and ``beta`` times the weighted mean KL divergence."""

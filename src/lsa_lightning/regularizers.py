@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Iterable, Mapping
-from numbers import Real
 
 from torch import Tensor
 
 from lsa_lightning.functional import layerwise_penalty
 from lsa_lightning.measures import ComparisonMeasure, RelativeError
+from lsa_lightning.utils.checks import flag, function, instance, integer, mapping, number, or_none
 from lsa_lightning.utils.renamed import renamed
 
 
@@ -31,10 +30,7 @@ class LinearRamp:
 
     @renamed(epochs="warmup_epochs")
     def __init__(self, warmup_epochs: int) -> None:
-        if warmup_epochs < 1:
-            msg = f"expected a ramp of at least 1 epoch, got warmup_epochs={warmup_epochs}"
-            raise ValueError(msg)
-        self.warmup_epochs = warmup_epochs
+        self.warmup_epochs = integer(self, "warmup_epochs", warmup_epochs, low=1)
 
     def __call__(self, epoch: int) -> float:
         """Factor in (0, 1] for gamma in ``epoch`` (counted from the first regularized epoch, 0)."""
@@ -72,16 +68,14 @@ class LayerwiseRegularizer:
         schedule: Callable[[int], float] | None = None,
         per_sample: bool = True,
     ) -> None:
-        weights = gamma if isinstance(gamma, Mapping) else {"all layers": gamma}
-        if not weights or not all(isinstance(g, Real) and math.isfinite(g) and g >= 0 for g in weights.values()):
-            msg = (
-                f"expected gamma to be a finite number >= 0, or a mapping of layer names to such numbers, got {gamma!r}"
-            )
-            raise ValueError(msg)
-        self.measure = measure if measure is not None else RelativeError()
-        self.gamma = {str(k): float(g) for k, g in gamma.items()} if isinstance(gamma, Mapping) else float(gamma)
-        self.schedule = schedule
-        self.per_sample = per_sample
+        self.gamma = (
+            mapping(self, "gamma", gamma, number, low=0)
+            if isinstance(gamma, Mapping)
+            else number(self, "gamma", gamma, low=0, also=", or a mapping of layer names to such numbers")
+        )
+        self.measure = or_none(instance, self, "measure", measure, ComparisonMeasure) or RelativeError()
+        self.schedule: Callable[[int], float] | None = or_none(function, self, "schedule", schedule)
+        self.per_sample = flag(self, "per_sample", per_sample)
 
     def weights(self, layers: Iterable[str], epoch: int = 0) -> dict[str, float]:
         """Gamma of each of ``layers`` in ``epoch``; layers that a gamma mapping does not name are left out."""

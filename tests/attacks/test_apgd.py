@@ -179,7 +179,7 @@ def test_evaluation_stops_when_all_are_fooled() -> None:
     def always_wrong_off_centre(points: Tensor) -> Tensor:
         nonlocal calls
         calls += 1
-        return torch.stack([points.sum(1) * 0 + (calls == 1), points.sum(1) * 0 + 0.5], dim=1)
+        return torch.stack([points.sum(1) * 0 + 2 * (calls == 1), points.sum(1) * 0 + 1], dim=1)
 
     APGD(0.1, 50, best="success", n_restarts=5)(always_wrong_off_centre, torch.rand(3, 2), torch.zeros(3).long())
     assert calls == 2
@@ -226,13 +226,13 @@ def test_dlr_works_from_three_classes_and_targets_from_four() -> None:
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"steps": 0}, "steps >= 1, got 0"),
-        ({"loss": "mse"}, "loss in ['ce', 'dlr'], got loss='mse'"),
-        ({"n_targets": 3}, "n_targets None, or an integer >= 1 with loss='dlr'"),
-        ({"n_targets": 0, "loss": "dlr"}, "n_targets None, or an integer >= 1"),
-        ({"n_restarts": 0}, "n_restarts >= 1"),
-        ({"rho": 1.5}, "rho in [0, 1]"),
-        ({"best": "last"}, "best in ['loss', 'success']"),
+        ({"steps": 0}, "APGD: expected steps to be an integer >= 1, got 0"),
+        ({"loss": "mse"}, "loss to be one of ['ce', 'dlr'], got 'mse'"),
+        ({"n_targets": 3}, "n_targets to be None, or an integer >= 1 with loss='dlr', got 3"),
+        ({"n_targets": 0, "loss": "dlr"}, "n_targets to be an integer >= 1 or None, got 0"),
+        ({"n_restarts": 0}, "n_restarts to be an integer >= 1, got 0"),
+        ({"rho": 1.5}, "rho to be a finite number in [0, 1], got 1.5"),
+        ({"best": "last"}, "best to be one of ['loss', 'success'], got 'last'"),
         ({"eps": 1.5}, "eps <= 1, the Linf diameter of the bounds (0.0, 1.0), got 1.5"),
     ],
 )

@@ -43,7 +43,7 @@ def test_it_fools_within_its_ball_and_leaves_everything_as_it_was(name: str) -> 
 
 def test_a_sweep_over_eps_scales_it() -> None:
     table = evaluate_robustness(
-        trained("cnn, normal"), [held_out(60)], {"mifgsm": MAKERS["torchattacks.MIFGSM"]()}, [0.02, 0.3]
+        trained("cnn, normal"), [held_out(60)], attacks={"mifgsm": MAKERS["torchattacks.MIFGSM"]()}, eps=[0.02, 0.3]
     )
     clean, small, large = table.accuracy["mifgsm"]
     assert clean >= small > large + 20

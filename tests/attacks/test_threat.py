@@ -37,17 +37,17 @@ def test_it_is_frozen() -> None:
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"norm": "L3"}, r"expected norm to be one of \['Linf', 'L2'\], got 'L3'"),
-        ({"eps": -0.1}, "expected a finite eps >= 0, got -0.1"),
-        ({"eps": math.nan}, "expected a finite eps >= 0, got nan"),
-        ({"eps": math.inf, "bounds": None}, "expected a finite eps >= 0, got inf"),
-        ({"eps": "0.1"}, "expected a finite eps >= 0, got '0.1'"),
-        ({"bounds": (1.0, 1.0)}, r"expected bounds \(low, high\) with low < high, or None, got \(1.0, 1.0\)"),
-        ({"bounds": (0.0, math.nan)}, "with low < high"),
+        ({"norm": "L3"}, r"ThreatModel: expected norm to be one of \['Linf', 'L2'\], got 'L3'"),
+        ({"eps": -0.1}, "expected eps to be a finite number >= 0, got -0.1"),
+        ({"eps": math.nan}, "expected eps to be a finite number >= 0, got nan"),
+        ({"eps": math.inf, "bounds": None}, "expected eps to be a finite number >= 0, got inf"),
+        ({"eps": "0.1"}, "expected eps to be a finite number >= 0, got '0.1'"),
+        ({"bounds": (1.0, 1.0)}, r"expected bounds to be \(low, high\) with low < high, or None, got \(1.0, 1.0\)"),
+        ({"bounds": (0.0, math.nan)}, r"bounds\[1\] to be a finite number, got nan"),
         ({"bounds": (0.0, 0.5, 1.0)}, "with low < high"),
-        ({"bounds": 1.0}, r"expected bounds \(low, high\) with low < high, or None, got 1.0"),
+        ({"bounds": 1.0}, "expected bounds to be a list of at least one value or None, got 1.0"),
         ({"bounds": "01"}, "or None, got '01'"),
-        ({"norm": ["L2"]}, r"expected norm to be one of \['Linf', 'L2'\], got \['L2'\]"),
+        ({"norm": ["L2"]}, r"ThreatModel: expected norm to be one of \['Linf', 'L2'\], got \['L2'\]"),
         ({"eps": 1.5}, r"expected eps <= 1, the Linf diameter of the bounds \(0.0, 1.0\), got 1.5"),
     ],
 )
@@ -142,5 +142,5 @@ def test_the_diameter_of_a_new_norm_limits_eps() -> None:
 @pytest.mark.usefixtures("l1_ball")
 @pytest.mark.parametrize("make", [Square, Ensemble])
 def test_square_names_the_norms_that_it_has_a_search_for(make: Any) -> None:
-    with pytest.raises(ValueError, match=r"one of \['Linf', 'L2'\], for which Square has a search, got 'L1'"):
+    with pytest.raises(ValueError, match=r"Square: expected norm to be one of \['Linf', 'L2'\], got 'L1'"):
         make(0.5, norm="L1")

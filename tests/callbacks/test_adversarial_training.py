@@ -259,7 +259,7 @@ def test_the_warmup_of_eps_is_logged_and_none_is_not() -> None:
 
 
 def test_a_negative_warmup_of_eps_is_refused() -> None:
-    with pytest.raises(ValueError, match="expected eps_warmup_epochs >= 0, got -1"):
+    with pytest.raises(ValueError, match="expected eps_warmup_epochs to be a finite number >= 0, got -1"):
         ATLR(pgd(), eps_warmup_epochs=-1)
 
 

@@ -286,12 +286,12 @@ def test_sanity_checks_are_not_analysed() -> None:
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({"warmup_epochs": -1}, "expected warmup_epochs >= 0, got -1"),
-        ({"analysis_every_n_epochs": 0}, "expected analysis_every_n_epochs >= 1, or 0 with a fixed mvl, got 0"),
-        ({"analysis_limit_batches": 0}, "expected analysis_limit_batches >= 1 or None, got 0"),
-        ({"top_k": 0}, "expected top_k >= 1 or None, got 0"),
-        ({"eta": float("nan")}, "expected a finite eta, got nan"),
-        ({"mvl": []}, "expected an mvl of layer names, at least one, got"),
+        ({"warmup_epochs": -1}, "ATLR: expected warmup_epochs to be an integer >= 0, got -1"),
+        ({"analysis_every_n_epochs": 0}, "analysis_every_n_epochs to be an integer >= 1 .*, got 0"),
+        ({"analysis_limit_batches": 0}, "expected analysis_limit_batches to be an integer >= 1 or None, got 0"),
+        ({"top_k": 0}, "expected top_k to be an integer >= 1 or None, got 0"),
+        ({"eta": float("nan")}, "expected eta to be a finite number, got nan"),
+        ({"mvl": []}, "expected mvl to be a list of at least one value or None, got"),
     ],
 )
 def test_arguments_outside_their_range(arguments: dict[str, Any], message: str) -> None:
@@ -337,9 +337,9 @@ def test_an_attack_must_be_one() -> None:
 @pytest.mark.parametrize(
     ("argument", "message"),
     [
-        ({"regularizer": 0.1}, "expected a LayerwiseRegularizer as regularizer, got 0.1"),
-        ({"analysis_dataloader": -1}, "expected analysis_dataloader to be a number >= 0 or a name, got -1"),
-        ({"eta": "0"}, "expected a finite eta, got '0'"),
+        ({"regularizer": 0.1}, "expected regularizer to be a LayerwiseRegularizer or None, got 0.1"),
+        ({"analysis_dataloader": -1}, "expected analysis_dataloader to be an integer >= 0 or a name, got -1"),
+        ({"eta": "0"}, "expected eta to be a finite number, got '0'"),
         ({"analysis_attack": "fgsm"}, "expected analysis_attack to be an Attack or None, got 'fgsm'"),
     ],
 )

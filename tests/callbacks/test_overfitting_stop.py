@@ -123,7 +123,7 @@ def test_the_accepted_drop_is_the_users() -> None:
 
 @pytest.mark.parametrize("drop", [-0.1, 1.1, float("nan")])
 def test_bad_drop_is_named(drop: float) -> None:
-    with pytest.raises(ValueError, match=r"expected drop, a difference of accuracies, in \[0, 1\], got"):
+    with pytest.raises(ValueError, match=r"expected drop to be a finite number in \[0, 1\], got"):
         CatastrophicOverfittingStop(PGD(), drop=drop)
 
 

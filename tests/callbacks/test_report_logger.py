@@ -132,5 +132,5 @@ def test_a_fast_dev_run_draws_nothing(tmp_path: Path) -> None:
 
 
 def test_a_negative_interval_is_refused() -> None:
-    with pytest.raises(ValueError, match="expected every_n_epochs >= 0, got -1"):
+    with pytest.raises(ValueError, match="expected every_n_epochs to be an integer >= 0, got -1"):
         ReportLogger(-1)

@@ -41,5 +41,5 @@ def test_every_place_and_both_mirrors_occur() -> None:
 
 
 def test_negative_padding() -> None:
-    with pytest.raises(ValueError, match="expected padding >= 0, got -1"):
+    with pytest.raises(ValueError, match="expected padding to be an integer >= 0, got -1"):
         CropFlip(padding=-1)

@@ -88,11 +88,11 @@ def test_layerwise_penalty_without_a_representation_is_a_key_error() -> None:
     ("call", "expected", "got"),
     [
         (lambda: select_mvl(["a"], [1.0, 2.0], 0.0, 1.0), "one mean per layer", "2 means for 1 layers"),
-        (lambda: select_mvl(["a"], [1.0], 0.0, 1.0, eta=math.nan), "finite eta", "nan"),
-        (lambda: select_mvl(["a"], [1.0], 0.0, 1.0, eta=-math.inf), "finite eta", "-inf"),
-        (lambda: select_mvl(["a", "b"], [1.0, 2.0], 0.0, 1.0, top_k=0), r"top_k in 1\.\.2", "0"),
-        (lambda: select_mvl(["a", "b"], [1.0, 2.0], 0.0, 1.0, top_k=3), r"top_k in 1\.\.2", "3"),
-        (lambda: layerwise_penalty({}, {}, {}), "at least one layer", "none"),
+        (lambda: select_mvl(["a"], [1.0], 0.0, 1.0, eta=math.nan), "eta to be a finite number", "nan"),
+        (lambda: select_mvl(["a"], [1.0], 0.0, 1.0, eta=-math.inf), "eta to be a finite number", "-inf"),
+        (lambda: select_mvl(["a", "b"], [1.0, 2.0], 0.0, 1.0, top_k=0), r"top_k to be an integer in \[1, 2\]", "0"),
+        (lambda: select_mvl(["a", "b"], [1.0, 2.0], 0.0, 1.0, top_k=3), r"top_k to be an integer in \[1, 2\]", "3"),
+        (lambda: layerwise_penalty({}, {}, {}), "gamma to be a mapping of at least one name", "{}"),
     ],
 )
 def test_value_errors_name_expected_and_got(call: Callable[[], Any], expected: str, got: str) -> None:

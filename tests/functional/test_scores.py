@@ -28,7 +28,7 @@ def test_robustness_generalization_score_of_the_papers_rows(row: list[float], sc
 @pytest.mark.parametrize(
     ("call", "expected", "got"),
     [
-        (lambda: robustness_generalization_score([]), "at least one accuracy", r"\[\]"),
+        (lambda: robustness_generalization_score([]), "a list of at least one value", r"\[\]"),
         (lambda: robustness_generalization_score([50.0, 100.5]), r"in \[0, 100\]", "100.5"),
         (lambda: robustness_generalization_score([-1.0]), r"in \[0, 100\]", "-1.0"),
         (lambda: robustness_generalization_score([math.nan]), r"in \[0, 100\]", "nan"),
@@ -50,5 +50,5 @@ def test_wilson_interval_is_that_of_scipy(counts: tuple[int, int], confidence: f
 
 @pytest.mark.parametrize(("hits", "samples", "confidence"), [(-1, 5, 0.9), (6, 5, 0.9), (0, 0, 0.9), (1, 5, 1.0)])
 def test_wilson_interval_refuses_impossible_counts(hits: int, samples: int, confidence: float) -> None:
-    with pytest.raises(ValueError, match="expected 0 <= hits <= samples"):
+    with pytest.raises(ValueError, match=r"wilson_interval: expected (hits|samples|confidence) to be"):
         wilson_interval(hits, samples, confidence)

@@ -128,14 +128,14 @@ def test_a_measure_of_ones_own_is_one_class() -> None:
 
 @pytest.mark.parametrize("limit", [0, -1])
 def test_limit_batches_outside_its_range(limit: int) -> None:
-    with pytest.raises(ValueError, match=f"limit_batches >= 1 or None, got .* and {limit}"):
+    with pytest.raises(ValueError, match=f"limit_batches to be an integer >= 1 or None, got {limit}"):
         LayerSustainabilityAnalysis(conv_net()).run(loader(), FGSM(0.1), limit_batches=limit)
 
 
 def test_a_model_and_an_attack_must_be_such() -> None:
-    with pytest.raises(ValueError, match=r"expected model to be an nn\.Module, got 'mlp'"):
+    with pytest.raises(ValueError, match="expected model to be a Module, got 'mlp'"):
         LayerSustainabilityAnalysis("mlp")  # type: ignore[arg-type]
-    with pytest.raises(ValueError, match=r"expected attack to be callable .* got 'fgsm'"):
+    with pytest.raises(ValueError, match=r"expected attack to be an attack .* got 'fgsm'"):
         LayerSustainabilityAnalysis(conv_net()).run(loader(), "fgsm")  # type: ignore[arg-type]
 
 

@@ -132,7 +132,7 @@ def test_a_metric_continues_after_compute() -> None:
 
 @pytest.mark.parametrize("layers", [[], (), "fc1"])
 def test_layers_must_be_a_list_of_names(layers: list[str]) -> None:
-    with pytest.raises(ValueError, match=r"expected a list of at least one layer name, got "):
+    with pytest.raises(ValueError, match=r"expected layers to be a list of at least one value, got "):
         LayerProfile(layers)
 
 

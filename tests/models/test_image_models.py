@@ -104,13 +104,13 @@ def test_dropout_drops_in_training_only() -> None:
 @pytest.mark.parametrize(
     ("make", "message"),
     [
-        (lambda: CNN(image_size=19), "expected image_size >= 20, got 19"),
-        (lambda: CNN(in_channels=0), "expected sizes >= 1, got in_channels=0"),
-        (lambda: VGG19(num_classes=0), "expected sizes >= 1, got in_channels=3, num_classes=0"),
-        (lambda: WideResNet(depth=20), r"expected depth 6 n \+ 4 .* got 20"),
-        (lambda: WideResNet(depth=4), r"expected depth 6 n \+ 4 .* got 4"),
-        (lambda: WideResNet(10, width=0), "narrowest=0"),
-        (lambda: WideResNet(10, dropout=1.0), r"expected dropout in \[0, 1\), got 1.0"),
+        (lambda: CNN(image_size=19), "CNN: expected image_size to be an integer >= 20, got 19"),
+        (lambda: CNN(in_channels=0), "expected in_channels to be an integer >= 1, got 0"),
+        (lambda: VGG19(num_classes=0), "VGG19: expected num_classes to be an integer >= 1, got 0"),
+        (lambda: WideResNet(depth=20), r"expected depth to be 6 n \+ 4 .* got 20"),
+        (lambda: WideResNet(depth=4), "expected depth to be an integer >= 10, got 4"),
+        (lambda: WideResNet(10, width=0), "expected width to be an integer >= 1, got 0"),
+        (lambda: WideResNet(10, dropout=1.0), r"expected dropout to be a finite number in \[0, 1\), got 1.0"),
     ],
 )
 def test_arguments_outside_their_range(make: Any, message: str) -> None:

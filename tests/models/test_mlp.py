@@ -40,8 +40,18 @@ def test_activations_are_modules_of_their_own() -> None:
 
 
 @pytest.mark.parametrize(
-    "wrong", [{"in_features": 0}, {"hidden": []}, {"hidden": [3, 0]}, {"out_features": 0}, {"out_features": -1}]
+    "wrong",
+    [
+        {"in_features": 0},
+        {"hidden": []},
+        {"hidden": [3, 0]},
+        {"hidden": "100"},
+        {"hidden": 100},
+        {"out_features": -1},
+        {"out_features": 1.0},
+        {"activation": nn.ReLU()(torch.zeros(1))},
+    ],
 )
-def test_wrong_sizes_are_refused(wrong: dict[str, Any]) -> None:
-    with pytest.raises(ValueError, match="expected sizes >= 1 and at least one hidden layer"):
+def test_wrong_arguments_are_refused(wrong: dict[str, Any]) -> None:
+    with pytest.raises(ValueError, match=f"MLP: expected {next(iter(wrong))}.* to be .*, got "):
         MLP(**wrong)

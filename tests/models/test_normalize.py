@@ -38,7 +38,7 @@ def test_the_constants_are_printed() -> None:
 
 @pytest.mark.parametrize(("mean", "std"), [((), ()), ((0.1,), (0.1, 0.2)), ((0.1,), (0.0,)), ((0.1, 0.1), (1.0, -1.0))])
 def test_wrong_constants_are_refused(mean: tuple[float, ...], std: tuple[float, ...]) -> None:
-    with pytest.raises(ValueError, match="expected mean and std of equal length with every std > 0"):
+    with pytest.raises(ValueError, match=r"Normalize: expected (mean|std).* to be .*, got "):
         Normalize(mean, std)
 
 

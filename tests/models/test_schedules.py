@@ -80,5 +80,5 @@ def test_a_run_without_an_end_is_an_error() -> None:
 
 @pytest.mark.parametrize("share", [0.0, 1.5])
 def test_share_outside_its_range(share: float) -> None:
-    with pytest.raises(ValueError, match=rf"expected a share of the run in \(0, 1\], got {share}"):
+    with pytest.raises(ValueError, match=rf"expected share to be a finite number in \(0, 1\], got {share}"):
         PerStep(OneCycleLR, share=share)

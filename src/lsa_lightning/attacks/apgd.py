@@ -9,10 +9,10 @@ import torch
 from torch import Tensor
 
 from lsa_lightning.attacks.balls import Ball, Bounds, per_sample
-from lsa_lightning.attacks.base import Attack, Model, checked_loss_fn, forward_and_gradient
+from lsa_lightning.attacks.base import Attack, Model, forward_and_gradient
 from lsa_lightning.attacks.losses import LOSSES, LossFn, class_logits, own_losses, targeted_dlr
-from lsa_lightning.attacks.pgd import checked_steps
 from lsa_lightning.functional import predicted_labels
+from lsa_lightning.utils.checks import choice, function, integer, number, or_none, refuse
 from lsa_lightning.utils.renamed import renamed
 
 _MOMENTUM = 0.75
@@ -41,7 +41,7 @@ def checkpoints(steps: int) -> list[int]:
 
     Source: Croce & Hein 2020, arXiv 2003.01690, section 3.
     """
-    period = max(22 * checked_steps(steps) // 100, 1)
+    period = max(22 * integer("checkpoints", "steps", steps, low=1) // 100, 1)
     decrement, shortest = max(3 * steps // 100, 1), max(6 * steps // 100, 1)
     numbers, at = [], period
     while at <= steps:
@@ -110,17 +110,17 @@ class APGD(Attack):
         loss_fn: LossFn | None = None,
     ) -> None:
         super().__init__(eps, norm=norm, bounds=bounds, seed=seed)
-        self.steps = checked_steps(steps)
-        _check_options(loss, n_targets, n_restarts, rho, best)
-        if loss_fn is not None and (loss != "ce" or n_targets is not None):
-            msg = f"expected loss_fn instead of loss and n_targets, got both: {loss=} and {n_targets=}"
-            raise ValueError(msg)
-        self.loss_fn = checked_loss_fn(loss_fn)
-        self.loss = loss
-        self.n_targets = n_targets
-        self.n_restarts = n_restarts
-        self.rho = float(rho)
-        self.best = best
+        self.steps = integer(self, "steps", steps, low=1)
+        self.loss = choice(self, "loss", loss, LOSSES)
+        self.n_targets = or_none(integer, self, "n_targets", n_targets, low=1)
+        if self.n_targets is not None and self.loss != "dlr":
+            refuse(self, "n_targets", "None, or an integer >= 1 with loss='dlr'", n_targets)
+        self.loss_fn: LossFn | None = or_none(function, self, "loss_fn", loss_fn)
+        if self.loss_fn is not None and (self.loss != "ce" or self.n_targets is not None):
+            refuse(self, "loss_fn", "given instead of loss and n_targets", loss_fn)
+        self.n_restarts = integer(self, "n_restarts", n_restarts, low=1)
+        self.rho = number(self, "rho", rho, low=0, high=1)
+        self.best = choice(self, "best", best, ("loss", "success"))
 
     @property
     def needs_classes(self) -> bool:
@@ -282,17 +282,3 @@ class _Climb:
         self.x = self.best_x.where(wide, self.x)
         self.gradient = self.best_gradient.where(wide, self.gradient)
         self.loss = self.best_loss.where(chosen, self.loss)
-
-
-def _check_options(loss: str, n_targets: int | None, n_restarts: int, rho: float, best: str) -> None:
-    expectations = {
-        f"loss in {list(LOSSES)}": loss in LOSSES,
-        "n_targets None, or an integer >= 1 with loss='dlr'": n_targets is None or (n_targets >= 1 and loss == "dlr"),
-        "n_restarts >= 1": n_restarts >= 1,
-        "rho in [0, 1]": 0 <= rho <= 1,
-        "best in ['loss', 'success']": best in ("loss", "success"),
-    }
-    broken = [expected for expected, holds in expectations.items() if not holds]
-    if broken:
-        msg = f"expected {', '.join(broken)}, got {loss=}, {n_targets=}, {n_restarts=}, {rho=}, {best=}"
-        raise ValueError(msg)

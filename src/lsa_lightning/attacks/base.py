@@ -7,7 +7,6 @@ import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from numbers import Real
 from typing import Any, TypeAlias
 
 import torch
@@ -19,6 +18,7 @@ from lsa_lightning.attacks.gradients import input_gradient
 from lsa_lightning.attacks.losses import LossFn, own_losses
 from lsa_lightning.attacks.threat import ThreatModel
 from lsa_lightning.functional import check_classes, classification_loss, count_classes
+from lsa_lightning.utils.checks import function, instance, integer, number, or_none
 from lsa_lightning.utils.isolation import lent
 from lsa_lightning.utils.outputs import check_no_probabilities, read_logits
 from lsa_lightning.utils.random import Purpose, generator_of
@@ -49,7 +49,7 @@ class Attack(ABC):
 
     def __init__(self, eps: float, *, norm: str = "Linf", bounds: Bounds = (0.0, 1.0), seed: int | None = None) -> None:
         self.threat = ThreatModel(norm, eps, bounds)
-        self.seed = seed
+        self.seed = or_none(integer, self, "seed", seed)
         self._stream: int | None = None
         self._generators: dict[torch.device, torch.Generator] = {}
 
@@ -82,6 +82,7 @@ class Attack(ABC):
         Raises:
             ValueError: if inputs, labels or the model's output are not as expected.
         """
+        function(self, "model", model, what="a model that maps x to logits")
         self._check_input(x, y)
         # Under trainer.validate and test everything here is an inference tensor, which autograd refuses: hence clones.
         with torch.inference_mode(False), torch.enable_grad(), lent(model, x.device):
@@ -173,7 +174,9 @@ class Attack(ABC):
                 self.generator(device).set_state(generator_state.cpu())
 
     def _check_input(self, x: Tensor, y: Tensor) -> None:
-        if not x.is_floating_point() or x.ndim < 2 or len(x) == 0 or y.ndim == 0 or len(x) != len(y):
+        instance(self, "x", x, Tensor)
+        instance(self, "y", y, Tensor)
+        if not x.is_floating_point() or x.ndim < 2 or x.numel() == 0 or y.ndim == 0 or len(x) != len(y):
             msg = (
                 "expected floating inputs [N, ...] with N >= 1 and labels [N], "
                 f"got {x.dtype} {tuple(x.shape)} and {tuple(y.shape)}"
@@ -252,11 +255,9 @@ class GradientAttack(Attack):
         loss_fn: LossFn | None = None,
     ) -> None:
         super().__init__(eps, norm=norm, bounds=bounds, seed=seed)
-        self.loss_fn = checked_loss_fn(loss_fn)
-        if alpha is not None and not (isinstance(alpha, Real) and math.isfinite(alpha) and alpha > 0):
-            msg = f"expected a finite step size alpha > 0, or None, got {alpha!r}"
-            raise ValueError(msg)
-        self.alpha = self._default_alpha() if alpha is None else float(alpha)
+        self.loss_fn: LossFn | None = or_none(function, self, "loss_fn", loss_fn)
+        given = or_none(number, self, "alpha", alpha, above=0)
+        self.alpha = self._default_alpha() if given is None else given
 
     @property
     def needs_classes(self) -> bool:
@@ -286,14 +287,6 @@ class GradientAttack(Attack):
             ValueError: if the output does not depend on the input through differentiable operations.
         """
         return forward_and_gradient(model, x, lambda logits: self.loss(logits, y))[2]
-
-
-def checked_loss_fn(loss_fn: LossFn | None) -> LossFn | None:
-    """``loss_fn``, if it can be called or is None; else a ValueError."""
-    if not (loss_fn is None or callable(loss_fn)):
-        msg = f"expected loss_fn(logits, y) -> [N], or None, got {loss_fn!r}"
-        raise ValueError(msg)
-    return loss_fn
 
 
 def forward_and_gradient(model: Model, x: Tensor, loss: Callable[[Tensor], Tensor]) -> tuple[Tensor, Tensor, Tensor]:

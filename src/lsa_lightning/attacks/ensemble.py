@@ -15,6 +15,7 @@ from lsa_lightning.attacks.base import Attack, Model
 from lsa_lightning.attacks.composite import CompositeAttack
 from lsa_lightning.attacks.square import Square
 from lsa_lightning.functional import count_classes, predicted_labels
+from lsa_lightning.utils.checks import instance, integer, mapping, or_none, refuse
 from lsa_lightning.utils.renamed import renamed
 
 
@@ -57,10 +58,12 @@ class Ensemble(CompositeAttack):
     ) -> None:
         super().__init__(eps, norm=norm, bounds=bounds, seed=seed)
         options = {"eps": self.eps, "norm": self.norm, "bounds": self.bounds, "seed": seed}
-        chosen = attacks if attacks is not None else _standard(steps, n_targets, n_queries, options)
-        if not chosen or any((a.norm, a.bounds) != (self.norm, self.bounds) for a in chosen.values()):
-            msg = f"expected at least one attack, each with norm={norm!r} and bounds={self.bounds}, got {dict(chosen)}"
-            raise ValueError(msg)
+        sizes = {"steps": steps, "n_targets": n_targets, "n_queries": n_queries}
+        sizes = {name: integer(self, name, size, low=1) for name, size in sizes.items()}
+        given = or_none(mapping, self, "attacks", attacks, each=instance, kind=Attack)
+        chosen = _standard(**sizes, options=options) if given is None else given
+        if any((a.norm, a.bounds) != (self.norm, self.bounds) for a in chosen.values()):
+            refuse(self, "attacks", f"attacks with norm={norm!r} and bounds={self.bounds}", attacks)
         self.attacks = {name: attack.with_eps(self.eps) for name, attack in chosen.items()}
 
     def perturb(self, model: Model, x: Tensor, y: Tensor, ball: Ball) -> Tensor:
@@ -123,4 +126,4 @@ def _standard(steps: int, n_targets: int, n_queries: int, options: dict[str, Any
 
 def _logits(model: Model, x: Tensor) -> Tensor:
     with torch.no_grad():
-        return model(x)
+        return model(x.clone())  # some models normalise what they are given in place

@@ -16,6 +16,7 @@ from lsa_lightning.attacks.balls import Ball, Bounds
 from lsa_lightning.attacks.base import Attack, Model
 from lsa_lightning.attacks.gradients import in_float16, pull_back
 from lsa_lightning.attacks.losses import class_logits
+from lsa_lightning.utils.checks import refuse
 from lsa_lightning.utils.random import Purpose, seed_of
 
 
@@ -66,8 +67,7 @@ class ExternalAttack(Attack):
     ) -> None:
         super().__init__(eps, norm=norm, bounds=bounds, seed=seed)
         if not callable(attack) or not (_takes_model(attack) or _is_foolbox(attack)):
-            msg = f"expected a torchattacks class (or a partial of one) or a foolbox attack object, got {attack!r}"
-            raise ValueError(msg)
+            refuse(self, "attack", "a torchattacks class (or a partial of one) or a foolbox attack object", attack)
         self.attack = attack
         self._alpha_per_eps = _alpha_per_eps(attack, self.eps) if _takes_model(attack) else None
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from numbers import Real
 from typing import Any
 
 import torch
@@ -11,6 +12,7 @@ from torch import Tensor, nn
 from lsa_lightning.attacks.balls import Ball, Bounds
 from lsa_lightning.attacks.base import Attack, Model
 from lsa_lightning.attacks.composite import CompositeAttack
+from lsa_lightning.utils.checks import function, instance, number, refuse, sequence
 
 
 class InputSpace:
@@ -35,11 +37,11 @@ class InputSpace:
     """
 
     def __init__(self, mean: float | Sequence[float], std: float | Sequence[float]) -> None:
-        self.mean = torch.as_tensor(mean, dtype=torch.float32).flatten()
-        self.std = torch.as_tensor(std, dtype=torch.float32).flatten()
-        if len(self.mean) != len(self.std) or not (self.std > 0).all():
-            msg = f"expected mean and std of equal length with every std > 0, got mean={mean}, std={std}"
-            raise ValueError(msg)
+        means, stds = ([values] if isinstance(values, Real) else values for values in (mean, std))
+        self.mean = torch.tensor(sequence(self, "mean", means, number))
+        self.std = torch.tensor(sequence(self, "std", stds, number, above=0))
+        if len(self.mean) != len(self.std):
+            refuse(self, "std", f"of the length of mean, {len(self.mean)}", std)
 
     def __call__(self, attack: Attack) -> Attack:
         """``attack`` for inputs of this space; its eps, norm and bounds are those of pixels.
@@ -68,6 +70,7 @@ class InputSpace:
 
     def _constants(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """Mean and std in a shape that broadcasts against ``x``, in its dtype, on its device."""
+        instance(self, "x", x, Tensor)
         if not x.is_floating_point() or x.ndim < 2:
             msg = f"expected floating inputs [N, ...], got {x.dtype} {tuple(x.shape)}"
             raise ValueError(msg)
@@ -96,9 +99,8 @@ class AttackInSpace(CompositeAttack):
     """
 
     def __init__(self, attack: Attack, space: InputSpace) -> None:
-        if not isinstance(attack, Attack):
-            msg = f"expected an Attack, such as PGD(eps=8/255), got {attack!r}"
-            raise ValueError(msg)
+        instance(self, "attack", attack, Attack, what="an Attack, such as PGD(eps=8/255)")
+        instance(self, "space", space, InputSpace)
         super().__init__(attack.eps, norm=attack.norm, bounds=attack.bounds, seed=attack.seed)
         self.attacks = {"pixels": attack}
         self.space = space
@@ -115,6 +117,7 @@ class AttackInSpace(CompositeAttack):
 
     def __call__(self, model: Model, x: Tensor, y: Tensor) -> Tensor:
         """Perturb normalised inputs ``x``; see :meth:`Attack.__call__`."""
+        function(self, "model", model, what="a model that maps x to logits")
         pixels = self.space.to_pixels(x, self.bounds)
         perturbed = self.attack(self.space.model_of_pixels(model, x), pixels, y)
         return self.space.change_in_inputs(x, pixels, perturbed)

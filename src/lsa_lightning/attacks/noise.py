@@ -14,6 +14,7 @@ from torch import Tensor
 
 from lsa_lightning.attacks.balls import Ball, Bounds
 from lsa_lightning.attacks.base import Attack, Model
+from lsa_lightning.utils.checks import number
 
 
 class Noise(Attack):
@@ -91,10 +92,7 @@ class _ImpulseNoise(Noise):
         seed: int | None = None,
     ) -> None:
         super().__init__(eps, norm=norm, bounds=bounds, seed=seed)
-        if not 0 <= amount <= 1:
-            msg = f"expected amount, the share of coordinates hit, in [0, 1], got {amount}"
-            raise ValueError(msg)
-        self.amount = float(amount)
+        self.amount = number(self, "amount", amount, low=0, high=1)
 
     def sample(self, x: Tensor, generator: torch.Generator) -> Tensor:
         """Bernoulli draws."""

@@ -11,6 +11,7 @@ from lsa_lightning.attacks.balls import Ball, Bounds, per_sample
 from lsa_lightning.attacks.base import GradientAttack, Model, forward_and_gradient
 from lsa_lightning.attacks.losses import LossFn
 from lsa_lightning.functional import kl_divergence, predicted_labels
+from lsa_lightning.utils.checks import choice, flag, integer
 
 
 class PGD(GradientAttack):
@@ -60,13 +61,10 @@ class PGD(GradientAttack):
         best: str = "last",
         loss_fn: LossFn | None = None,
     ) -> None:
-        if best not in ("last", "success"):
-            msg = f"expected best to be 'last' or 'success', got {best!r}"
-            raise ValueError(msg)
-        self.steps = checked_steps(steps)
+        self.steps = integer(self, "steps", steps, low=1)
         super().__init__(eps, alpha, norm=norm, bounds=bounds, seed=seed, loss_fn=loss_fn)
-        self.random_start = random_start
-        self.best = best
+        self.random_start = flag(self, "random_start", random_start)
+        self.best = choice(self, "best", best, ("last", "success"))
 
     def _default_alpha(self) -> float:
         return 2.5 * self.eps / self.steps
@@ -132,7 +130,7 @@ class TPGD(GradientAttack):
         bounds: Bounds = (0.0, 1.0),
         seed: int | None = None,
     ) -> None:
-        self.steps = checked_steps(steps)
+        self.steps = integer(self, "steps", steps, low=1)
         super().__init__(eps, alpha, norm=norm, bounds=bounds, seed=seed)
 
     def _default_alpha(self) -> float:
@@ -155,11 +153,3 @@ class TPGD(GradientAttack):
         for _ in range(self.steps):
             x_adv = ball.ascend(x_adv, self.gradient(model, x_adv, clean_logits), self.alpha)
         return x_adv
-
-
-def checked_steps(steps: int) -> int:
-    """``steps``, if it is an integer >= 1; else a ValueError."""
-    if isinstance(steps, bool) or not isinstance(steps, int) or steps < 1:
-        msg = f"expected an integer number of steps >= 1, got {steps!r}"
-        raise ValueError(msg)
-    return steps

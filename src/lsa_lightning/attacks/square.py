@@ -14,6 +14,7 @@ from lsa_lightning.attacks.balls import Ball, Bounds
 from lsa_lightning.attacks.base import Attack, Model
 from lsa_lightning.attacks.losses import margin
 from lsa_lightning.functional import predicted_labels
+from lsa_lightning.utils.checks import choice, integer, number
 
 _HALVINGS = (10, 50, 200, 500, 1000, 2000, 4000, 6000, 8000)
 """Queries out of 10,000 from which on the patches are half as large again."""
@@ -88,14 +89,9 @@ class Square(Attack):
         seed: int | None = None,
     ) -> None:
         super().__init__(eps, norm=norm, bounds=bounds, seed=seed)
-        if norm not in _SEARCHES:
-            msg = f"expected norm to be one of {list(_SEARCHES)}, for which Square has a search, got {norm!r}"
-            raise ValueError(msg)
-        if n_queries < 1 or not 0 < p_init <= 1:
-            msg = f"expected n_queries >= 1 and p_init in (0, 1], got {n_queries} and {p_init}"
-            raise ValueError(msg)
-        self.n_queries = n_queries
-        self.p_init = float(p_init)
+        choice(self, "norm", norm, _SEARCHES)
+        self.n_queries = integer(self, "n_queries", n_queries, low=1)
+        self.p_init = number(self, "p_init", p_init, above=0, high=1)
 
     @torch.no_grad()
     def perturb(self, model: Model, x: Tensor, y: Tensor, ball: Ball) -> Tensor:

@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
 from dataclasses import dataclass, replace
-from numbers import Real
 from typing import Any
 
 from torch import Tensor
 from typing_extensions import Self
 
 from lsa_lightning.attacks.balls import BALLS, Ball, Bounds
+from lsa_lightning.utils.checks import choice, number, or_none, refuse, sequence
 
 
 @dataclass(frozen=True)
@@ -37,14 +36,9 @@ class ThreatModel:
     bounds: Bounds = (0.0, 1.0)
 
     def __post_init__(self) -> None:
-        if not isinstance(self.norm, str) or self.norm not in BALLS:
-            msg = f"expected norm to be one of {list(BALLS)}, got {self.norm!r}"
-            raise ValueError(msg)
-        if not (isinstance(self.eps, Real) and math.isfinite(self.eps) and self.eps >= 0):
-            msg = f"expected a finite eps >= 0, got {self.eps!r}"
-            raise ValueError(msg)
-        object.__setattr__(self, "eps", float(self.eps))
-        object.__setattr__(self, "bounds", _checked_bounds(self.bounds))
+        choice(self, "norm", self.norm, BALLS)
+        object.__setattr__(self, "eps", number(self, "eps", self.eps, low=0))
+        object.__setattr__(self, "bounds", self._checked_bounds(self.bounds))
         self._check_diameter(math.inf)
 
     def with_eps(self, eps: float) -> Self:
@@ -70,12 +64,10 @@ class ThreatModel:
             msg = f"expected eps <= {largest:.4g}, the {self.norm} diameter of the bounds {self.bounds}, got {self.eps}"
             raise ValueError(msg)
 
-
-def _checked_bounds(bounds: Any) -> Bounds:
-    if bounds is None:
-        return None
-    pair = tuple(bounds) if isinstance(bounds, Iterable) else ()
-    if len(pair) != 2 or not all(isinstance(value, Real) for value in pair) or not pair[0] < pair[1]:
-        msg = f"expected bounds (low, high) with low < high, or None, got {bounds!r}"
-        raise ValueError(msg)
-    return float(pair[0]), float(pair[1])
+    def _checked_bounds(self, bounds: Any) -> Bounds:
+        pair = or_none(sequence, self, "bounds", bounds, each=number)
+        if pair is None:
+            return None
+        if len(pair) != 2 or not pair[0] < pair[1]:
+            refuse(self, "bounds", "(low, high) with low < high, or None", bounds)
+        return pair[0], pair[1]

@@ -25,6 +25,7 @@ from lsa_lightning.layers.calls import CallSite
 from lsa_lightning.layers.probe import OUTPUT
 from lsa_lightning.objectives import AT, Objective
 from lsa_lightning.utils.batch import BatchFn
+from lsa_lightning.utils.checks import instance, number, or_none
 from lsa_lightning.utils.describe import without_addresses
 from lsa_lightning.utils.isolation import reentrance_off
 from lsa_lightning.utils.outputs import OutputFn
@@ -82,18 +83,13 @@ class AdversarialTraining(FreshCallback):
         target: Target | None = None,
         eps_warmup_epochs: float = 0.0,
     ) -> None:
-        if not isinstance(attack, Attack):
-            msg = f"expected attack to be an Attack, such as PGD(eps=8/255), got {attack!r}"
-            raise ValueError(msg)
-        if not eps_warmup_epochs >= 0:
-            msg = f"expected eps_warmup_epochs >= 0, got {eps_warmup_epochs}"
-            raise ValueError(msg)
+        instance(self, "attack", attack, Attack, what="an Attack, such as PGD(eps=8/255)")
         self.target = Target.of(
             target, input_space=input_space, batch_fn=batch_fn, backbone=backbone, output_fn=output_fn
         )
         self.attack = self.target.in_space(attack)
-        self.objective = objective if objective is not None else AT()
-        self.eps_warmup_epochs = eps_warmup_epochs
+        self.objective = or_none(instance, self, "objective", objective, Objective) or AT()
+        self.eps_warmup_epochs = number(self, "eps_warmup_epochs", eps_warmup_epochs, low=0)
         self.before_step: list[BeforeStep] = []
         self._sites: dict[str, CallSite] = {}
         self._step: AdversarialStep | None = None

@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Sequence
 from itertools import chain, islice
-from numbers import Real
 from typing import Any
 
 import lightning.pytorch as pl
@@ -22,14 +21,15 @@ from lsa_lightning.callbacks.collapse_guard import CollapseGuard
 from lsa_lightning.callbacks.own_keys import log_own
 from lsa_lightning.callbacks.step_input import ValidationInput
 from lsa_lightning.callbacks.target import Target
-from lsa_lightning.callbacks.validation_loaders import ValidationLoaders, as_in_validation
+from lsa_lightning.callbacks.validation_loaders import ValidationLoaders, as_in_validation, loader_key
 from lsa_lightning.layers.analysis import LayerSustainabilityAnalysis
 from lsa_lightning.layers.probe import check_names_exist
 from lsa_lightning.layers.report import AnalysedEpoch, SustainabilityReport
-from lsa_lightning.layers.resolve import LayerSpec, call_sites, resolve_layers
+from lsa_lightning.layers.resolve import LayerSpec, call_sites, checked_layers, resolve_layers
 from lsa_lightning.objectives import Objective
 from lsa_lightning.regularizers import LayerwiseRegularizer
 from lsa_lightning.utils.batch import BatchFn, first_samples
+from lsa_lightning.utils.checks import instance, integer, number, or_none, sequence, text
 from lsa_lightning.utils.outputs import OutputFn
 from lsa_lightning.utils.renamed import renamed
 
@@ -116,20 +116,24 @@ class ATLR(AdversarialTraining):
             target=target,
             eps_warmup_epochs=eps_warmup_epochs,
         )
-        self.regularizer = regularizer if regularizer is not None else LayerwiseRegularizer()
-        self.layers = layers
+        given = or_none(instance, self, "regularizer", regularizer, LayerwiseRegularizer)
+        self.regularizer = given or LayerwiseRegularizer()
+        self.layers = checked_layers(self, layers)
+        self.eta = number(self, "eta", eta)
+        self.top_k = or_none(integer, self, "top_k", top_k, low=1)
         self.fixed = mvl is not None
-        self._given = _names(mvl, eta, top_k)
+        self._given = self._names(mvl)
         self.mvl = self._given
-        self.eta = eta
-        self.top_k = top_k
-        self.analysis_attack = self.attack if analysis_attack is None else self.target.in_space(analysis_attack)
-        self.analysis_every_n_epochs = analysis_every_n_epochs
-        self.analysis_limit_batches = analysis_limit_batches
-        self.analysis_dataloader = analysis_dataloader
-        self.warmup_epochs = warmup_epochs
+        own = or_none(instance, self, "analysis_attack", analysis_attack, Attack)
+        self.analysis_attack = self.attack if own is None else self.target.in_space(own)
+        never = 0 if self.fixed else 1
+        self.analysis_every_n_epochs = integer(
+            self, "analysis_every_n_epochs", analysis_every_n_epochs, low=never, also=" (0 for a fixed mvl alone)"
+        )
+        self.analysis_limit_batches = or_none(integer, self, "analysis_limit_batches", analysis_limit_batches, low=1)
+        self.analysis_dataloader = loader_key(self, "analysis_dataloader", analysis_dataloader)
+        self.warmup_epochs = integer(self, "warmup_epochs", warmup_epochs, low=0)
         self._forget()
-        self._check_arguments()
 
     def start_afresh(self) -> None:
         """Without a list, but for the user's own, and without a history."""
@@ -146,35 +150,10 @@ class ATLR(AdversarialTraining):
         self._asked: set[str] = set()
         self._penalized: set[str] = set()
 
-    def _check_arguments(self) -> None:
-        expectations = {
-            "analysis_every_n_epochs >= 1, or 0 with a fixed mvl": (
-                self.analysis_every_n_epochs >= (0 if self.fixed else 1),
-                self.analysis_every_n_epochs,
-            ),
-            "analysis_limit_batches >= 1 or None": (
-                self.analysis_limit_batches is None or self.analysis_limit_batches >= 1,
-                self.analysis_limit_batches,
-            ),
-            "analysis_dataloader to be a number >= 0 or a name": (
-                isinstance(self.analysis_dataloader, str)
-                or (type(self.analysis_dataloader) is int and self.analysis_dataloader >= 0),
-                self.analysis_dataloader,
-            ),
-            "warmup_epochs >= 0": (self.warmup_epochs >= 0, self.warmup_epochs),
-            "top_k >= 1 or None": (self.top_k is None or self.top_k >= 1, self.top_k),
-            "a finite eta": (isinstance(self.eta, Real) and math.isfinite(self.eta), self.eta),
-            "a LayerwiseRegularizer as regularizer": (
-                isinstance(self.regularizer, LayerwiseRegularizer),
-                self.regularizer,
-            ),
-            "analysis_attack to be an Attack or None": (isinstance(self.analysis_attack, Attack), self.analysis_attack),
-            "an mvl of layer names, at least one": (self.mvl is None or len(self.mvl) > 0, self.mvl),
-        }
-        for expected, (holds, got) in expectations.items():
-            if not holds:
-                msg = f"expected {expected}, got {got!r}"
-                raise ValueError(msg)
+    def _names(self, mvl: Sequence[str] | SustainabilityReport | None) -> list[str] | None:
+        """A fixed list, at least one name; None if there is none."""
+        names = mvl.most_vulnerable(self.eta, self.top_k) if isinstance(mvl, SustainabilityReport) else mvl
+        return or_none(sequence, self, "mvl", [names] if isinstance(names, str) else names, each=text)
 
     def on_fit_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Check the combination and the names, then wrap ``training_step``."""
@@ -310,12 +289,12 @@ class ATLR(AdversarialTraining):
             )
             raise MisconfigurationException(msg)
         index = loaders.index(self.analysis_dataloader, "analysis_dataloader")
-        for number, batch in enumerate(loaders.batches(pl_module, index, self.analysis_limit_batches)):
+        for batch_idx, batch in enumerate(loaders.batches(pl_module, index, self.analysis_limit_batches)):
             x, y = self.target.unpack(batch)
-            if (real := loaders.real_samples(index, number, len(x))) > 0:
+            if (real := loaders.real_samples(index, batch_idx, len(x))) > 0:
                 own = first_samples(batch, len(x), real)
                 x, y = self.target.unpack(own)
-                yield validation_input.of(own, x, *loaders.numbers(index, number)), y
+                yield validation_input.of(own, x, *loaders.numbers(index, batch_idx)), y
 
     def _update_mvl(self, report: SustainabilityReport) -> None:
         self._latest = report
@@ -359,9 +338,3 @@ class ATLR(AdversarialTraining):
             values[f"lsa/{report.measure}/{index:02d}_{layer}"] = mean
             values[f"lsa/in_mvl/{index:02d}_{layer}"] = float(layer in mvl)
         return values
-
-
-def _names(mvl: Sequence[str] | SustainabilityReport | None, eta: float, top_k: int | None) -> list[str] | None:
-    if isinstance(mvl, SustainabilityReport):
-        return mvl.most_vulnerable(eta, top_k)
-    return [mvl] if isinstance(mvl, str) else None if mvl is None else list(mvl)

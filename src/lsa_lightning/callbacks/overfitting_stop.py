@@ -14,6 +14,7 @@ from lsa_lightning.callbacks.own_keys import log_own
 from lsa_lightning.callbacks.target import Target
 from lsa_lightning.evaluation import correct
 from lsa_lightning.utils.batch import BatchFn
+from lsa_lightning.utils.checks import instance, number
 from lsa_lightning.utils.outputs import OutputFn
 
 
@@ -56,14 +57,12 @@ class CatastrophicOverfittingStop(FreshCallback):
         output_fn: OutputFn | None = None,
         target: Target | None = None,
     ) -> None:
-        if not 0 <= drop <= 1:
-            msg = f"expected drop, a difference of accuracies, in [0, 1], got {drop}"
-            raise ValueError(msg)
+        instance(self, "attack", attack, Attack, what="an Attack, such as PGD(eps=8/255)")
         self.target = Target.of(
             target, input_space=input_space, batch_fn=batch_fn, backbone=backbone, output_fn=output_fn
         )
         self.attack = self.target.in_space(attack)
-        self.drop = float(drop)
+        self.drop = number(self, "drop", drop, low=0, high=1)
         self._forget()
 
     def start_afresh(self) -> None:

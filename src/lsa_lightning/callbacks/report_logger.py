@@ -8,6 +8,7 @@ from lsa_lightning.callbacks.atlr import ATLR
 from lsa_lightning.callbacks.base import FreshCallback
 from lsa_lightning.layers.report import AnalysedEpoch, plot_history, plot_reports
 from lsa_lightning.runs.loggers import pixels_of, result_loggers
+from lsa_lightning.utils.checks import integer
 
 
 class ReportLogger(FreshCallback):
@@ -33,10 +34,7 @@ class ReportLogger(FreshCallback):
     """
 
     def __init__(self, every_n_epochs: int = 10) -> None:
-        if every_n_epochs < 0:
-            msg = f"expected every_n_epochs >= 0, got {every_n_epochs}"
-            raise ValueError(msg)
-        self.every_n_epochs = every_n_epochs
+        self.every_n_epochs = integer(self, "every_n_epochs", every_n_epochs, low=0)
         self._drawn: AnalysedEpoch | None = None
 
     def start_afresh(self) -> None:

@@ -15,9 +15,10 @@ from lsa_lightning.callbacks.base import FreshCallback
 from lsa_lightning.callbacks.own_keys import log_own, refuse_others
 from lsa_lightning.callbacks.step_input import ValidationInput
 from lsa_lightning.callbacks.target import Target
-from lsa_lightning.callbacks.validation_loaders import ValidationLoaders
+from lsa_lightning.callbacks.validation_loaders import ValidationLoaders, loader_key
 from lsa_lightning.evaluation import correct
 from lsa_lightning.utils.batch import BatchFn
+from lsa_lightning.utils.checks import choice, instance, integer, mapping, number, or_none, sequence, text
 from lsa_lightning.utils.isolation import preserved_random_state
 from lsa_lightning.utils.outputs import OutputFn
 from lsa_lightning.utils.renamed import renamed
@@ -72,35 +73,22 @@ class RobustValidation(FreshCallback):
         output_fn: OutputFn | None = None,
         target: Target | None = None,
     ) -> None:
-        if not isinstance(attacks, Mapping):
-            msg = f"expected attacks by name, such as {{'pgd': PGD(eps=8/255)}}, got {attacks!r}"
-            raise ValueError(msg)
+        attacks = mapping(self, "attacks", attacks, instance, kind=Attack)
         strange = [name for name in attacks if not isinstance(name, str) or name in ("", "clean") or "/" in name]
         if strange:
             msg = f"expected attacks to be named by text without '/', and not 'clean', which is a key, got {strange}"
             raise ValueError(msg)
-        if not isinstance(prefix, str) or not prefix:
-            msg = f"expected prefix, what the keys begin with, to be text, got {prefix!r}"
-            raise ValueError(msg)
-        if dataloaders is not None and (isinstance(dataloaders, str) or not dataloaders):
-            msg = f"expected dataloaders to be a list of at least one number or name, or None, got {dataloaders!r}"
-            raise ValueError(msg)
-        if rg_attack is not None and (rg_attack not in attacks or not rg_eps or min(rg_eps) <= 0):
-            msg = f"expected rg_attack among {list(attacks)} and every rg_eps > 0, got {rg_attack!r} and {list(rg_eps)}"
-            raise ValueError(msg)
-        if every_n_epochs < 1 or (limit_batches is not None and limit_batches < 1):
-            got = f"{every_n_epochs} and {limit_batches}"
-            msg = f"expected every_n_epochs >= 1 and limit_batches >= 1 or None, got {got}"
-            raise ValueError(msg)
+        rg_attack = or_none(choice, self, "rg_attack", rg_attack, attacks)
+        radii = [] if rg_attack is None else sequence(self, "rg_eps", rg_eps, number, above=0)
         self.target = Target.of(
             target, input_space=input_space, batch_fn=batch_fn, backbone=backbone, output_fn=output_fn
         )
         self.attacks = {name: self.target.in_space(attack) for name, attack in attacks.items()}
-        self.rg_attacks = [self.attacks[rg_attack].with_eps(eps) for eps in rg_eps] if rg_attack else []
-        self.every_n_epochs = every_n_epochs
-        self.limit_batches = limit_batches
-        self.dataloaders = None if dataloaders is None else list(dataloaders)
-        self.prefix = prefix
+        self.rg_attacks = [self.attacks[rg_attack].with_eps(eps) for eps in radii] if rg_attack else []
+        self.every_n_epochs = integer(self, "every_n_epochs", every_n_epochs, low=1)
+        self.limit_batches = or_none(integer, self, "limit_batches", limit_batches, low=1)
+        self.dataloaders = or_none(sequence, self, "dataloaders", dataloaders, each=loader_key)
+        self.prefix = text(self, "prefix", prefix)
         self._latest: dict[str, float] = {}
         self._due = False
         self._input: ValidationInput | None = None

@@ -13,6 +13,7 @@ from typing_extensions import Self
 from lsa_lightning.attacks import Attack, InputSpace
 from lsa_lightning.attacks.output_space import AttackOnLogits
 from lsa_lightning.utils.batch import BatchFn, read_batch
+from lsa_lightning.utils.checks import function, instance, or_none, text
 from lsa_lightning.utils.outputs import OutputFn, read_logits
 
 
@@ -43,9 +44,10 @@ class Target:
     output_fn: OutputFn | None = None
 
     def __post_init__(self) -> None:
-        if not isinstance(self.input_space, InputSpace | None):
-            msg = f"expected input_space to be an InputSpace(mean, std) or None, got {self.input_space!r}"
-            raise ValueError(msg)
+        or_none(text, self, "backbone", self.backbone)
+        function(self, "batch_fn", self.batch_fn)
+        or_none(instance, self, "input_space", self.input_space, InputSpace, what="an InputSpace(mean, std)")
+        or_none(function, self, "output_fn", self.output_fn)
 
     @classmethod
     def of(cls, target: Self | None, **keywords: Any) -> Self:
@@ -62,9 +64,10 @@ class Target:
         if target is not None and given:
             msg = f"expected either target or {', '.join(keywords)}, got target and {', '.join(given)}"
             raise ValueError(msg)
-        if isinstance(given.get("input_space"), tuple | list):
-            given["input_space"] = InputSpace(*given["input_space"])
-        return cls(**given) if target is None else target
+        space = given.get("input_space")
+        if isinstance(space, tuple | list) and len(space) == 2:
+            given["input_space"] = InputSpace(*space)
+        return cls(**given) if target is None else instance("Target", "target", target, cls)
 
     def model(self, module: pl.LightningModule) -> nn.Module:
         """The submodule that is attacked, or ``module`` itself.

@@ -13,8 +13,16 @@ from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch.trainer.states import RunningStage
 from lightning.pytorch.utilities import CombinedLoader
 
+from lsa_lightning.utils.checks import integer, text
 from lsa_lightning.utils.distributed import own_samples
 from lsa_lightning.utils.isolation import evaluating
+
+
+def loader_key(owner: object, name: str, value: Any, *, also: str = "") -> int | str:
+    """``value``, if it is the number >= 0 or the name of a loader."""
+    if isinstance(value, str):
+        return text(owner, name, value, also=also)
+    return integer(owner, name, value, low=0, also=f" or a name{also}")
 
 
 class ValidationLoaders:

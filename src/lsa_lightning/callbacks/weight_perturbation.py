@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
 from functools import partial
 from typing import Any
@@ -18,6 +17,7 @@ from lsa_lightning.callbacks.base import FreshCallback
 from lsa_lightning.callbacks.step_patch import patch_method
 from lsa_lightning.functional import classification_loss
 from lsa_lightning.objectives import Objective
+from lsa_lightning.utils.checks import integer, number
 from lsa_lightning.utils.isolation import scratch_buffers
 from lsa_lightning.utils.outputs import LogitsOf
 
@@ -48,11 +48,8 @@ class AdversarialWeightPerturbation(FreshCallback):
     """
 
     def __init__(self, gamma: float = 0.01, *, warmup_epochs: int = 0) -> None:
-        if not (math.isfinite(gamma) and gamma >= 0) or warmup_epochs < 0:
-            msg = f"expected a finite gamma >= 0 and warmup_epochs >= 0, got {gamma} and {warmup_epochs}"
-            raise ValueError(msg)
-        self.gamma = float(gamma)
-        self.warmup_epochs = warmup_epochs
+        self.gamma = number(self, "gamma", gamma, low=0)
+        self.warmup_epochs = integer(self, "warmup_epochs", warmup_epochs, low=0)
         self._weights: list[_PerturbedWeight] = []
         self._trainer: pl.Trainer | None = None
         self._leave: list[Callable[[], None]] = []

@@ -11,6 +11,8 @@ import torch
 import torch.nn.functional as F  # noqa: N812
 from torch import Tensor
 
+from lsa_lightning.utils.checks import flag, integer
+
 
 class Augmentation(ABC):
     """A random change of training images, written as a pure function of the images and of random numbers.
@@ -55,11 +57,8 @@ class CropFlip(Augmentation):
     numbers = 3
 
     def __init__(self, padding: int = 4, *, flip: bool = True) -> None:
-        if padding < 0:
-            msg = f"expected padding >= 0, got {padding}"
-            raise ValueError(msg)
-        self.padding = padding
-        self.flip = flip
+        self.padding = integer(self, "padding", padding, low=0)
+        self.flip = flag(self, "flip", flip)
 
     def __call__(self, images: Tensor, uniform: Tensor) -> Tensor:
         """See :meth:`Augmentation.__call__`; the numbers are top, left and mirrored."""

@@ -18,6 +18,7 @@ from lsa_lightning.data.files import DataFile, check_md5, expected_files, fetch,
 from lsa_lightning.data.images import Batch, ImageBatches, TransformedImages, in_memory
 from lsa_lightning.data.loader import ResumableDataLoader
 from lsa_lightning.data.sampling import EpochIndices
+from lsa_lightning.utils.checks import flag, function, instance, integer, or_none, refuse, sequence, text
 from lsa_lightning.utils.random import Purpose, generator_of
 
 Transform = Callable[[Any], Tensor]
@@ -87,29 +88,42 @@ class ImageDataModule(pl.LightningDataModule):
         eval_transform: Transform | None = None,
     ) -> None:
         super().__init__()
-        self.root = Path(root).expanduser()
-        self.batch_size = batch_size
-        self.val_size = val_size
-        self.num_workers = 0 if cache else num_workers
-        self.pin_memory = torch.cuda.is_available() and not cache if pin_memory is None else pin_memory
-        self.persistent_workers = self.num_workers > 0 if persistent_workers is None else persistent_workers
+        self.root = Path(root if isinstance(root, Path) else text(self, "root", root)).expanduser()
+        self.batch_size = integer(self, "batch_size", batch_size, low=1)
+        self.val_size = integer(self, "val_size", val_size, low=1)
+        self.cache = flag(self, "cache", cache)
+        self.num_workers = 0 if cache else integer(self, "num_workers", num_workers, low=0)
+        pinned, kept = torch.cuda.is_available() and not cache, self.num_workers > 0
+        self.pin_memory = pinned if pin_memory is None else flag(self, "pin_memory", pin_memory)
+        self.persistent_workers = (
+            kept if persistent_workers is None else flag(self, "persistent_workers", persistent_workers)
+        )
+        instance(self, "augment", augment, (bool, Augmentation), what="True, False or an Augmentation")
         self.augmentation = self.default_augmentation if augment is True else augment or None
-        self.cache = cache
-        self.seed = seed
-        self.download = download
-        self.dataset_cls = type(self).default_dataset if dataset_cls is None else dataset_cls
-        self.image_shape = checked_shape(self.default_shape if image_shape is None else image_shape)
-        self.num_classes = num_classes
-        self.train_transform = train_transform
-        self.eval_transform = eval_transform
-        self._check_arguments()
+        self.seed = integer(self, "seed", seed, low=0)
+        self.download = flag(self, "download", download)
+        self.dataset_cls = (
+            type(self).default_dataset if dataset_cls is None else function(self, "dataset_cls", dataset_cls)
+        )
+        self.image_shape = self._checked_shape(self.default_shape if image_shape is None else image_shape)
+        self.num_classes = integer(self, "num_classes", num_classes, low=2)
+        self.train_transform: Transform | None = or_none(function, self, "train_transform", train_transform)
+        self.eval_transform: Transform | None = or_none(function, self, "eval_transform", eval_transform)
+        self._check_combination()
         self._datasets: dict[bool, Any] = {}
         self._tensors: dict[bool, Batch] = {}
         self._passes = 0
 
-    def _check_arguments(self) -> None:
-        numbers = {"batch_size": 1, "val_size": 1, "num_workers": 0, "seed": 0, "num_classes": 2}
-        broken = [f"{n} >= {low} (got {getattr(self, n)})" for n, low in numbers.items() if getattr(self, n) < low]
+    def _checked_shape(self, shape: Sequence[int]) -> tuple[int, int, int]:
+        """``(channels, height, width)``."""
+        sizes = sequence(self, "image_shape", shape, integer, low=1)
+        if len(sizes) != 3:
+            refuse(self, "image_shape", "three sizes >= 1 (channels, height, width)", shape)
+        channels, height, width = sizes
+        return channels, height, width
+
+    def _check_combination(self) -> None:
+        broken = []
         if self.cache and (self.train_transform or self.eval_transform):
             broken.append("no transforms with cache=True, which works on whole batches: give augment=... instead")
         if self.cache and self.pin_memory:
@@ -240,15 +254,6 @@ class ImageDataModule(pl.LightningDataModule):
 
     def _name(self) -> str:
         return getattr(self.dataset_cls, "__name__", repr(self.dataset_cls))
-
-
-def checked_shape(shape: Sequence[int]) -> tuple[int, int, int]:
-    """``(channels, height, width)``; raises a ValueError for anything else."""
-    if len(shape) != 3 or min(shape) < 1:
-        msg = f"expected image_shape of three sizes >= 1 (channels, height, width), got {shape}"
-        raise ValueError(msg)
-    channels, height, width = shape
-    return channels, height, width
 
 
 def _as_it_is(batch: Any) -> Any:

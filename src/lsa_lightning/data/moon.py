@@ -8,6 +8,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, TensorDataset
 
 from lsa_lightning.data.loader import EpochShuffle, ResumableDataLoader
+from lsa_lightning.utils.checks import flag, integer, number
 
 
 class MoonDataModule(pl.LightningDataModule):
@@ -23,7 +24,7 @@ class MoonDataModule(pl.LightningDataModule):
         test_size: number of test points >= 1.
         standardize: zero mean and unit variance per coordinate, with the statistics of the training split.
         batch_size: points per batch >= 1.
-        seed: seed of the draw >= 0.
+        seed: seed of the draw, 0 to 2^32 - 1.
 
     Raises:
         ValueError: if an argument is outside its range.
@@ -50,25 +51,13 @@ class MoonDataModule(pl.LightningDataModule):
         seed: int = 0,
     ) -> None:
         super().__init__()
-        expectations = {
-            "noise >= 0": noise >= 0,
-            "train_size >= 2": train_size >= 2,
-            "val_size >= 1": val_size >= 1,
-            "test_size >= 1": test_size >= 1,
-            "batch_size >= 1": batch_size >= 1,
-            "seed >= 0": seed >= 0,
-        }
-        given = {"noise": noise, "train_size": train_size, "val_size": val_size, "test_size": test_size}
-        given |= {"batch_size": batch_size, "seed": seed}
-        broken = [f"{rule} (got {given[rule.split()[0]]})" for rule, holds in expectations.items() if not holds]
-        if broken:
-            msg = f"expected {', '.join(broken)}"
-            raise ValueError(msg)
-        self.noise = noise
+        self.noise = number(self, "noise", noise, low=0)
+        train_size = integer(self, "train_size", train_size, low=2)
+        val_size, test_size = integer(self, "val_size", val_size, low=1), integer(self, "test_size", test_size, low=1)
         self.sizes = [train_size, val_size, test_size]
-        self.standardize = standardize
-        self.batch_size = batch_size
-        self.seed = seed
+        self.standardize = flag(self, "standardize", standardize)
+        self.batch_size = integer(self, "batch_size", batch_size, low=1)
+        self.seed = integer(self, "seed", seed, low=0, high=2**32 - 1)
         self.splits: tuple[TensorDataset, ...] = ()
 
     def setup(self, stage: str | None = None) -> None:

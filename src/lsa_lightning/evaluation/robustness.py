@@ -6,7 +6,6 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
 from itertools import islice
-from numbers import Real
 from operator import length_hint
 from pathlib import Path
 from typing import Any
@@ -21,6 +20,7 @@ from lsa_lightning.evaluation.accuracy import correct
 from lsa_lightning.evaluation.state import FinishedBatches, answer_of, digest, settings_of
 from lsa_lightning.evaluation.table import RobustnessTable
 from lsa_lightning.utils.batch import BatchFn, move_data_to_device, read_batch
+from lsa_lightning.utils.checks import flag, function, instance, integer, mapping, number, or_none, sequence
 from lsa_lightning.utils.isolation import preserved_random_state
 from lsa_lightning.utils.outputs import LogitsOf, OutputFn
 from lsa_lightning.utils.random import Purpose, seed_of
@@ -68,33 +68,18 @@ class RobustnessEvaluation:
         seed: int = 0,
         progress: bool | None = None,
     ) -> None:
-        if not isinstance(attacks, Mapping) or not all(isinstance(attack, Attack) for attack in attacks.values()):
-            msg = f"expected attacks by name, such as {{'pgd': PGD(steps=20)}}, got {attacks!r}"
-            raise ValueError(msg)
-        numbers = isinstance(eps, Iterable) and all(isinstance(radius, Real) for radius in eps)
-        radii: list[float] = sorted(set(eps)) if numbers else []
-        batches_fit = limit_batches is None or (isinstance(limit_batches, int) and limit_batches >= 1)
-        if not attacks or not radii or radii[0] <= 0 or not batches_fit:
-            msg = (
-                "expected at least one attack, a list of at least one eps, each a number > 0, and limit_batches >= 1 "
-                f"or None, got {list(attacks)}, {eps!r} and {limit_batches!r}"
-            )
-            raise ValueError(msg)
-        if training_eps is not None and not (isinstance(training_eps, Real) and training_eps > 0):
-            msg = f"expected training_eps, a number > 0, or None, got {training_eps!r}"
-            raise ValueError(msg)
-        self.rg_eps = [0.0, *radii]
-        self.training_eps = training_eps
-        self.eps = sorted({*self.rg_eps, *([] if training_eps is None else [training_eps])})
-        self.attacks = dict(attacks)
-        self.batch_fn = batch_fn
-        self.output_fn = output_fn
-        self.limit_batches = limit_batches
-        self.seed = seed
-        self.progress = progress
+        self.attacks = mapping(self, "attacks", attacks, instance, kind=Attack)
+        self.rg_eps = [0.0, *sorted(set(sequence(self, "eps", eps, number, above=0)))]
+        self.training_eps = or_none(number, self, "training_eps", training_eps, above=0)
+        self.eps = sorted({*self.rg_eps, *([] if self.training_eps is None else [self.training_eps])})
+        self.batch_fn: BatchFn = function(self, "batch_fn", batch_fn)
+        self.output_fn: OutputFn | None = or_none(function, self, "output_fn", output_fn)
+        self.limit_batches = or_none(integer, self, "limit_batches", limit_batches, low=1)
+        self.seed = integer(self, "seed", seed)
+        self.progress = or_none(flag, self, "progress", progress)
         self._grid = {
             (name, column): attack.with_eps(radius)
-            for name, attack in attacks.items()
+            for name, attack in self.attacks.items()
             for column, radius in enumerate(self.eps[1:], start=1)
         }
 

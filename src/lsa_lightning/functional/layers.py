@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from lsa_lightning.functional.representations import relative_error
+from lsa_lightning.utils.checks import integer, mapping, number
 
 
 def select_mvl(
@@ -50,13 +51,13 @@ def select_mvl(
         raise ValueError(msg)
     ranked = sorted(zip(values, layers, strict=True), key=lambda pair: -pair[0])
     if top_k is not None:
-        if not 1 <= top_k <= len(layers):
-            msg = f"expected top_k in 1..{len(layers)} (the number of layers), got {top_k}"
-            raise ValueError(msg)
-        return [name for _, name in ranked[:top_k]]
-    if not abs(eta) < float("inf"):
-        msg = f"expected a finite eta, got {eta}"
-        raise ValueError(msg)
+        return [
+            name
+            for _, name in ranked[
+                : integer("select_mvl", "top_k", top_k, low=1, high=len(layers), also=" (the number of layers)")
+            ]
+        ]
+    eta = number("select_mvl", "eta", eta)
     return [name for value, name in ranked if value - float(mu) > eta * float(sigma)]
 
 
@@ -90,7 +91,5 @@ def layerwise_penalty(
 
     Source: arXiv 2202.02626, Algorithm 3.
     """
-    if not gamma:
-        msg = "expected at least one layer in gamma, got none"
-        raise ValueError(msg)
+    gamma = mapping("layerwise_penalty", "gamma", gamma, number, low=0)
     return torch.stack([g * compare(clean[name], perturbed[name]).mean() for name, g in gamma.items()]).sum()

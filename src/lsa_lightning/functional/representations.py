@@ -8,6 +8,8 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
+from lsa_lightning.utils.checks import instance
+
 NORM_FLOOR = 1e-36
 """Norms below this count as 0: they are nothing but zeros, and their reciprocal leaves the range of float32."""
 
@@ -142,6 +144,8 @@ def cosine_distance(clean: Tensor, perturbed: Tensor) -> Tensor:
 
 def as_rows(clean: Tensor, perturbed: Tensor) -> tuple[Tensor, Tensor]:
     """Flatten both representations to ``[N, D]`` in float32 or wider, checking that they belong together."""
+    instance("as_rows", "clean", clean, Tensor)
+    instance("as_rows", "perturbed", perturbed, Tensor)
     if clean.shape != perturbed.shape:
         msg = f"expected representations of equal shape, got {tuple(clean.shape)} and {tuple(perturbed.shape)}"
         raise ValueError(msg)

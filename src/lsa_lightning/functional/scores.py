@@ -6,6 +6,8 @@ import math
 from collections.abc import Iterable
 from statistics import NormalDist
 
+from lsa_lightning.utils.checks import integer, number, sequence
+
 
 def robustness_generalization_score(accuracies: Iterable[float]) -> float:
     """R&G: the sum of the accuracies over the columns of eps, clean included.
@@ -25,11 +27,7 @@ def robustness_generalization_score(accuracies: Iterable[float]) -> float:
 
     Source: arXiv 2202.02626, the R&G column of its Tables 2 to 4.
     """
-    values = [float(a) for a in accuracies]
-    if not values or not all(0.0 <= a <= 100.0 for a in values):
-        msg = f"expected at least one accuracy, each in percent in [0, 100], got {values}"
-        raise ValueError(msg)
-    return math.fsum(values)
+    return math.fsum(sequence("robustness_generalization_score", "accuracies", accuracies, number, low=0, high=100))
 
 
 def wilson_interval(hits: int, samples: int, confidence: float = 0.95) -> tuple[float, float]:
@@ -56,11 +54,9 @@ def wilson_interval(hits: int, samples: int, confidence: float = 0.95) -> tuple[
 
     Source: E. B. Wilson, "Probable inference, the law of succession, and statistical inference", JASA 22 (1927).
     """
-    if samples < 1 or not 0 <= hits <= samples or not 0 < confidence < 1:
-        msg = (
-            f"expected 0 <= hits <= samples, samples >= 1 and confidence in (0, 1), got {hits}, {samples}, {confidence}"
-        )
-        raise ValueError(msg)
+    samples = integer("wilson_interval", "samples", samples, low=1)
+    hits = integer("wilson_interval", "hits", hits, low=0, high=samples)
+    confidence = number("wilson_interval", "confidence", confidence, above=0, below=1)
     z = NormalDist().inv_cdf((1 + confidence) / 2)
     share = hits / samples
     center = share + z**2 / (2 * samples)

@@ -14,9 +14,10 @@ from lsa_lightning.layers.calls import CallSite
 from lsa_lightning.layers.probe import LayerProbe
 from lsa_lightning.layers.profile import LayerProfile
 from lsa_lightning.layers.report import SustainabilityReport
-from lsa_lightning.layers.resolve import Layer, LayerSpec, locate_layers
+from lsa_lightning.layers.resolve import Layer, LayerSpec, checked_layers, locate_layers
 from lsa_lightning.measures import ComparisonMeasure, RelativeError
 from lsa_lightning.utils.batch import BatchFn, move_data_to_device, read_batch
+from lsa_lightning.utils.checks import function, instance, integer, or_none
 from lsa_lightning.utils.isolation import RandomStateAtForward, evaluating, preserved_random_state, scratch_buffers
 from lsa_lightning.utils.precision import widest_float
 from lsa_lightning.utils.renamed import renamed
@@ -33,6 +34,9 @@ class LayerSustainabilityAnalysis:
         layers: which layers, see :func:`~lsa_lightning.layers.resolve.resolve_layers`.
         measure: the comparison measure; default :class:`~lsa_lightning.measures.RelativeError`.
         batch_fn: ``batch -> (x, y)``; default :func:`~lsa_lightning.utils.batch.read_batch`.
+
+    Raises:
+        ValueError: if an argument is of another kind.
 
     Example:
         >>> from lsa_lightning.attacks import FGSM
@@ -53,13 +57,10 @@ class LayerSustainabilityAnalysis:
         measure: ComparisonMeasure | None = None,
         batch_fn: BatchFn | None = None,
     ) -> None:
-        if not isinstance(model, nn.Module):
-            msg = f"expected model to be an nn.Module, got {model!r}"
-            raise ValueError(msg)
-        self.model = model
-        self.layers = layers
-        self.measure = measure if measure is not None else RelativeError()
-        self.batch_fn = batch_fn if batch_fn is not None else read_batch
+        self.model = instance(self, "model", model, nn.Module)
+        self.layers = checked_layers(self, layers)
+        self.measure = or_none(instance, self, "measure", measure, ComparisonMeasure) or RelativeError()
+        self.batch_fn: BatchFn = or_none(function, self, "batch_fn", batch_fn) or read_batch
 
     @renamed(max_batches="limit_batches")
     def run(
@@ -81,9 +82,9 @@ class LayerSustainabilityAnalysis:
             ValueError: for an empty dataloader, batches that cannot be read or hold NaN, unknown or silent layers, and
                 layers whose first dimension is not the samples.
         """
-        if not callable(attack) or (limit_batches is not None and limit_batches < 1):
-            msg = f"expected attack to be callable and limit_batches >= 1 or None, got {attack!r} and {limit_batches}"
-            raise ValueError(msg)
+        function(self, "attack", attack, what="an attack (model, x, y) -> x_adv")
+        limit_batches = or_none(integer, self, "limit_batches", limit_batches, low=1)
+        instance(self, "dataloader", dataloader, Iterable, what="an iterable of batches")
         with preserved_random_state(_device_of(self.model)):
             layers, profile = self._profile(islice(dataloader, limit_batches), attack)
         if profile is None:

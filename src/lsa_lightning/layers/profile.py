@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 from torchmetrics import Metric
 
+from lsa_lightning.utils.checks import sequence, text
 from lsa_lightning.utils.precision import widest_float
 
 
@@ -62,13 +63,10 @@ class LayerProfile(Metric):
 
     def __init__(self, layers: Sequence[str], **kwargs: Any) -> None:
         super().__init__(**kwargs)
-        if not layers or isinstance(layers, str):
-            msg = f"expected a list of at least one layer name, got {layers!r}"
-            raise ValueError(msg)
-        self.layers = list(layers)
+        self.layers = sequence(self, "layers", layers, text)
         wide = widest_float(torch.get_default_device())
-        self.add_state("total", torch.zeros(len(layers), dtype=wide), dist_reduce_fx="sum")
-        self.add_state("squares", torch.zeros(len(layers), dtype=wide), dist_reduce_fx="sum")
+        self.add_state("total", torch.zeros(len(self.layers), dtype=wide), dist_reduce_fx="sum")
+        self.add_state("squares", torch.zeros(len(self.layers), dtype=wide), dist_reduce_fx="sum")
         self.add_state("count", torch.tensor(0, dtype=torch.int64), dist_reduce_fx="sum")
 
     def _wrap_compute(self, compute: Callable[..., Any]) -> Callable[..., Any]:

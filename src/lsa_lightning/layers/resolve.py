@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import ExitStack
-from itertools import pairwise, takewhile
+from itertools import pairwise
 from typing import Any, NamedTuple, TypeAlias
 
 import torch
@@ -14,6 +14,7 @@ from torch.overrides import TorchFunctionMode
 
 from lsa_lightning.layers.calls import LEARNABLE, CallOrder, CallSite
 from lsa_lightning.layers.probe import LayerProbe, _first_floating, check_names_exist, takes_hooks
+from lsa_lightning.utils.checks import instance, refuse, sequence, text
 from lsa_lightning.utils.isolation import lent
 
 LayerSpec: TypeAlias = Sequence[str] | type[nn.Module] | Sequence[type[nn.Module]] | None
@@ -51,8 +52,7 @@ def resolve_layers(model: nn.Module, spec: LayerSpec, x: Tensor) -> list[Layer]:
     By default (``spec=None``) these are the convolution and linear layers, the last one (the classifier) left out, each
     read at the first activation module that runs after it and before the next learnable layer; else at its norm layer;
     else at its own output. Functional activations such as ``F.relu`` cannot be seen by hooks. A norm layer behind the
-    sum of a residual block belongs to what follows: the last layer of a block is then read before the sum, as in
-    transformers and pre-activation networks. The activation right behind the sum, as in a ResNet, is the block's own.
+    sum of a residual block belongs to what follows: the last layer of a transformer's block is read before the sum.
 
     A representation belongs to a sample, whatever the size of the batch: a layer is taken if its rows grow with the
     number of samples. Inside the windows of a Swin transformer, say, a linear layer returns ``[N * windows, ...]``:
@@ -80,8 +80,26 @@ def resolve_layers(model: nn.Module, spec: LayerSpec, x: Tensor) -> list[Layer]:
     return locate_layers(model, spec, x)[0]
 
 
+def checked_layers(owner: object, spec: Any) -> LayerSpec:
+    """``spec``, if it is a :data:`LayerSpec` or a single name; what is meant is known only beside a model."""
+    if isinstance(spec, str):
+        return [text(owner, "layers", spec)]
+    return spec if spec is None or _is_type(spec) else sequence(owner, "layers", spec, _name_or_type)
+
+
+def _is_type(value: Any) -> bool:
+    return isinstance(value, type) and issubclass(value, nn.Module)
+
+
+def _name_or_type(owner: object, name: str, value: Any) -> Any:
+    return value if _is_type(value) else text(owner, name, value, also=" of a layer or a module type")
+
+
 def locate_layers(model: nn.Module, spec: LayerSpec, x: Tensor) -> tuple[list[Layer], dict[str, CallSite]]:
     """:func:`resolve_layers`, and :func:`call_sites` of the same pass."""
+    instance("resolve_layers", "model", model, nn.Module)
+    if not isinstance(x, Tensor) or x.ndim == 0 or x.numel() == 0:
+        refuse("resolve_layers", "x", "a batch [N, ...] of at least one sample", x)
     calls = _trace(model, x)
     strange = _without_samples_first(model, calls, x)
     if spec is None:
@@ -221,19 +239,15 @@ def _after_activation(calls: Sequence[_Call]) -> list[Layer]:
     starts = [i for i, call in enumerate(calls) if isinstance(call.module, LEARNABLE)]
     layers = []
     for start, end in pairwise(starts):  # the last learnable layer is the classifier
-        following = list(takewhile(_before_norm_of_a_sum(calls[start]), calls[start + 1 : end]))
+        learnable, following = calls[start], calls[start + 1 : end]
         read_at = (
             next((c for c in following if _is_activation(c.module)), None)
-            or next((c for c in following if _is_norm(c.module)), None)
-            or calls[start]
+            # A norm behind the sum of a residual block mixes both branches.
+            or next((c for c in following if _is_norm(c.module) and c.sums == learnable.sums), None)
+            or learnable
         )
-        layers.append(Layer(read_at.name, calls[start].name))
+        layers.append(Layer(read_at.name, learnable.name))
     return layers
-
-
-def _before_norm_of_a_sum(learnable: _Call) -> Callable[[_Call], bool]:
-    """Whether a call still belongs to ``learnable``: a norm behind the sum of a residual block mixes both branches."""
-    return lambda call: not (_is_norm(call.module) and call.sums > learnable.sums)
 
 
 def _is_activation(module: nn.Module) -> bool:

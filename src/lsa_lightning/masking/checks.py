@@ -17,6 +17,7 @@ from lsa_lightning.evaluation import correct
 from lsa_lightning.functional import predicted_labels
 from lsa_lightning.masking.flags import MaskingFlag, flags
 from lsa_lightning.utils.batch import BatchFn, move_data_to_device, read_batch
+from lsa_lightning.utils.checks import function, instance, integer, number, or_none
 from lsa_lightning.utils.isolation import evaluating, preserved_random_state, scratch_buffers
 from lsa_lightning.utils.outputs import LogitsOf, OutputFn
 from lsa_lightning.utils.precision import widest_float
@@ -91,9 +92,12 @@ class MaskingChecks:
         output_fn: OutputFn | None = None,
         input_space: InputSpace | None = None,
     ) -> None:
-        if not isinstance(eps, float | int) or eps <= 0 or n_samples < 1 or n_queries < 1:
-            msg = f"expected eps > 0, n_samples >= 1 and n_queries >= 1, got {eps!r}, {n_samples} and {n_queries}"
-            raise ValueError(msg)
+        eps, steps = number(self, "eps", eps, above=0), integer(self, "steps", steps, low=1)
+        self.n_samples = integer(self, "n_samples", n_samples, low=1)
+        self.seed = integer(self, "seed", seed)
+        self.batch_fn: BatchFn = function(self, "batch_fn", batch_fn)
+        self.output_fn: OutputFn | None = or_none(function, self, "output_fn", output_fn)
+        self.input_space = or_none(instance, self, "input_space", input_space, InputSpace)
         options: dict[str, Any] = {"norm": norm, "bounds": bounds, "seed": seed}
         self.pgd = PGD(eps, steps=steps, **options)
         self.longest = PGD(eps, steps=5 * steps, **options)
@@ -108,11 +112,6 @@ class MaskingChecks:
             "random": RandomSearch(eps, n_queries, **options),
             "square": Square(eps, n_queries, **options),
         }
-        self.n_samples = n_samples
-        self.seed = seed
-        self.batch_fn = batch_fn
-        self.output_fn = output_fn
-        self.input_space = input_space
 
     def run(self, model: nn.Module, dataloader: Iterable[Any]) -> dict[str, MaskingFlag]:
         """Check one model.
@@ -215,7 +214,7 @@ class RandomSearch(Attack):
 
     def __init__(self, eps: float, n_queries: int, *, norm: str, bounds: Bounds, seed: int | None) -> None:
         super().__init__(eps, norm=norm, bounds=bounds, seed=seed)
-        self.n_queries = n_queries
+        self.n_queries = integer(self, "n_queries", n_queries, low=1)
 
     @torch.no_grad()
     def perturb(self, model: Model, x: Tensor, y: Tensor, ball: Ball) -> Tensor:

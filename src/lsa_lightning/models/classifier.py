@@ -14,6 +14,7 @@ from torch.optim.lr_scheduler import LRScheduler
 
 from lsa_lightning.functional import classification_loss, predicted_labels
 from lsa_lightning.models.schedules import PerStep
+from lsa_lightning.utils.checks import function, instance, or_none
 
 
 class RobustClassifier(pl.LightningModule):
@@ -28,6 +29,9 @@ class RobustClassifier(pl.LightningModule):
         optimizer: makes the optimizer from the parameters; default Adam with learning rate 1e-3.
         scheduler: makes a learning-rate scheduler, stepped once an epoch, from the optimizer; or a
             :class:`~lsa_lightning.models.PerStep`, stepped with every optimizer step; None: constant rate.
+
+    Raises:
+        ValueError: if an argument is of another kind.
 
     Example:
         >>> from lsa_lightning.models import MLP
@@ -44,10 +48,10 @@ class RobustClassifier(pl.LightningModule):
         scheduler: PerStep | Callable[[Optimizer], LRScheduler] | None = None,
     ) -> None:
         super().__init__()
-        self.normalize = nn.Identity() if normalize is None else normalize
-        self.backbone = backbone
-        self.optimizer = optimizer
-        self.scheduler = scheduler
+        self.normalize = or_none(instance, self, "normalize", normalize, nn.Module) or nn.Identity()
+        self.backbone = instance(self, "backbone", backbone, nn.Module)
+        self.optimizer: Callable[..., Optimizer] = function(self, "optimizer", optimizer)
+        self.scheduler: PerStep | Callable[..., LRScheduler] | None = or_none(function, self, "scheduler", scheduler)
 
     def forward(self, x: Tensor) -> Tensor:
         """Logits of inputs in pixels."""

@@ -6,7 +6,7 @@ from collections import OrderedDict
 
 from torch import nn
 
-from lsa_lightning.models.initialisation import check_sizes
+from lsa_lightning.utils.checks import integer
 
 
 class CNN(nn.Sequential):
@@ -31,11 +31,9 @@ class CNN(nn.Sequential):
     """
 
     def __init__(self, in_channels: int = 1, *, image_size: int = 28, num_classes: int = 10) -> None:
-        check_sizes(in_channels=in_channels, num_classes=num_classes)
-        side = ((image_size - 8) // 2 - 4) // 2
-        if side < 1:
-            msg = f"expected image_size >= 20, got {image_size}"
-            raise ValueError(msg)
+        in_channels = integer(self, "in_channels", in_channels, low=1)
+        num_classes = integer(self, "num_classes", num_classes, low=1)
+        side = ((integer(self, "image_size", image_size, low=20) - 8) // 2 - 4) // 2
         layers: OrderedDict[str, nn.Module] = OrderedDict()
         layers["conv1"], layers["act1"] = nn.Conv2d(in_channels, 16, 5), nn.ReLU()
         layers["conv2"], layers["act2"] = nn.Conv2d(16, 32, 5), nn.ReLU()

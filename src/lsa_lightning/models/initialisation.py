@@ -15,10 +15,3 @@ def he_initialise(model: nn.Module) -> None:
             nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
             if module.bias is not None:
                 nn.init.zeros_(module.bias)
-
-
-def check_sizes(**sizes: int) -> None:
-    """Raise a ValueError unless every size is >= 1."""
-    if min(sizes.values()) < 1:
-        msg = f"expected sizes >= 1, got {', '.join(f'{name}={value}' for name, value in sizes.items())}"
-        raise ValueError(msg)

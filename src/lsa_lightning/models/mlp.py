@@ -7,6 +7,8 @@ from collections.abc import Callable, Sequence
 
 from torch import Tensor, nn
 
+from lsa_lightning.utils.checks import function, integer, sequence
+
 
 class MLP(nn.Sequential):
     """Fully connected layers ``fc1, act1, fc2, act2, ..., head``.
@@ -38,12 +40,10 @@ class MLP(nn.Sequential):
         out_features: int = 1,
         activation: Callable[[], nn.Module] = nn.ELU,
     ) -> None:
-        widths = [in_features, *hidden]
-        if not hidden or min(*widths, out_features) < 1:
-            msg = (
-                f"expected sizes >= 1 and at least one hidden layer, got {in_features}, {list(hidden)}, {out_features}"
-            )
-            raise ValueError(msg)
+        hidden = sequence(self, "hidden", hidden, integer, low=1)
+        widths = [integer(self, "in_features", in_features, low=1), *hidden]
+        out_features = integer(self, "out_features", out_features, low=1)
+        function(self, "activation", activation)
         layers: OrderedDict[str, nn.Module] = OrderedDict()
         for i, (wide_in, wide_out) in enumerate(zip(widths, hidden, strict=False), start=1):
             layers[f"fc{i}"] = nn.Linear(wide_in, wide_out)

@@ -7,6 +7,8 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
+from lsa_lightning.utils.checks import number, refuse, sequence
+
 
 class Normalize(nn.Module):
     """``(x - mean) / std`` per channel.
@@ -28,11 +30,11 @@ class Normalize(nn.Module):
 
     def __init__(self, mean: Sequence[float], std: Sequence[float]) -> None:
         super().__init__()
-        if len(mean) != len(std) or not mean or min(std) <= 0:
-            msg = f"expected mean and std of equal length with every std > 0, got mean={mean}, std={std}"
-            raise ValueError(msg)
-        self.register_buffer("mean", torch.tensor(list(mean)), persistent=False)
-        self.register_buffer("std", torch.tensor(list(std)), persistent=False)
+        mean, std = sequence(self, "mean", mean, number), sequence(self, "std", std, number, above=0)
+        if len(mean) != len(std):
+            refuse(self, "std", f"of the length of mean, {len(mean)}", std)
+        self.register_buffer("mean", torch.tensor(mean), persistent=False)
+        self.register_buffer("std", torch.tensor(std), persistent=False)
 
     def forward(self, x: Tensor) -> Tensor:
         """Normalised input of the same shape.

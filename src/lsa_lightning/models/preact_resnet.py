@@ -6,7 +6,8 @@ from collections.abc import Sequence
 
 from torch import Tensor, nn
 
-from lsa_lightning.models.initialisation import check_sizes, he_initialise
+from lsa_lightning.models.initialisation import he_initialise
+from lsa_lightning.utils.checks import integer, number, sequence
 
 
 class PreActBlock(nn.Module):
@@ -70,10 +71,10 @@ class PreActResNet(nn.Module):
         num_classes: int = 10,
     ) -> None:
         super().__init__()
-        check_sizes(stem=stem, blocks=blocks, in_channels=in_channels, num_classes=num_classes, narrowest=min(widths))
-        if not 0 <= dropout < 1:
-            msg = f"expected dropout in [0, 1), got {dropout}"
-            raise ValueError(msg)
+        sizes = {"stem": stem, "blocks": blocks, "in_channels": in_channels, "num_classes": num_classes}
+        stem, blocks, in_channels, num_classes = (integer(self, name, size, low=1) for name, size in sizes.items())
+        widths = sequence(self, "widths", widths, integer, low=1)
+        dropout = number(self, "dropout", dropout, low=0, below=1)
         self.conv = nn.Conv2d(in_channels, stem, 3, padding=1, bias=False)
         self.stages: list[str] = []
         for i, (width_in, width) in enumerate(zip([stem, *widths], widths, strict=False), start=1):

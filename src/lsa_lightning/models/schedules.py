@@ -8,6 +8,8 @@ from collections.abc import Callable
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
+from lsa_lightning.utils.checks import function, number, text
+
 
 class PerStep:
     """A scheduler of torch that is stepped after every optimizer step, and whose length is that of the training run.
@@ -35,12 +37,9 @@ class PerStep:
     def __init__(
         self, scheduler: Callable[..., LRScheduler], *, length: str = "total_steps", share: float = 1.0
     ) -> None:
-        if not 0 < share <= 1:
-            msg = f"expected a share of the run in (0, 1], got {share}"
-            raise ValueError(msg)
-        self.scheduler = scheduler
-        self.length = length
-        self.share = share
+        self.scheduler: Callable[..., LRScheduler] = function(self, "scheduler", scheduler)
+        self.length = text(self, "length", length)
+        self.share = number(self, "share", share, above=0, high=1)
 
     def __call__(self, optimizer: Optimizer, steps: float) -> LRScheduler:
         """The scheduler for a run of ``steps`` optimizer steps."""

@@ -6,7 +6,8 @@ from collections import OrderedDict
 
 from torch import nn
 
-from lsa_lightning.models.initialisation import check_sizes, he_initialise
+from lsa_lightning.models.initialisation import he_initialise
+from lsa_lightning.utils.checks import integer
 
 _STAGES = ((64, 2), (128, 2), (256, 4), (512, 4), (512, 4))
 """Width and number of convolutions of each stage of VGG-19; a pooling ends each stage."""
@@ -29,7 +30,8 @@ class VGG19(nn.Sequential):
     """
 
     def __init__(self, in_channels: int = 3, num_classes: int = 10) -> None:
-        check_sizes(in_channels=in_channels, num_classes=num_classes)
+        in_channels = integer(self, "in_channels", in_channels, low=1)
+        num_classes = integer(self, "num_classes", num_classes, low=1)
         layers: OrderedDict[str, nn.Module] = OrderedDict()
         width_in, i = in_channels, 0
         for stage, (width, convolutions) in enumerate(_STAGES, start=1):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from lsa_lightning.models.preact_resnet import PreActResNet
+from lsa_lightning.utils.checks import integer, refuse
 
 
 class WideResNet(PreActResNet):
@@ -31,9 +32,8 @@ class WideResNet(PreActResNet):
     def __init__(
         self, depth: int = 28, width: int = 10, *, dropout: float = 0.0, in_channels: int = 3, num_classes: int = 10
     ) -> None:
-        if depth < 10 or depth % 6 != 4:
-            msg = f"expected depth 6 n + 4 with n >= 1 (10, 16, 22, 28, ...), got {depth}"
-            raise ValueError(msg)
-        widths = [width * channels for channels in (16, 32, 64)]
+        if integer(self, "depth", depth, low=10) % 6 != 4:
+            refuse(self, "depth", "6 n + 4 with n >= 1 (10, 16, 22, 28, ...)", depth)
+        widths = [integer(self, "width", width, low=1) * channels for channels in (16, 32, 64)]
         blocks = (depth - 4) // 6
         super().__init__(16, widths, blocks=blocks, dropout=dropout, in_channels=in_channels, num_classes=num_classes)

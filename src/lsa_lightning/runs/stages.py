@@ -13,9 +13,10 @@ from lsa_lightning.attacks import Attack
 from lsa_lightning.evaluation import RobustnessEvaluation, RobustnessTable
 from lsa_lightning.layers.analysis import LayerSustainabilityAnalysis
 from lsa_lightning.layers.report import SustainabilityReport
-from lsa_lightning.layers.resolve import LayerSpec
+from lsa_lightning.layers.resolve import LayerSpec, checked_layers
 from lsa_lightning.masking import MaskingChecks, MaskingFlag
 from lsa_lightning.measures import ComparisonMeasure
+from lsa_lightning.utils.checks import choice, instance, integer, mapping, number, or_none
 
 
 @dataclass(frozen=True, eq=False)
@@ -65,17 +66,13 @@ class AnalysisStage:
         top_k: int | None = None,
         limit_batches: int | None = None,
     ) -> None:
-        checked_attacks(attacks)
-        if mvl_from not in attacks:
-            msg = f"expected mvl_from to name one of the attacks {list(attacks)}, got {mvl_from!r}"
-            raise ValueError(msg)
-        self.attacks = dict(attacks)
-        self.mvl_from = mvl_from
-        self.measure = measure
-        self.layers = layers
-        self.eta = eta
-        self.top_k = top_k
-        self.limit_batches = limit_batches
+        self.attacks = mapping(self, "attacks", attacks, instance, kind=Attack)
+        self.mvl_from = choice(self, "mvl_from", mvl_from, self.attacks)
+        self.measure = or_none(instance, self, "measure", measure, ComparisonMeasure)
+        self.layers = checked_layers(self, layers)
+        self.eta = number(self, "eta", eta)
+        self.top_k = or_none(integer, self, "top_k", top_k, low=1)
+        self.limit_batches = or_none(integer, self, "limit_batches", limit_batches, low=1)
 
     def run(self, model: nn.Module, dataloader: Iterable[Any]) -> Analysis:
         """Analyse ``model`` under each attack; see :meth:`LayerSustainabilityAnalysis.run`."""
@@ -119,11 +116,9 @@ class EvaluationStage:
         self.evaluation = RobustnessEvaluation(
             attacks, eps, training_eps=training_eps, limit_batches=limit_batches, seed=seed, progress=progress
         )
-        if draw is not None and draw not in attacks:
-            msg = f"expected draw to name one of the attacks {list(attacks)}, or None, got {draw!r}"
-            raise ValueError(msg)
-        self.masking = masking
-        self.drawn = None if draw is None else attacks[draw]
+        self.masking = or_none(instance, self, "masking", masking, MaskingChecks)
+        drawn = or_none(choice, self, "draw", draw, self.evaluation.attacks)
+        self.drawn = None if drawn is None else self.evaluation.attacks[drawn]
 
     @property
     def metrics(self) -> list[str]:
@@ -153,10 +148,3 @@ class Evaluation:
     def to_dict(self) -> dict[str, Any]:
         """Plain containers: those of the table, and ``masking``."""
         return {**self.table.to_dict(), "masking": {name: flag.to_dict() for name, flag in self.masking.items()}}
-
-
-def checked_attacks(attacks: Any) -> None:
-    """Raise a ValueError unless ``attacks`` maps names to attacks, at least one."""
-    if not isinstance(attacks, Mapping) or not attacks or not all(isinstance(a, Attack) for a in attacks.values()):
-        msg = f"expected attacks by name, at least one, such as {{'pgd': PGD(steps=20)}}, got {attacks!r}"
-        raise ValueError(msg)
