@@ -304,7 +304,10 @@ def forward_and_gradient(model: Model, x: Tensor, loss: Callable[[Tensor], Tenso
     logits = model(x)
     losses, gradient = input_gradient(logits, x, loss)
     if gradient is None:
-        msg = "expected a model that is differentiable with respect to its input, got an output without a gradient"
+        msg = (
+            "expected a model that is differentiable with respect to its input, got an output without a gradient: "
+            "freeze layers by requires_grad_(False), rather than run them under torch.no_grad()"
+        )
         raise ValueError(msg)
     return logits.detach(), losses, gradient
 
