@@ -603,7 +603,7 @@ USERS: dict[str, User] = {
     "analysis": (_analyse, X_OF_ATTACKS | {"too bright"}, Y_OF_ATTACKS, GOOD_MODELS),
     "analysis of a shift": (
         _analyse_noise,
-        X_OF_ATTACKS | {"too bright", "int64", "bool", "fewer"},
+        X_OF_ATTACKS | {"too bright", "int64", "bool", "complex", "fewer"},
         ANY_Y - {"list of", "none as"},
         ANY_MODEL - {"stateless", "no", "name of a"},
     ),
