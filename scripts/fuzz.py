@@ -46,7 +46,7 @@ from hydra.errors import ConfigCompositionException, HydraException
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from torch import Tensor, nn
 
-from lsa_lightning.cli.train import Job, check_optimized_metric
+from lsa_lightning.cli.train import Job, check_job
 from lsa_lightning.utils.paths import CONF_DIR
 
 OUTCOMES = ("ok", "refused", "foreign", "silent", "state")
@@ -220,7 +220,7 @@ def overrides(rng: random.Random) -> Case:
         cfg = compose("train", ["logger=none", "paths.output_dir=unused", *extra, f"{option}={OPTION_VALUES[value]}"])
         with _same_random_state(0):
             job = Job.of(cfg)
-            check_optimized_metric(cfg.optimized_metric, job)
+            check_job(cfg, job)
 
     return Case(f"{option}={value}", run, allowed=value in documented)
 

@@ -10,7 +10,7 @@ import torch.distributed as dist
 import torch.multiprocessing as mp
 from torch import Tensor, nn
 
-from lsa_lightning.attacks import Ensemble
+from lsa_lightning.attacks import FGSM, Ensemble
 from lsa_lightning.evaluation.ensemble import evaluate_ensemble
 from lsa_lightning.functional import predicted_labels
 
@@ -134,3 +134,24 @@ def test_two_processes_get_the_result_of_one(tmp_path: Path) -> None:
         assert json.loads((tmp_path / f"result{rank}.json").read_text()) == whole.to_dict()
     assert [noted(tmp_path / name) for name in ("state.jsonl", "state.jsonl.rank1")] == [[0, 2, 4], [1, 3]]
     assert evaluate_ensemble(net, batches(net), small(), state_file=tmp_path / "state.jsonl") == whole
+
+
+class Unruly(torch.nn.Module):
+    """Draws random numbers in eval mode, and changes its input."""
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return x.sub_(0.5) + 0.01 * torch.rand(1)
+
+
+def test_random_state_and_inputs_are_left_as_they_were() -> None:
+    x, y, state = torch.rand(8, 3), torch.randint(3, (8,)), torch.get_rng_state()
+    before = x.clone()
+    evaluate_ensemble(Unruly(), [(x, y)], Ensemble(0.1, attacks={"fgsm": FGSM(0.1)}))
+    assert torch.equal(x, before)
+    assert torch.equal(torch.get_rng_state(), state)
+
+
+def test_inputs_outside_the_bounds_are_refused_also_where_no_sample_stands() -> None:
+    x = torch.tensor([[2.0, 0.0, 0.0]])
+    with pytest.raises(ValueError, match="expected inputs inside bounds"):
+        evaluate_ensemble(torch.nn.Identity(), [(x, torch.tensor([1]))], Ensemble(0.1, attacks={"fgsm": FGSM(0.1)}))

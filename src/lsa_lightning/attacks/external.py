@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
@@ -160,12 +160,20 @@ def _run_foolbox(attack: Callable[..., Any], model: nn.Module, images: Tensor, l
 
 def _takes_model(attack: Callable[..., Any]) -> bool:
     """Whether ``attack`` is built from a model, as torchattacks' classes are."""
-    return "model" in inspect.signature(attack).parameters and not _is_foolbox(attack)
+    return "model" in _parameters(attack) and not _is_foolbox(attack)
 
 
 def _is_foolbox(attack: Callable[..., Any]) -> bool:
     """Whether ``attack`` is called with a model and a criterion, as foolbox's objects are."""
-    return {"model", "criterion", "epsilons"} <= set(inspect.signature(attack).parameters)
+    return {"model", "criterion", "epsilons"} <= set(_parameters(attack))
+
+
+def _parameters(attack: Callable[..., Any]) -> Mapping[str, Any]:
+    """What it takes; nothing, if it does not tell, as some built-in classes."""
+    try:
+        return inspect.signature(attack).parameters
+    except ValueError:
+        return {}
 
 
 def _alpha_per_eps(attack: Callable[..., Any], eps: float) -> float | None:

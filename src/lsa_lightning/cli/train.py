@@ -25,11 +25,13 @@ from lsa_lightning.cli.overrides import with_null_groups
 from lsa_lightning.layers.report import AnalysedEpoch
 from lsa_lightning.runs.checkpoint import checkpoint_file, split_loader
 from lsa_lightning.runs.console import console, print_accuracies, print_analysis, print_masking
+from lsa_lightning.runs.first_batch import FirstBatchChecks
 from lsa_lightning.runs.folder import output_dir, save_config, versions
 from lsa_lightning.runs.loggers import ResultLogger, pixels_of, result_loggers
 from lsa_lightning.runs.stages import Analysis, AnalysisStage, Evaluation, EvaluationStage
 from lsa_lightning.runs.summary import AnalysisSummary, RunSummary
 from lsa_lightning.runs.write import draw_inputs, write_analysis, write_evaluation, write_history, write_table
+from lsa_lightning.utils.checks import instance, or_none
 from lsa_lightning.utils.paths import CONF_DIR
 
 
@@ -62,7 +64,8 @@ class Job:
         model = instantiate(cfg.model, _convert_="all")
         callbacks, loggers = _instances(cfg.callbacks), _instances(cfg.get("logger"))
         analysis, evaluation = _stage(cfg.get("analysis")), _stage(cfg.get("evaluation"))
-        trainer = instantiate(cfg.trainer, callbacks=callbacks, logger=loggers, _convert_="all")
+        checks = FirstBatchChecks(analysis)
+        trainer = instantiate(cfg.trainer, callbacks=[checks, *callbacks], logger=loggers, _convert_="all")
         return cls(data, model, callbacks, loggers, trainer, analysis, evaluation)
 
 
@@ -79,7 +82,7 @@ def train(cfg: DictConfig) -> RunSummary | None:
         torch.set_num_threads(cfg.num_threads)
     pl.seed_everything(cfg.seed, workers=True)
     job = Job.of(cfg)
-    check_optimized_metric(cfg.optimized_metric, job)
+    check_job(cfg, job)
     with _closed(result_loggers(job.loggers)):
         for logger in job.loggers:
             if not isinstance(logger, CSVLogger):  # config.yaml lies beside metrics.csv
@@ -246,11 +249,19 @@ def _print_end(summary: RunSummary, folder: Path) -> None:
     console.print("  " + "  ".join(sorted(p.name for p in folder.iterdir() if p.name[0] != ".")), soft_wrap=True)
 
 
+def check_job(cfg: DictConfig, job: Job) -> None:
+    """Raise a ValueError, before training, for what would only be noticed after it."""
+    check_optimized_metric(cfg.optimized_metric, job)
+    if job.analysis is not None:
+        job.analysis.check_names(job.model)
+
+
 def check_optimized_metric(name: str | None, job: Job) -> None:
     """Raise a ValueError, before training, for a metric that no stage of the job measures.
 
     That of a stage that was left out is allowed, since any sweep may leave stages out; it is NaN then.
     """
+    or_none(instance, "lsa-train", "optimized_metric", name, str, what="a name")
     evaluated = name is not None and name.startswith(("accuracy/", "rg_score/"))
     if name is None or name.startswith("val/") or (evaluated and job.evaluation is None):
         return

@@ -12,6 +12,7 @@ from torch import nn
 from lsa_lightning.attacks import Attack
 from lsa_lightning.evaluation import RobustnessEvaluation, RobustnessTable
 from lsa_lightning.layers.analysis import LayerSustainabilityAnalysis
+from lsa_lightning.layers.probe import check_names_exist
 from lsa_lightning.layers.report import SustainabilityReport
 from lsa_lightning.layers.resolve import LayerSpec, checked_layers
 from lsa_lightning.masking import MaskingChecks, MaskingFlag
@@ -73,6 +74,15 @@ class AnalysisStage:
         self.eta = number(self, "eta", eta)
         self.top_k = or_none(integer, self, "top_k", top_k, low=1)
         self.limit_batches = or_none(integer, self, "limit_batches", limit_batches, low=1)
+
+    def check_names(self, model: nn.Module) -> None:
+        """Raise a ValueError if one of the layers is no submodule of ``model``."""
+        layers = [] if self.layers is None or isinstance(self.layers, type) else self.layers
+        try:
+            check_names_exist(model, [name for name in layers if isinstance(name, str)])
+        except ValueError as error:
+            msg = f"analysis.layers: {error}"
+            raise ValueError(msg) from error
 
     def run(self, model: nn.Module, dataloader: Iterable[Any]) -> Analysis:
         """Analyse ``model`` under each attack; see :meth:`LayerSustainabilityAnalysis.run`."""
