@@ -86,7 +86,7 @@ class LayerwiseRegularizer:
         by_name = {name: self.gamma.get(name, self.gamma.get(name.partition("#")[0])) for name in layers}
         return {name: factor * gamma for name, gamma in by_name.items() if gamma is not None}
 
-    def __call__(self, clean: Mapping[str, Tensor], perturbed: Mapping[str, Tensor], *, epoch: int = 0) -> Tensor:
+    def __call__(self, clean: Mapping[str, Tensor], perturbed: Mapping[str, Tensor], epoch: int = 0) -> Tensor:
         """The penalty over the layers of ``clean``, a scalar; gradients flow into both sides.
 
         Raises:

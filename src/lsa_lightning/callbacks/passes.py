@@ -344,7 +344,10 @@ def _captured(probe: LayerProbe) -> dict[str, Tensor]:
     except ValueError as error:
         raise MisconfigurationException(str(error)) from error
     if OUTPUT in probe.layers and OUTPUT not in captured:
-        msg = "expected training_step to call the model itself, whose output the objective needs; it never ran"
+        msg = (
+            "expected training_step to call the model itself, whose output the objective needs; it never ran: name the "
+            "submodule that it calls by backbone=..."
+        )
         raise MisconfigurationException(msg)
     return captured
 
