@@ -2,8 +2,8 @@
 
     python benchmarks/step_time.py --against PATH [--pairs 10]
 
-PATH is a checkout of another commit, such as one that ``git worktree add PATH COMMIT`` makes. Prints the median ratio of
-the CPU time of a step, with its quartiles, for adversarial training and for AT-LR on all layers.
+PATH is a checkout of another commit, such as one that ``git worktree add PATH COMMIT`` makes. Prints the median ratio
+of the CPU time of a step, with its quartiles, for adversarial training and for AT-LR on all layers.
 """
 
 from __future__ import annotations
