@@ -18,6 +18,7 @@ from lsa_lightning.layers.report import AnalysedEpoch, plot_history, plot_report
 from lsa_lightning.runs.folder import save_figure, write_json
 from lsa_lightning.runs.stages import Analysis, Evaluation
 from lsa_lightning.utils.isolation import evaluating
+from lsa_lightning.utils.outputs import read_logits
 
 
 def write_analysis(analysis: Analysis, folder: Path) -> None:
@@ -87,7 +88,7 @@ def draw_inputs(model: nn.Module, dataloader: Any, attack: Attack, folder: Path)
         x, y = x[:8], y[:8]
         x_adv = attack(model, x, y)
         with evaluating(model), torch.no_grad():
-            clean, adversarial = predicted_labels(model(x)), predicted_labels(model(x_adv))
+            clean, adversarial = (predicted_labels(read_logits(model(inputs))) for inputs in (x, x_adv))
         figure = plot_adversarial_images(x, x_adv, y, clean, adversarial, attack.bounds or (0.0, 1.0))
         save_figure(figure, folder, "adversarial_images")
 
