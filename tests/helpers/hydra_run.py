@@ -158,6 +158,14 @@ def logged(folder: Path, key: str) -> list[tuple[int, float]]:
     return [(int(row["epoch"]), float(row[key])) for row in read_metrics(folder) if row.get(key)]
 
 
+class FailsAtTheEnd(pl.Callback):
+    """An error when all epochs are trained."""
+
+    def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        msg = "planted"
+        raise RuntimeError(msg)
+
+
 class PlainMoonModel(pl.LightningModule):
     """A LightningModule of somebody else's, without a backbone."""
 

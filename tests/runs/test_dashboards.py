@@ -192,8 +192,8 @@ def test_a_failed_job_is_finished_and_marked_in_wandb(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     keep_wandb_in(tmp_path, monkeypatch)
-    with pytest.raises(ValueError, match=r"top_k to be an integer in \[1, 3\]"):
-        train_tiny(tmp_path / "run", *OFFLINE, "analysis.top_k=9")
+    with pytest.raises(RuntimeError, match="planted"):
+        train_tiny(tmp_path / "run", *OFFLINE, "+callbacks.fails._target_=tests.helpers.hydra_run.FailsAtTheEnd")
     assert wandb.run is None
     run = read_wandb(tmp_path / "run")
     assert run.exit_code == 1
