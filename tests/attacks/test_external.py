@@ -178,9 +178,7 @@ def test_a_factory_without_eps_is_projected() -> None:
 
 @pytest.mark.parametrize("attack", [TorchattacksStyle(nn.Linear(2, 2)), FoolboxStyle, 3])
 def test_what_is_neither_is_named(attack: Any) -> None:
-    with pytest.raises(
-        ValueError, match=r"expected attack to be a torchattacks class .* or a foolbox attack"
-    ):
+    with pytest.raises(ValueError, match=r"expected attack to be a torchattacks class .* or a foolbox attack"):
         ExternalAttack(attack)
 
 
