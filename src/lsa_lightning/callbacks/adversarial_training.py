@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from lsa_lightning.attacks import Attack, InputSpace
 from lsa_lightning.callbacks.base import FreshCallback
 from lsa_lightning.callbacks.own_keys import log_own
-from lsa_lightning.callbacks.passes import AdversarialStep, loss_of
+from lsa_lightning.callbacks.passes import AdversarialStep, StepRequest, loss_of
 from lsa_lightning.callbacks.step_input import unlogged
 from lsa_lightning.callbacks.step_patch import patch_training_step
 from lsa_lightning.callbacks.target import Target
@@ -201,25 +201,18 @@ class AdversarialTraining(FreshCallback):
         **kwargs: Any,
     ) -> Any:
         x, y = self.target.unpack(batch)
-        outermost = hasattr(step, "active")  # the step of another such callback, which changes x on purpose
+        wraps_another = hasattr(step, "active")  # another such callback, which changes x on purpose
 
         def run_step(batch: Any) -> Any:
             return step(batch, *args, **kwargs)
 
         with unlogged(module):
-            seen = (adversarial_step.model, x) if outermost else adversarial_step.look(run_step, batch, x)
+            seen = (adversarial_step.model, x) if wraps_another else adversarial_step.look(run_step, batch, x)
         self.prepare(*seen)
         layers = self.penalized_layers(module.current_epoch)
-        passes = adversarial_step.run(
-            run_step,
-            batch,
-            x,
-            y,
-            craft=partial(self._craft, module),
-            layers=[*layers, OUTPUT] if self.objective.needs_both_outputs else layers,
-            sites=self._sites,
-            checked=not outermost,
-        )
+        probed = [*layers, OUTPUT] if self.objective.needs_both_outputs else layers
+        asked = StepRequest(run_step, batch, x, y, partial(self._craft, module), probed, self._sites)
+        passes = adversarial_step.run(asked, checked=not wraps_another)
         loss, result, clean, adversarial = loss_of(passes.result), passes.result, passes.clean, passes.adversarial
         if loss is None:
             return result

@@ -43,6 +43,29 @@ class Passes:
     adversarial: dict[str, Tensor]
 
 
+@dataclass(frozen=True, eq=False)
+class StepRequest:
+    """One step: what is given, and what is wanted.
+
+    Attributes:
+        step: the user's step as a function of the batch.
+        batch: the batch.
+        x: its inputs.
+        y: its labels.
+        craft: makes the adversarial examples.
+        layers: whose representations are wanted; without any, there is no other pass.
+        sites: see :class:`~lsa_lightning.layers.probe.LayerProbe`.
+    """
+
+    step: Callable[[Any], Any]
+    batch: Any
+    x: Tensor
+    y: Tensor
+    craft: Craft
+    layers: list[str]
+    sites: Mapping[str, CallSite]
+
+
 class AdversarialStep:
     """Runs a user's ``training_step`` on adversarial examples.
 
@@ -109,28 +132,11 @@ class AdversarialStep:
         call = self._first_call
         return (self.model, x) if call is None else (bound(self.model, call.arguments), call.x.detach())
 
-    def run(
-        self,
-        step: Callable[[Any], Any],
-        batch: Any,
-        x: Tensor,
-        y: Tensor,
-        *,
-        craft: Craft,
-        layers: list[str],
-        sites: Mapping[str, CallSite],
-        checked: bool = True,
-    ) -> Passes:
+    def run(self, asked: StepRequest, *, checked: bool = True) -> Passes:
         """Run both passes.
 
         Args:
-            step: the user's step as a function of the batch.
-            batch: the batch.
-            x: its inputs.
-            y: its labels.
-            craft: makes the adversarial examples.
-            layers: whose representations are wanted; without any, there is no other pass.
-            sites: see :class:`~lsa_lightning.layers.probe.LayerProbe`.
+            asked: the step.
             checked: False where another wrapper lies between this one and the user's step, and changes x itself.
 
         Returns:
@@ -138,31 +144,21 @@ class AdversarialStep:
         """
         self.close()
         first, self._looked = not self._looked, True
-        run = self._inside if self.at_model else self._on_batch
-        passes, output = run(step, batch, x, y, craft, layers, sites, first and checked)
+        passes, output = self._inside(asked) if self.at_model else self._on_batch(asked, watched=first and checked)
         if checked and (first or self.at_model):
-            self._check_loss(passes.result, output, y, first)
+            self._check_loss(passes.result, output, asked.y, first)
         return passes
 
-    def _on_batch(
-        self,
-        step: Callable[[Any], Any],
-        batch: Any,
-        x: Tensor,
-        y: Tensor,
-        craft: Craft,
-        layers: list[str],
-        sites: Mapping[str, CallSite],
-        watched: bool,
-    ) -> tuple[Passes, Any]:
+    def _on_batch(self, asked: StepRequest, watched: bool) -> tuple[Passes, Any]:
         """The batch is crafted, and the step gets it; also the model's output in the step, if that is ``watched``."""
-        x_adv = craft(self.model, x, y)
+        x = asked.x
+        x_adv = asked.craft(self.model, x, asked.y)
         stepped_on, other = (x, x_adv) if self.on_clean else (x_adv, x)
         watch = StepWatch(self.model, len(x))
 
         def run_step(begin: Callable[[], None]) -> Any:
             begin()
-            return step(replace_tensor(batch, x, stepped_on))
+            return asked.step(replace_tensor(asked.batch, x, stepped_on))
 
         def run_other() -> Any:
             watch.close()
@@ -172,21 +168,11 @@ class AdversarialStep:
             try:
                 if watched:
                     watch.open()
-                return self._both(x, layers, sites, run_step, run_other), watch.output
+                return self._both(asked, run_step, run_other), watch.output
             finally:
                 watch.close()
 
-    def _inside(
-        self,
-        step: Callable[[Any], Any],
-        batch: Any,
-        x: Tensor,
-        y: Tensor,
-        craft: Craft,
-        layers: list[str],
-        sites: Mapping[str, CallSite],
-        watched: bool,
-    ) -> tuple[Passes, Any]:
+    def _inside(self, asked: StepRequest) -> tuple[Passes, Any]:
         """The examples are crafted when the step calls the model, from what it is given; also the model's output."""
         if self._mixed is not None and bool(self._mixed):
             self._refuse_labels()
@@ -197,7 +183,7 @@ class AdversarialStep:
         def swap(call: ModelCall) -> Tensor:
             place = (call.x.data_ptr(), call.x.shape, call.x.stride())
             if place not in partners:
-                partners[place] = self._partner(call, y, craft)
+                partners[place] = self._partner(call, asked)
                 if not calls:
                     begin_probing()
                 calls.append(call)  # keeps its input alive, so that no other tensor comes to lie in its place
@@ -206,7 +192,7 @@ class AdversarialStep:
         def run_step(begin: Callable[[], None]) -> Any:
             nonlocal begin_probing
             begin_probing = begin
-            return step(batch)
+            return asked.step(asked.batch)
 
         def run_other() -> Any:
             other = next(iter(partners.values())) if self.on_clean else calls[0].x
@@ -215,16 +201,16 @@ class AdversarialStep:
                 return self.model(*args, **kwargs)
 
         # Open until the backward pass is over, in which checkpointing calls the model with the step's own input again.
-        self._watch = watch = StepWatch(self.model, len(y), swap)
+        self._watch = watch = StepWatch(self.model, len(asked.x), swap)
         watch.open()
         with _looking():
-            passes = self._both(y, layers, sites, run_step, run_other)
+            passes = self._both(asked, run_step, run_other)
         if loss_of(passes.result) is not None and not calls:
             msg = f"expected training_step to call {self.name} in each step, as in the first one; here it did not"
             raise MisconfigurationException(msg)
         return passes, watch.output
 
-    def _partner(self, call: ModelCall, y: Tensor, craft: Craft) -> Tensor:
+    def _partner(self, call: ModelCall, asked: StepRequest) -> Tensor:
         """The adversarial partner of a call's input."""
         if call.x.requires_grad:
             msg = (
@@ -234,37 +220,32 @@ class AdversarialStep:
             raise MisconfigurationException(msg)
         # Checkpointing, if it is on, must not count the attack's tensors.
         with saved_tensors_hooks(_as_it_is, _as_it_is):
-            return craft(self.model if call.is_plain else bound(self.model, call.arguments), call.x.detach(), y)
+            model = self.model if call.is_plain else bound(self.model, call.arguments)
+            return asked.craft(model, call.x.detach(), asked.y)
 
     def _both(
-        self,
-        batch: Tensor,
-        layers: list[str],
-        sites: Mapping[str, CallSite],
-        run_step: Callable[[Callable[[], None]], Any],
-        run_other: Callable[[], Any],
+        self, asked: StepRequest, run_step: Callable[[Callable[[], None]], Any], run_other: Callable[[], Any]
     ) -> Passes:
-        """The user's step and, where ``layers`` are asked for, the other pass, with the same random numbers.
+        """The user's step and, where layers are asked for, the other pass, with the same random numbers.
 
         Args:
-            batch: a tensor of the batch, for the number of samples and the device.
-            layers: whose representations are wanted.
-            sites: where they are.
+            asked: the step.
             run_step: runs the step; calls its argument when the pass whose representations count is about to begin.
             run_other: runs the model on the other input.
 
         Returns:
             What they gave.
         """
+        layers = asked.layers
         if not layers:
             return Passes(run_step(lambda: None), {}, {})
         for_penalty_alone = OUTPUT not in layers  # ends at the deepest layer, and leaves all buffers as they are
-        samples, random_state = len(batch), RandomStateAtForward(self.model, batch.device)
+        samples, random_state = len(asked.x), RandomStateAtForward(self.model, asked.x.device)
         first_buffers: Buffers = {}  # both passes begin with the same, as some models read what they have just written
         # A compiled model would not see the probe's hooks. The attack's passes, which are the most, stay compiled.
         with torch.compiler.set_stance("force_eager"):
             with ExitStack() as stack:
-                options: dict[str, Any] = {"sites": sites, "needs_gradient": True, "read": self.read_logits}
+                options: dict[str, Any] = {"sites": asked.sites, "needs_gradient": True, "read": self.read_logits}
                 probe = LayerProbe(self.model, layers, samples, **options)
 
                 def begin() -> None:

@@ -213,6 +213,8 @@ def _log_results(loggers: list[Logger], summary: RunSummary, folder: Path, step:
     import pandas as pd
 
     adapters = result_loggers(logger for logger in loggers if not isinstance(logger, CSVLogger))
+    if not adapters:
+        return
     figures = {f"figures/{path.stem}": pixels_of(path) for path in sorted((folder / "figures").glob("*.png"))}
     files = {f"tables/{name}": folder / f"{name}.csv" for name in ("evaluation", "profile")}
     tables = {key: pd.read_csv(path) for key, path in files.items() if path.is_file()}
