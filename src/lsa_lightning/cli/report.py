@@ -22,6 +22,7 @@ from lsa_lightning.plotting import plot_mean_accuracy, plot_rg_scores
 from lsa_lightning.runs.comparison import Group, Spread, config_differences, group_by_seed
 from lsa_lightning.runs.folder import CONFIG_FILE, save_svg
 from lsa_lightning.runs.read import Run, find_runs
+from lsa_lightning.utils.files import write_text
 
 T = TypeVar("T")
 
@@ -94,8 +95,7 @@ def write_report(paths: Sequence[Path], output: Path | None = None) -> tuple[Pat
     if output is None:
         output = (paths[0] if len(paths) == 1 else Path()) / "report.html"
     page = _run_page(runs[0], unfinished) if len(runs) == 1 else _comparison_page(runs, unfinished)
-    output.parent.mkdir(parents=True, exist_ok=True)
-    output.write_text(page, encoding="utf-8")
+    write_text(output, page)
     return output, unfinished
 
 

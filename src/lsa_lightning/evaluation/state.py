@@ -15,6 +15,7 @@ from torch.utils._pytree import tree_leaves
 
 from lsa_lightning.attacks import Attack
 from lsa_lightning.utils.describe import described, without_addresses
+from lsa_lightning.utils.files import write_text
 from lsa_lightning.utils.isolation import lent
 
 
@@ -109,7 +110,7 @@ class FinishedBatches:
             msg = f"expected {file} to belong to this evaluation, but {self._differences(header)}; give another file"
             raise ValueError(msg)
         if file == self.path and not lines:
-            file.write_text(json.dumps(self.header) + "\n")
+            write_text(file, json.dumps(self.header) + "\n")
         elif file == self.path and kept != whole:
             os.truncate(file, len(kept))  # bytes: what json.dumps writes is ASCII
 

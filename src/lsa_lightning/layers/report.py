@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from lsa_lightning.functional import select_mvl
+from lsa_lightning.utils.files import write_text
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -88,7 +89,7 @@ class SustainabilityReport:
 
     def save(self, path: str | Path) -> None:
         """Write JSON."""
-        Path(path).write_text(json.dumps(self.to_dict(), indent=2) + "\n")
+        write_text(path, json.dumps(self.to_dict(), indent=2) + "\n")
 
     @classmethod
     def load(cls, path: str | Path) -> SustainabilityReport:

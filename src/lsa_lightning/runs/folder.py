@@ -6,11 +6,16 @@ import json
 import platform
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import TYPE_CHECKING, Any, BinaryIO
 
 from matplotlib import rc_context
 from matplotlib.figure import Figure
 from omegaconf import DictConfig, OmegaConf
+
+from lsa_lightning.utils.files import replacing, write_text
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 CONFIG_FILE = "config.yaml"
 
@@ -46,15 +51,16 @@ OmegaConf.register_new_resolver("lsa.folder", lambda path: Path(path).name, repl
 def save_config(cfg: DictConfig, folder: Path) -> dict[str, Any]:
     """Write the resolved configuration to ``folder`` and return it as plain containers."""
     resolved = OmegaConf.to_container(cfg, resolve=True)
-    OmegaConf.save(OmegaConf.create(resolved), folder / CONFIG_FILE)
+    write_text(folder / CONFIG_FILE, OmegaConf.to_yaml(OmegaConf.create(resolved)))
     return resolved  # type: ignore[return-value]
 
 
 def save_figure(figure: Figure, folder: Path, name: str) -> None:
     """Write ``figures/<name>.png`` and ``.svg``; the same figure gives the same files."""
-    (folder / "figures").mkdir(exist_ok=True)
-    figure.savefig(folder / "figures" / f"{name}.png")
-    save_svg(figure, folder / "figures" / f"{name}.svg", name)
+    with replacing(folder / "figures" / f"{name}.png") as png:
+        figure.savefig(png)
+    with replacing(folder / "figures" / f"{name}.svg") as svg:
+        save_svg(figure, svg, name)
 
 
 def save_svg(figure: Figure, file: Path | BinaryIO, name: str) -> None:
@@ -64,9 +70,14 @@ def save_svg(figure: Figure, file: Path | BinaryIO, name: str) -> None:
         figure.savefig(file, format="svg", metadata={"Date": None})
 
 
+def save_table(table: pd.DataFrame, path: Path) -> None:
+    """Write a table as CSV, without its index."""
+    write_text(path, table.to_csv(index=False))
+
+
 def write_json(values: dict[str, Any], path: Path) -> None:
     """Write plain containers as indented JSON."""
-    path.write_text(json.dumps(values, indent=2) + "\n")
+    write_text(path, json.dumps(values, indent=2) + "\n")
 
 
 def read_json(path: Path) -> dict[str, Any]:

@@ -13,6 +13,8 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import numpy as np
 from lightning.pytorch.loggers import CSVLogger, Logger, MLFlowLogger, TensorBoardLogger, WandbLogger
 
+from lsa_lightning.utils.files import replacing, write_text
+
 if TYPE_CHECKING:
     import pandas as pd
     from matplotlib.figure import Figure
@@ -131,16 +133,15 @@ class CSVResults(ResultLogger):
         """``<key>.png``; a later one replaces it."""
         from matplotlib.image import imsave
 
-        imsave(self._file(f"{key}.png"), pixels)
+        with replacing(self._file(f"{key}.png")) as new:
+            imsave(new, pixels)
 
     def log_table(self, key: str, table: pd.DataFrame, step: int) -> None:
         """``<key>.csv``; a later one replaces it."""
-        table.to_csv(self._file(f"{key}.csv"), index=False)
+        write_text(self._file(f"{key}.csv"), table.to_csv(index=False))
 
     def _file(self, name: str) -> Path:
-        path = Path(self.logger.log_dir) / name
-        path.parent.mkdir(parents=True, exist_ok=True)
-        return path
+        return Path(self.logger.log_dir) / name
 
 
 def result_loggers(loggers: Iterable[Logger]) -> list[ResultLogger]:

@@ -15,7 +15,7 @@ from lsa_lightning.attacks import Attack
 from lsa_lightning.evaluation import RobustnessTable
 from lsa_lightning.functional import predicted_labels
 from lsa_lightning.layers.report import AnalysedEpoch, plot_history, plot_reports
-from lsa_lightning.runs.folder import save_figure, write_json
+from lsa_lightning.runs.folder import save_figure, save_table, write_json
 from lsa_lightning.runs.stages import Analysis, Evaluation
 from lsa_lightning.utils.isolation import evaluating
 from lsa_lightning.utils.outputs import read_logits
@@ -28,13 +28,13 @@ def write_analysis(analysis: Analysis, folder: Path) -> None:
     for name, report in analysis.reports.items():
         report.save(folder / f"profile_{name}.json")
     frames = {name: report.to_dataframe() for name, report in analysis.reports.items()}
-    pd.concat(frames, names=["attack"]).reset_index(level=0).to_csv(folder / "profile.csv", index=False)
+    save_table(pd.concat(frames, names=["attack"]).reset_index(level=0), folder / "profile.csv")
     save_figure(plot_reports(analysis.reports, analysis.mvl), folder, "layer_profile")
 
 
 def write_table(table: RobustnessTable, folder: Path) -> None:
     """``evaluation.csv`` and the figure of the accuracies."""
-    table.to_dataframe().to_csv(folder / "evaluation.csv", index=False)
+    save_table(table.to_dataframe(), folder / "evaluation.csv")
     save_figure(table.plot(), folder, "accuracy")
 
 
@@ -55,7 +55,7 @@ def write_comparison(evaluations: Mapping[str, Evaluation], folder: Path) -> Non
 
     tables = {path: each.table for path, each in evaluations.items()}
     frames = {path: table.to_dataframe() for path, table in tables.items()}
-    pd.concat(frames, names=["checkpoint"]).reset_index(level=0).to_csv(folder / "evaluation.csv", index=False)
+    save_table(pd.concat(frames, names=["checkpoint"]).reset_index(level=0), folder / "evaluation.csv")
     entries = [{"checkpoint": path, **each.to_dict()} for path, each in evaluations.items()]
     write_json(entries[0] if len(entries) == 1 else {"checkpoints": entries}, folder / "evaluation.json")
     first = next(iter(tables.values()))

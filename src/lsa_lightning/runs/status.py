@@ -1,0 +1,70 @@
+"""How far a job is: a small file in its run folder."""
+
+from __future__ import annotations
+
+import os
+import socket
+from dataclasses import asdict, dataclass, fields
+from datetime import datetime, timezone
+from enum import Enum
+from pathlib import Path
+
+from lsa_lightning.runs.folder import read_json, write_json
+
+STATUS_FILE = "status.json"
+
+
+class State(str, Enum):
+    """What a job is doing, or how it ended."""
+
+    RUNNING = "running"
+    INTERRUPTED = "interrupted"
+    FAILED = "failed"
+    FINISHED = "finished"
+
+
+@dataclass(frozen=True)
+class Status:
+    """The state of a job.
+
+    Attributes:
+        state: the state.
+        reason: why it is interrupted or failed, in one line; empty otherwise.
+        epoch: epochs that are finished.
+        attempts: how many times the job was started.
+        updated: when this was written, in UTC (ISO 8601). A job that was killed outright leaves ``running``.
+        host: the machine that it runs or ran on.
+        pid: its process there.
+    """
+
+    state: State
+    reason: str = ""
+    epoch: int = 0
+    attempts: int = 1
+    updated: str = ""
+    host: str = ""
+    pid: int = 0
+
+    def save(self, folder: Path) -> None:
+        """Write :data:`STATUS_FILE`, with the time, the host and the process of now."""
+        now = datetime.now(timezone.utc).isoformat(timespec="seconds")
+        values = {**asdict(self), "updated": now, "host": socket.gethostname(), "pid": os.getpid()}
+        write_json({**values, "state": self.state.value}, folder / STATUS_FILE)
+
+    @classmethod
+    def load(cls, folder: Path) -> Status | None:
+        """The status of the job in ``folder``; None where there is none, as in folders of before 0.2.
+
+        Raises:
+            ValueError: if the file holds something else.
+        """
+        path = folder / STATUS_FILE
+        if not path.is_file():
+            return None
+        values = read_json(path)
+        try:
+            known = {field.name: values[field.name] for field in fields(cls)}
+            return cls(**{**known, "state": State(known["state"])})
+        except (KeyError, ValueError) as error:
+            msg = f"expected {path} to hold a job's status, got {values}"
+            raise ValueError(msg) from error

@@ -1,0 +1,63 @@
+"""Files that are always whole: written beside their target and renamed, so that a killed job leaves the old one."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+
+@contextmanager
+def replacing(path: str | Path) -> Iterator[Path]:
+    """A new file, beside ``path`` and with its ending, that takes its place when the block ends without an error.
+
+    The folder is made. After an error, or a kill at any moment, what was at ``path`` before is still there.
+
+    Args:
+        path: the file to write.
+
+    Yields:
+        Where to write.
+
+    Raises:
+        OSError: naming ``path``, if it could not be written, as on a full disk.
+
+    Example:
+        >>> import tempfile
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     with replacing(Path(folder) / "a.txt") as new:
+        ...         _ = new.write_text("whole")
+        ...     [file.name for file in Path(folder).iterdir()]
+        ['a.txt']
+    """
+    path = Path(path)
+    part = path.with_name(f".{path.stem}.{os.getpid()}.part{path.suffix}")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        yield part
+        _flush(part)
+        part.replace(path)
+        _flush(path.parent)
+    except OSError as error:
+        reason = error.strerror or str(error)
+        raise OSError(
+            error.errno, f"could not write this file, whose former content is kept: {reason}", str(path)
+        ) from error
+    finally:
+        part.unlink(missing_ok=True)
+
+
+def write_text(path: str | Path, text: str) -> None:
+    """Write a whole file of UTF-8; see :func:`replacing`."""
+    with replacing(path) as new:
+        new.write_text(text, encoding="utf-8")
+
+
+def _flush(path: Path) -> None:
+    """Wait until a file, or the entries of a folder, are on the disk: a rename may otherwise come before the bytes."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
