@@ -15,6 +15,7 @@ from tests.helpers.hydra_run import (
     TINY,
     TINY_IMAGES,
     composed_job,
+    leave_empty,
     main_in_process,
     read_json,
     tiny_without,
@@ -142,7 +143,7 @@ def _case(group: str, name: str) -> Any:
 def _isolated(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Nothing, W&B's caches included, is written outside of the temporary folder; figures, which take long, nowhere."""
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(Figure, "savefig", lambda *args, **kwargs: None)
+    monkeypatch.setattr(Figure, "savefig", leave_empty)
     for name in ("CACHE", "CONFIG", "DATA", "ARTIFACT"):
         monkeypatch.setenv(f"WANDB_{name}_DIR", str(tmp_path / "wandb_home"))
 

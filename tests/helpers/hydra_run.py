@@ -133,7 +133,7 @@ def train_tiny(folder: Path, *args: str, figures: bool = False) -> str:
     The command line, which composes twice, is left out, and figures are written only if asked for: both take long.
     """
     printed = io.StringIO()
-    drawing = nullcontext() if figures else patch.object(Figure, "savefig", _leave_empty)
+    drawing = nullcontext() if figures else patch.object(Figure, "savefig", leave_empty)
     with (
         redirect_stdout(printed),
         drawing,
@@ -143,7 +143,7 @@ def train_tiny(folder: Path, *args: str, figures: bool = False) -> str:
     return printed.getvalue()
 
 
-def _leave_empty(figure: Figure, file: Any, **_: Any) -> None:
+def leave_empty(figure: Figure, file: Any, **_: Any) -> None:
     """In place of ``savefig``: the file is there, but nothing was drawn."""
     if isinstance(file, str | Path):
         Path(file).touch()

@@ -23,6 +23,7 @@ from omegaconf import DictConfig, OmegaConf
 from lsa_lightning.callbacks import ATLR, AdversarialTraining
 from lsa_lightning.cli.overrides import with_null_groups
 from lsa_lightning.layers.report import AnalysedEpoch
+from lsa_lightning.runs.acceleration import accelerate
 from lsa_lightning.runs.checkpoint import checkpoint_file, split_loader
 from lsa_lightning.runs.console import console, print_accuracies, print_analysis, print_masking
 from lsa_lightning.runs.first_batch import FirstBatchChecks
@@ -62,6 +63,8 @@ class Job:
         """Instantiate every node."""
         data = instantiate(cfg.data, _convert_="all")
         model = instantiate(cfg.model, _convert_="all")
+        compiled: Any = OmegaConf.to_container(cfg.compile) if OmegaConf.is_config(cfg.compile) else cfg.compile
+        accelerate(model, compiled=compiled, channels_last=cfg.channels_last)
         callbacks, loggers = _instances(cfg.callbacks), _instances(cfg.get("logger"))
         analysis, evaluation = _stage(cfg.get("analysis")), _stage(cfg.get("evaluation"))
         checks = FirstBatchChecks(analysis)

@@ -1,0 +1,39 @@
+"""What makes the same run quicker: compiled passes, and the memory format that tensor cores read."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import nn
+
+from lsa_lightning.utils.checks import flag, instance
+
+
+def accelerate(model: nn.Module, *, compiled: bool | Mapping[str, Any] = False, channels_last: bool = False) -> None:
+    """Change how ``model`` runs, in place; its parameters and their names stay.
+
+    Compiled are the passes of attacks, of steps without a penalty, of validation and of evaluation. Passes whose layers
+    are read run as they were written.
+
+    Args:
+        model: the model.
+        compiled: True, or the options of ``torch.compile``, such as ``{"mode": "max-autotune"}``; False: not compiled.
+        channels_last: keep the weights of 2d convolutions in the memory format ``torch.channels_last``, which their
+            outputs then have too.
+
+    Raises:
+        ValueError: if an argument is of another kind.
+
+    Example:
+        >>> model = nn.Conv2d(3, 4, 3)
+        >>> accelerate(model, channels_last=True)
+        >>> model(torch.zeros(2, 3, 8, 8)).is_contiguous(memory_format=torch.channels_last)
+        True
+    """
+    instance("accelerate", "compiled", compiled, (bool, Mapping), what="true, false or the options of torch.compile")
+    if flag("accelerate", "channels_last", channels_last):
+        model.to(memory_format=torch.channels_last)
+    if compiled is not False:
+        model.compile(**({} if compiled is True else compiled))
