@@ -1,0 +1,190 @@
+"""Images per second of adversarial training on a GPU, against a plain float32 loop with torchattacks.
+
+    python -m benchmarks.gpu_throughput [--batch 512] [--pairs 10] [--steps 20]
+
+ResNet-18 on images of CIFAR-10's size, PGD with 10 steps. The loop is written by hand in torch's default precision, as
+torchattacks' users write it; ours is the Trainer with AdversarialTraining, in four settings: as it is, bf16,
+bf16 with channels_last, and all of it compiled. Also the weights of a float16 run with a GradScaler beside those of a
+loop that is written out. Prints and writes results/gpu_throughput.json; needs a GPU, else it says so.
+"""
+
+from __future__ import annotations
+
+import argparse
+import copy
+import time
+from collections.abc import Callable
+from typing import Any
+
+import lightning.pytorch as pl
+import torch
+import torch.nn.functional as F  # noqa: N812
+from benchmarks.pairs import Ratio, save
+from torch import Tensor, nn
+from torch.utils.data import DataLoader, Dataset
+
+from lsa_lightning import AdversarialTraining, RobustClassifier
+from lsa_lightning.attacks import PGD
+from lsa_lightning.models import PreActResNet18
+from lsa_lightning.runs.acceleration import accelerate
+
+EPS, ALPHA, STEPS = 8 / 255, 2 / 255, 10
+SETTINGS: dict[str, dict[str, Any]] = {
+    "float32": {},
+    "bf16": {"precision": "bf16-mixed"},
+    "bf16, channels_last": {"precision": "bf16-mixed", "channels_last": True},
+    "bf16, channels_last, compiled": {"precision": "bf16-mixed", "channels_last": True, "compiled": True},
+}
+
+
+class OneBatch(Dataset[tuple[Tensor, Tensor]]):
+    """The same batch on the GPU, ``n`` times."""
+
+    def __init__(self, x: Tensor, y: Tensor, n: int) -> None:
+        self.batch, self.n = (x, y), n
+
+    def __len__(self) -> int:
+        return self.n
+
+    def __getitem__(self, index: int) -> tuple[Tensor, Tensor]:
+        return self.batch
+
+
+class Clock(pl.Callback):
+    """Seconds of the steps after the first ``skipped``."""
+
+    def __init__(self, skipped: int) -> None:
+        self.skipped, self.started, self.seconds = skipped, 0.0, 0.0
+
+    def on_train_batch_start(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, batch: Any, batch_idx: int
+    ) -> None:
+        """Start, before the first step that counts."""
+        if batch_idx == self.skipped:
+            torch.cuda.synchronize()
+            self.started = time.perf_counter()
+
+    def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Stop."""
+        torch.cuda.synchronize()
+        self.seconds = time.perf_counter() - self.started
+
+
+def sgd(parameters: Any) -> torch.optim.SGD:
+    return torch.optim.SGD(parameters, lr=0.01, momentum=0.9)
+
+
+def one_epoch(*callbacks: pl.Callback, precision: Any) -> pl.Trainer:
+    return pl.Trainer(
+        max_epochs=1,
+        accelerator="gpu",
+        devices=1,
+        precision=precision,
+        callbacks=list(callbacks),
+        logger=False,
+        enable_checkpointing=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+    )
+
+
+def ours(x: Tensor, y: Tensor, steps: int, precision: str = "32-true", **options: Any) -> Callable[[], float]:
+    """A function that trains and returns the seconds of a step."""
+    module = RobustClassifier(PreActResNet18(), optimizer=sgd).cuda()
+    accelerate(module, **options)
+
+    def run() -> float:
+        clock = Clock(skipped=3)
+        attack = PGD(EPS, ALPHA, steps=STEPS, seed=0)
+        trainer = one_epoch(AdversarialTraining(attack), clock, precision=precision)
+        trainer.fit(module, DataLoader(OneBatch(x, y, steps + 3), batch_size=None))
+        module.cuda()
+        return clock.seconds / steps
+
+    return run
+
+
+def theirs(x: Tensor, y: Tensor, steps: int) -> Callable[[], float]:
+    """The same by hand with torchattacks."""
+    import torchattacks
+
+    model = PreActResNet18().cuda()
+    attack, optimizer = torchattacks.PGD(model, eps=EPS, alpha=ALPHA, steps=STEPS), sgd(model.parameters())
+
+    def run() -> float:
+        started = 0.0
+        for step in range(steps + 3):
+            if step == 3:
+                torch.cuda.synchronize()
+                started = time.perf_counter()
+            x_adv = attack(x, y)
+            model.train()
+            loss = F.cross_entropy(model(x_adv), y)
+            optimizer.zero_grad()
+            loss.backward()  # type: ignore[no-untyped-call]
+            optimizer.step()
+        torch.cuda.synchronize()
+        return (time.perf_counter() - started) / steps
+
+    return run
+
+
+def fp16_difference(x: Tensor, y: Tensor, steps: int = 8) -> float:
+    """Largest difference of the weights after a float16 run with a GradScaler and after a loop that is written out."""
+    torch.manual_seed(0)
+    module = RobustClassifier(
+        nn.Sequential(nn.Flatten(), nn.Linear(3072, 64), nn.ReLU(), nn.Linear(64, 10)), optimizer=sgd
+    )
+    by_hand = copy.deepcopy(module).cuda()
+    attack = PGD(EPS, ALPHA, steps=STEPS, seed=0)
+    options: dict[str, Any] = {"logger": False, "enable_checkpointing": False, "enable_progress_bar": False}
+    trainer = pl.Trainer(
+        max_epochs=1,
+        accelerator="gpu",
+        devices=1,
+        precision="16-mixed",
+        callbacks=[AdversarialTraining(attack)],
+        **options,
+    )
+    trainer.fit(module, DataLoader(OneBatch(x, y, steps), batch_size=None))
+    scaler, optimizer, attack = torch.amp.GradScaler("cuda"), sgd(by_hand.parameters()), attack.with_eps(EPS)
+    for _ in range(steps):
+        with torch.autocast("cuda", torch.float16):
+            by_hand.eval()
+            x_adv = attack(by_hand, x, y)
+            by_hand.train()
+            loss = F.cross_entropy(by_hand(x_adv), y)
+        optimizer.zero_grad()
+        scaler.scale(loss).backward()  # type: ignore[no-untyped-call]
+        scaler.step(optimizer)
+        scaler.update()
+    pairs = zip(module.parameters(), by_hand.parameters(), strict=True)
+    return max(float((one.cuda() - other).abs().max()) for one, other in pairs)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--batch", type=int, default=512)
+    parser.add_argument("--pairs", type=int, default=10)
+    parser.add_argument("--steps", type=int, default=20)
+    options = parser.parse_args()
+    if not torch.cuda.is_available():
+        print("not measured: no GPU")
+        return
+    x = torch.rand(options.batch, 3, 32, 32, device="cuda")
+    y = torch.randint(10, (options.batch,), device="cuda")
+    loop = theirs(x, y, options.steps)
+    results: dict[str, Any] = {"batch": options.batch, "fp16_largest_difference_of_weights": fp16_difference(x, y)}
+    print("float16 with GradScaler, largest difference of weights:", results["fp16_largest_difference_of_weights"])
+    for name, setting in SETTINGS.items():
+        run = ours(x, y, options.steps, **setting)
+        run(), loop()
+        pairs = [(run(), loop()) for _ in range(options.pairs)]
+        ratio = Ratio.of([options.batch / mine for mine, _ in pairs], [options.batch / their for _, their in pairs])
+        results[name] = ratio
+        print(f"{name}: {ratio.ours:.0f} images/s, {ratio} times torchattacks' {ratio.theirs:.0f}", flush=True)
+    save("gpu_throughput", results)
+
+
+if __name__ == "__main__":
+    main()
