@@ -1,38 +1,41 @@
-"""How long ``import lsa_lightning`` takes, beside ``import lightning.pytorch``.
+"""What it costs to begin: ``import lsa_lightning``, and ``lsa-train --help``.
 
-    python benchmarks/import_time.py [--runs 7]
+    python -m benchmarks.import_time [--pairs 10]
 
-Fresh interpreters, alternating, after one of each that warms the disk. Prints both medians, and the median of the
-ratios of neighbours.
+Fresh interpreters, by turns, after one of each that warms the disk: the import beside ``import lightning.pytorch``,
+and the help beside ``import hydra, lightning.pytorch``. Prints and writes results/import_time.json.
 """
 
 from __future__ import annotations
 
 import argparse
-import statistics
 import subprocess
 import sys
-import time
+from collections.abc import Callable
 
-MODULES = ("lightning.pytorch", "lsa_lightning")
+from benchmarks.pairs import paired, save
 
 
 def main() -> None:
-    """Measure in pairs, so that whatever else the machine does hits both."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--runs", type=int, default=7)
-    args = parser.parse_args()
-    pairs = [[seconds(module) for module in MODULES] for _ in range(args.runs + 1)][1:]
-    for module, times in zip(MODULES, zip(*pairs, strict=True), strict=True):
-        print(f"import {module}: {statistics.median(times):.2f} s")
-    print(f"ratio: {statistics.median(ours / theirs for theirs, ours in pairs):.3f}")
+    parser.add_argument("--pairs", type=int, default=10)
+    pairs = parser.parse_args().pairs
+    results = {
+        "import": paired(python("import lsa_lightning"), python("import lightning.pytorch"), pairs),
+        "help": paired(
+            python("import sys; sys.argv[1:] = ['--help']; from lsa_lightning.cli.train import main; main()"),
+            python("import hydra, lightning.pytorch"),
+            pairs,
+        ),
+    }
+    print(f"import lsa_lightning over import lightning.pytorch: {results['import']}")
+    print(f"lsa-train --help over import hydra, lightning.pytorch: {results['help']}")
+    save("import_time", results)
 
 
-def seconds(module: str) -> float:
-    """Wall time of an interpreter that imports ``module``."""
-    started = time.perf_counter()
-    subprocess.run([sys.executable, "-c", f"import {module}"], check=True)
-    return time.perf_counter() - started
+def python(code: str) -> Callable[[], object]:
+    """A run of a fresh interpreter."""
+    return lambda: subprocess.run([sys.executable, "-c", code], check=True, stdout=subprocess.DEVNULL)
 
 
 if __name__ == "__main__":
