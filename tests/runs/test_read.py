@@ -9,7 +9,7 @@ from tests.helpers.hydra_run import read_json, train_tiny
 from tests.helpers.run_copies import copy_run
 
 from lsa_lightning.evaluation import RobustnessTable
-from lsa_lightning.runs.read import find_runs, read_run
+from lsa_lightning.runs.read import find_jobs, read_run
 
 
 @pytest.fixture(scope="module")
@@ -47,7 +47,7 @@ def test_a_profile_that_was_removed_is_left_out(run: Path, tmp_path: Path) -> No
 
 
 def test_a_sweep_expands_to_its_jobs_in_the_order_of_their_numbers(sweep: Path) -> None:
-    runs, unfinished = find_runs([sweep])
+    runs, unfinished = find_jobs([sweep])
     assert [run.folder.name for run in runs] == [str(job) for job in range(12)]
     assert [run.summary.seed for run in runs] == list(range(12))
     assert unfinished == []
@@ -55,18 +55,18 @@ def test_a_sweep_expands_to_its_jobs_in_the_order_of_their_numbers(sweep: Path) 
 
 def test_unfinished_jobs_of_a_sweep_are_named(sweep: Path) -> None:
     (sweep / "3" / "summary.json").unlink()
-    runs, unfinished = find_runs([sweep])
+    runs, unfinished = find_jobs([sweep])
     assert unfinished == [sweep / "3"]
     assert len(runs) == 11
 
 
 def test_runs_and_sweeps_may_be_mixed(run: Path, sweep: Path) -> None:
-    assert [found.folder for found in find_runs([run, sweep])[0]][:2] == [run, sweep / "0"]
+    assert [found.folder for found in find_jobs([run, sweep])[0]][:2] == [run, sweep / "0"]
 
 
 def error_of(*paths: Path) -> str:
     with pytest.raises(ValueError, match="expected") as caught:
-        find_runs(paths)
+        find_jobs(paths)
     assert "\n" not in str(caught.value)
     return str(caught.value)
 
