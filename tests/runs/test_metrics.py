@@ -73,3 +73,10 @@ def test_metrics_in_other_norms_or_at_other_radii_are_others() -> None:
     score = Metric("pgd", (0.0, 0.1), True, "L2")
     assert (score.name, score.circumstances) == ("rg_score/pgd", "eps 0, 0.1 in L2")
     assert score != Metric("pgd", (0.0, 0.2), True, "L2")
+
+
+def test_a_run_of_before_tells_its_norm_by_its_attack() -> None:
+    old = run(norm=None, threat={"eps": 0.3}, attack={"norm": "Linf"})
+    assert headline([old]) == headline([run()])
+    unknown = run(norm=None, threat={"norm": "Linf", "eps": 0.3}, attack={"norm": "Linf"})  # attacks of several norms
+    assert {metric.norm for metric in headline([unknown])} == {None}

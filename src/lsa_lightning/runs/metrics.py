@@ -91,11 +91,12 @@ def measured(run: Run) -> dict[Metric, float]:
     if table is None:
         return {}
     values: dict[Metric, float] = {}
+    norm = _norm(run)
     for attack, row in table.accuracy.items():
         for eps, accuracy in zip(table.eps, row, strict=True):
-            values[CLEAN if eps == 0 else Metric(attack, (eps,), norm=table.norm)] = accuracy
+            values[CLEAN if eps == 0 else Metric(attack, (eps,), norm=norm)] = accuracy
     radii = tuple(table.eps if table.rg_eps is None else table.rg_eps)
-    return values | {Metric(attack, radii, True, table.norm): score for attack, score in table.rg_score.items()}
+    return values | {Metric(attack, radii, True, norm): score for attack, score in table.rg_score.items()}
 
 
 def headline(runs: Iterable[Run]) -> list[Metric]:
@@ -113,3 +114,11 @@ def training_eps(run: Run) -> float | None:
     if table is not None and table.training_eps is not None:
         return table.training_eps
     return threat.get("eps") if isinstance(threat, dict) else None
+
+
+def _norm(run: Run) -> str | None:
+    """The norm of the evaluation; before 0.1.0 neither it nor the threat model told, but the attack of training did."""
+    table, threat, attack = run.summary.evaluation, run.config.get("threat"), run.config.get("attack")
+    if table is not None and table.norm is None and isinstance(threat, dict) and "norm" not in threat:
+        return attack.get("norm") if isinstance(attack, dict) else None
+    return None if table is None else table.norm
