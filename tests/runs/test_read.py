@@ -229,7 +229,7 @@ def test_a_sweep_without_a_finished_job_is_an_error(sweep: Path) -> None:
         job.unlink()
     message = error_of(sweep)
     assert f"expected a finished run, found {sweep / '0'}: unknown, no summary.json and no status.json" in message
-    assert message.endswith("(and 11 more such jobs)")
+    assert message.endswith("(and 11 more)")
 
 
 def test_other_folders_are_an_error(tmp_path: Path) -> None:

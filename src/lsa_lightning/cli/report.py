@@ -16,7 +16,7 @@ from lsa_lightning.cli.pictures import known_norms, pictures_of_results, picture
 from lsa_lightning.layers.report import in_words
 from lsa_lightning.runs.comparison import config_differences
 from lsa_lightning.runs.folder import CONFIG_FILE
-from lsa_lightning.runs.read import Jobs, Run, find_jobs
+from lsa_lightning.runs.read import Jobs, Run, find_jobs, in_one_line
 from lsa_lightning.runs.results import BASE, MEANING, Results, print_left_out, print_results
 from lsa_lightning.utils.files import write_text
 
@@ -158,7 +158,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     try:
         report = write_report(options.runs, options.output)
     except (ValueError, OSError) as error:
-        parser.exit(2, f"lsa-report: error: {error}\n")
+        parser.exit(2, f"lsa-report: error: {in_one_line(error)}\n")
     if report.results is not None:
         print_results(report.results)
     print_left_out(report.jobs.left_out, report.unread, options.runs[0])

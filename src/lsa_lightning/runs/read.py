@@ -117,7 +117,7 @@ def find_jobs(paths: Sequence[Path]) -> Jobs:
     runs, left_out = [j for j in found if isinstance(j, Run)], [j for j in found if isinstance(j, LeftOut)]
     if not runs:
         first = left_out[0]
-        others = f" (and {len(left_out) - 1} more such jobs)" if len(left_out) > 1 else ""
+        others = f" (and {len(left_out) - 1} more)" if len(left_out) > 1 else ""
         msg = f"expected a finished run, found {first.folder}: {first.state}, {first.detail}{others}"
         raise ValueError(msg)
     return Jobs(runs, left_out)
