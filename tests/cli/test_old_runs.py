@@ -72,6 +72,9 @@ def test_old_and_new_runs_stand_in_one_comparison(new: Path, old: Path, tmp_path
     page = Page(write_report([new, old], tmp_path / "page.html")[0].read_text())
     assert "Comparison of 2 runs" in page.text
     assert "cannot be compared" not in page.text
+    titles = [row[0] for row in page.tables["results"][1:] if len(row) == 1]
+    assert titles[:3] == ["clean accuracy", "accuracy under fgsm, eps 0.3", "accuracy under pgd, eps 0.3"]
+    assert len(page.tables["results"]) == 1 + 3 * len(titles)
     (first, *row) = page.tables["layers"][1]
     assert first == "backbone.act1"
     assert row[0] == row[1]

@@ -8,13 +8,19 @@ import statistics
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
 import pytest
+from omegaconf import OmegaConf
 from tests.helpers.html import Page
 from tests.helpers.hydra_run import read_json, train_tiny
 from tests.helpers.run_copies import copy_run, edit_summary
 
 from lsa_lightning.cli.report import main, write_report
 from lsa_lightning.runs.folder import write_json
+from lsa_lightning.runs.status import State, Status
+
+PNG = b"\x89PNG...IEND\xaeB`\x82"
+"""What is taken for a whole file."""
 
 HOSTILE = "<script>alert('1')</script> $x_{$ & \"quoted\""
 
@@ -107,17 +113,17 @@ def test_every_figure_is_in_the_page_with_its_bytes(trained: Path, page: Page) -
 
 
 def test_figures_without_a_caption_appear_with_their_file_name(run: Path) -> None:
-    (run / "figures" / "my_plot.png").write_bytes(b"png")
+    (run / "figures" / "my_plot.png").write_bytes(PNG)
     (run / "figures" / "notes.txt").touch()
     page = page_of(run)
-    assert page.images[-1] == ("my_plot", "data:image/png;base64," + base64.b64encode(b"png").decode())
+    assert page.images[-1] == ("my_plot", "data:image/png;base64," + base64.b64encode(PNG).decode())
     assert "figures/my_plot.png" in page.text
     assert "notes" not in page.text
 
 
 @pytest.mark.parametrize(("size", "kind"), [(400_000, "svg+xml"), (400_001, "png")])
 def test_a_large_svg_gives_way_to_its_png(run: Path, size: int, kind: str) -> None:
-    (run / "figures" / "accuracy.svg").write_bytes(b" " * size)
+    (run / "figures" / "accuracy.svg").write_bytes(b"<?xml".ljust(size - 6) + b"</svg>")
     sources = dict(page_of(run).images)
     assert sources["Accuracy over eps"].startswith(f"data:image/{kind};")
 
@@ -195,7 +201,7 @@ def seeds(trained: Path, tmp_path: Path) -> Path:
     return tmp_path / "sweep"
 
 
-LABELS = ["train, gamma=0.1", "train, gamma=0.1", "train, gamma=1.0"]
+LABELS = ["gamma=0.1", "gamma=0.1", "gamma=1.0"]
 
 
 def test_a_comparison_shows_each_run(seeds: Path) -> None:
@@ -212,15 +218,89 @@ def test_a_comparison_has_mean_and_spread_over_the_seeds(seeds: Path) -> None:
     page = page_of(seeds)
     assert page.tables["seeds-1"][0] == ["method", "seeds", "clean", "eps 0.1", "eps 0.3", "R&G"]
     std = f"{statistics.stdev([50, 60]):.2f}"
+    half = 12.7062047 * 5  # Student's t of one degree of freedom, times the standard error
+    interval, scores = (f"{mean - half:.2f} to {mean + half:.2f}" for mean in (55, 215))
     assert page.tables["seeds-1"][1:] == [
-        ["train, gamma=0.1", "0, 1", "90.00 ± 0.00", "70.00 ± 0.00", f"55.00 ± {std}", f"215.00 ± {std}"],
-        ["train, gamma=1.0", "0", "90.00", "70.00", "55.00", "215.00"],
+        [
+            *("gamma=0.1", "0, 1", "90.00 ± 0.00 90.00 to 90.00", "70.00 ± 0.00 70.00 to 70.00"),
+            *(f"55.00 ± {std} {interval}", f"215.00 ± {std} {scores}"),
+        ],
+        ["gamma=1.0", "0", "90.00", "70.00", "55.00", "215.00"],
     ]
+
+
+def test_the_table_of_results_has_mean_deviation_and_interval_of_the_main_metrics(seeds: Path) -> None:
+    header, *rows = page_of(seeds).tables["results"]
+    assert header == ["method", "n", "mean ± standard deviation 95 % interval"]
+    assert rows[:3] == [
+        ["clean accuracy"],
+        ["gamma=0.1", "2", "90.00 ± 0.00 90.00 to 90.00"],
+        ["gamma=1.0", "1", "90.00"],
+    ]
+    assert [row[0] for row in rows[3::3]] == [
+        *(f"accuracy under {attack}, eps 0.3" for attack in ("fgsm", "pgd")),
+        *(f"R&G under {attack}" for attack in ("fgsm", "pgd")),
+    ]
+
+
+@pytest.fixture
+def with_base(seeds: Path) -> Path:
+    """The sweep, with two seeds of the same training without the regularizer."""
+    for seed, last in ((0, 48.0), (1, 57.0)):
+        accuracy = {"fgsm": [90.0, 70.0, last], "pgd": [90.0, 65.0, 45.0]}
+        base = copy_run(seeds / "0", seeds / f"base_{seed}", seed=seed, name="at", accuracy=accuracy)
+        config = OmegaConf.load(base / "config.yaml")
+        node = config.callbacks.pop("atlr")
+        config.callbacks.at = {key: node[key] for key in ("attack", "objective", "eps_warmup_epochs")}
+        OmegaConf.save(config, base / "config.yaml")
+    return seeds
+
+
+def test_a_comparison_has_the_paired_difference_of_each_regularizer_to_its_base(with_base: Path) -> None:
+    page = page_of(with_base)
+    header, *rows = page.tables["results"]
+    assert header[3:] == ["minus base 95 % interval", "pairs"]
+    half = 12.7062047 * 0.5  # the differences are 2 and 3
+    start = [row[0] for row in rows].index("accuracy under fgsm, eps 0.3")
+    assert [[row[0], *row[3:]] for row in rows[start + 1 : start + 4]] == [
+        ["train, gamma=0.1", f"+2.50 {2.5 - half:+.2f} to {2.5 + half:+.2f}", "2"],
+        ["train, gamma=1.0", "+7.00", "1"],
+        ["at", "", ""],
+    ]
+    assert "Base of train, gamma=0.1: at, in pairs of seeds 0, 1." in page.text
+    assert [alt for alt, _ in page.images][:2] == ["Paired differences in accuracy", "Paired differences in R&G"]
+
+
+def test_a_comparison_is_printed_and_written_as_tables(with_base: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    main([str(with_base)])
+    printed = capsys.readouterr().out
+    assert "minus base ± 95 %" in printed
+    assert printed.splitlines()[-1].endswith("MB), comparison.csv, paired.csv")
+    table = pd.read_csv(with_base / "comparison.csv")
+    row = table[(table.group == "train, gamma=0.1") & (table.metric == "accuracy/fgsm/0.3")].iloc[0]
+    assert (row.n, row["mean"], row.training) == (2, 55.0, True)
+    paired = pd.read_csv(with_base / "paired.csv")
+    assert paired[paired.metric == "accuracy/fgsm/0.3"]["mean"].tolist() == [2.5, 7.0]
+
+
+def test_figures_say_that_their_bars_are_intervals(with_base: Path) -> None:
+    pictures = dict(page_of(with_base).images)
+    drawn = {alt: base64.b64decode(source.partition(",")[2]).decode() for alt, source in pictures.items()}
+    assert "percentage points: mean and 95 % interval -->" in drawn["Paired differences in accuracy"]
+    assert "over eps, mean and 95 % interval -->" in drawn["R&G of each method"]
+    assert "<!-- accuracy (%), mean and 95 % interval -->" in drawn["Accuracy over eps under pgd"]
+
+
+def test_without_several_seeds_nothing_is_said_of_intervals(trained: Path, tmp_path: Path) -> None:
+    copy_run(trained, tmp_path / "sweep" / "0")
+    copy_run(trained, tmp_path / "sweep" / "1", name="other")
+    curve = base64.b64decode(page_of(tmp_path / "sweep").images[1][1].partition(",")[2]).decode()
+    assert "<!-- accuracy (%) -->" in curve
 
 
 def test_a_comparison_shows_only_what_differs_in_the_configurations(seeds: Path) -> None:
     assert page_of(seeds).tables["differences"] == [
-        ["entry", "train, gamma=0.1", "train, gamma=1.0"],
+        ["entry", "gamma=0.1", "gamma=1.0"],
         ["regularizer.gamma", "0.1", "1.0"],
     ]
 
@@ -356,20 +436,58 @@ def test_only_the_best_of_many_methods_are_drawn_as_lines(trained: Path, tmp_pat
     assert page_of(tmp_path / "sweep").text.count("Only the 10 methods of highest R&G are drawn.") == 2
 
 
-def test_unfinished_jobs_are_named_in_the_page(seeds: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    (seeds / "1" / "summary.json").unlink()
+def test_jobs_left_out_are_listed_in_the_page_and_printed(seeds: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (seeds / "0" / "summary.json").unlink()
+    Status(State.FAILED, reason="ValueError: no <b>luck</b>").save(seeds / "1")
     main([str(seeds)])
-    printed = capsys.readouterr()
-    assert f"left out, because it has no summary.json: {seeds / '1'}\n" in printed.err
-    assert (
-        f"Left out, because they have no summary.json (not ended, or failed): {seeds / '1'}"
-        in Page((seeds / "report.html").read_text()).text
-    )
+    page = Page((seeds / "report.html").read_text())
+    header, unknown, failed = page.tables["left-out"]
+    assert header == ["job", "state", "since, or why"]
+    assert unknown[:2] == [str(seeds / "0"), "unknown"]
+    assert failed[:2] == [str(seeds / "1"), "failed"]
+    assert failed[2].startswith("ValueError: no <b>luck</b>; last updated ")
+    assert "2 of 3 jobs do not count" in page.text
+    assert "Comparison of 1 run" in page.text
+    assert (seeds / "comparison.csv").is_file()
+    printed = capsys.readouterr().out
+    assert "ValueError: no <b>luck</b>" in printed
+    assert "unknown" in printed
+
+
+def test_a_cut_file_costs_its_job_alone(seeds: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    summary = (seeds / "1" / "summary.json").read_bytes()
+    (seeds / "1" / "summary.json").write_bytes(summary[: len(summary) // 2])
+    (seeds / "2" / "profile_salt.json").unlink()
+    main([str(seeds)])
+    page = Page((seeds / "report.html").read_text())
+    assert [row[0] for row in page.tables["left-out"][1:]] == [str(seeds / "1")]
+    assert len(page.tables["runs"]) == 3
+    assert f"Unreadable, left out of its job: {seeds / '2' / 'profile_salt.json'}: No such file" in page.text
+    assert "profile_salt.json" in "".join(capsys.readouterr().out.split())
+
+
+def test_a_cut_figure_costs_itself_alone(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for suffix in ("png", "svg"):
+        file = run / "figures" / f"accuracy.{suffix}"
+        file.write_bytes(file.read_bytes()[:300])
+    file = run / "figures" / "layer_profile.svg"
+    file.write_bytes(file.read_bytes()[:300])
+    (run / "figures" / "gone.png").symlink_to(run / "nowhere.png")
+    (run / "profile_pgd.json").write_bytes(b"\xff\x00")
+    main([str(run)])
+    page, printed = Page((run / "report.html").read_text()), "".join(capsys.readouterr().out.split())
+    shown = dict(page.images)
+    assert "Accuracy over eps" not in shown
+    assert shown["Layers"].startswith("data:image/png;base64,")
+    for text in (page.text, printed):
+        assert f"{run}/figures/accuracy.png" in text
+        assert f"{run}/figures/gone.png" in text
+        assert f"{run}/profile_pgd.json" in text
 
 
 def test_names_cannot_bring_markup_into_the_page(run: Path, trained: Path, tmp_path: Path) -> None:
     edit_summary(run, name=HOSTILE, mvl=[HOSTILE], masking={HOSTILE: {"raised": True, "seen": HOSTILE}})
-    (run / "figures" / "<img src=x>.png").write_bytes(b"png")
+    (run / "figures" / "<img src=x>.png").write_bytes(PNG)
     page = page_of(run)
     assert "script" not in page.tags
     assert HOSTILE in page.text

@@ -79,6 +79,15 @@ def test_a_phone_scrolls_tables_inside_their_boxes_only(window: Chrome, page: Pa
     assert any(inside > outside for inside, outside in boxes)
 
 
+def test_the_table_of_results_needs_no_scrolling_on_a_desktop(window: Chrome, run: Path, tmp_path: Path) -> None:
+    runs = [copy_run(run, tmp_path / str(i), seed=i % 2, name=f"method_{i // 2}") for i in range(12)]
+    show(window, write_report(runs, tmp_path / "report.html").file)
+    box = "document.querySelector('#results').closest('.scroll')"
+    for side in ("Width", "Height"):
+        inside, outside = ask(window, f"[{box}.scroll{side}, {box}.client{side}]")
+        assert inside <= outside
+
+
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 def test_text_is_readable_in_either_scheme(window: Chrome, page: Path, scheme: str) -> None:
     show(window, page, scheme=scheme)

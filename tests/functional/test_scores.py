@@ -7,9 +7,9 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from scipy.stats import binomtest
+from scipy.stats import binomtest, ttest_1samp
 
-from lsa_lightning.functional import robustness_generalization_score, wilson_interval
+from lsa_lightning.functional import robustness_generalization_score, t_interval, wilson_interval
 
 
 @pytest.mark.parametrize(
@@ -52,3 +52,22 @@ def test_wilson_interval_is_that_of_scipy(counts: tuple[int, int], confidence: f
 def test_wilson_interval_refuses_impossible_counts(hits: int, samples: int, confidence: float) -> None:
     with pytest.raises(ValueError, match=r"wilson_interval: expected (hits|samples|confidence) to be"):
         wilson_interval(hits, samples, confidence)
+
+
+@given(
+    st.lists(st.floats(-100, 100), min_size=2, max_size=8).filter(lambda v: max(v) - min(v) > 1e-3),
+    st.floats(0.5, 0.99),
+)
+def test_t_interval_is_that_of_scipy(values: list[float], confidence: float) -> None:
+    expected = ttest_1samp(values, 0.0).confidence_interval(confidence)
+    assert t_interval(iter(values), confidence) == pytest.approx((expected.low, expected.high), rel=1e-9, abs=1e-9)
+
+
+def test_t_interval_of_equal_values_is_a_point() -> None:
+    assert t_interval([97.5, 97.5, 97.5]) == (97.5, 97.5)
+
+
+@pytest.mark.parametrize("values", [[1.0], [1.0, math.inf]])
+def test_t_interval_needs_two_finite_values(values: list[float]) -> None:
+    with pytest.raises(ValueError, match="t_interval: expected"):
+        t_interval(values)

@@ -9,9 +9,10 @@ import pytest
 from matplotlib.axes import Axes
 from matplotlib.container import BarContainer, ErrorbarContainer
 from matplotlib.lines import Line2D
+from matplotlib.text import Annotation
 
 from lsa_lightning.functional import wilson_interval
-from lsa_lightning.plotting import plot_accuracy, plot_mean_accuracy, plot_rg_scores
+from lsa_lightning.plotting import plot_accuracy, plot_differences, plot_mean_accuracy, plot_rg_scores
 
 EPS = [0.0, 0.1, 0.2]
 ACCURACY = {"fgsm": [90.0, 80, 70], "pgd": [90.0, 75, 0]}
@@ -109,6 +110,21 @@ def test_errors_are_half_widths() -> None:
     assert drawn == [[10.0, 2.0], [4.0, 6.0]]
 
 
+def test_no_error_bar_is_drawn_for_nan() -> None:
+    (axes,) = plot_rg_scores({"AT": {"pgd": 1.0}}, errors={"AT": {"pgd": np.nan}}).axes
+    (bar,) = [container for container in axes.containers if isinstance(container, ErrorbarContainer)]
+    assert [len(segment) for segment in bar[2][0].get_segments()] == [0]
+    assert [text.xy[0] for text in axes.texts if isinstance(text, Annotation)] == [1.0]
+
+
+def test_axes_say_what_the_error_bars_are() -> None:
+    (scores,) = plot_rg_scores(SCORES, errors=SCORES, bars="95 % interval").axes
+    assert scores.get_xlabel() == "R&G: sum of the accuracies (%) over eps, mean and 95 % interval"
+    (curves,) = plot_mean_accuracy({"AT": {0.0: (90.0, 2.0)}}, bars="95 % interval").axes
+    assert curves.get_ylabel() == "accuracy (%), mean and 95 % interval"
+    assert plot_mean_accuracy({"AT": {0.0: (90.0, 2.0)}}).axes[0].get_ylabel() == "accuracy (%)"
+
+
 def test_what_was_not_measured_says_so_in_its_place() -> None:
     (axes,) = plot_rg_scores({"AT": {"fgsm": 500.0}, "AT-LR": {"fgsm": 510.0, "pgd": 480.0}}).axes
     assert len(bars_of(axes)["pgd"]) == 1
@@ -147,3 +163,38 @@ def test_mean_accuracy_marks_the_radius_of_training_too() -> None:
     assert list(training_line(axes).get_xdata()) == [0.1, 0.1]
     assert axes.get_xlabel() == "eps (Linf)"
     assert {text.get_text() for text in figure.legends[0].get_texts()} == {"AT", "training eps"}
+
+
+DIFFERENCES: dict[str, dict[str, tuple[float, float | None]]] = {
+    "gamma=0.1": {"clean": (0.5, 1.0), "pgd": (-1.0, 0.25)},
+    "gamma=1.0": {"clean": (2.0, None)},
+}
+
+
+def test_differences_are_points_with_intervals_beside_the_line_of_none() -> None:
+    figure = plot_differences(DIFFERENCES, xlabel="percentage points")
+    (axes,) = figure.axes
+    clean, pgd = (c for c in axes.containers if isinstance(c, ErrorbarContainer))
+    assert list(clean.lines[0].get_xdata()) == [0.5, 2.0]
+    assert list(clean.lines[0].get_ydata()) == pytest.approx([-0.2, 0.8])
+    assert list(pgd.lines[0].get_ydata()) == pytest.approx([0.2])
+    first, second = clean.lines[2][0].get_segments()
+    assert first[:, 0].tolist() == [-0.5, 1.5]
+    assert len(second) == 0
+    assert pgd.lines[2][0].get_segments()[0][:, 0].tolist() == [-1.25, -0.75]
+    assert any(list(line.get_xdata()) == [0, 0] for line in axes.lines)
+    assert [tick.get_text() for tick in axes.get_yticklabels()] == ["gamma=0.1", "gamma=1.0"]
+    assert [text.get_text() for text in figure.legends[0].get_texts()] == ["clean", "pgd"]
+    assert axes.get_xlabel() == "percentage points"
+
+
+def test_a_single_pair_is_a_hollow_point() -> None:
+    (axes,) = plot_differences(DIFFERENCES, xlabel="").axes
+    (hollow,) = [line for line in axes.lines if line.get_markerfacecolor() == "white"]
+    assert list(hollow.get_xdata()) == [2.0]
+
+
+@pytest.mark.parametrize("wrong", [{}, {"gamma": {}}])
+def test_no_difference_is_refused(wrong: dict[str, Any]) -> None:
+    with pytest.raises(ValueError, match="expected at least one method, each with at least one metric, got"):
+        plot_differences(wrong, xlabel="")

@@ -2,26 +2,33 @@
 
 from __future__ import annotations
 
-import statistics
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import pytest
-
 from lsa_lightning.evaluation import RobustnessTable
-from lsa_lightning.runs.comparison import Group, Spread, config_differences, group_by_seed
+from lsa_lightning.runs.comparison import Group, cautions, config_differences, group_by_seed
+from lsa_lightning.runs.metrics import CLEAN, Spread, measured
 from lsa_lightning.runs.read import Run
 from lsa_lightning.runs.summary import RunSummary
 
 
 def run(
-    number: int, name: str = "moon", seed: int = 0, accuracy: Any = None, eps: Any = (0.0, 0.1), **config: Any
+    number: int,
+    name: str = "moon",
+    seed: int = 0,
+    accuracy: Any = None,
+    eps: Any = (0.0, 0.1),
+    samples: int = 100,
+    method: str = "normal",
+    data_name: str = "Moon",
+    **config: Any,
 ) -> Run:
     folder = f"/runs/{number}"
     accuracy = accuracy or {"fgsm": [90.0, 80.0 + number]}
-    table = RobustnessTable(list(eps), accuracy, 100)
-    summary = RunSummary(name, seed, trained={}, epochs=1, training_seconds=1.0, evaluation=table)
+    table = RobustnessTable(list(eps), accuracy, samples)
+    trained = {"data": data_name, "method": method}
+    summary = RunSummary(name, seed, trained, epochs=1, training_seconds=1.0, evaluation=table)
     whole = {
         "name": name,
         "seed": seed,
@@ -53,22 +60,75 @@ def test_groups_of_one_name_are_labelled_by_what_differs() -> None:
     assert [group.label for group in group_by_seed(runs)] == ["moon, gamma=0.1", "moon, gamma=1.0", "other"]
 
 
-def test_the_name_of_a_target_is_that_of_what_it_makes() -> None:
-    runs = [run(i, objective={"_target_": name}) for i, name in enumerate(["AT", "MART"])]
-    assert [group.label for group in group_by_seed(runs)] == ["moon, objective=AT", "moon, objective=MART"]
+def test_a_name_that_all_share_sets_nothing_apart() -> None:
+    runs = [run(i, objective={"_target_": f"x.{name}"}) for i, name in enumerate(["AT", "MART"])]
+    assert [group.label for group in group_by_seed(runs)] == ["objective=AT", "objective=MART"]
+    assert [group.label for group in group_by_seed(runs[:1])] == ["moon"]
+
+
+def test_methods_of_one_name_are_told_apart_first() -> None:
+    runs = [run(0, "moon", method="AdversarialTraining"), *(run(i, method="ATLR", **gamma(i)) for i in (1, 2))]
+    assert [group.label for group in group_by_seed(runs)] == ["AdversarialTraining", "ATLR, gamma=1", "ATLR, gamma=2"]
+
+
+def test_a_section_is_labelled_by_what_it_makes() -> None:
+    runs = [run(0), run(1, scheduler={"_target_": "x.OneCycle", "lr": 1}), run(2, scheduler={"lr": 2})]
+    labels = ["no scheduler", "scheduler=OneCycle", "scheduler"]
+    assert [group.label for group in group_by_seed(runs)] == labels
 
 
 def test_groups_that_differ_in_much_are_labelled_by_their_folders() -> None:
-    runs = [run(i, **dict.fromkeys("abcd", i)) for i in range(2)]
-    assert [group.label for group in group_by_seed(runs)] == ["moon, 0", "moon, 1"]
-    sections = [run(0), run(1, callbacks={"x": 1})]
-    assert [group.label for group in group_by_seed(sections)] == ["moon, 0", "moon, 1"]
+    runs = [run(i, **dict.fromkeys("abcde", i)) for i in range(2)]
+    assert [group.label for group in group_by_seed(runs)] == ["0", "1"]
 
 
 def test_labels_are_never_the_same() -> None:
-    first, second = (run(i, **dict.fromkeys("abcd", i)) for i in range(2))
+    first, second = (run(i, **dict.fromkeys("abcde", i)) for i in range(2))
     twins = [Run(Path(f"/{i}/job"), r.config, r.summary, {}) for i, r in enumerate([first, second])]
-    assert [group.label for group in group_by_seed(twins)] == ["moon, job, /0/job", "moon, job, /1/job"]
+    assert [group.label for group in group_by_seed(twins)] == ["/0/job", "/1/job"]
+
+
+def test_other_data_test_sets_and_radii_are_never_averaged() -> None:
+    runs = [run(0), run(1, seed=1, samples=50), run(2, seed=2, eps=(0.0, 0.3)), run(3, seed=3, data_name="other")]
+    groups = group_by_seed(runs)
+    assert [group.runs for group in groups] == [[each] for each in runs]
+    assert len({group.label for group in groups}) == 4
+    assert groups[1].label == "50 test samples"
+    found = " ".join(cautions(groups))
+    assert "different data, Moon, other" in found
+    assert "test sets of different size, 50, 100 samples" in found
+    assert "at different eps or in different norms" in found
+    assert cautions(groups[:1]) == []
+
+
+def test_where_and_how_a_run_was_kept_sets_nothing_apart() -> None:
+    runs = [
+        run(i, seed=i, logger={"wandb": {"name": f"moon/{i}"}}, ckpt_path=path, optimized_metric=path)
+        for i, path in enumerate([None, "last.ckpt"])
+    ]
+    assert len(group_by_seed(runs)) == 1
+
+
+def test_a_regularizer_that_no_callback_has_sets_nothing_apart() -> None:
+    runs = [run(i, regularizer={"gamma": i}, callbacks={"at": {"attack": {}}}) for i in range(2)]
+    assert len(group_by_seed(runs)) == 1
+    assert len(group_by_seed([run(i, **gamma(i)) for i in range(2)])) == 2
+
+
+def test_runs_of_one_seed_count_once_by_their_mean() -> None:
+    group = Group("moon", [run(0), run(2), run(4, seed=1)])
+    (accuracy,) = [metric for metric in measured(group.runs[0]) if metric.eps == (0.1,)]
+    assert list(group.values(accuracy).values()) == [81.0, 84.0]
+    assert group.spread(accuracy) == Spread.of([81.0, 84.0])
+    (found,) = cautions([group])
+    assert "more than once with one seed" in found
+    assert "/runs/0, /runs/2." in found
+
+
+def test_any_seed_makes_a_run_another_one() -> None:
+    group = Group("moon", [run(i, data={"seed": i, "noise": 0.2}) for i in range(3)])
+    assert group.repeated == []
+    assert group.spread(CLEAN) == Spread.of([90.0] * 3)
 
 
 def test_differences_leave_out_seeds_folders_and_copies() -> None:
@@ -90,15 +150,10 @@ def test_equal_configurations_have_no_differences() -> None:
     assert config_differences([run(0), run(1, seed=5)]) == {}
 
 
-def test_spread_is_the_sample_standard_deviation() -> None:
-    assert Spread.of([1.0, 2.0, 6.0]) == (3.0, pytest.approx(7.0**0.5))
-    assert Spread.of([2.0]) == (2.0, None)
-
-
 def test_a_group_has_mean_and_spread_of_accuracy_and_score() -> None:
     group = Group("moon", [run(0), run(4, seed=1)])
-    assert group.accuracy("fgsm") == {0.0: (90.0, 0.0), 0.1: (82.0, statistics.stdev([80.0, 84.0]))}
-    assert group.rg_score("fgsm") == (172.0, statistics.stdev([170.0, 174.0]))
+    assert group.accuracy("fgsm") == {0.0: Spread.of([90.0, 90.0]), 0.1: Spread.of([80.0, 84.0])}
+    assert group.rg_score("fgsm") == Spread.of([170.0, 174.0])
 
 
 def test_what_not_all_runs_measured_has_no_mean() -> None:

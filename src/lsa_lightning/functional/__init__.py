@@ -19,7 +19,7 @@ from lsa_lightning.functional.representations import (
     relative_error,
     relative_spread,
 )
-from lsa_lightning.functional.scores import robustness_generalization_score, wilson_interval
+from lsa_lightning.functional.scores import robustness_generalization_score, t_interval, wilson_interval
 
 __all__ = [
     "NORM_FLOOR",
@@ -39,5 +39,6 @@ __all__ = [
     "relative_spread",
     "robustness_generalization_score",
     "select_mvl",
+    "t_interval",
     "wilson_interval",
 ]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable
-from statistics import NormalDist
+from statistics import NormalDist, fmean, stdev
 
 from lsa_lightning.utils.checks import integer, number, sequence
 
@@ -65,3 +65,35 @@ def wilson_interval(hits: int, samples: int, confidence: float = 0.95) -> tuple[
     low = scale * (center - half) if hits > 0 else 0.0  # where rounding would leave a trace of the exact 0 or 100
     high = scale * (center + half) if hits < samples else 100.0
     return low, high
+
+
+def t_interval(values: Iterable[float], confidence: float = 0.95) -> tuple[float, float]:
+    r"""Student's interval of the mean of independent values, such as one result per seed.
+
+    .. math:: \bar x \pm t_{n-1} \, s / \sqrt n
+
+    with the sample standard deviation s and the quantile :math:`t_{n-1}` at :math:`(1 + \text{confidence}) / 2`.
+
+    Args:
+        values: n >= 2 finite numbers.
+        confidence: coverage in (0, 1), if the values are normally distributed.
+
+    Returns:
+        Its ends, in the unit of the values; a point if all values are equal.
+
+    Raises:
+        ValueError: if an argument is outside its range.
+
+    Example:
+        >>> tuple(round(end, 2) for end in t_interval([95.0, 97.0, 96.0]))
+        (93.52, 98.48)
+
+    Source: Student, "The probable error of a mean", Biometrika 6 (1908).
+    """
+    from scipy.special import stdtrit
+
+    numbers = sequence("t_interval", "values", values, number)
+    n = integer("t_interval", "number of values", len(numbers), low=2)
+    confidence = number("t_interval", "confidence", confidence, above=0, below=1)
+    half = float(stdtrit(n - 1, (1 + confidence) / 2)) * stdev(numbers) / math.sqrt(n)
+    return fmean(numbers) - half, fmean(numbers) + half

@@ -2,12 +2,13 @@
 
 from lsa_lightning.plotting.inputs import plot_adversarial_images, plot_decision_boundary
 from lsa_lightning.plotting.layers import plot_mvl_history, plot_profiles
-from lsa_lightning.plotting.scores import plot_accuracy, plot_mean_accuracy, plot_rg_scores
+from lsa_lightning.plotting.scores import plot_accuracy, plot_differences, plot_mean_accuracy, plot_rg_scores
 
 __all__ = [
     "plot_accuracy",
     "plot_adversarial_images",
     "plot_decision_boundary",
+    "plot_differences",
     "plot_mean_accuracy",
     "plot_mvl_history",
     "plot_profiles",

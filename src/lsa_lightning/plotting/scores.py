@@ -54,13 +54,15 @@ def plot_accuracy(
 def plot_mean_accuracy(
     curves: Mapping[str, Mapping[float, tuple[float, float | None]]],
     *,
+    bars: str | None = None,
     training_eps: float | None = None,
     norm: str | None = None,
 ) -> Figure:
     """Accuracy over eps of several methods under one attack, one line per method.
 
     Args:
-        curves: by method and eps, mean and standard deviation in percent; no bar is drawn where the latter is None.
+        curves: by method and eps, mean and half width of its error bar in percent; no bar is drawn for None.
+        bars: what the error bars are, such as "95 % interval", for the axis; None: the axis does not tell.
         training_eps: see :func:`plot_accuracy`.
         norm: see :func:`plot_accuracy`.
 
@@ -70,10 +72,10 @@ def plot_mean_accuracy(
     figure, axes = new_axes(width=7.0)
     for (name, row), style in zip(curves.items(), line_styles(), strict=False):
         means = [mean for mean, _ in row.values()]
-        bars = [math.nan if std is None else std for _, std in row.values()]
-        axes.errorbar(list(row), means, yerr=bars, capsize=3, label=name, **style)
+        halves = [math.nan if half is None else half for _, half in row.values()]
+        axes.errorbar(list(row), means, yerr=halves, capsize=3, label=name, **style)
     _mark_training(axes, training_eps)
-    axes.set(xlabel=_eps_label(norm), ylabel="accuracy (%)", ylim=(0, 101))
+    axes.set(xlabel=_eps_label(norm), ylabel=_with_bars("accuracy (%)", bars), ylim=(0, 101))
     figure.legend(loc="outside upper center", ncols=2)
     return figure
 
@@ -88,15 +90,23 @@ def _eps_label(norm: str | None) -> str:
     return "eps" if norm is None else f"eps ({norm})"
 
 
+def _with_bars(label: str, bars: str | None) -> str:
+    return label if bars is None else f"{label}, mean and {bars}"
+
+
 def plot_rg_scores(
-    scores: Mapping[str, Mapping[str, float]], *, errors: Mapping[str, Mapping[str, float]] | None = None
+    scores: Mapping[str, Mapping[str, float]],
+    *,
+    errors: Mapping[str, Mapping[str, float]] | None = None,
+    bars: str | None = None,
 ) -> Figure:
     """R&G of each method under each attack, as bars.
 
     Args:
         scores: R&G (the sum of the accuracies in percent over eps) by method, then by attack. A method that was not
             measured under an attack that others were measured under has "not measured" written in place of the bar.
-        errors: half widths of error bars >= 0, such as the standard deviation over seeds, laid out as ``scores``.
+        errors: half widths of error bars >= 0, laid out as ``scores``; none is drawn for NaN.
+        bars: see :func:`plot_mean_accuracy`.
 
     Returns:
         The figure: methods from top to bottom, attacks by colour and hatch.
@@ -116,7 +126,7 @@ def plot_rg_scores(
     for i, (attack, style) in enumerate(zip(attacks, bar_styles(), strict=False)):
         offset = (i - (len(attacks) - 1) / 2) * thickness
         rows = {position + offset: method for position, method in enumerate(scores) if attack in scores[method]}
-        bars = axes.barh(
+        drawn = axes.barh(
             list(rows),
             [scores[method][attack] for method in rows.values()],
             height=thickness,
@@ -125,12 +135,48 @@ def plot_rg_scores(
             label=attack,
             **style,
         )
-        axes.bar_label(bars, fmt="%.1f", padding=4)
+        axes.bar_label(drawn, fmt="%.1f", padding=4)
         for position in (p + offset for p, method in enumerate(scores) if attack not in scores[method]):
             axes.annotate("not measured", (0, position), (4, 0), textcoords="offset points", va="center")
     axes.set_yticks(range(len(scores)), list(scores))
     axes.set_ylim(len(scores) - 0.5, -0.5)  # the first method at the top
     axes.set_xlim(0, 1.12 * max(axes.get_xlim()))  # room for the numbers
-    axes.set(xlabel="R&G: sum of the accuracies (%) over eps")
+    axes.set(xlabel=_with_bars("R&G: sum of the accuracies (%) over eps", bars))
     figure.legend(loc="outside upper center", ncols=min(len(attacks), 4))
+    return figure
+
+
+def plot_differences(differences: Mapping[str, Mapping[str, tuple[float, float | None]]], *, xlabel: str) -> Figure:
+    """Differences to a base with their intervals, beside the line of no difference: a forest plot.
+
+    Args:
+        differences: by method and metric, mean and half width of its interval >= 0; for None, as for a single pair, the
+            point is hollow and has no bar.
+        xlabel: what the points and the bars are, with the unit.
+
+    Returns:
+        The figure: methods from top to bottom, metrics by colour and marker.
+
+    Raises:
+        ValueError: if there is no difference.
+    """
+    if not differences or not all(differences.values()):
+        msg = f"expected at least one method, each with at least one metric, got {dict(differences)}"
+        raise ValueError(msg)
+    metrics = list(dict.fromkeys(metric for row in differences.values() for metric in row))
+    figure, axes = new_axes(width=7.0, height=1.4 + 0.28 * len(differences) * (len(metrics) + 1), grid="x")
+    axes.axvline(0, color="0.4", linestyle=":", zorder=0)
+    for i, (metric, style) in enumerate(zip(metrics, line_styles(), strict=False)):
+        style["linestyle"] = "none"
+        shift = (i - (len(metrics) - 1) / 2) * 0.8 / len(metrics)
+        rows = [(position + shift, *row[metric]) for position, row in enumerate(differences.values()) if metric in row]
+        heights, means, halves = zip(*rows, strict=True)
+        bars = [math.nan if half is None else half for half in halves]
+        axes.errorbar(means, heights, xerr=bars, capsize=3, label=metric, **style)
+        single = [(mean, height) for height, mean, half in rows if half is None]
+        axes.plot(*zip(*single, strict=True), **{**style, "markerfacecolor": "white"})
+    axes.set_yticks(range(len(differences)), list(differences))
+    axes.set_ylim(len(differences) - 0.5, -0.5)  # the first method at the top
+    axes.set(xlabel=xlabel)
+    figure.legend(loc="outside upper center", ncols=min(len(metrics), 4))
     return figure

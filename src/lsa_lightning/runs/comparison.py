@@ -2,24 +2,23 @@
 
 from __future__ import annotations
 
-import statistics
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from functools import cached_property
+from statistics import fmean
+from typing import Any, TypeAlias
 
+from lsa_lightning.runs.metrics import CLEAN, Metric, Spread, measured
 from lsa_lightning.runs.read import Run
 
+Seeds: TypeAlias = tuple[tuple[str, Any], ...]
+"""What tells a run from its repetitions: each of its seeds with its key."""
 
-class Spread(NamedTuple):
-    """Mean and sample standard deviation of a number over seeds; ``std`` is None for a single one."""
+_BESIDE_THE_POINT = ("paths", "logger", "optimized_metric", "ckpt_path", "resume", "trust")
+"""Entries that say how a run was kept or went on, not what it is; loggers hold the name of the job's folder."""
 
-    mean: float
-    std: float | None
-
-    @classmethod
-    def of(cls, values: Sequence[float]) -> Spread:
-        """Of one value or more."""
-        return cls(statistics.fmean(values), statistics.stdev(values) if len(values) > 1 else None)
+_MOST_ENTRIES = 4  # in a label
 
 
 @dataclass(frozen=True, eq=False)
@@ -39,45 +38,93 @@ class Group:
         """Seed of each run."""
         return [run.summary.seed for run in self.runs]
 
+    @property
+    def repeated(self) -> list[Run]:
+        """Runs whose seeds another run of the group has too."""
+        counts = Counter(seeds_of(run.config) for run in self.runs)
+        return [run for run in self.runs if counts[seeds_of(run.config)] > 1]
+
+    def values(self, metric: Metric) -> dict[Seeds, float]:
+        """The metric by seeds, the mean where they were run more than once; empty if a run was not measured so."""
+        found: dict[Seeds, list[float]] = {}
+        for seeds, values in self._measured:
+            if metric not in values:
+                return {}
+            found.setdefault(seeds, []).append(values[metric])
+        return {seeds: fmean(values) for seeds, values in found.items()}
+
+    @cached_property
+    def _measured(self) -> list[tuple[Seeds, dict[Metric, float]]]:
+        """Seeds and metrics of each run; they are asked for once per metric."""
+        return [(seeds_of(run.config), measured(run)) for run in self.runs]
+
+    def spread(self, metric: Metric) -> Spread | None:
+        """The metric over the seeds; None if a run was not measured so."""
+        values = self.values(metric)
+        return Spread.of(list(values.values())) if values else None
+
     def accuracy(self, attack: str) -> dict[float, Spread]:
-        """Accuracy in percent by eps, for the eps at which every run was measured; empty without this attack."""
-        tables = [run.summary.evaluation for run in self.runs]
-        rows = [dict(zip(t.eps, t.accuracy[attack], strict=True)) for t in tables if t and attack in t.accuracy]
-        if len(rows) < len(tables):
+        """Accuracy in percent by eps, clean data first, at which every run was measured; empty without this attack."""
+        metrics = [m for m in measured(self.runs[0]) if m.attack in ("", attack) and not m.is_score]
+        if metrics in ([], [CLEAN]):
             return {}
-        return {eps: Spread.of([row[eps] for row in rows]) for eps in rows[0] if all(eps in row for row in rows)}
+        spreads = {metric.eps[0]: self.spread(metric) for metric in metrics}
+        return {eps: spread for eps, spread in spreads.items() if spread is not None}
 
     def rg_score(self, attack: str) -> Spread | None:
-        """R&G; None where a run was not measured under this attack."""
-        tables = [run.summary.evaluation for run in self.runs]
-        scores = [table.rg_score[attack] for table in tables if table and attack in table.accuracy]
-        return Spread.of(scores) if len(scores) == len(tables) else None
+        """R&G; None where a run was not measured under this attack, or at other radii."""
+        score = next((m for m in measured(self.runs[0]) if m.is_score and m.attack == attack), None)
+        return None if score is None else self.spread(score)
 
 
 def group_by_seed(runs: Sequence[Run]) -> list[Group]:
-    """Put runs together whose configurations differ only by seed and by the folder they were written to.
+    """Put runs together whose configurations differ only by seed, and that were measured alike.
+
+    What a run was named, where it lies and what it logged to does not set it apart; nor does a regularizer in the
+    configuration of a run that has none. Runs of other data, of another number of test samples or of other radii are
+    never put together.
 
     Args:
         runs: at least one.
 
     Returns:
-        The groups, in the order of their first runs, labelled by name and, among groups of one name, by up to three
-        entries of the configuration that differ, else by folder.
+        The groups, in the order of their first runs, labelled by what differs: the name, and among groups of one name
+        the method, up to four entries of the configuration, the number of test samples, else the folder.
     """
-    parts: list[tuple[dict[str, Any], list[Run]]] = []
+    parts: list[tuple[Any, list[Run]]] = []
     for run in runs:
-        config = _comparable(run.config)
-        same = next((members for other, members in parts if other == config), None)
+        key = comparable(run.config), measured(run).keys(), measured_on(run)
+        same = next((members for other, members in parts if other == key), None)
         if same is None:
-            parts.append((config, [run]))
+            parts.append((key, [run]))
         else:
             same.append(run)
-    firsts = [members[0] for _, members in parts]
-    labels = [_label(first, firsts) for first in firsts]
-    return [
-        Group(label if labels.count(label) == 1 else f"{label}, {members[0].folder}", members)
-        for label, (_, members) in zip(labels, parts, strict=True)
-    ]
+    labels = _labels([members[0] for _, members in parts])
+    return [Group(label, members) for label, (_, members) in zip(labels, parts, strict=True)]
+
+
+def cautions(groups: Sequence[Group]) -> list[str]:
+    """What must be known before these groups are compared, one sentence each."""
+    runs = [run for group in groups for run in group.runs]
+    tables = [run.summary.evaluation for run in runs if run.summary.evaluation is not None]
+    found = []
+    data = list(dict.fromkeys(run.summary.trained.get("data") for run in runs))
+    if len(data) > 1:
+        names = ", ".join(map(str, data))
+        found.append(f"These runs are of different data, {names}: their accuracies and layers cannot be compared.")
+    samples = sorted({table.samples for table in tables})
+    if len(samples) > 1:
+        numbers = ", ".join(map(str, samples))
+        found.append(f"These runs were measured on test sets of different size, {numbers} samples.")
+    radii = {tuple(table.rg_eps or table.eps) for table in tables}
+    if len(radii) > 1 or len({table.norm for table in tables} - {None}) > 1:
+        where = "at different eps or in different norms"
+        found.append(f"These runs were measured {where}, so their R&G cannot be compared.")
+    for group in groups:
+        if group.repeated:
+            folders = ", ".join(str(run.folder) for run in group.repeated)
+            found.append(f"{group.label} was run more than once with one seed, of which the mean counts: {folders}.")
+    return found
 
 
 def config_differences(runs: Sequence[Run]) -> dict[str, list[Any]]:
@@ -92,7 +139,7 @@ def config_differences(runs: Sequence[Run]) -> dict[str, list[Any]]:
         nested stands for all.
     """
     rows: dict[str, list[Any]] = {}
-    _collect([_comparable(run.config) for run in runs], "", rows)
+    _collect([comparable(run.config) for run in runs], "", rows)
     kept: dict[str, list[Any]] = {}
     for key in sorted(rows, key=lambda key: key.count(".")):
         if not any(_leaf(other) == _leaf(key) and values == rows[key] for other, values in kept.items()):
@@ -109,9 +156,13 @@ def _collect(nodes: Sequence[Any], key: str, rows: dict[str, list[Any]]) -> None
         rows[key] = list(nodes)
 
 
-def _comparable(config: Mapping[str, Any]) -> dict[str, Any]:
-    """The configuration without seeds and without the run folder."""
-    folder = config.get("paths", {}).get("output_dir")
+def comparable(config: Mapping[str, Any]) -> dict[str, Any]:
+    """What sets a run apart: the configuration without seeds, folders, loggers, and a regularizer that is not used."""
+    paths, callbacks = config.get("paths"), config.get("callbacks")
+    folder = paths.get("output_dir") if isinstance(paths, dict) else None
+    left_out = set(_BESIDE_THE_POINT)
+    if isinstance(callbacks, dict) and not any(isinstance(c, dict) and "regularizer" in c for c in callbacks.values()):
+        left_out.add("regularizer")
 
     def strip(node: Any) -> Any:
         if isinstance(node, dict):
@@ -120,19 +171,76 @@ def _comparable(config: Mapping[str, Any]) -> dict[str, Any]:
             return [strip(value) for value in node]
         return node.replace(folder, "RUN") if folder and isinstance(node, str) else node
 
-    return dict(strip(config))
+    return dict(strip({key: value for key, value in config.items() if key not in left_out}))
 
 
-def _label(run: Run, others: Sequence[Run]) -> str:
-    """The name, and what sets ``run`` apart from those of the same name."""
-    namesakes = [other for other in others if other.name == run.name]
-    if len(namesakes) == 1:
-        return run.name
-    differences = config_differences(namesakes)
-    if len(differences) > 3 or any(isinstance(value, dict) for values in differences.values() for value in values):
-        return f"{run.name}, {run.folder.name}"
-    position = namesakes.index(run)
-    return ", ".join([run.name, *(f"{_leaf(key)}={values[position]}" for key, values in differences.items())])
+def seeds_of(config: Mapping[str, Any]) -> Seeds:
+    """The seeds of a run, by dotted key, but for those of callbacks, which are called otherwise in other methods."""
+    found: list[tuple[str, Any]] = []
+
+    def collect(node: Any, key: str) -> None:
+        for name, value in node.items() if isinstance(node, dict) else ():
+            if name == "seed":
+                found.append((f"{key}{name}", value))
+            collect(value, f"{key}{name}.")
+
+    collect({name: value for name, value in config.items() if name != "callbacks"}, "")
+    return tuple(found)
+
+
+def measured_on(run: Run) -> tuple[str | None, int | None]:
+    """Data and number of samples that a run was measured on."""
+    table = run.summary.evaluation
+    return run.summary.trained.get("data"), None if table is None else table.samples
+
+
+def _labels(runs: Sequence[Run]) -> list[str]:
+    """A label for each run: its name, if there are others, and what tells it from those of the same label so far."""
+    names = [run.name for run in runs]
+    labels = [""] * len(runs) if len(set(names)) == 1 else list(names)
+    for words in (_methods, _entries, _test_sets, _folder_names, _folders):
+        for label in [label for label, count in Counter(labels).items() if count > 1]:
+            tied = [i for i, other in enumerate(labels) if other == label]
+            found = words([runs[i] for i in tied])
+            if len(set(found)) > 1:
+                for i, word in zip(tied, found, strict=True):
+                    labels[i] = ", ".join(part for part in (label, word) if part)
+    return [label or name for label, name in zip(labels, names, strict=True)]
+
+
+def _methods(runs: Sequence[Run]) -> list[str]:
+    return [str(run.summary.trained.get("method", "")) for run in runs]
+
+
+def _entries(runs: Sequence[Run]) -> list[str]:
+    """The entries that differ, where they are few."""
+    differences = config_differences(runs)
+    if len(differences) > _MOST_ENTRIES:
+        return [""] * len(runs)
+    rows = [[_in_words(key, value) for value in values] for key, values in differences.items()]
+    return [", ".join(words) for words in zip(*rows, strict=True)]
+
+
+def _in_words(key: str, value: Any) -> str:
+    """``gamma=0.1``; of a section, the name of what it makes."""
+    if value is None:
+        return f"no {_leaf(key)}"
+    if isinstance(value, dict):
+        return f"{_leaf(key)}={_leaf(str(value['_target_']))}" if "_target_" in value else _leaf(key)
+    return f"{_leaf(key)}={_leaf(value) if key.endswith('._target_') else value}"
+
+
+def _test_sets(runs: Sequence[Run]) -> list[str]:
+    sizes = [run.summary.evaluation.samples if run.summary.evaluation is not None else 0 for run in runs]
+    return [f"{size} test samples" if size else "not evaluated" for size in sizes]
+
+
+def _folder_names(runs: Sequence[Run]) -> list[str]:
+    return [run.folder.name for run in runs]
+
+
+def _folders(runs: Sequence[Run]) -> list[str]:
+    return [str(run.folder) for run in runs]
 
 
 def _leaf(key: str) -> str:

@@ -1,19 +1,25 @@
-"""Run folders of ``lsa-train``, read back."""
+"""Run folders of ``lsa-train``, read back: those of finished jobs, and the state of the others."""
 
 from __future__ import annotations
 
+import os
 import re
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from omegaconf import OmegaConf
+from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError
 
 from lsa_lightning.layers.report import SustainabilityReport
 from lsa_lightning.runs.folder import CONFIG_FILE, checked_mapping
+from lsa_lightning.runs.status import STATUS_FILE, State, Status
 from lsa_lightning.runs.summary import SUMMARY_FILE, RunSummary
+
+_MARKS = frozenset({CONFIG_FILE, SUMMARY_FILE, STATUS_FILE})
+"""A folder with one of these files is that of a job."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -24,13 +30,15 @@ class Run:
         folder: where it lies.
         config: its resolved configuration.
         summary: what was trained and found.
-        reports: report of the layers by attack, in the order of the summary; only those whose file is there.
+        reports: report of the layers by attack, in the order of the summary; only those whose file could be read.
+        unread: files that could not be read although the run has them, each with the reason. Its results count.
     """
 
     folder: Path
     config: dict[str, Any]
     summary: RunSummary
     reports: dict[str, SustainabilityReport]
+    unread: list[str] = field(default_factory=list)
 
     @property
     def name(self) -> str:
@@ -38,80 +46,180 @@ class Run:
         return self.summary.name
 
 
+@dataclass(frozen=True)
+class LeftOut:
+    """A job whose results do not count.
+
+    Attributes:
+        folder: where it lies.
+        state: that of its status file, ``"unknown"`` without one, ``"unreadable"`` for files that are broken.
+        detail: since when, why, or which file.
+    """
+
+    folder: Path
+    state: str
+    detail: str
+
+
+@dataclass(frozen=True, eq=False)
+class Jobs:
+    """What lies in folders that were named.
+
+    Attributes:
+        runs: the finished runs.
+        left_out: the other jobs.
+    """
+
+    runs: list[Run]
+    left_out: list[LeftOut]
+
+
 def read_run(folder: Path) -> Run:
     """Read a finished run.
 
     Raises:
-        ValueError: if files are missing or do not hold what ``lsa-train`` writes.
+        ValueError: if files do not hold what ``lsa-train`` writes.
+        OSError: if files are missing or may not be read.
     """
-    for name in (SUMMARY_FILE, CONFIG_FILE):
-        if not (folder / name).is_file():
-            msg = (
-                f"expected {folder / name}, which lsa-train writes, found only {_listing(folder)}: the run has not "
-                "ended, has failed, or is one of lsa-evaluate or lsa-analyze"
-            )
-            raise ValueError(msg)
     summary = RunSummary.load(folder)
-    attacks = summary.analysis.profiles if summary.analysis is not None else {}
-    files = {name: folder / f"profile_{name}.json" for name in attacks}
-    reports = {name: SustainabilityReport.load(file) for name, file in files.items() if file.is_file()}
-    return Run(folder, _read_config(folder / CONFIG_FILE), summary, reports)
+    _check_values(summary, folder / SUMMARY_FILE)
+    config = _read_config(folder / CONFIG_FILE)
+    reports: dict[str, SustainabilityReport] = {}
+    unread: list[str] = []
+    for name in summary.analysis.profiles if summary.analysis is not None else {}:
+        try:
+            reports[name] = SustainabilityReport.load(folder / f"profile_{name}.json")
+        except (ValueError, OSError) as error:
+            unread.append(in_one_line(error))
+    return Run(folder, config, summary, reports, unread)
 
 
-def find_runs(paths: Sequence[Path]) -> tuple[list[Run], list[Path]]:
-    """The runs in ``paths``: each is a run folder, or a folder of run folders such as that of a sweep.
+def find_jobs(paths: Sequence[Path]) -> Jobs:
+    """The jobs in ``paths``: each is a run folder, or a folder that holds run folders at any depth, as a sweep's does.
 
-    Returns:
-        The finished runs, and the folders of the jobs in sweeps that have not finished.
+    A job that has not ended, has failed, or whose files are broken is left out with its state. Folders of
+    ``lsa-evaluate`` and ``lsa-analyze`` are no jobs.
 
     Raises:
-        ValueError: if a path holds no finished run, or a run is named twice.
+        ValueError: if a path holds no job, all paths together hold no finished one, or a job is named twice.
     """
-    folders: list[Path] = []
-    unfinished: list[Path] = []
+    found: list[Run | LeftOut] = []
     for path in paths:
-        jobs = [path] if _is_run(path) else _jobs(path)
-        finished = [job for job in jobs if job == path or (job / SUMMARY_FILE).is_file()]
-        if not finished:
-            msg = f"expected a finished run in {path}, found no {SUMMARY_FILE} in its {len(jobs)} job folders"
+        jobs = [job for job in _walk(path) if job is not None]
+        if not jobs:
+            msg = (
+                f"expected a run folder of lsa-train ({CONFIG_FILE}, {SUMMARY_FILE}) or a folder of such folders, "
+                f"found {_listing(path)} in {path}"
+            )
             raise ValueError(msg)
-        folders += finished
-        unfinished += [job for job in jobs if job not in finished]
+        found += jobs
+    _check_each_once([job.folder for job in found])
+    runs, left_out = [j for j in found if isinstance(j, Run)], [j for j in found if isinstance(j, LeftOut)]
+    if not runs:
+        first = left_out[0]
+        others = f" (and {len(left_out) - 1} more)" if len(left_out) > 1 else ""
+        msg = f"expected a finished run, found {first.folder}: {first.state}, {first.detail}{others}"
+        raise ValueError(msg)
+    return Jobs(runs, left_out)
+
+
+def in_one_line(error: Exception) -> str:
+    """What an error says, without line breaks; that of the system as ``FILE: reason``."""
+    if isinstance(error, OSError) and error.filename is not None:
+        return f"{error.filename}: {error.strerror}"
+    return " ".join(str(error).split())
+
+
+def _walk(top: Path) -> Iterable[Run | LeftOut | None]:
+    """The jobs in ``top``, job 10 after job 9; a link to a folder that was already seen is not followed."""
+    if not top.is_dir():
+        what = "a file" if top.exists() else "nothing"
+        msg = f"expected a run folder of lsa-train, found {what} at {top}"
+        raise ValueError(msg)
+    refused: list[LeftOut] = []
+    seen: set[str] = set()
+
+    def refuse(error: OSError) -> None:
+        refused.append(LeftOut(Path(error.filename), "unreadable", in_one_line(error)))
+
+    for folder, subfolders, files in os.walk(top, followlinks=True, onerror=refuse):
+        path, place = Path(folder), os.path.realpath(folder)
+        is_job = not _MARKS.isdisjoint(files)
+        if is_job and place not in seen:
+            yield _read_job(path)
+        subfolders[:] = [] if is_job or place in seen else _in_order(path, subfolders)
+        seen.add(place)
+    yield from refused
+
+
+def _in_order(folder: Path, names: Iterable[str]) -> list[str]:
+    """Subfolders by number, links last, hidden ones left out: ``.hydra`` has a config.yaml too."""
+    shown = [name for name in names if not name.startswith(".")]
+    return sorted(shown, key=lambda name: ((folder / name).is_symlink(), _with_numbers(name)))
+
+
+def _with_numbers(name: str) -> list[str | float]:
+    """``name`` in texts and numbers in turn, so that job 10 comes after job 9, and 0.03 before 0.1."""
+    parts = re.split(r"(\d+(?:\.\d+)?)", name)
+    return [float(part) if i % 2 else part for i, part in enumerate(parts)]
+
+
+def _read_job(folder: Path) -> Run | LeftOut | None:
+    """A run, if the job has finished and can be read; None for a folder of another entry point."""
+    try:
+        status = Status.load(folder)
+        if status is not None and status.state is not State.FINISHED:
+            return LeftOut(folder, status.state.value, _in_words(status))
+        if (folder / SUMMARY_FILE).is_file():
+            return read_run(folder)
+        if status is not None:
+            return LeftOut(folder, "unreadable", f"no {SUMMARY_FILE}, although {STATUS_FILE} says that it has finished")
+        if "trainer" not in _read_config(folder / CONFIG_FILE):
+            return None
+    except (ValueError, OSError) as error:
+        return LeftOut(folder, "unreadable", in_one_line(error))
+    return LeftOut(folder, "unknown", f"no {SUMMARY_FILE} and no {STATUS_FILE}: the run has not ended, or has failed")
+
+
+def _in_words(status: Status) -> str:
+    """Why a job has stopped, and since when nothing was heard of it."""
+    updated = str(status.updated).replace("T", " ").replace("+00:00", " UTC")
+    since = f"last updated {updated}, epochs done: {status.epoch}"
+    return f"{status.reason}; {since}" if status.reason else since
+
+
+def _check_each_once(folders: Sequence[Path]) -> None:
     resolved = [folder.resolve() for folder in folders]
     if twice := [str(folder) for folder in folders if resolved.count(folder.resolve()) > 1]:
         msg = f"expected each run once, got {', '.join(twice)}"
         raise ValueError(msg)
-    return [read_run(folder) for folder in folders], unfinished
 
 
-def _is_run(folder: Path) -> bool:
-    return any((folder / name).is_file() for name in (CONFIG_FILE, SUMMARY_FILE))
-
-
-def _jobs(sweep: Path) -> list[Path]:
-    """The run folders in ``sweep``, job 10 after job 9."""
-    if not sweep.is_dir():
-        what = "a file" if sweep.exists() else "nothing"
-        msg = f"expected a run folder of lsa-train, found {what} at {sweep}"
+def _check_values(summary: RunSummary, path: Path) -> None:
+    """Raise a ValueError for what could not be shown beside other runs, so that it stays the problem of this one."""
+    kinds: dict[str, Any] = {"name": str, "seed": int, "trained": dict, "epochs": int, "training_seconds": (int, float)}
+    if wrong := [key for key, kind in kinds.items() if not isinstance(getattr(summary, key), kind)]:
+        msg = f"expected {path} to be written by lsa-train, got another kind of {', '.join(wrong)}"
         raise ValueError(msg)
-    jobs = [job for job in sweep.iterdir() if job.is_dir() and _is_run(job)]
-    if not jobs:
-        msg = (
-            f"expected a run folder of lsa-train ({CONFIG_FILE}, {SUMMARY_FILE}) or a folder of such folders, "
-            f"found {_listing(sweep)} in {sweep}"
-        )
-        raise ValueError(msg)
-    return sorted(
-        jobs, key=lambda job: [int(part) if part.isdigit() else part for part in re.split(r"(\d+)", job.name)]
-    )
+    try:
+        if summary.evaluation is not None:
+            _ = summary.metrics, summary.evaluation.intervals
+        if summary.analysis is not None:
+            _ = [float(mean) for mean in summary.analysis.profiles[summary.analysis.mvl_from].values()]
+    except (ValueError, TypeError, KeyError, AttributeError) as error:
+        msg = f"expected {path} to hold tables of numbers, got {error!r}"
+        raise ValueError(msg) from error
 
 
 def _read_config(path: Path) -> dict[str, Any]:
     try:
         values = OmegaConf.to_container(OmegaConf.load(path))
-    except (ValueError, OSError, YAMLError) as error:  # OSError: OmegaConf's word for YAML without a mapping or list
-        msg = f"expected {path} to be readable, got {' '.join(str(error).split())}"
+    except (ValueError, OSError, OmegaConfBaseException, YAMLError) as error:  # OSError: also for YAML of one word
+        msg = f"expected {path} to be readable, got {in_one_line(error)}"
         raise ValueError(msg) from error
+    if not values:
+        msg = f"expected {path} to hold the configuration of a run, found it empty"
+        raise ValueError(msg)
     return checked_mapping(values, path)
 
 

@@ -1,0 +1,188 @@
+"""The pictures of the pages: figures of a run, read from its folder, and those that compare runs, drawn here."""
+
+from __future__ import annotations
+
+import base64
+import io
+import textwrap
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TypeVar
+
+from matplotlib.figure import Figure
+
+from lsa_lightning.plotting import plot_differences, plot_mean_accuracy, plot_rg_scores
+from lsa_lightning.runs.folder import save_svg
+from lsa_lightning.runs.metrics import headline
+from lsa_lightning.runs.read import in_one_line
+from lsa_lightning.runs.results import Results
+
+T = TypeVar("T")
+
+_LARGE_SVG = 400_000  # bytes; where dense drawings make the vector file larger than this, the PNG takes its place
+
+_ENDS = {".svg": (b"<?xml", b"</svg>"), ".png": (b"\x89PNG", b"IEND\xaeB`\x82")}
+"""What a whole file begins and ends with."""
+
+_MOST_LINES = 10  # in one figure; more hide one another
+
+_CAPTIONS = {
+    "accuracy": (
+        "Accuracy over eps",
+        "Accuracy on the test set as the radius eps of the attack grows, one line per attack. The lower its line, the "
+        "stronger the attack. The numbers are in the table Accuracy.",
+    ),
+    "layer_profile": (
+        "Layers",
+        "How far each attack moves each layer's representation, by the comparison measure, mean over the test samples. "
+        "The shaded layers are the Most Vulnerable Layers (MVL). The numbers are in the table Layers.",
+    ),
+    "mvl_history": (
+        "Layers over the epochs",
+        "The measure of each layer after each analysed epoch of training, with the layers in the MVL marked.",
+    ),
+    "decision_boundary": (
+        "Decision boundary",
+        "Predicted probability of class 1 over the plane, the decision boundary as a line, test points, and where the "
+        "attack moved them.",
+    ),
+    "adversarial_images": (
+        "Clean and adversarial images",
+        "Test images, their adversarial partners, and the difference between the two.",
+    ),
+}
+
+
+@dataclass(frozen=True)
+class Picture:
+    """A figure as the page shows it.
+
+    Attributes:
+        title: what it is, also its alternative text.
+        caption: what it shows.
+        source: data URI.
+    """
+
+    title: str
+    caption: str
+    source: str
+
+
+def pictures_of_run(folder: Path) -> tuple[dict[str, Picture], list[str]]:
+    """The figures in a run folder by name, those with a caption first, and what kept others from being shown."""
+    pictures: dict[str, Picture] = {}
+    unread: list[str] = []
+    for name, files in _figure_files(folder).items():
+        try:
+            pictures[name] = _file_picture(name, files)
+        except (ValueError, OSError) as error:
+            unread.append(in_one_line(error))
+    return pictures, unread
+
+
+def pictures_of_results(results: Results, attacks: Iterable[str]) -> list[Picture]:
+    """What the regularizer changes, R&G and accuracy over eps of each method, with 95 % intervals."""
+    pictures = _difference_pictures(results)
+    scores = {
+        _drawable(group.label): {a: score for a in attacks if (score := group.rg_score(a)) is not None}
+        for group in results.groups
+    }
+    scores = {label: row for label, row in scores.items() if row}
+    if not scores:
+        return pictures
+    over_seeds = any(score.half is not None for row in scores.values() for score in row.values())
+    bars = "95 % interval" if over_seeds else None
+    note = f" Mean over the seeds, with its {bars} by Student's t." if bars else ""
+    means = {label: {attack: score.mean for attack, score in row.items()} for label, row in scores.items()}
+    halves = {label: {attack: score.half_or_nan for attack, score in row.items()} for label, row in scores.items()}
+    figure = plot_rg_scores(means, errors=halves if over_seeds else None, bars=bars)
+    pictures.append(_drawn("R&G of each method", f"Sum of the accuracies over eps.{note}", figure))
+    tables = [run.summary.evaluation for run in results.runs if run.summary.evaluation is not None]
+    norm, training_eps = _common(known_norms(results)), _common({table.training_eps for table in tables})
+    for attack in attacks:
+        curves = {_drawable(group.label): group.accuracy(attack) for group in results.groups if group.rg_score(attack)}
+        best = sorted(curves, key=lambda label: means[label][attack], reverse=True)[:_MOST_LINES]
+        only = f" Only the {_MOST_LINES} methods of highest R&G are drawn." if len(curves) > _MOST_LINES else ""
+        drawn = {
+            label: {eps: (s.mean, s.half) for eps, s in row.items()} for label, row in curves.items() if label in best
+        }
+        figure = plot_mean_accuracy(drawn, bars=bars, training_eps=training_eps, norm=norm)
+        pictures.append(_drawn(f"Accuracy over eps under {attack}", f"Accuracy on the test set.{note}{only}", figure))
+    return pictures
+
+
+def known_norms(results: Results) -> set[str]:
+    """The different norms; tables of before 0.1.0 do not tell theirs."""
+    tables = [run.summary.evaluation for run in results.runs if run.summary.evaluation is not None]
+    return {table.norm for table in tables if table.norm is not None}
+
+
+def _difference_pictures(results: Results) -> list[Picture]:
+    """Forest plots of the paired differences, accuracies and R&G apart, since their scales are."""
+    found = []
+    for what, unit, is_score in (("accuracy", "percentage points", False), ("R&G", "sum of percentage points", True)):
+        metrics = [metric for metric in headline(results.runs) if metric.is_score == is_score]
+        rows: dict[str, dict[str, tuple[float, float | None]]] = {}
+        for pair in results.pairs:
+            spreads = {metric.title: spread for metric in metrics if (spread := pair.difference(metric)) is not None}
+            if spreads:
+                rows[_drawable(pair.group.label)] = {title: (s.mean, s.half) for title, s in spreads.items()}
+        if rows:
+            xlabel = f"AT-LR minus its base, {unit}: mean and 95 % interval"
+            caption = (
+                f"Difference in {what} of each AT-LR to the same training without the regularizer: mean over the pairs "
+                "of one seed, with its 95 % interval by Student's t. An interval that crosses the dotted line is "
+                "compatible with no difference; a hollow point is a single pair, which has no interval."
+            )
+            found.append(_drawn(f"Paired differences in {what}", caption, plot_differences(rows, xlabel=xlabel)))
+    return found
+
+
+def _common(values: set[T]) -> T | None:
+    """The only value, if there is one alone."""
+    return next(iter(values)) if len(values) == 1 else None
+
+
+def _drawable(label: str) -> str:
+    """``label`` in lines of 30 characters, with nothing that matplotlib takes for mathematics or for a hidden label."""
+    text = textwrap.fill(label, 30).replace("$", r"\$")
+    return f" {text}" if text.startswith("_") else text
+
+
+def _figure_files(folder: Path) -> dict[str, list[Path]]:
+    """The files of each figure, those with a caption first."""
+    files: dict[str, list[Path]] = {}
+    for path in sorted((folder / "figures").glob("*")):
+        if path.suffix in (".svg", ".png"):
+            files.setdefault(path.stem, []).append(path)
+    known = [name for name in _CAPTIONS if name in files]
+    return {name: files[name] for name in [*known, *(name for name in files if name not in known)]}
+
+
+def _file_picture(name: str, files: list[Path]) -> Picture:
+    """The vector file, or the other one where it is large or broken."""
+    readable: dict[str, bytes] = {}
+    for path in files:
+        content = path.read_bytes()
+        start, end = _ENDS[path.suffix]
+        if content.startswith(start) and content.rstrip().endswith(end):
+            readable[path.suffix] = content
+    if not readable:
+        msg = f"expected {' or '.join(map(str, files))} to be a whole picture"
+        raise ValueError(msg)
+    is_small = len(readable.get(".svg", b"")) <= _LARGE_SVG
+    suffix = ".svg" if ".svg" in readable and (is_small or ".png" not in readable) else ".png"
+    title, caption = _CAPTIONS.get(name, (name, f"figures/{name}{suffix}"))
+    return Picture(title, caption, _data_uri(readable[suffix], suffix))
+
+
+def _drawn(title: str, caption: str, figure: Figure) -> Picture:
+    buffer = io.BytesIO()
+    save_svg(figure, buffer, title)
+    return Picture(title, caption, _data_uri(buffer.getvalue(), ".svg"))
+
+
+def _data_uri(content: bytes, suffix: str) -> str:
+    kind = {".svg": "svg+xml", ".png": "png"}[suffix]
+    return f"data:image/{kind};base64,{base64.b64encode(content).decode()}"

@@ -1,0 +1,203 @@
+"""The one table of a sweep: every method over its seeds, and what the regularizer changes; as rows, CSV and print."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from rich.box import SIMPLE_HEAD
+from rich.table import Table
+from rich.text import Text
+
+from lsa_lightning.runs.comparison import Group, cautions, group_by_seed
+from lsa_lightning.runs.console import console
+from lsa_lightning.runs.folder import save_table
+from lsa_lightning.runs.metrics import Metric, Spread, headline, measured, training_eps
+from lsa_lightning.runs.pairs import Pair, pair_with_bases
+from lsa_lightning.runs.read import LeftOut, Run
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+MEANING = "n: seeds. 95 % intervals of the mean: Student's t over the seeds, or over the pairs of one seed each."
+BASE = "Minus base: AT-LR minus the same training without the regularizer, the mean over pairs of one seed."
+
+
+@dataclass(frozen=True)
+class Row:
+    """A method under one metric.
+
+    Attributes:
+        label: the method.
+        spread: the metric over its seeds.
+        difference: that of the pairs with its base; None without a base or a pair.
+    """
+
+    label: str
+    spread: Spread
+    difference: Spread | None
+
+
+@dataclass(frozen=True, eq=False)
+class Results:
+    """Groups of runs, compared.
+
+    Attributes:
+        groups: runs that differ only by seed.
+        pairs: the groups with the regularizer, each with its base.
+    """
+
+    groups: list[Group]
+    pairs: list[Pair]
+
+    @classmethod
+    def of(cls, runs: Sequence[Run]) -> Results:
+        """Group and pair runs; at least one."""
+        groups = group_by_seed(runs)
+        return cls(groups, pair_with_bases(groups))
+
+    @property
+    def runs(self) -> list[Run]:
+        """All runs, group by group."""
+        return [run for group in self.groups for run in group.runs]
+
+    @property
+    def sections(self) -> dict[str, list[Row]]:
+        """By the title of each main metric, the methods that were measured so."""
+        metrics = headline(self.runs)
+        titles = Counter(metric.title for metric in metrics)
+        return {
+            f"{metric.title} ({metric.circumstances})" if titles[metric.title] > 1 else metric.title: self._rows(metric)
+            for metric in metrics
+        }
+
+    @property
+    def has_pairs(self) -> bool:
+        """Whether there is any pair of a run and its base."""
+        return any(pair.seeds for pair in self.pairs)
+
+    @property
+    def cautions(self) -> list[str]:
+        """What must be known before these runs are compared, one sentence each."""
+        return cautions(self.groups)
+
+    @property
+    def bases(self) -> list[str]:
+        """What the groups with the regularizer are compared with, one sentence for all of the same base and seeds."""
+        labels: dict[str, list[str]] = {}
+        for pair in self.pairs:
+            labels.setdefault(_base_in_words(pair), []).append(pair.group.label)
+        return [f"Base of {'; '.join(those)}: {base}." for base, those in labels.items()]
+
+    def save(self, folder: Path) -> None:
+        """Write ``comparison.csv`` and ``paired.csv``: one row per group and metric, accuracies at every radius."""
+        save_table(self.comparison_frame(), folder / "comparison.csv")
+        save_table(self.paired_frame(), folder / "paired.csv")
+
+    def comparison_frame(self) -> pd.DataFrame:
+        """Each metric of each group over its seeds."""
+        rows = [
+            {"group": group.label, **_described(metric, group), **_figures(spread)}
+            for group in self.groups
+            for metric in measured(group.runs[0])
+            if (spread := group.spread(metric)) is not None
+        ]
+        return _frame(rows, ["group"])
+
+    def paired_frame(self) -> pd.DataFrame:
+        """Each metric of each group with the regularizer minus that of its base, over the pairs."""
+        rows = [
+            {"group": pair.group.label, "base": pair.base.label, **_described(metric, pair.group), **_figures(spread)}
+            for pair in self.pairs
+            if pair.base is not None
+            for metric in measured(pair.group.runs[0])
+            if (spread := pair.difference(metric)) is not None
+        ]
+        return _frame(rows, ["group", "base"])
+
+    def _rows(self, metric: Metric) -> list[Row]:
+        differences = {pair.group: pair.difference(metric) for pair in self.pairs}
+        spreads = {group: group.spread(metric) for group in self.groups}
+        return [Row(group.label, spread, differences.get(group)) for group, spread in spreads.items() if spread]
+
+
+def print_results(results: Results) -> None:
+    """The main metrics, methods below one another, in 100 columns or fewer."""
+    table = Table(box=SIMPLE_HEAD, padding=(0, 1, 0, 0))
+    table.add_column("in %", overflow="fold")
+    for head in ("n", "mean ± 95 %", "std", *(("minus base ± 95 %", "pairs") if results.has_pairs else ())):
+        table.add_column(head, justify="right", no_wrap=True)
+    for title, rows in results.sections.items():
+        table.add_row(Text(title, style="bold"))
+        for row in rows:
+            cells = [str(row.spread.n), in_words(row.spread), "" if row.spread.std is None else f"{row.spread.std:.2f}"]
+            if row.difference is not None:
+                cells += [in_words(row.difference, sign="+"), str(row.difference.n)]
+            table.add_row(Text(f"  {row.label}"), *cells)
+        table.add_section()
+    console.print(table)
+    for line in (MEANING, *((BASE,) if results.has_pairs else ()), *results.cautions, *results.bases):
+        console.print(Text(line), width=min(console.width, 100))
+
+
+def print_left_out(jobs: Sequence[LeftOut], unread: Sequence[str], top: Path) -> None:
+    """The jobs that do not count with their state, and files that were missed, if there are any.
+
+    Args:
+        jobs: the jobs.
+        unread: what was said about files of jobs that count.
+        top: folder that the jobs are named from.
+    """
+    if jobs:
+        table = Table(box=SIMPLE_HEAD, padding=(0, 1, 0, 0))
+        for head in ("left out", "state", "since, or why"):
+            table.add_column(head, overflow="fold")
+        for job in jobs:
+            folder = job.folder.relative_to(top) if job.folder.is_relative_to(top) else job.folder
+            table.add_row(Text(str(folder)), job.state, Text(job.detail))
+        console.print(table)
+    for message in unread:
+        console.print(Text(f"- unreadable, left out of its job: {message}"))
+
+
+def in_words(spread: Spread, sign: str = "") -> str:
+    """The mean with half of its interval."""
+    return f"{spread.mean:{sign}.2f}" + ("" if spread.half is None else f" ± {spread.half:.2f}")
+
+
+def _base_in_words(pair: Pair) -> str:
+    if pair.base is None:
+        return "none, since no run here is the same but for the regularizer"
+    if not pair.seeds:
+        return f"{pair.base.label}, with no seed in common"
+    return f"{pair.base.label}, in pairs of seeds {', '.join(map(str, pair.seeds))}"
+
+
+def _described(metric: Metric, group: Group) -> dict[str, Any]:
+    """The columns of a metric."""
+    radii = " ".join(f"{eps:g}" for eps in metric.eps)
+    return {
+        "metric": metric.name,
+        "attack": metric.attack,
+        "eps": None if metric.is_score else metric.eps[0],
+        "summed_eps": radii if metric.is_score else "",
+        "norm": metric.norm,
+        "training": not metric.is_score and metric.eps[0] == training_eps(group.runs[0]),
+    }
+
+
+def _figures(spread: Spread) -> dict[str, Any]:
+    """The columns of a spread; those that a single seed does not have are empty."""
+    low, high = (None, None) if spread.interval is None else spread.interval
+    return {"n": spread.n, "mean": spread.mean, "std": spread.std, "ci_low": low, "ci_high": high}
+
+
+def _frame(rows: Sequence[dict[str, Any]], first: Sequence[str]) -> pd.DataFrame:
+    """A table with all columns, also without a row."""
+    import pandas as pd
+
+    columns = ("metric", "attack", "eps", "summed_eps", "norm", "training", "n", "mean", "std", "ci_low", "ci_high")
+    return pd.DataFrame(rows, columns=[*first, *columns])

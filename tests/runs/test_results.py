@@ -1,0 +1,152 @@
+"""The one table of a sweep: its rows, its files, and how it is printed."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pytest
+
+from lsa_lightning.evaluation import RobustnessTable
+from lsa_lightning.runs import results as module
+from lsa_lightning.runs.metrics import Spread
+from lsa_lightning.runs.read import LeftOut, Run
+from lsa_lightning.runs.results import Results, print_left_out, print_results
+from lsa_lightning.runs.summary import RunSummary
+
+AT = {"at": {"_target_": "x.AdversarialTraining", "attack": {}, "objective": {}}}
+
+
+def at_lr(gamma: float) -> dict[str, Any]:
+    node = {"_target_": "x.ATLR", "attack": {}, "objective": {}, "eta": 0.0, "regularizer": {"gamma": gamma}}
+    return {"atlr": node}
+
+
+def run(callbacks: dict[str, Any], seed: int, clean: float, eps: tuple[float, ...] = (0.0, 0.1, 0.3)) -> Run:
+    rows = {attack: [clean, clean - 10, clean - 20 - seed] for attack in ("fgsm", "pgd")}
+    table = RobustnessTable(list(eps), rows, 100, 0.3, norm="Linf")
+    method = next(iter(callbacks.values()))["_target_"].partition(".")[2]
+    summary = RunSummary("moon", seed, {"method": method}, 1, 1.0, evaluation=table)
+    config = {"name": "moon", "seed": seed, "callbacks": callbacks}
+    return Run(Path(f"/{method}/{seed}"), config, summary, {})
+
+
+@pytest.fixture
+def results() -> Results:
+    base = [run(AT, 0, 80.0), run(AT, 1, 82.0)]
+    return Results.of([*base, run(at_lr(0.1), 0, 83.0), run(at_lr(0.1), 1, 86.0), run(at_lr(1.0), 1, 70.0)])
+
+
+def test_each_metric_has_its_methods_and_what_the_regularizer_changes(results: Results) -> None:
+    assert list(results.sections) == [
+        "clean accuracy",
+        "accuracy under fgsm, eps 0.3",
+        "accuracy under pgd, eps 0.3",
+        "R&G under fgsm",
+        "R&G under pgd",
+    ]
+    at, first, second = results.sections["clean accuracy"]
+    assert (at.label, at.spread, at.difference) == ("AdversarialTraining", Spread.of([80.0, 82.0]), None)
+    assert (first.label, first.difference) == ("ATLR, gamma=0.1", Spread.of([3.0, 4.0]))
+    assert (second.spread, second.difference) == (Spread.of([70.0]), Spread.of([-12.0]))
+
+
+def test_what_is_compared_with_what_is_said_once(results: Results) -> None:
+    assert results.bases == [
+        "Base of ATLR, gamma=0.1: AdversarialTraining, in pairs of seeds 0, 1.",
+        "Base of ATLR, gamma=1.0: AdversarialTraining, in pairs of seeds 1.",
+    ]
+    alone = Results.of([run(at_lr(0.1), 0, 83.0), run(at_lr(1.0), 0, 83.0)])
+    assert alone.bases == ["Base of gamma=0.1; gamma=1.0: none, since no run here is the same but for the regularizer."]
+    assert not alone.has_pairs
+    apart = Results.of([run(at_lr(0.1), 0, 83.0), run(AT, 1, 83.0)])
+    assert apart.bases == ["Base of ATLR: AdversarialTraining, with no seed in common."]
+
+
+def test_scores_over_other_radii_stand_in_sections_of_their_own() -> None:
+    sections = Results.of([run(AT, 0, 80.0), run(AT, 1, 80.0, eps=(0.0, 0.2, 0.3))]).sections
+    assert "R&G under pgd (eps 0, 0.1, 0.3 in Linf)" in sections
+    assert "R&G under pgd (eps 0, 0.2, 0.3 in Linf)" in sections
+    assert [len(rows) for rows in sections.values()][:3] == [2, 2, 2]
+
+
+def test_the_files_are_tidy(results: Results, tmp_path: Path) -> None:
+    results.save(tmp_path)
+    table, paired = pd.read_csv(tmp_path / "comparison.csv"), pd.read_csv(tmp_path / "paired.csv")
+    assert list(table.columns) == [
+        *("group", "metric", "attack", "eps", "summed_eps", "norm", "training"),
+        *("n", "mean", "std", "ci_low", "ci_high"),
+    ]
+    assert len(table) == 3 * 7
+    assert not table.duplicated(["group", "metric"]).any()
+    row = table[(table.group == "ATLR, gamma=0.1") & (table.metric == "accuracy/pgd/0.3")].iloc[0]
+    spread = Spread.of([63.0, 65.0])
+    assert (row.attack, row.eps, row.norm, row.training, row.n) == ("pgd", 0.3, "Linf", True, 2)
+    assert (row["mean"], row["std"]) == (spread.mean, pytest.approx(spread.std))
+    assert (row.ci_low, row.ci_high) == pytest.approx(spread.interval)
+    single = table[(table.group == "ATLR, gamma=1.0")]
+    assert set(single.n) == {1}
+    assert single[["std", "ci_low", "ci_high"]].isna().all(axis=None)
+    score = table[table.metric == "rg_score/pgd"].iloc[0]
+    assert (score.summed_eps, pd.isna(score.eps), score.training) == ("0 0.1 0.3", True, False)
+    assert list(paired.columns) == ["group", "base", *table.columns[1:]]
+    difference = paired[(paired.group == "ATLR, gamma=0.1") & (paired.metric == "accuracy/clean")].iloc[0]
+    assert (difference.base, difference.n, difference["mean"]) == ("AdversarialTraining", 2, 3.5)
+    assert (difference.ci_low, difference.ci_high) == pytest.approx(Spread.of([3.0, 4.0]).interval)
+
+
+def test_without_a_pair_the_file_has_its_columns(tmp_path: Path) -> None:
+    Results.of([run(AT, 0, 80.0)]).save(tmp_path)
+    assert (tmp_path / "paired.csv").read_text().startswith("group,base,metric,")
+    assert len(pd.read_csv(tmp_path / "paired.csv")) == 0
+
+
+@pytest.mark.parametrize("width", [80, 100, 120])
+def test_the_table_fits_the_terminal(
+    results: Results, width: int, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module.console, "width", width)
+    print_results(results)
+    lines = capsys.readouterr().out.splitlines()
+    assert max(len(line) for line in lines) <= min(width, 100)
+    (row,) = [line.split() for line in lines[:8] if "gamma=0.1" in line]
+    assert row == ["ATLR,", "gamma=0.1", "2", "84.50", "±", "19.06", "2.12", "+3.50", "±", "6.35", "2"]
+    (single,) = [line.split() for line in lines[:8] if "gamma=1.0" in line]
+    assert single == ["ATLR,", "gamma=1.0", "1", "70.00", "-12.00", "1"]
+    assert "Student's t" in " ".join(lines)
+
+
+def test_without_a_base_the_table_has_no_differences(capsys: pytest.CaptureFixture[str]) -> None:
+    print_results(Results.of([run(AT, 0, 80.0)]))
+    printed = capsys.readouterr().out
+    assert "minus base" not in printed
+    assert "Minus base" not in printed
+
+
+def test_markup_in_labels_is_printed_as_it_is(capsys: pytest.CaptureFixture[str]) -> None:
+    one, two = run(at_lr(0.1), 0, 80.0), run(at_lr(0.1), 0, 80.0)
+    one.config["callbacks"]["atlr"]["mvl"] = ["[red]act1[/red]"]
+    print_results(Results.of([one, two]))
+    assert "mvl=['[red]act1[/red]']" in "".join(capsys.readouterr().out.split())
+
+
+def test_jobs_left_out_are_named_from_the_folder_of_the_sweep(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module.console, "width", 80)
+    jobs = [
+        LeftOut(Path("/sweep/a/1"), "failed", "why [bold]not[/bold]"),
+        LeftOut(Path("/other/2"), "running", "last updated"),
+    ]
+    print_left_out(jobs, ["/sweep/0/profile_pgd.json: cut"], Path("/sweep"))
+    printed = capsys.readouterr().out
+    rows = [line.split() for line in printed.splitlines() if line.strip()]
+    assert ["a/1", "failed", "why", "[bold]not[/bold]"] in rows
+    assert ["/other/2", "running", "last", "updated"] in rows
+    assert "unreadable, left out of its job: /sweep/0/profile_pgd.json: cut" in printed
+
+
+def test_nothing_left_out_prints_nothing(capsys: pytest.CaptureFixture[str]) -> None:
+    print_left_out([], [], Path("/sweep"))
+    assert capsys.readouterr().out == ""
