@@ -11,13 +11,14 @@ from lsa_lightning.runs.checkpoint import given, load_run, require_checkpoint, s
 from lsa_lightning.runs.console import console, print_analysis
 from lsa_lightning.runs.folder import output_dir, save_config
 from lsa_lightning.runs.stages import Analysis, AnalysisStage
+from lsa_lightning.runs.trust import Trust
 from lsa_lightning.runs.write import write_analysis
 from lsa_lightning.utils.paths import CONF_DIR
 
 
 def analyze(cfg: DictConfig) -> Analysis:
     """Run one job in Hydra's run folder and return what it found."""
-    run = load_run(cfg.ckpt_path, cfg.data)
+    run = load_run(cfg.ckpt_path, cfg.data, Trust.of(cfg.trust))
     cfg.threat = OmegaConf.merge(run.threat, given(cfg.threat), {} if cfg.eps is None else {"eps": cfg.eps})
     if cfg.measure is None:
         cfg.measure = run.measure

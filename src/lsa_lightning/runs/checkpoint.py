@@ -11,7 +11,16 @@ import torch
 from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 
-from lsa_lightning.runs.folder import CONFIG_FILE, training_eps
+from lsa_lightning.runs.folder import CONFIG_FILE, checked_mapping, training_eps
+from lsa_lightning.runs.trust import NOBODY, Trust
+
+_USED = {
+    "model": "model",
+    "data": "data",
+    **dict.fromkeys(("measure", "regularizer.measure", "analysis.measure"), "measure"),
+    **dict.fromkeys(("threat", "attack.norm", "evaluation.eps", "callbacks.*.attack.eps"), None),
+}
+"""All that a :class:`TrainedRun` takes from its configuration."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -79,15 +88,16 @@ def checkpoint_file(path: str) -> Path:
     return checkpoint
 
 
-def load_run(path: str, data: DictConfig | None = None) -> TrainedRun:
+def load_run(path: str, data: DictConfig | None = None, trust: Trust = NOBODY) -> TrainedRun:
     """The run that wrote a checkpoint, with the checkpoint's weights in its model.
 
     Args:
         path: the checkpoint.
         data: entries that replace those of the run's ``data`` where they are not null.
+        trust: what the run's configuration may name besides what is known to be harmless.
 
     Raises:
-        ValueError: if there is no such checkpoint, or no configuration beside it.
+        ValueError: if there is no such checkpoint, no configuration beside it, or one that names what is not trusted.
     """
     checkpoint = checkpoint_file(path)
     folder = next((parent for parent in checkpoint.resolve().parents[:2] if (parent / CONFIG_FILE).is_file()), None)
@@ -97,9 +107,7 @@ def load_run(path: str, data: DictConfig | None = None) -> TrainedRun:
             "that lsa-train did not write, use LayerSustainabilityAnalysis and RobustnessEvaluation in Python"
         )
         raise ValueError(msg)
-    config = OmegaConf.load(folder / CONFIG_FILE)
-    assert isinstance(config, DictConfig)  # save_config wrote a mapping
-    config.data = OmegaConf.merge(config.data, {} if data is None else given(data))
+    config = _read_config(folder / CONFIG_FILE, {} if data is None else given(data), trust)
     model: pl.LightningModule = instantiate(config.model, _convert_="all")
     try:
         model.load_state_dict(torch.load(checkpoint, map_location="cpu", weights_only=True)["state_dict"])
@@ -108,6 +116,21 @@ def load_run(path: str, data: DictConfig | None = None) -> TrainedRun:
         raise ValueError(msg) from error
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     return TrainedRun(config, model.to(device), instantiate(config.data, _convert_="all"))
+
+
+def _read_config(path: Path, data: dict[str, Any], trust: Trust) -> DictConfig:
+    """The configuration of a run, with these entries of its data, and harmless in all that is used of it."""
+    config = OmegaConf.load(path)
+    if not isinstance(config, DictConfig):
+        checked_mapping(config, path)
+    config = OmegaConf.merge(config, {"data": data})
+    assert isinstance(config, DictConfig)  # as both of its parts
+    try:
+        trust.check(config, _USED)
+    except ValueError as error:
+        msg = f"{path}: {error}"
+        raise ValueError(msg) from error
+    return config
 
 
 def given(node: DictConfig) -> dict[str, Any]:
