@@ -149,7 +149,7 @@ def test_checkpoints_that_cannot_be_compared_are_refused(run: Path, tmp_path: Pa
     cfg.data = {"_target_": "tests.helpers.hydra_run.PoisonedMoons", "seed": 0}
     OmegaConf.save(cfg, tmp_path / "images" / "config.yaml")
     with pytest.raises(ValueError, match=r"the same data set, got .*MoonDataModule and, for .*PoisonedMoons"):
-        evaluate([run, tmp_path / "images"], tmp_path / "out")
+        evaluate([run, tmp_path / "images"], tmp_path / "out", "trust=[tests]")
 
 
 def test_started_again_it_goes_on_and_gives_the_same_table(

@@ -14,7 +14,7 @@ from omegaconf import DictConfig, OmegaConf
 from lsa_lightning.runs.folder import CONFIG_FILE, checked_mapping, training_eps
 from lsa_lightning.runs.trust import NOBODY, Trust
 
-_USED = {
+USED = {
     "model": "model",
     "data": "data",
     **dict.fromkeys(("measure", "regularizer.measure", "analysis.measure"), "measure"),
@@ -126,7 +126,7 @@ def _read_config(path: Path, data: dict[str, Any], trust: Trust) -> DictConfig:
     config = OmegaConf.merge(config, {"data": data})
     assert isinstance(config, DictConfig)  # as both of its parts
     try:
-        trust.check(config, _USED)
+        trust.check(config, USED)
     except ValueError as error:
         msg = f"{path}: {error}"
         raise ValueError(msg) from error
