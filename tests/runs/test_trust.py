@@ -10,14 +10,14 @@ from typing import Any
 
 import pytest
 import yaml
-from hydra.utils import instantiate
+from hydra.utils import get_class, instantiate
 from omegaconf import DictConfig, OmegaConf
 from tests.helpers.hydra_run import composed_job, train_tiny
 from tests.helpers.malicious import CALLS, ELSEWHERE, PACKAGE, RUN_BY_HYDRA, Trap, put
 
 from lsa_lightning.runs.checkpoint import USED, load_run
 from lsa_lightning.runs.folder import resolved_but_for_environment
-from lsa_lightning.runs.kinds import JOB
+from lsa_lightning.runs.kinds import JOB, KINDS
 from lsa_lightning.runs.trust import Trust
 from lsa_lightning.utils.paths import CONF_DIR
 
@@ -108,6 +108,14 @@ def test_whatever_a_job_makes_is_checked(trap: Trap) -> None:
         with pytest.raises(ValueError, match=rf"^{place}: expected .*trust=\[{PACKAGE}\]"):
             Trust().check(OmegaConf.create(tree), JOB)
     assert PACKAGE not in sys.modules
+
+
+@pytest.mark.parametrize("name", KINDS)
+def test_every_kind_names_classes_and_kinds_that_exist(name: str) -> None:
+    kind = KINDS[name]
+    assert {*kind.arguments.values(), *filter(None, [kind.rest])} <= set(KINDS)
+    for bases in kind.bases.values():
+        assert all(isinstance(get_class(base), type) for base in bases)
 
 
 def test_the_key_of_a_logger_is_sent_nowhere_else() -> None:

@@ -11,7 +11,8 @@ import torch
 from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 
-from lsa_lightning.runs.folder import CONFIG_FILE, checked_mapping, training_eps
+from lsa_lightning.runs.folder import CONFIG_FILE, training_eps
+from lsa_lightning.runs.read import read_config
 from lsa_lightning.runs.trust import NOBODY, Trust
 
 USED = {
@@ -120,10 +121,7 @@ def load_run(path: str, data: DictConfig | None = None, trust: Trust = NOBODY) -
 
 def _read_config(path: Path, data: dict[str, Any], trust: Trust) -> DictConfig:
     """The configuration of a run, with these entries of its data, and harmless in all that is used of it."""
-    config = OmegaConf.load(path)
-    if not isinstance(config, DictConfig):
-        checked_mapping(config, path)
-    config = OmegaConf.merge(config, {"data": data})
+    config = OmegaConf.merge(read_config(path), {"data": data})
     assert isinstance(config, DictConfig)  # as both of its parts
     try:
         trust.check(config, USED)

@@ -55,7 +55,7 @@ def read_run(folder: Path) -> Run:
     attacks = summary.analysis.profiles if summary.analysis is not None else {}
     files = {name: folder / f"profile_{name}.json" for name in attacks}
     reports = {name: SustainabilityReport.load(file) for name, file in files.items() if file.is_file()}
-    return Run(folder, _read_config(folder / CONFIG_FILE), summary, reports)
+    return Run(folder, read_config(folder / CONFIG_FILE), summary, reports)
 
 
 def find_runs(paths: Sequence[Path]) -> tuple[list[Run], list[Path]]:
@@ -106,7 +106,12 @@ def _jobs(sweep: Path) -> list[Path]:
     )
 
 
-def _read_config(path: Path) -> dict[str, Any]:
+def read_config(path: Path) -> dict[str, Any]:
+    """The configuration in a file, not resolved, as plain containers.
+
+    Raises:
+        ValueError: if it cannot be read, or is no mapping.
+    """
     try:
         values = OmegaConf.to_container(OmegaConf.load(path))
     except (ValueError, OSError, YAMLError) as error:  # OSError: OmegaConf's word for YAML without a mapping or list
