@@ -184,14 +184,15 @@ def test_a_missing_checkpoint_is_one_line(capsys: pytest.CaptureFixture[str], tm
         main_as_shown(main, f"hydra.run.dir={tmp_path}")
 
 
-def test_a_run_folder_runs_no_code(run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_run_folder_runs_no_code(run: Path, tmp_path: Path) -> None:
     shutil.copytree(run, tmp_path / "foreign")
     config = OmegaConf.load(run / "config.yaml")
     code = f"open({str(tmp_path / 'code_ran')!r}, 'w').close()"
     config.threat.norm = {"_target_": "timeit.timeit", "stmt": code, "number": 1}
     OmegaConf.save(config, tmp_path / "foreign" / "config.yaml")
-    with pytest.raises(SystemExit):
+    with pytest.raises(
+        SystemExit, match=r"^lsa-evaluate: .*config.yaml: threat.norm: expected data, got 'timeit.timeit'"
+    ):
         main_as_shown(main, f"ckpt_path={tmp_path}/foreign/checkpoints/best.ckpt", f"hydra.run.dir={tmp_path}/out")
-    assert "config.yaml: threat.norm: expected data, got 'timeit.timeit'" in capsys.readouterr().err
     assert not (tmp_path / "code_ran").exists()
     assert not (tmp_path / "out" / "config.yaml").exists()

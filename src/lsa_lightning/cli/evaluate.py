@@ -10,6 +10,7 @@ from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 
 from lsa_lightning.runs.checkpoint import (
+    RefusedRunError,
     TrainedRun,
     checkpoint_file,
     given,
@@ -104,7 +105,11 @@ def _print(evaluations: dict[str, Evaluation]) -> None:
 def main(cfg: DictConfig) -> None:
     """Entry point."""
     require_checkpoint(cfg, "lsa-evaluate")
-    evaluate(cfg)
+    try:
+        evaluate(cfg)
+    except RefusedRunError as error:
+        msg = f"lsa-evaluate: {error}"
+        raise SystemExit(msg) from None
 
 
 if __name__ == "__main__":

@@ -24,6 +24,10 @@ USED = {
 """All that a :class:`TrainedRun` takes from its configuration."""
 
 
+class RefusedRunError(ValueError):
+    """A run whose configuration names what is not trusted, or not installed; the message says what to do."""
+
+
 @dataclass(frozen=True, eq=False)
 class TrainedRun:
     """A checkpoint with what it takes to measure it.
@@ -98,7 +102,8 @@ def load_run(path: str, data: DictConfig | None = None, trust: Trust = NOBODY) -
         trust: what the run's configuration may name besides what is known to be harmless.
 
     Raises:
-        ValueError: if there is no such checkpoint, no configuration beside it, or one that names what is not trusted.
+        RefusedRunError: if the configuration names what is not trusted, or not installed.
+        ValueError: if there is no such checkpoint, or no configuration beside it.
     """
     checkpoint = checkpoint_file(path)
     folder = next((parent for parent in checkpoint.resolve().parents[:2] if (parent / CONFIG_FILE).is_file()), None)
@@ -127,7 +132,7 @@ def _read_config(path: Path, data: dict[str, Any], trust: Trust) -> DictConfig:
         trust.check(config, USED)
     except ValueError as error:
         msg = f"{path}: {error}"
-        raise ValueError(msg) from error
+        raise RefusedRunError(msg) from error
     return config
 
 
