@@ -119,3 +119,17 @@ def test_help_shows_examples_and_configuration(capsys: pytest.CaptureFixture[str
     shown = capsys.readouterr().out
     assert "lsa-analyze ckpt_path=RUN/checkpoints/last.ckpt eps=0.1 analysis.eta=0.5" in shown
     assert "_target_: lsa_lightning.runs.stages.AnalysisStage" in shown
+
+
+def test_a_run_folder_runs_no_code(run: Path, tmp_path: Path) -> None:
+    shutil.copytree(run, tmp_path / "foreign")
+    config = OmegaConf.load(run / "config.yaml")
+    code = f"open({str(tmp_path / 'code_ran')!r}, 'w').close()"
+    config.threat.norm = {"_target_": "timeit.timeit", "stmt": code, "number": 1}
+    OmegaConf.save(config, tmp_path / "foreign" / "config.yaml")
+    with pytest.raises(
+        SystemExit, match=r"^lsa-analyze: .*config.yaml: threat.norm: expected data, got 'timeit.timeit'"
+    ):
+        main_as_shown(main, f"ckpt_path={tmp_path}/foreign/checkpoints/best.ckpt", f"hydra.run.dir={tmp_path}/out")
+    assert not (tmp_path / "code_ran").exists()
+    assert not (tmp_path / "out" / "config.yaml").exists()

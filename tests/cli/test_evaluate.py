@@ -149,7 +149,7 @@ def test_checkpoints_that_cannot_be_compared_are_refused(run: Path, tmp_path: Pa
     cfg.data = {"_target_": "tests.helpers.hydra_run.PoisonedMoons", "seed": 0}
     OmegaConf.save(cfg, tmp_path / "images" / "config.yaml")
     with pytest.raises(ValueError, match=r"the same data set, got .*MoonDataModule and, for .*PoisonedMoons"):
-        evaluate([run, tmp_path / "images"], tmp_path / "out")
+        evaluate([run, tmp_path / "images"], tmp_path / "out", "trust=[tests]")
 
 
 def test_started_again_it_goes_on_and_gives_the_same_table(
@@ -182,3 +182,17 @@ def test_masking_checks_can_be_turned_off(run: Path, tmp_path: Path) -> None:
 def test_a_missing_checkpoint_is_one_line(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
     with pytest.raises(SystemExit, match=r"^lsa-evaluate: expected ckpt_path=RUN/checkpoints/best.ckpt, got none$"):
         main_as_shown(main, f"hydra.run.dir={tmp_path}")
+
+
+def test_a_run_folder_runs_no_code(run: Path, tmp_path: Path) -> None:
+    shutil.copytree(run, tmp_path / "foreign")
+    config = OmegaConf.load(run / "config.yaml")
+    code = f"open({str(tmp_path / 'code_ran')!r}, 'w').close()"
+    config.threat.norm = {"_target_": "timeit.timeit", "stmt": code, "number": 1}
+    OmegaConf.save(config, tmp_path / "foreign" / "config.yaml")
+    with pytest.raises(
+        SystemExit, match=r"^lsa-evaluate: .*config.yaml: threat.norm: expected data, got 'timeit.timeit'"
+    ):
+        main_as_shown(main, f"ckpt_path={tmp_path}/foreign/checkpoints/best.ckpt", f"hydra.run.dir={tmp_path}/out")
+    assert not (tmp_path / "code_ran").exists()
+    assert not (tmp_path / "out" / "config.yaml").exists()

@@ -353,6 +353,10 @@ def test_a_model_without_a_backbone_entry_is_named_by_its_class(tmp_path: Path) 
         ("evaluation.draw=fgm", "expected draw to be one of ['fgsm', 'pgd'] or None, got 'fgm'"),
         ("optimized_metric=rg_score/fgm", "one of mu, sigma, accuracy/clean, accuracy/fgsm/0.1, accuracy/fgsm/0.3,"),
         ("optimized_metric=last", "rg_score/pgd, a val/... of training, or null, got 'last'"),
+        (
+            "model.backbone._target_=missing.Net",
+            "model.backbone: expected missing to be installed, for missing.Net: pip",
+        ),
         ("callbacks.atlr.mvl=[act3]", "these exist: normalize, backbone, backbone.fc1"),
     ],
 )

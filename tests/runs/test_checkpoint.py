@@ -13,6 +13,7 @@ from torch import nn
 
 from lsa_lightning import MoonDataModule, RobustClassifier
 from lsa_lightning.runs.checkpoint import TrainedRun, checkpoint_file, given, load_run, split_loader
+from lsa_lightning.runs.trust import Trust
 
 
 @pytest.fixture(scope="module")
@@ -91,6 +92,36 @@ def test_checkpoint_file_refuses_what_is_no_file(tmp_path: Path) -> None:
         checkpoint_file(str(tmp_path))
     (tmp_path / "x.ckpt").touch()
     assert checkpoint_file(str(tmp_path / "x.ckpt")) == tmp_path / "x.ckpt"
+
+
+@pytest.mark.parametrize("content", ["- a list", "model: !!python/object/apply:os.getpid []"])
+def test_a_configuration_that_is_no_mapping_of_plain_values_is_refused(run: Path, tmp_path: Path, content: str) -> None:
+    shutil.copytree(run, tmp_path / "other")
+    (tmp_path / "other" / "config.yaml").write_text(content)
+    with pytest.raises(ValueError, match=r"expected .*config.yaml to "):
+        load_run(f"{tmp_path}/other/checkpoints/best.ckpt")
+
+
+def test_a_model_of_somebody_elses_needs_trust(run: Path, tmp_path: Path) -> None:
+    shutil.copytree(run, tmp_path / "other")
+    config = OmegaConf.load(run / "config.yaml")
+    config.data = {"_target_": "tests.helpers.hydra_run.PoisonedMoons"}
+    OmegaConf.save(config, tmp_path / "other" / "config.yaml")
+    path = f"{tmp_path}/other/checkpoints/best.ckpt"
+    message = r"config.yaml: data: expected a LightningDataModule, got 'tests.*Moons'; .* trust=\[tests\] or trust=all"
+    with pytest.raises(ValueError, match=message):
+        load_run(path)
+    for trust in (Trust.of(["tests"]), Trust.of("all")):
+        assert type(load_run(path, trust=trust).data).__name__ == "PoisonedMoons"
+
+
+def test_callbacks_of_somebody_elses_are_not_needed(run: Path, tmp_path: Path) -> None:
+    shutil.copytree(run, tmp_path / "other")
+    config = OmegaConf.load(run / "config.yaml")
+    config.callbacks.own = {"_target_": "no_such_package.Callback"}
+    config.logger.csv.save_dir = "${oc.env:NO_SUCH_VARIABLE}"
+    OmegaConf.save(config, tmp_path / "other" / "config.yaml")
+    assert load_run(f"{tmp_path}/other/checkpoints/best.ckpt").training_eps == 0.3
 
 
 def test_weights_of_another_model_are_refused(run: Path, tmp_path: Path) -> None:

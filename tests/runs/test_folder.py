@@ -22,6 +22,28 @@ def test_save_config_resolves(tmp_path: Path) -> None:
     assert OmegaConf.to_container(OmegaConf.load(tmp_path / "config.yaml")) == returned
 
 
+def test_what_is_read_from_the_environment_is_not_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("LSA_SECRET", "s3cret")
+    config = {
+        "root": "${oc.env:LSA_SECRET}/data",
+        "same": "${root}",
+        "decoded": "${oc.decode:${oc.env:LSA_SECRET}}",
+        "made": "${oc.create:{a: '${oc.env:LSA_SECRET}'}}",
+        "named": "${${resolver}.env:LSA_SECRET}",
+        "resolver": "oc",
+        "group": "${other}",
+        "other": {"list": [1, "${oc.select:root}", "${missing}", "${number}"], "missing": "???"},
+        "missing": None,
+        "number": 2,
+    }
+    returned = save_config(OmegaConf.create(config), tmp_path)
+    other = {"list": [1, "${oc.select:root}", None, 2], "missing": "???"}
+    assert returned == {**config, "group": other, "other": other}
+    assert OmegaConf.to_container(OmegaConf.load(tmp_path / "config.yaml")) == returned
+    assert "s3cret" not in (tmp_path / "config.yaml").read_text()
+    assert OmegaConf.create(config).root == "s3cret/data"  # the resolver is as before
+
+
 def test_output_dir_is_the_run_folder(tmp_path: Path) -> None:
     with composed_job("train", [], tmp_path):
         assert output_dir() == tmp_path

@@ -7,17 +7,18 @@ import lightning.pytorch as pl
 from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 
-from lsa_lightning.runs.checkpoint import given, load_run, require_checkpoint, split_loader
+from lsa_lightning.runs.checkpoint import RefusedRunError, given, load_run, require_checkpoint, split_loader
 from lsa_lightning.runs.console import console, print_analysis
 from lsa_lightning.runs.folder import output_dir, save_config
 from lsa_lightning.runs.stages import Analysis, AnalysisStage
+from lsa_lightning.runs.trust import Trust
 from lsa_lightning.runs.write import write_analysis
 from lsa_lightning.utils.paths import CONF_DIR
 
 
 def analyze(cfg: DictConfig) -> Analysis:
     """Run one job in Hydra's run folder and return what it found."""
-    run = load_run(cfg.ckpt_path, cfg.data)
+    run = load_run(cfg.ckpt_path, cfg.data, Trust.of(cfg.trust))
     cfg.threat = OmegaConf.merge(run.threat, given(cfg.threat), {} if cfg.eps is None else {"eps": cfg.eps})
     if cfg.measure is None:
         cfg.measure = run.measure
@@ -36,7 +37,11 @@ def analyze(cfg: DictConfig) -> Analysis:
 def main(cfg: DictConfig) -> None:
     """Entry point."""
     require_checkpoint(cfg, "lsa-analyze")
-    analyze(cfg)
+    try:
+        analyze(cfg)
+    except RefusedRunError as error:
+        msg = f"lsa-analyze: {error}"
+        raise SystemExit(msg) from None
 
 
 if __name__ == "__main__":

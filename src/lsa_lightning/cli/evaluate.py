@@ -10,6 +10,7 @@ from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 
 from lsa_lightning.runs.checkpoint import (
+    RefusedRunError,
     TrainedRun,
     checkpoint_file,
     given,
@@ -20,6 +21,7 @@ from lsa_lightning.runs.checkpoint import (
 from lsa_lightning.runs.console import console, print_accuracies, print_masking
 from lsa_lightning.runs.folder import output_dir, save_config
 from lsa_lightning.runs.stages import Evaluation, EvaluationStage
+from lsa_lightning.runs.trust import Trust
 from lsa_lightning.runs.write import short_names, write_comparison
 from lsa_lightning.utils.paths import CONF_DIR
 
@@ -37,7 +39,7 @@ def evaluate(cfg: DictConfig) -> dict[str, Evaluation]:
     evaluations: dict[str, Evaluation] = {}
     first: TrainedRun | None = None
     for index, path in enumerate(paths):
-        run = load_run(path, cfg.data)
+        run = load_run(path, cfg.data, Trust.of(cfg.trust))
         job = _adopted(cfg, run, first or run)
         if first is None:
             first = run
@@ -103,7 +105,11 @@ def _print(evaluations: dict[str, Evaluation]) -> None:
 def main(cfg: DictConfig) -> None:
     """Entry point."""
     require_checkpoint(cfg, "lsa-evaluate")
-    evaluate(cfg)
+    try:
+        evaluate(cfg)
+    except RefusedRunError as error:
+        msg = f"lsa-evaluate: {error}"
+        raise SystemExit(msg) from None
 
 
 if __name__ == "__main__":

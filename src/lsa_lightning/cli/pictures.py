@@ -154,7 +154,7 @@ def _figure_files(folder: Path) -> dict[str, list[Path]]:
     """The files of each figure, those with a caption first."""
     files: dict[str, list[Path]] = {}
     for path in sorted((folder / "figures").glob("*")):
-        if path.suffix in (".svg", ".png"):
+        if path.suffix in (".svg", ".png") and not path.is_symlink():  # which might show a file of the reader's own
             files.setdefault(path.stem, []).append(path)
     known = [name for name in _CAPTIONS if name in files]
     return {name: files[name] for name in [*known, *(name for name in files if name not in known)]}

@@ -28,6 +28,8 @@ from lsa_lightning.runs.checkpoint import checkpoint_file, split_loader
 from lsa_lightning.runs.console import console, print_accuracies, print_analysis, print_masking
 from lsa_lightning.runs.first_batch import FirstBatchChecks
 from lsa_lightning.runs.folder import output_dir, save_config, versions
+from lsa_lightning.runs.installed import check_installed
+from lsa_lightning.runs.kinds import JOB
 from lsa_lightning.runs.loggers import ResultLogger, pixels_of, result_loggers
 from lsa_lightning.runs.stages import Analysis, AnalysisStage, Evaluation, EvaluationStage
 from lsa_lightning.runs.summary import AnalysisSummary, RunSummary
@@ -79,6 +81,8 @@ def train(cfg: DictConfig) -> RunSummary | None:
     """
     folder = output_dir()
     config = save_config(cfg, folder)
+    for place in JOB:
+        check_installed(config.get(place), place)
     if cfg.ckpt_path is not None:
         checkpoint_file(cfg.ckpt_path)
     if cfg.num_threads is not None:

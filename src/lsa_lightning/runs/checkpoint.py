@@ -12,6 +12,20 @@ from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 
 from lsa_lightning.runs.folder import CONFIG_FILE, training_eps
+from lsa_lightning.runs.read import read_config
+from lsa_lightning.runs.trust import NOBODY, Trust
+
+USED = {
+    "model": "model",
+    "data": "data",
+    **dict.fromkeys(("measure", "regularizer.measure", "analysis.measure"), "measure"),
+    **dict.fromkeys(("threat", "attack.norm", "evaluation.eps", "callbacks.*.attack.eps"), None),
+}
+"""All that a :class:`TrainedRun` takes from its configuration."""
+
+
+class RefusedRunError(ValueError):
+    """A run whose configuration names what is not trusted, or not installed; the message says what to do."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -79,14 +93,16 @@ def checkpoint_file(path: str) -> Path:
     return checkpoint
 
 
-def load_run(path: str, data: DictConfig | None = None) -> TrainedRun:
+def load_run(path: str, data: DictConfig | None = None, trust: Trust = NOBODY) -> TrainedRun:
     """The run that wrote a checkpoint, with the checkpoint's weights in its model.
 
     Args:
         path: the checkpoint.
         data: entries that replace those of the run's ``data`` where they are not null.
+        trust: what the run's configuration may name besides what is known to be harmless.
 
     Raises:
+        RefusedRunError: if the configuration names what is not trusted, or not installed.
         ValueError: if there is no such checkpoint, or no configuration beside it.
     """
     checkpoint = checkpoint_file(path)
@@ -97,9 +113,7 @@ def load_run(path: str, data: DictConfig | None = None) -> TrainedRun:
             "that lsa-train did not write, use LayerSustainabilityAnalysis and RobustnessEvaluation in Python"
         )
         raise ValueError(msg)
-    config = OmegaConf.load(folder / CONFIG_FILE)
-    assert isinstance(config, DictConfig)  # save_config wrote a mapping
-    config.data = OmegaConf.merge(config.data, {} if data is None else given(data))
+    config = _read_config(folder / CONFIG_FILE, {} if data is None else given(data), trust)
     model: pl.LightningModule = instantiate(config.model, _convert_="all")
     try:
         model.load_state_dict(torch.load(checkpoint, map_location="cpu", weights_only=True)["state_dict"])
@@ -108,6 +122,18 @@ def load_run(path: str, data: DictConfig | None = None) -> TrainedRun:
         raise ValueError(msg) from error
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     return TrainedRun(config, model.to(device), instantiate(config.data, _convert_="all"))
+
+
+def _read_config(path: Path, data: dict[str, Any], trust: Trust) -> DictConfig:
+    """The configuration of a run, with these entries of its data, and harmless in all that is used of it."""
+    config = OmegaConf.merge(read_config(path), {"data": data})
+    assert isinstance(config, DictConfig)  # as both of its parts
+    try:
+        trust.check(config, USED)
+    except ValueError as error:
+        msg = f"{path}: {error}"
+        raise RefusedRunError(msg) from error
+    return config
 
 
 def given(node: DictConfig) -> dict[str, Any]:

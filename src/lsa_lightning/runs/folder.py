@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Any, BinaryIO
 
 from matplotlib import rc_context
 from matplotlib.figure import Figure
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig, ListConfig, OmegaConf
+from omegaconf.resolvers import oc
 
 from lsa_lightning.utils.files import replacing, write_text
 
@@ -49,10 +50,55 @@ OmegaConf.register_new_resolver("lsa.folder", lambda path: Path(path).name, repl
 
 
 def save_config(cfg: DictConfig, folder: Path) -> dict[str, Any]:
-    """Write the resolved configuration to ``folder`` and return it as plain containers."""
-    resolved = OmegaConf.to_container(cfg, resolve=True)
+    """Write the resolved configuration to ``folder`` and return it as plain containers.
+
+    What is read from the environment stays as it was written, such as ``${oc.env:DATA}``: it may be a secret.
+    """
+    resolved: dict[str, Any] = resolved_but_for_environment(cfg)
     write_text(folder / CONFIG_FILE, OmegaConf.to_yaml(OmegaConf.create(resolved)))
-    return resolved  # type: ignore[return-value]
+    return resolved
+
+
+def resolved_but_for_environment(node: DictConfig | ListConfig) -> Any:
+    """``node`` as plain containers, in which every value that takes something from the environment is unresolved.
+
+    Example:
+        >>> resolved_but_for_environment(OmegaConf.create({"root": "${oc.env:HOME}/data", "a": "${b}", "b": 1}))
+        {'root': '${oc.env:HOME}/data', 'a': 1, 'b': 1}
+    """
+    reads: list[str] = []
+
+    def read(key: str, *default: Any) -> str | None:
+        reads.append(key)
+        return oc.env(key, *default)
+
+    OmegaConf.register_new_resolver("oc.env", read, replace=True)
+    try:
+        return _resolved(node, reads)
+    finally:
+        OmegaConf.register_new_resolver("oc.env", oc.env, replace=True)
+
+
+def _resolved(node: DictConfig | ListConfig, reads: list[str]) -> Any:
+    """See :func:`resolved_but_for_environment`; ``reads`` grows with every look into the environment."""
+    before = len(reads)
+    whole = OmegaConf.to_container(node, resolve=True)
+    if len(reads) == before:
+        return whole
+    written: Any = OmegaConf.to_container(node, resolve=False)
+    if isinstance(whole, dict):
+        return {key: _resolved_child(node, key, written[key], reads) for key in whole}
+    return [_resolved_child(node, index, written[index], reads) for index in range(len(node))]
+
+
+def _resolved_child(node: DictConfig | ListConfig, key: Any, written: Any, reads: list[str]) -> Any:
+    if OmegaConf.is_missing(node, key):
+        return written
+    before = len(reads)
+    value = node[key]
+    if len(reads) > before:
+        return written
+    return _resolved(value, reads) if isinstance(value, DictConfig | ListConfig) else value
 
 
 def save_figure(figure: Figure, folder: Path, name: str) -> None:

@@ -83,7 +83,7 @@ def read_run(folder: Path) -> Run:
     """
     summary = RunSummary.load(folder)
     _check_values(summary, folder / SUMMARY_FILE)
-    config = _read_config(folder / CONFIG_FILE)
+    config = read_config(folder / CONFIG_FILE)
     reports: dict[str, SustainabilityReport] = {}
     unread: list[str] = []
     for name in summary.analysis.profiles if summary.analysis is not None else {}:
@@ -174,7 +174,7 @@ def _read_job(folder: Path) -> Run | LeftOut | None:
             return read_run(folder)
         if status is not None:
             return LeftOut(folder, "unreadable", f"no {SUMMARY_FILE}, although {STATUS_FILE} says that it has finished")
-        if "trainer" not in _read_config(folder / CONFIG_FILE):
+        if "trainer" not in read_config(folder / CONFIG_FILE):
             return None
     except (ValueError, OSError) as error:
         return LeftOut(folder, "unreadable", in_one_line(error))
@@ -211,7 +211,12 @@ def _check_values(summary: RunSummary, path: Path) -> None:
         raise ValueError(msg) from error
 
 
-def _read_config(path: Path) -> dict[str, Any]:
+def read_config(path: Path) -> dict[str, Any]:
+    """The configuration in a file, not resolved, as plain containers.
+
+    Raises:
+        ValueError: if it cannot be read, or is no mapping.
+    """
     try:
         values = OmegaConf.to_container(OmegaConf.load(path))
     except (ValueError, OSError, OmegaConfBaseException, YAMLError) as error:  # OSError: also for YAML of one word

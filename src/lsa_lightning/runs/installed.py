@@ -1,0 +1,50 @@
+"""Packages that a configuration names, and that are not there."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterable, Iterator
+from importlib.util import find_spec
+from typing import Any
+
+_EXTRAS = {"torchattacks": "attacks", "foolbox": "attacks"}
+
+
+def check_installed(node: Any, place: str) -> None:
+    """Raise a ValueError if an object in ``node``, plain containers, is from a package that is not installed.
+
+    Args:
+        node: a part of a resolved configuration.
+        place: its dotted key.
+
+    Example:
+        >>> check_installed({"backbone": {"_target_": "no_such_package.Net"}}, "model")
+        Traceback (most recent call last):
+        ValueError: model.backbone: expected no_such_package to be installed, for ...: pip install no_such_package
+    """
+    for where, target in _targets(node, place):
+        require_installed(target, where)
+
+
+def require_installed(target: str, place: str) -> None:
+    """Raise a ValueError if the package of ``target``, named at ``place``, is not installed; it is not imported."""
+    package = target.partition(".")[0]
+    if package in sys.modules or find_spec(package) is not None:
+        return
+    extra = _EXTRAS.get(package)
+    name = package if extra is None else f'"lsa-lightning[{extra}]"'
+    msg = f"{place}: expected {package} to be installed, for {target}: pip install {name}"
+    raise ValueError(msg)
+
+
+def _targets(node: Any, place: str) -> Iterator[tuple[str, str]]:
+    """Place and name of every object that ``node`` names, however deep."""
+    inner: Iterable[tuple[Any, Any]] = ()
+    if isinstance(node, dict):
+        inner = node.items()
+        if isinstance(node.get("_target_"), str):
+            yield place, node["_target_"]
+    elif isinstance(node, list):
+        inner = enumerate(node)
+    for key, child in inner:
+        yield from _targets(child, f"{place}.{key}")
