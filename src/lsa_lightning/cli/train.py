@@ -24,7 +24,7 @@ from lsa_lightning.callbacks import ATLR, AdversarialTraining
 from lsa_lightning.cli.overrides import with_null_groups
 from lsa_lightning.layers.report import AnalysedEpoch
 from lsa_lightning.runs.checkpoint import checkpoint_file, split_loader
-from lsa_lightning.runs.console import console, print_accuracies, print_analysis, print_masking
+from lsa_lightning.runs.console import console, print_accuracies, print_analysis, print_masking, show
 from lsa_lightning.runs.first_batch import FirstBatchChecks
 from lsa_lightning.runs.folder import output_dir, save_config, versions
 from lsa_lightning.runs.loggers import ResultLogger, pixels_of, result_loggers
@@ -246,8 +246,8 @@ def _results(summary: RunSummary) -> dict[str, float | str]:
 def _print_end(summary: RunSummary, folder: Path) -> None:
     if summary.evaluation is not None:
         scores = ", ".join(f"{score:.2f} under {attack}" for attack, score in summary.evaluation.rg_score.items())
-        console.print(f"R&G: {scores}")
-    console.print(f"Trained in {summary.training_seconds:.1f} s. Run folder: {folder}", soft_wrap=True)
+        show(f"R&G: {scores}")
+    show(f"Trained in {summary.training_seconds:.1f} s. Run folder: {folder}")
     console.print("  " + "  ".join(sorted(p.name for p in folder.iterdir() if p.name[0] != ".")), soft_wrap=True)
 
 
