@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 import lightning.pytorch as pl
 import pytest
@@ -129,6 +130,28 @@ def test_a_resumed_fit_goes_on_at_its_epoch(tmp_path: Path, log: Log) -> None:
     run.fit(ForeignModule(), loader(), loader(seed=1), ckpt_path=tmp_path / "last.ckpt")
     assert log.messages[0] == "Training: from epoch 3/3"
     assert [line.partition(":")[0] for line in log.messages[1:]] == ["Epoch 3/3", "Training"]
+
+
+class SaveWithin(pl.Callback):
+    """Saves a checkpoint in the second epoch, after its first step."""
+
+    def __init__(self, file: Path) -> None:
+        self.file = file
+
+    def on_train_batch_end(self, trainer: Any, pl_module: Any, outputs: Any, batch: Any, batch_idx: int) -> None:
+        if (trainer.current_epoch, batch_idx) == (1, 0):
+            trainer.save_checkpoint(self.file)
+
+
+def test_a_fit_that_goes_on_within_an_epoch_counts_the_rest_of_it(tmp_path: Path, log: Log) -> None:
+    fit(SaveWithin(tmp_path / "within.ckpt"))
+    callback = TrainingProgress()
+    run = trainer([callback], enable_progress_bar=True, max_epochs=3)
+    with patch.object(EpochTimes, "go_on", autospec=True) as go_on:
+        run.fit(ForeignModule(), loader(), loader(seed=1), ckpt_path=tmp_path / "within.ckpt")
+    assert [call.args[1] for call in go_on.call_args_list] == [1 / STEPS]
+    assert log.messages[0] == "Training: from epoch 2/3"
+    assert [line.partition(":")[0] for line in log.messages[1:]] == ["Epoch 2/3", "Epoch 3/3", "Training"]
 
 
 class Breaks(pl.Callback):

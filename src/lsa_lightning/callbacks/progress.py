@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from typing import Any
 
 import lightning.pytorch as pl
+import torch
 from lightning.pytorch.callbacks import ProgressBar
 from rich.progress import BarColumn, TextColumn
 from rich.table import Column
@@ -158,20 +159,18 @@ class _Fit:
         self._task = self._bar.add_task("Training", total=1.0, figures="", left="")
         self._bar.start()
         self._began = self._said = self._updated = time.monotonic()
-        self._named = False
+        self._announced = False
+        self._loss = torch.zeros(())
+        self._reset()
 
     def begin_epoch(self) -> None:
-        self.first_batch: int | None = None
-        self._trained = self._validated = self._losses = 0
-        self._loss: Tensor | float = 0.0
-        if not self._named:
-            self._say(f"Training: from {self._epoch.lower()}")
-            self._named = True
+        self._reset()
+        self._announce()
         self._update()
 
     def train(self, batch_idx: int, loss: Any) -> None:
-        if self.first_batch is None:
-            self.first_batch = batch_idx
+        if not self._announced:  # a resume within an epoch, which does not begin then
+            self._announce()
             self.times.go_on(batch_idx / self.trainer.num_training_batches)
         self._trained = batch_idx + 1
         if isinstance(loss, Tensor):
@@ -193,6 +192,15 @@ class _Fit:
     def end(self, how: str) -> None:
         self._bar.stop()
         self._say(f"Training: {how} {duration(time.monotonic() - self._began)}")
+
+    def _reset(self) -> None:
+        self._trained = self._validated = self._losses = 0
+        self._loss = torch.zeros(())
+
+    def _announce(self) -> None:
+        if not self._announced:
+            self._say(f"Training: from {self._epoch.lower()}")
+            self._announced = True
 
     @property
     def _epoch(self) -> str:
