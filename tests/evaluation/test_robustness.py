@@ -9,17 +9,16 @@ import weakref
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
-from unittest.mock import patch
 
 import pytest
 import torch
+from tests.helpers.progress import every_progress
 from torch import Tensor, nn
 
 from lsa_lightning import RobustnessEvaluation
 from lsa_lightning.attacks import FGSM, PGD, Attack, GaussianNoise
 from lsa_lightning.attacks.balls import Ball
 from lsa_lightning.evaluation import RobustnessTable, evaluate_robustness
-from lsa_lightning.utils.progress import Progress
 
 RADII = [0.2, 0.5, 1.0]
 
@@ -280,14 +279,8 @@ def test_several_models_side_by_side(tmp_path: Path) -> None:
 
 
 def test_progress_counts_forward_passes_and_what_was_recalled(tmp_path: Path) -> None:
-    shown: list[Progress] = []
-
-    def recorded(*args: Any) -> Progress:
-        shown.append(Progress(*args))
-        return shown[-1]
-
     state = tmp_path / "state.jsonl"
-    with patch("lsa_lightning.evaluation.robustness.Progress", recorded):
+    with every_progress() as shown:
         with pytest.raises(InterruptionError):
             evaluation().run(Sign(), interrupted(batches(10, 10), 1), state)
         evaluation().run(Sign(), batches(10, 10), state)

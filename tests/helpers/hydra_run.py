@@ -102,9 +102,11 @@ def composed_job(name: str, overrides: Sequence[str], folder: Path) -> Iterator[
 
 @contextmanager
 def _clean_hydra() -> Iterator[None]:
-    """Hydra's singletons and the root logger, which Hydra configures, are afterwards as before."""
-    root = logging.getLogger()
-    handlers, level, config = root.handlers[:], root.level, HydraConfig.instance().cfg
+    """Hydra's singletons, and the loggers that our configuration of Hydra's sets up, are afterwards as before."""
+    root, config = logging.getLogger(), HydraConfig.instance().cfg
+    handlers, level = root.handlers[:], root.level
+    others = [logging.getLogger(name) for name in ("lightning", "lightning.pytorch", "lightning.fabric")]
+    states = [(other.handlers[:], other.propagate) for other in others]
     GlobalHydra.instance().clear()
     try:
         yield
@@ -113,6 +115,8 @@ def _clean_hydra() -> Iterator[None]:
             handler.close()
         root.handlers, HydraConfig.instance().cfg = handlers, config
         root.setLevel(level)
+        for other, state in zip(others, states, strict=True):
+            other.handlers, other.propagate = state
         GlobalHydra.instance().clear()
 
 
