@@ -15,6 +15,7 @@ from tests.helpers.hydra_run import (
     TINY,
     TINY_IMAGES,
     composed_job,
+    leave_empty,
     main_in_process,
     read_json,
     tiny_without,
@@ -118,6 +119,7 @@ WAYS: dict[str, Callable[[str, str, Path], None]] = dict.fromkeys(
         "data",
         "evaluation",
         "experiment",
+        "hydra/job_logging",
         "logger",
         "measure",
         "model",
@@ -142,7 +144,7 @@ def _case(group: str, name: str) -> Any:
 def _isolated(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Nothing, W&B's caches included, is written outside of the temporary folder; figures, which take long, nowhere."""
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(Figure, "savefig", lambda *args, **kwargs: None)
+    monkeypatch.setattr(Figure, "savefig", leave_empty)
     for name in ("CACHE", "CONFIG", "DATA", "ARTIFACT"):
         monkeypatch.setenv(f"WANDB_{name}_DIR", str(tmp_path / "wandb_home"))
 
@@ -307,7 +309,8 @@ def test_experiments_choose_the_method(tmp_path: Path, experiment: str, key: str
 
 def test_normal_training_has_no_attack(tmp_path: Path) -> None:
     with composed_job("train", ["experiment=moon_normal"], tmp_path) as cfg:
-        assert set(cfg.callbacks) == {"checkpoint", "last_checkpoint", "robust_validation", "progress_bar"}
+        others = {"checkpoint", "last_checkpoint", "learning_rate", "progress_bar"}
+        assert set(cfg.callbacks) == {"robust_validation", *others}
         assert cfg.callbacks.checkpoint.monitor == "val/acc_clean"
 
 

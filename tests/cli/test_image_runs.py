@@ -9,7 +9,7 @@ import pytest
 import torch
 from matplotlib.figure import Figure
 from tests.helpers.fake_data import write_mnist
-from tests.helpers.hydra_run import TINY_IMAGES, composed_job, main_in_process, read_json
+from tests.helpers.hydra_run import TINY_IMAGES, composed_job, leave_empty, main_in_process, read_json
 
 from lsa_lightning.cli.analyze import main as analyze_main
 from lsa_lightning.cli.evaluate import main as evaluate_main
@@ -32,11 +32,9 @@ def weights(folder: Path) -> dict[str, torch.Tensor]:
 
 
 @pytest.fixture(autouse=True)
-def drawn(monkeypatch: pytest.MonkeyPatch) -> list[Path]:
-    """The files of figures, which are not written: that takes long."""
-    files: list[Path] = []
-    monkeypatch.setattr(Figure, "savefig", lambda self, path, **kwargs: files.append(path))
-    return files
+def _no_figures(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Files of figures are empty: drawing takes long."""
+    monkeypatch.setattr(Figure, "savefig", leave_empty)
 
 
 @pytest.mark.parametrize("options", [(), ("data.cache=true",), ("data.num_workers=1",)])
@@ -48,9 +46,10 @@ def test_two_runs_with_the_same_seed_are_bit_identical(tmp_path: Path, options: 
         assert again[key] == summary[key]
 
 
-def test_the_summary_and_the_other_entry_points(tmp_path: Path, drawn: list[Path]) -> None:
+def test_the_summary_and_the_other_entry_points(tmp_path: Path) -> None:
     summary = run(tmp_path / "run")
-    assert {path.stem for path in drawn} == {"layer_profile", "accuracy", "mvl_history", "adversarial_images"}
+    figures = {path.stem for path in (tmp_path / "run" / "figures").iterdir()}
+    assert figures == {"layer_profile", "accuracy", "mvl_history", "adversarial_images"}
     assert summary["trained"]["data"] == "torchvision.datasets.MNIST"
     assert summary["trained"]["attack"].startswith("APGD(")
     assert len(summary["profiles"]["pgd"]) == 4

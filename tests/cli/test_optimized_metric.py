@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 from matplotlib.figure import Figure
-from tests.helpers.hydra_run import TINY, composed_job, read_json
+from tests.helpers.hydra_run import TINY, composed_job, leave_empty, read_json
 
 from lsa_lightning.cli.train import Job, _main, check_optimized_metric, optimized, train
 from lsa_lightning.runs.summary import RunSummary
@@ -24,7 +24,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def summary(folder: Path) -> RunSummary:
     with pytest.MonkeyPatch.context() as monkeypatch, composed_job("train", TINY, folder / "run") as cfg:
-        monkeypatch.setattr(Figure, "savefig", lambda *args, **options: None)
+        monkeypatch.setattr(Figure, "savefig", leave_empty)
         summary = train(cfg)
     assert summary is not None
     return summary
@@ -76,7 +76,7 @@ def test_a_validation_metric_that_was_not_logged_is_refused_with_those_that_were
 
 
 def test_the_job_returns_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(Figure, "savefig", lambda *args, **options: None)
+    monkeypatch.setattr(Figure, "savefig", leave_empty)
     with composed_job("train", [*TINY, "optimized_metric=accuracy/fgsm/0.1"], tmp_path) as cfg:
         value = _main.__wrapped__(cfg)
     assert value == read_json(tmp_path / "summary.json")["accuracy"]["fgsm"][1]

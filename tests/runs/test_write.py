@@ -8,7 +8,7 @@ import pandas as pd
 import pytest
 import torch
 from matplotlib.figure import Figure
-from tests.helpers.hydra_run import read_json
+from tests.helpers.hydra_run import leave_empty, read_json
 from tests.helpers.tables import FLAGS, OTHER, ROWS, TABLE
 
 from lsa_lightning import SustainabilityReport
@@ -27,7 +27,7 @@ from lsa_lightning.runs.write import (
 @pytest.fixture(autouse=True)
 def _no_figures(monkeypatch: pytest.MonkeyPatch) -> None:
     """Files of figures are empty: drawing takes long."""
-    monkeypatch.setattr(Figure, "savefig", lambda self, path, **options: Path(path).touch())
+    monkeypatch.setattr(Figure, "savefig", leave_empty)
 
 
 def figures(folder: Path) -> set[str]:
