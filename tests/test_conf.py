@@ -119,6 +119,7 @@ WAYS: dict[str, Callable[[str, str, Path], None]] = dict.fromkeys(
         "data",
         "evaluation",
         "experiment",
+        "hydra/job_logging",
         "logger",
         "measure",
         "model",
@@ -308,7 +309,8 @@ def test_experiments_choose_the_method(tmp_path: Path, experiment: str, key: str
 
 def test_normal_training_has_no_attack(tmp_path: Path) -> None:
     with composed_job("train", ["experiment=moon_normal"], tmp_path) as cfg:
-        assert set(cfg.callbacks) == {"checkpoint", "last_checkpoint", "robust_validation", "progress_bar"}
+        others = {"checkpoint", "last_checkpoint", "learning_rate", "progress_bar"}
+        assert set(cfg.callbacks) == {"robust_validation", *others}
         assert cfg.callbacks.checkpoint.monitor == "val/acc_clean"
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import multiprocessing
 import os
 import signal
@@ -13,16 +12,13 @@ from typing import Any
 
 import pytest
 import torch
-from rich.console import Console
-from rich.progress import Progress
+from tests.helpers.progress import every_progress
 from torch import Tensor, nn
 
 from lsa_lightning import RobustnessEvaluation
 from lsa_lightning.attacks import FGSM, PGD, Attack, GaussianNoise
 from lsa_lightning.attacks.balls import Ball
 from lsa_lightning.evaluation import RobustnessTable, evaluate_robustness
-from lsa_lightning.evaluation import robustness as evaluation_module
-from lsa_lightning.evaluation.robustness import _progress_bar
 
 RADII = [0.2, 0.5, 1.0]
 
@@ -282,31 +278,15 @@ def test_several_models_side_by_side(tmp_path: Path) -> None:
     assert {path.name for path in tmp_path.iterdir()} == {"right.jsonl", "wrong.jsonl"}
 
 
-@pytest.mark.parametrize(
-    ("asked", "terminal", "shown"), [(None, True, True), (None, False, False), (True, False, True)]
-)
-def test_the_progress_bar(monkeypatch: pytest.MonkeyPatch, asked: bool | None, terminal: bool, shown: bool) -> None:
-    text = io.StringIO()
-    console = Console(file=text, force_terminal=terminal, width=80)
-    monkeypatch.setattr("lsa_lightning.evaluation.robustness.Console", lambda **options: console)
-    bar = _progress_bar(asked)
-    with bar:
-        task = bar.add_task("Evaluating", total=4)
-        bar.advance(task, 1)
-    assert bool(text.getvalue()) == shown
-    assert ("25%" in text.getvalue()) == shown
-
-
-def test_progress_counts_what_was_recalled(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    bars: list[Progress] = []
-    make = evaluation_module._progress_bar
-    monkeypatch.setattr(evaluation_module, "_progress_bar", lambda shown: bars.append(make(shown)) or bars[-1])
+def test_progress_counts_forward_passes_and_what_was_recalled(tmp_path: Path) -> None:
     state = tmp_path / "state.jsonl"
-    with pytest.raises(InterruptionError):
-        evaluation().run(Sign(), interrupted(batches(10, 10), 1), state)
-    evaluation().run(Sign(), batches(10, 10), state)
-    assert [bar.tasks[0].completed for bar in bars] == [7, 14]
-    assert bars[1].tasks[0].total == 14
+    with every_progress() as shown:
+        with pytest.raises(InterruptionError):
+            evaluation().run(Sign(), interrupted(batches(10, 10), 1), state)
+        evaluation().run(Sign(), batches(10, 10), state)
+    passes = 1 + 2 * (3 + 3 * 3 + 3)  # clean, and FGSM, three steps of PGD and noise at two radii
+    assert shown[1].total == 2 * passes
+    assert [progress.done for progress in shown] == [passes, 2 * passes]
 
 
 def test_intervals_are_wilsons_around_each_accuracy() -> None:

@@ -30,6 +30,9 @@ class WandbRun:
     config: dict[str, Any] = field(default_factory=dict)
     history: list[dict[str, Any]] = field(default_factory=list)
     summary: dict[str, Any] = field(default_factory=dict)
+    artifacts: list[tuple[str, str]] = field(default_factory=list)
+    """Type and name of each."""
+    preempting: bool = False
     exit_code: int | None = None
 
     def series(self, key: str) -> list[tuple[int, float]]:
@@ -39,7 +42,16 @@ class WandbRun:
 
 def read_wandb(folder: Path) -> WandbRun:
     """The only offline run in the run folder ``folder``, as ``wandb leet inspect`` reads it."""
-    (file,) = (folder / "wandb").glob("offline-run-*/*.wandb")
+    (run,) = read_every_wandb(folder)
+    return run
+
+
+def read_every_wandb(folder: Path) -> list[WandbRun]:
+    """The offline runs in a run folder, one for each time that its job was started, in their order."""
+    return [_read(file) for file in sorted((folder / "wandb").glob("offline-run-*/*.wandb"))]
+
+
+def _read(file: Path) -> WandbRun:
     command = [sys.executable, "-m", "wandb", "leet", "inspect", "--json", str(file)]
     lines = subprocess.run(command, check=True, capture_output=True, text=True).stdout.splitlines()
     run = WandbRun(file.parent / "files")
@@ -53,6 +65,10 @@ def read_wandb(folder: Path) -> WandbRun:
             run.summary |= content["update"]
         elif record["type"] == "history":
             run.history.append(content["item"])
+        elif record["type"] == "artifact":
+            run.artifacts.append((content["type"], content["name"]))
+        elif record["type"] == "preempting":
+            run.preempting = True
         elif record["type"] == "exit":
             run.exit_code = content["exit_code"]
     return run

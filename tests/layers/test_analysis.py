@@ -9,6 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from tests.helpers.modules import ModularConvNet, as_dicts, images, loader
 from tests.helpers.no_float64 import NoFloat64
+from tests.helpers.progress import every_progress
 from tests.helpers.snapshots import assert_untouched, snapshot
 from torch import Tensor, nn
 
@@ -184,3 +185,10 @@ def test_runs_where_there_is_no_float64() -> None:
         found = LayerSustainabilityAnalysis(conv_net()).run(loader(), shifted)
     torch.testing.assert_close(found.mean.double(), expected.mean, atol=1e-6, rtol=0)
     assert found.most_vulnerable(0.0) == expected.most_vulnerable(0.0)
+
+
+def test_progress_counts_the_forward_passes_of_each_batch() -> None:
+    with every_progress() as shown:
+        LayerSustainabilityAnalysis(conv_net()).run(loader(), PGD(0.1, steps=2), limit_batches=2)
+        LayerSustainabilityAnalysis(conv_net()).run(iter([images(4)]), shifted)
+    assert [(each.label, each.total, each.done) for each in shown] == [("Analysing", 12, 12), ("Analysing", 3, 3)]

@@ -9,6 +9,7 @@ import pytest
 import torch
 from tests.helpers import masked_models as masked
 from tests.helpers.digits import confident, held_out, trained
+from tests.helpers.progress import every_progress
 from torch import Tensor, nn
 
 from lsa_lightning import MoonDataModule
@@ -292,3 +293,13 @@ def test_float16_alone_lets_no_gradient_vanish() -> None:
         low = checks.run(confident(network, 3.0), [(x, y)])
     assert not low["vanishing_gradients"].raised
     assert not low["gradients_disagree"].raised
+
+
+@pytest.mark.parametrize("bounds", [None, (-4.0, 4.0)])
+def test_progress_counts_the_forward_passes_of_every_sample(bounds: Any) -> None:
+    x, y = torch.randn(10, 2), torch.arange(10) % 2
+    checks = MaskingChecks(0.1, bounds=bounds, n_samples=9, steps=2, n_queries=7)
+    with every_progress() as shown:
+        checks.run(MLP(hidden=(4,)), [(x[:6], y[:6]), (x[6:], y[6:])])
+    passes = 3 * (1 + 3 * 2 + 10) + 2 * 7 + (0 if bounds is None else 3 * 10)
+    assert [(each.total, each.done) for each in shown] == [(9 * passes, 9 * passes)]

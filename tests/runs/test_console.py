@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import io
+import logging
+import sys
 
 import pytest
 import torch
@@ -12,7 +14,7 @@ from tests.helpers.tables import EPS, FLAGS, OTHER, TABLE
 from lsa_lightning import SustainabilityReport
 from lsa_lightning.evaluation import RobustnessTable
 from lsa_lightning.runs import console as console_module
-from lsa_lightning.runs.console import print_accuracies, print_analysis, print_masking
+from lsa_lightning.runs.console import ConsoleHandler, print_accuracies, print_analysis, print_masking, show
 from lsa_lightning.runs.stages import Analysis
 
 
@@ -118,3 +120,52 @@ def test_flags_that_are_raised_or_do_not_apply_are_named(printed: io.StringIO) -
 def test_without_checks_nothing_is_said(printed: io.StringIO) -> None:
     print_masking({})
     assert printed.getvalue() == ""
+
+
+class Output(io.StringIO):
+    """The output stream."""
+
+    def __init__(self, terminal: bool) -> None:
+        super().__init__()
+        self.terminal = terminal
+
+    def isatty(self) -> bool:
+        return self.terminal
+
+
+@pytest.mark.parametrize(
+    ("terminal", "level", "shown", "expected"),
+    [
+        (False, logging.INFO, False, "INFO: x %\n"),
+        (True, logging.INFO, False, "x %\n"),
+        (True, logging.WARNING, False, "WARNING: x %\n"),
+        (False, logging.INFO, True, ""),
+    ],
+)
+def test_a_line_of_the_log_is_printed_unless_it_is_shown_already(
+    monkeypatch: pytest.MonkeyPatch, terminal: bool, level: int, shown: bool, expected: str
+) -> None:
+    monkeypatch.setattr(sys, "stdout", output := Output(terminal))
+    handler = ConsoleHandler()
+    handler.setFormatter(logging.Formatter("%(levelname)s: %(message)s"))
+    record = logging.LogRecord("x", level, "", 0, "x %", None, None)
+    record.shown = shown
+    handler.handle(record)
+    assert output.getvalue() == expected
+
+
+def test_what_is_shown_is_in_the_log_without_colours_and_not_printed_twice(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    terminal = Console(file=io.StringIO(), width=80, force_terminal=True, color_system="truecolor")
+    monkeypatch.setattr(console_module, "console", terminal)
+    caplog.set_level(logging.INFO)
+    show("Trained in 3 s: " + "x" * 200)
+    print_accuracies({"": TABLE})
+    assert "\x1b" in terminal.file.getvalue()  # type: ignore[attr-defined]
+    assert caplog.messages[0] == "Trained in 3 s: " + "x" * 200
+    title, *table = caplog.messages[1].splitlines()
+    assert title == "Accuracy in %, 95 % intervals (10000 samples)"
+    assert any(line.split()[:2] == ["fgsm", "100.00"] for line in table)
+    assert "\x1b" not in caplog.text
+    assert all(record.shown for record in caplog.records)  # type: ignore[attr-defined]

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import csv
+import re
+import signal
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 from unittest.mock import patch
 
+import lightning.pytorch as pl
 import matplotlib.image
 import numpy as np
 import pytest
@@ -15,7 +18,7 @@ import wandb
 from omegaconf import OmegaConf
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from tests.helpers.hydra_run import TINY, logged, main_in_process, read_json, read_metrics, train_tiny
-from tests.helpers.wandb_run import OFFLINE, WandbRun, keep_wandb_in, read_wandb
+from tests.helpers.wandb_run import OFFLINE, WandbRun, keep_wandb_in, read_every_wandb, read_wandb
 
 from lsa_lightning.cli.train import main
 
@@ -31,7 +34,8 @@ COLUMNS = {"step": "trainer/global_step"}
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     """A run with all loggers."""
     folder = tmp_path_factory.mktemp("dashboards") / "run"
-    options = ("logger=many", OFFLINE[1], f"trainer.max_epochs={EPOCHS}", "name=my_run", "seed=3")
+    loggers = ("logger=many", OFFLINE[1], "logger.wandb.artifacts=true")
+    options = (*loggers, f"trainer.max_epochs={EPOCHS}", "name=my_run", "seed=3")
     with pytest.MonkeyPatch.context() as monkeypatch:
         keep_wandb_in(folder.parent, monkeypatch)
         train_tiny(folder, *options, "callbacks.report_logger.every_n_epochs=1", figures=True)
@@ -153,6 +157,31 @@ def test_wandbs_final_summary_holds_the_results(folder: Path, run: WandbRun) -> 
     assert (run.summary["test/mu"], run.summary["test/sigma"]) == (expected["mu"], expected["sigma"])
 
 
+def test_wandbs_final_summary_holds_the_best_of_the_monitored_metric_and_its_epoch(folder: Path, run: WandbRun) -> None:
+    validated = logged(folder, "val/acc_pgd")
+    best = max(value for _, value in validated)
+    assert run.summary["best/val/acc_pgd"] == pytest.approx(best)
+    assert run.summary["best/epoch"] == next(epoch for epoch, value in validated if value == best)
+
+
+def test_wandb_holds_the_learning_rate(run: WandbRun) -> None:
+    assert run.series("lr-Adam") == [(epoch, pytest.approx(0.05)) for epoch in range(EPOCHS)]
+
+
+def test_wandbs_id_is_that_of_the_folder_and_names_its_artifacts(folder: Path, run: WandbRun) -> None:
+    assert run.info["run_id"] == (folder / "wandb_id.txt").read_text().strip()
+    names = {kind: f"{kind}-{run.info['run_id']}" for kind in ("model", "report")}
+    assert [(kind, name) for kind, name in sorted(run.artifacts) if kind != "run_table"] == sorted(names.items())
+    assert "<html" in (folder / "report.html").read_text()
+
+
+def test_every_key_that_the_recipe_for_a_workspace_names_is_there(run: WandbRun) -> None:
+    text = (Path(__file__).parents[2] / "docs" / "wandb.md").read_text()
+    keys = set(re.findall(r"`((?:(?:val|train|test|lsa|best|figures|tables)/|lr-)[^`*<]+)`", text))
+    assert len(keys) > 10
+    assert keys <= {key.partition("._type")[0] for key in run.summary}
+
+
 def test_tensorboard_holds_every_value_of_the_csv(folder: Path, events: EventAccumulator) -> None:
     keys = set(csv_keys(folder)) - {"step"}
     assert keys <= set(events.Tags()["scalars"])
@@ -188,6 +217,31 @@ def test_jobs_of_a_sweep_are_runs_of_their_own_in_one_group(
     assert [run.config["seed"] for run in runs] == [0, 1]
 
 
+class IsStopped(pl.Callback):
+    """Ctrl-C in the second epoch."""
+
+    def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        if trainer.current_epoch == 1:
+            raise KeyboardInterrupt
+
+
+def test_a_job_that_is_stopped_and_goes_on_in_its_folder_is_one_run(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    keep_wandb_in(tmp_path, monkeypatch)
+    options = (*OFFLINE, "trainer.max_epochs=2", "analysis=null", "evaluation=null")
+    handler = signal.getsignal(signal.SIGINT)  # which Lightning switches off
+    with pytest.raises(SystemExit):
+        train_tiny(tmp_path / "run", *options, f"+callbacks.stop._target_={__name__}.IsStopped")
+    signal.signal(signal.SIGINT, handler)
+    train_tiny(tmp_path / "run", *options, f"ckpt_path={tmp_path}/run/checkpoints/last.ckpt", figures=True)
+    first, second = read_every_wandb(tmp_path / "run")
+    assert first.info["run_id"] == second.info["run_id"]
+    assert (first.preempting, second.preempting) == (True, False)
+    assert (first.exit_code, second.exit_code) == (1, 0)
+    assert [epoch for run in (first, second) for epoch, _ in run.series("val/acc_clean")] == [0, 1]
+
+
 def test_a_failed_job_is_finished_and_marked_in_wandb(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -197,4 +251,5 @@ def test_a_failed_job_is_finished_and_marked_in_wandb(
     assert wandb.run is None
     run = read_wandb(tmp_path / "run")
     assert run.exit_code == 1
+    assert not run.preempting
     assert run.series("val/acc_clean")

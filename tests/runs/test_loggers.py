@@ -17,12 +17,14 @@ from tests.helpers.drawings import TABLE, drawing, read_board
 
 from lsa_lightning.runs.loggers import (
     CSVResults,
+    JobWandbLogger,
     MLFlowResults,
     ResultLogger,
     TensorBoardResults,
     WandbResults,
     pixels_of,
     result_loggers,
+    wandb_id,
 )
 
 RESULTS = {"test/rg_score_pgd": 321.5, "test/mvl": "fc1, fc2"}
@@ -86,7 +88,10 @@ def test_one_class_makes_a_logger_known_and_goes_before_that_of_its_base(tmp_pat
     first.log_figure("a", pixels_of(drawing()), 3)
     assert first.shown == ("a", (50, 100, 3), 3)
     first.log_summary(RESULTS, 3)
-    first.finish(failed=True)  # neither has to be written
+    first.log_file("report", tmp_path / "report.html")
+    first.interrupt()
+    first.finish(failed=True)  # none of them has to be written
+    assert not first.takes_files
 
 
 def test_without_its_class_a_logger_has_the_adapter_of_its_base(tmp_path: Path) -> None:
@@ -171,6 +176,40 @@ def test_the_real_mlflow_holds_artifacts_metrics_and_tags(tmp_path: Path, monkey
     np.testing.assert_array_equal(pixels_of(image), pixels_of(drawing()))
     (table,) = tmp_path.rglob("profile.csv")
     pd.testing.assert_frame_equal(pd.read_csv(table, keep_default_na=False), TABLE)
+
+
+def test_a_run_folder_has_one_wandb_id_and_another_one_another(tmp_path: Path) -> None:
+    first, again, other = (JobWandbLogger(tmp_path / name, offline=True) for name in ("a", "a", "b"))
+    assert first.version == again.version == (tmp_path / "a" / "wandb_id.txt").read_text().strip()
+    assert other.version not in (first.version, None)
+
+
+def test_a_given_wandb_id_goes_before_that_of_the_folder(tmp_path: Path) -> None:
+    assert JobWandbLogger(tmp_path, id="mine", offline=True).version == "mine"
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_only_the_first_process_makes_a_wandb_id(tmp_path: Path) -> None:
+    with patch("lsa_lightning.runs.loggers.is_first_process", lambda: False):
+        assert wandb_id(tmp_path) is None
+        (tmp_path / "wandb_id.txt").write_text("abc\n")
+        assert wandb_id(tmp_path) == "abc"
+
+
+def test_artifacts_must_be_a_flag(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="expected artifacts to be"):
+        JobWandbLogger(tmp_path, artifacts="all")  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("artifacts", [False, True])
+def test_wandb_takes_files_if_it_is_told_to(tmp_path: Path, artifacts: bool) -> None:
+    adapters = result_loggers([JobWandbLogger(tmp_path, artifacts=artifacts, offline=True)])
+    assert [adapter.takes_files for adapter in adapters] == [artifacts]
+    assert not WandbResults(WandbLogger(save_dir=tmp_path, offline=True)).takes_files
+
+
+def test_an_interrupted_run_without_wandb_is_left_alone() -> None:
+    WandbResults(Mock(spec=WandbLogger)).interrupt()
 
 
 @pytest.mark.parametrize(("failed", "code"), [(False, 0), (True, 1)])

@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 import torch
+from tests.helpers.progress import every_progress
 from torch import nn
 
 from lsa_lightning import LayerSustainabilityAnalysis, RobustnessEvaluation
@@ -87,3 +88,19 @@ def test_checks_run_only_where_there_are_some() -> None:
 def test_the_attack_that_is_drawn_is_the_one_named() -> None:
     assert EvaluationStage(ATTACKS, [0.1], draw="fgsm").drawn is ATTACKS["fgsm"]
     assert EvaluationStage(ATTACKS, [0.1]).drawn is None
+
+
+def test_the_analysis_is_one_progress_over_all_attacks() -> None:
+    with every_progress() as shown:
+        AnalysisStage(ATTACKS, mvl_from="pgd").run(model(), batches())
+    assert [(each.label, each.total, each.done) for each in shown] == [("Analysing", 2 * (6 + 3), 2 * (6 + 3))]
+
+
+def test_stages_are_silent_if_they_are_told_to(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level("INFO")
+    AnalysisStage(ATTACKS, mvl_from="pgd", progress=False).run(model(), batches())
+    checks = MaskingChecks(0.3, bounds=None, steps=1, n_queries=1, progress=False)
+    stage = EvaluationStage(ATTACKS, [0.1], progress=False, masking=checks)
+    stage.run(model(), batches())
+    stage.check(model(), batches())
+    assert caplog.messages == []

@@ -2,7 +2,9 @@
 
 from lsa_lightning.callbacks.adversarial_training import AdversarialTraining
 from lsa_lightning.callbacks.atlr import ATLR
+from lsa_lightning.callbacks.learning_rate import LearningRate
 from lsa_lightning.callbacks.overfitting_stop import CatastrophicOverfittingStop
+from lsa_lightning.callbacks.progress import TrainingProgress
 from lsa_lightning.callbacks.report_logger import ReportLogger
 from lsa_lightning.callbacks.robust_validation import RobustValidation
 from lsa_lightning.callbacks.target import Target
@@ -13,7 +15,9 @@ __all__ = [
     "AdversarialTraining",
     "AdversarialWeightPerturbation",
     "CatastrophicOverfittingStop",
+    "LearningRate",
     "ReportLogger",
     "RobustValidation",
     "Target",
+    "TrainingProgress",
 ]

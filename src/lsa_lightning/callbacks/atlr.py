@@ -275,7 +275,7 @@ class ATLR(AdversarialTraining):
             analysis = LayerSustainabilityAnalysis(
                 validation_input.model, layers=self.layers, measure=self.regularizer.measure
             )
-            return analysis.run(chain(first, batches), attack)
+            return analysis.run(chain(first, batches), attack, progress=False)
 
     def _validation_batches(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, validation_input: ValidationInput

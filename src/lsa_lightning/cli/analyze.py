@@ -8,7 +8,6 @@ from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 
 from lsa_lightning.runs.checkpoint import RefusedRunError, given, load_run, require_checkpoint, split_loader
-from lsa_lightning.runs.console import console, print_analysis
 from lsa_lightning.runs.folder import output_dir, save_config
 from lsa_lightning.runs.stages import Analysis, AnalysisStage
 from lsa_lightning.runs.trust import Trust
@@ -29,7 +28,7 @@ def analyze(cfg: DictConfig) -> Analysis:
     analysis = stage.run(run.model, split_loader(run.data, cfg.split))
     write_analysis(analysis, folder)
     print_analysis(analysis)
-    console.print(f"Run folder: {folder}", soft_wrap=True)
+    show(f"Run folder: {folder}")
     return analysis
 
 

@@ -18,7 +18,7 @@ from lsa_lightning.runs.checkpoint import (
     require_checkpoint,
     split_loader,
 )
-from lsa_lightning.runs.console import console, print_accuracies, print_masking
+from lsa_lightning.runs.console import print_accuracies, print_masking, show
 from lsa_lightning.runs.folder import output_dir, save_config
 from lsa_lightning.runs.stages import Evaluation, EvaluationStage
 from lsa_lightning.runs.trust import Trust
@@ -50,7 +50,7 @@ def evaluate(cfg: DictConfig) -> dict[str, Evaluation]:
         evaluations[path] = _measured(stage, run, cfg.split, folder / "state" / f"{index}.jsonl")
     write_comparison(evaluations, folder)
     _print(evaluations)
-    console.print(f"Run folder: {folder}", soft_wrap=True)
+    show(f"Run folder: {folder}")
     return evaluations
 
 
@@ -77,7 +77,7 @@ def _adopted(cfg: DictConfig, run: TrainedRun, first: TrainedRun) -> DictConfig:
 
 def _measured(stage: EvaluationStage, run: TrainedRun, split: str, state_file: Path) -> Evaluation:
     if state_file.is_file():
-        console.print(f"Going on from the finished batches in {state_file}", soft_wrap=True)
+        show(f"Going on from the finished batches in {state_file}")
     loader = split_loader(run.data, split)
     table = stage.run(run.model, loader, state_file)
     return Evaluation(table, stage.check(run.model, loader))
@@ -97,7 +97,7 @@ def _print(evaluations: dict[str, Evaluation]) -> None:
     print_accuracies({short[path]: each.table for path, each in evaluations.items()})
     for path, each in evaluations.items():
         if short[path]:
-            console.print(f"{short[path]}: {path}", soft_wrap=True)
+            show(f"{short[path]}: {path}")
         print_masking(each.masking)
 
 

@@ -25,7 +25,7 @@ from lsa_lightning.cli.overrides import with_null_groups
 from lsa_lightning.layers.report import AnalysedEpoch
 from lsa_lightning.runs.acceleration import accelerate
 from lsa_lightning.runs.checkpoint import checkpoint_file, split_loader
-from lsa_lightning.runs.console import console, print_accuracies, print_analysis, print_masking
+from lsa_lightning.runs.console import console, print_accuracies, print_analysis, print_masking, show
 from lsa_lightning.runs.first_batch import FirstBatchChecks
 from lsa_lightning.runs.folder import output_dir, save_config, versions
 from lsa_lightning.runs.installed import check_installed
@@ -120,7 +120,7 @@ def train(cfg: DictConfig) -> RunSummary | None:
             versions=versions(),
         )
         summary.save(folder)
-        _log_results(job.loggers, summary, folder, job.trainer.global_step)
+        _log_results(job, summary, folder)
     _print_end(summary, folder)
     return summary
 
@@ -142,6 +142,10 @@ def _closed(loggers: list[ResultLogger]) -> Iterator[None]:
     try:
         yield
         failed = False
+    except (KeyboardInterrupt, SystemExit):  # Lightning makes the one of Ctrl-C into the other
+        for logger in loggers:
+            logger.interrupt()
+        raise
     finally:
         for logger in loggers:
             logger.finish(failed)
@@ -215,11 +219,12 @@ def _validation_metrics(trainer: pl.Trainer) -> dict[str, float]:
     return values if best is None else {**values, str(chooser.monitor): float(best)}  # type: ignore[union-attr]
 
 
-def _log_results(loggers: list[Logger], summary: RunSummary, folder: Path, step: int) -> None:
-    """Give figures, tables and results of the run folder to the loggers that keep them elsewhere."""
+def _log_results(job: Job, summary: RunSummary, folder: Path) -> None:
+    """Give figures, tables, results and files of the run folder to the loggers that keep them elsewhere."""
     import pandas as pd
 
-    adapters = result_loggers(logger for logger in loggers if not isinstance(logger, CSVLogger))
+    step = job.trainer.global_step
+    adapters = result_loggers(logger for logger in job.loggers if not isinstance(logger, CSVLogger))
     if not adapters:
         return
     figures = {f"figures/{path.stem}": pixels_of(path) for path in sorted((folder / "figures").glob("*.png"))}
@@ -230,7 +235,31 @@ def _log_results(loggers: list[Logger], summary: RunSummary, folder: Path, step:
             adapter.log_figure(key, pixels, step)
         for key, table in tables.items():
             adapter.log_table(key, table, step)
-        adapter.log_summary(_results(summary), step)
+        adapter.log_summary({**_results(summary), **_best(job.trainer, summary)}, step)
+    _log_files([adapter for adapter in adapters if adapter.takes_files], summary, folder)
+
+
+def _log_files(adapters: list[ResultLogger], summary: RunSummary, folder: Path) -> None:
+    """Give them the best checkpoint and the page about the run, which is written for them."""
+    if not adapters:
+        return
+    from lsa_lightning.cli.report import write_report
+
+    files = {"report": write_report([folder])[0]}
+    if summary.checkpoint is not None:
+        files["model"] = Path(summary.checkpoint)
+    for adapter in adapters:
+        for kind, file in files.items():
+            adapter.log_file(kind, file)
+
+
+def _best(trainer: pl.Trainer, summary: RunSummary) -> dict[str, float | str]:
+    """The best value of the metric that checkpoints are chosen by, and its epoch."""
+    if summary.checkpoint_epoch is None:
+        return {}
+    monitor = getattr(trainer.checkpoint_callback, "monitor", None)
+    best = {} if monitor not in summary.validation else {f"best/{monitor}": summary.validation[monitor]}
+    return {**best, "best/epoch": summary.checkpoint_epoch}
 
 
 def _results(summary: RunSummary) -> dict[str, float | str]:
@@ -253,8 +282,8 @@ def _results(summary: RunSummary) -> dict[str, float | str]:
 def _print_end(summary: RunSummary, folder: Path) -> None:
     if summary.evaluation is not None:
         scores = ", ".join(f"{score:.2f} under {attack}" for attack, score in summary.evaluation.rg_score.items())
-        console.print(f"R&G: {scores}")
-    console.print(f"Trained in {summary.training_seconds:.1f} s. Run folder: {folder}", soft_wrap=True)
+        show(f"R&G: {scores}")
+    show(f"Trained in {summary.training_seconds:.1f} s. Run folder: {folder}")
     console.print("  " + "  ".join(sorted(p.name for p in folder.iterdir() if p.name[0] != ".")), soft_wrap=True)
 
 

@@ -3,16 +3,13 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from functools import partial
 from itertools import islice
-from operator import length_hint
 from pathlib import Path
 from typing import Any
 
 import torch
-from rich.console import Console
-from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from torch import Tensor, nn
 
 from lsa_lightning.attacks import Attack
@@ -23,6 +20,7 @@ from lsa_lightning.utils.batch import BatchFn, check_samples, move_data_to_devic
 from lsa_lightning.utils.checks import flag, function, instance, integer, mapping, number, or_none, sequence
 from lsa_lightning.utils.isolation import preserved_random_state
 from lsa_lightning.utils.outputs import LogitsOf, OutputFn
+from lsa_lightning.utils.progress import Progress, forward_passes, number_of_batches
 from lsa_lightning.utils.random import Purpose, seed_of
 from lsa_lightning.utils.renamed import renamed
 
@@ -42,7 +40,8 @@ class RobustnessEvaluation:
         output_fn: see :class:`~lsa_lightning.utils.outputs.LogitsOf`.
         limit_batches: number of batches >= 1, or None for all.
         seed: seed of the models, and of the attacks that have none of their own.
-        progress: whether to show a progress bar with the time left; None: where the error stream is a terminal.
+        progress: whether to show how far it is; None: a bar where the error stream is a terminal, and log lines, see
+            :class:`~lsa_lightning.utils.progress.Progress`.
 
     Raises:
         ValueError: if there is no attack, no radius, a radius <= 0, or ``limit_batches`` < 1.
@@ -97,7 +96,7 @@ class RobustnessEvaluation:
             model: maps x to logits; runs in eval mode and is left as it was.
             dataloader: any iterable of batches, in a fixed order; they are moved to the model's device.
             state_file: where finished batches are noted, to go on from after an interruption; None: no file.
-            label: what the progress bar shows.
+            label: what its progress is called.
 
         Returns:
             The table.
@@ -110,8 +109,7 @@ class RobustnessEvaluation:
         finished = FinishedBatches(state_file, {**self._describe(), "model": digest(model.state_dict())})
         logits_of = LogitsOf(model, self.output_fn)
         sums: Counter[str] = Counter()
-        with _progress_bar(self.progress) as bar:
-            task = bar.add_task(label, total=self._steps(dataloader))
+        with Progress(label, self._steps(dataloader), self.progress) as progress:
             for index, batch in enumerate(islice(dataloader, self.limit_batches)):
                 x, y = read_samples(self.batch_fn, move_data_to_device(batch, device))
                 check_samples(x, y)
@@ -119,10 +117,10 @@ class RobustnessEvaluation:
                 answer = partial(answer_of, model, x)
                 counts = finished.recall(index, fingerprint, answer)
                 if counts is None:
-                    counts = self._count(logits_of, x, y, index, lambda: bar.advance(task))
+                    counts = self._count(logits_of, x, y, index, progress)
                     finished.note(index, fingerprint, answer, counts)
-                else:  # the estimate of the time left starts anew: recalling is no measure of evaluating
-                    bar.reset(task, completed=(index + 1) * self._steps_per_batch)
+                else:
+                    progress.recall((index + 1) * self._steps_per_batch)
                 sums.update(counts)
         return self._table(sums)
 
@@ -145,17 +143,17 @@ class RobustnessEvaluation:
         files = {name: None if state_folder is None else Path(state_folder) / f"{name}.jsonl" for name in models}
         return {name: self.run(model, dataloader, files[name], label=name) for name, model in models.items()}
 
-    def _count(self, model: nn.Module, x: Tensor, y: Tensor, index: int, advance: Callable[[], None]) -> dict[str, int]:
+    def _count(self, model: nn.Module, x: Tensor, y: Tensor, index: int, progress: Progress) -> dict[str, int]:
         """Number of samples of a batch, and of hits: clean, and under each attack at each radius."""
         counts = {"samples": len(x)}
         with preserved_random_state(x.device):
             torch.manual_seed(seed_of(self.seed, Purpose.EVALUATED_MODEL, index))
             counts["clean"] = int(correct(model, x, y).sum())
-            advance()
+            progress.advance()
             for (name, column), attack in self._grid.items():
                 x_adv = attack.with_stream(index)(model, x, y)
                 counts[_key(name, column)] = int(correct(model, x_adv, y).sum())
-                advance()
+                progress.advance(forward_passes(attack))
         return counts
 
     def _table(self, sums: Mapping[str, int]) -> RobustnessTable:
@@ -174,14 +172,11 @@ class RobustnessEvaluation:
 
     @property
     def _steps_per_batch(self) -> int:
-        return 1 + len(self._grid)
+        return 1 + sum(map(forward_passes, self._grid.values()))
 
     def _steps(self, dataloader: Iterable[Any]) -> int | None:
-        """Steps of the progress bar, if the dataloader knows its length."""
-        batches = length_hint(dataloader, -1)
-        if batches < 0:
-            return None
-        return self._steps_per_batch * (batches if self.limit_batches is None else min(batches, self.limit_batches))
+        batches = number_of_batches(dataloader, self.limit_batches)
+        return None if batches is None else self._steps_per_batch * batches
 
 
 @renamed(max_batches="limit_batches")
@@ -202,18 +197,3 @@ def evaluate_robustness(
 
 def _key(name: str, column: int) -> str:
     return f"{name}/{column}"
-
-
-def _progress_bar(shown: bool | None) -> Progress:
-    console = Console(stderr=True)
-    return Progress(
-        TextColumn("{task.description}"),
-        BarColumn(),
-        TaskProgressColumn(),
-        TimeElapsedColumn(),
-        TextColumn("left"),
-        TimeRemainingColumn(),
-        console=console,
-        transient=console.is_terminal,
-        disable=not (console.is_terminal if shown is None else shown),
-    )

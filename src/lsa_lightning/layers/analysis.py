@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
+from contextlib import AbstractContextManager, nullcontext
 from itertools import islice
 from typing import Any
 
@@ -20,6 +21,7 @@ from lsa_lightning.utils.batch import BatchFn, move_data_to_device, read_batch, 
 from lsa_lightning.utils.checks import function, instance, integer, or_none, refuse
 from lsa_lightning.utils.isolation import RandomStateAtForward, evaluating, preserved_random_state, scratch_buffers
 from lsa_lightning.utils.precision import widest_float
+from lsa_lightning.utils.progress import Progress, forward_passes, number_of_batches
 from lsa_lightning.utils.renamed import renamed
 
 AttackLike = Attack | Callable[[nn.Module, Tensor, Tensor], Tensor]
@@ -64,7 +66,12 @@ class LayerSustainabilityAnalysis:
 
     @renamed(max_batches="limit_batches")
     def run(
-        self, dataloader: Iterable[Any], attack: AttackLike, *, limit_batches: int | None = None
+        self,
+        dataloader: Iterable[Any],
+        attack: AttackLike,
+        *,
+        limit_batches: int | None = None,
+        progress: Progress | bool | None = None,
     ) -> SustainabilityReport:
         """Perturb each batch and compare each layer's two representations, sample by sample.
 
@@ -74,6 +81,9 @@ class LayerSustainabilityAnalysis:
             dataloader: any iterable of batches; they are moved to the model's device.
             attack: ``(model, x, y) -> x_adv``.
             limit_batches: number of batches >= 1, or None for all.
+            progress: one that each batch advances by the attack's forward passes; or whether to show one, None: a bar
+                where the error stream is a terminal, and log lines, see
+                :class:`~lsa_lightning.utils.progress.Progress`.
 
         Returns:
             The report.
@@ -86,8 +96,10 @@ class LayerSustainabilityAnalysis:
         limit_batches = or_none(integer, self, "limit_batches", limit_batches, low=1)
         if not isinstance(dataloader, Iterable) or isinstance(dataloader, Tensor):
             refuse(self, "dataloader", "an iterable of batches", dataloader)
-        with preserved_random_state(_device_of(self.model)):
-            layers, profile = self._profile(islice(dataloader, limit_batches), attack)
+        batches = islice(dataloader, limit_batches)
+        shown = _shown(progress, number_of_batches(dataloader, limit_batches), attack)
+        with preserved_random_state(_device_of(self.model)), shown as steps:
+            layers, profile = self._profile(steps.over(batches, forward_passes(attack)), attack)
         if profile is None:
             msg = "expected a dataloader with at least one batch, got an empty one"
             raise ValueError(msg)
@@ -128,6 +140,15 @@ class LayerSustainabilityAnalysis:
         with scratch_buffers(self.model), probe:
             self.model(x.clone())  # some models normalise what they are given in place
         return probe.representations
+
+
+def _shown(
+    progress: Progress | bool | None, batches: int | None, attack: AttackLike
+) -> AbstractContextManager[Progress]:
+    """The caller's own progress, which it shows itself, or a new one."""
+    if isinstance(progress, Progress):
+        return nullcontext(progress)
+    return Progress("Analysing", None if batches is None else forward_passes(attack) * batches, progress)
 
 
 def _profile_on(device: torch.device, layers: list[str]) -> LayerProfile:

@@ -17,10 +17,11 @@ from lsa_lightning.evaluation import correct
 from lsa_lightning.functional import predicted_labels
 from lsa_lightning.masking.flags import MaskingFlag, flags
 from lsa_lightning.utils.batch import BatchFn, check_samples, move_data_to_device, read_batch, read_samples
-from lsa_lightning.utils.checks import function, instance, integer, number, or_none
+from lsa_lightning.utils.checks import flag, function, instance, integer, number, or_none
 from lsa_lightning.utils.isolation import evaluating, preserved_random_state, scratch_buffers
 from lsa_lightning.utils.outputs import LogitsOf, OutputFn
 from lsa_lightning.utils.precision import widest_float
+from lsa_lightning.utils.progress import Progress, forward_passes
 from lsa_lightning.utils.random import Purpose, generator_of, seed_of
 from lsa_lightning.utils.renamed import renamed
 
@@ -63,6 +64,7 @@ class MaskingChecks:
         batch_fn: ``batch -> (x, y)``.
         output_fn: see :class:`~lsa_lightning.utils.outputs.LogitsOf`.
         input_space: the space of x, if batches are normalised; eps and bounds are in pixels, where the checks are run.
+        progress: whether to show how far it is; see :class:`~lsa_lightning.RobustnessEvaluation`.
 
     Raises:
         ValueError: if an argument is outside its range.
@@ -91,6 +93,7 @@ class MaskingChecks:
         batch_fn: BatchFn = read_batch,
         output_fn: OutputFn | None = None,
         input_space: InputSpace | None = None,
+        progress: bool | None = None,
     ) -> None:
         eps, steps = number(self, "eps", eps, above=0), integer(self, "steps", steps, low=1)
         self.n_samples = integer(self, "n_samples", n_samples, low=1)
@@ -98,6 +101,7 @@ class MaskingChecks:
         self.batch_fn: BatchFn = function(self, "batch_fn", batch_fn)
         self.output_fn: OutputFn | None = or_none(function, self, "output_fn", output_fn)
         self.input_space = or_none(instance, self, "input_space", input_space, InputSpace)
+        self.progress = or_none(flag, self, "progress", progress)
         options: dict[str, Any] = {"norm": norm, "bounds": bounds, "seed": seed}
         self.pgd = PGD(eps, steps=steps, **options)
         self.longest = PGD(eps, steps=5 * steps, **options)
@@ -131,16 +135,17 @@ class MaskingChecks:
         logits_of = LogitsOf(model, self.output_fn)
         rows: list[dict[str, Tensor]] = []
         missing = self.n_samples
-        for index, batch in enumerate(dataloader):
-            x, y = read_samples(self.batch_fn, move_data_to_device(batch, device))
-            check_samples(x, y)
-            x, y = x[:missing], y[:missing]
-            with preserved_random_state(device):
-                torch.manual_seed(seed_of(self.seed, Purpose.CHECKED_MODEL, index))
-                rows.append(self._observe(*self._in_pixels(logits_of, x), y, index))
-            missing -= len(x)
-            if missing == 0:
-                break
+        with Progress("Checking for masked gradients", self.n_samples * self._passes(), self.progress) as progress:
+            for index, batch in enumerate(dataloader):
+                x, y = read_samples(self.batch_fn, move_data_to_device(batch, device))
+                check_samples(x, y)
+                x, y = x[:missing], y[:missing]
+                with preserved_random_state(device):
+                    torch.manual_seed(seed_of(self.seed, Purpose.CHECKED_MODEL, index))
+                    rows.append(self._observe(*self._in_pixels(logits_of, x), y, index, progress))
+                missing -= len(x)
+                if missing == 0:
+                    break
         if not rows:
             msg = "expected a dataloader with at least one batch, got an empty one"
             raise ValueError(msg)
@@ -153,7 +158,12 @@ class MaskingChecks:
             return model, x
         return self.input_space.model_of_pixels(model, x), self.input_space.to_pixels(x, self.pgd.bounds)
 
-    def _observe(self, model: nn.Module, x: Tensor, y: Tensor, index: int) -> dict[str, Tensor]:
+    def _passes(self) -> int:
+        """About how many forward passes all attacks take, of which :meth:`_observe` reports each."""
+        attacks = [*self.black_box.values(), *self.white_box.values()]
+        return sum(map(forward_passes, attacks if self.pgd.bounds is None else [*attacks, self.longest]))
+
+    def _observe(self, model: nn.Module, x: Tensor, y: Tensor, index: int, progress: Progress) -> dict[str, Tensor]:
         """What is seen of each sample of a batch, ``[N]`` each; by attack, whether it alone fools the model."""
         correct(model, x, y)  # where outputs are no logits or labels no classes, an error
         with evaluating(model), scratch_buffers(model):
@@ -174,10 +184,12 @@ class MaskingChecks:
             "clean": clean,
         }
         # Attacks that need a gradient fool nobody where there is none.
-        usable = self.black_box if bool(gradient.isnan().all()) else {**self.black_box, **self._white_box(x)}
-        for name in (*self.black_box, *self._white_box(x)):
-            stands = correct(model, usable[name].with_stream(index)(model, x, y), y) if name in usable else clean
+        attacks = {**self.black_box, **self._white_box(x)}
+        usable = self.black_box if bool(gradient.isnan().all()) else attacks
+        for name, attack in attacks.items():
+            stands = correct(model, attack.with_stream(index)(model, x, y), y) if name in usable else clean
             row[name] = clean & ~stands
+            progress.advance(len(x) * forward_passes(attack))
         return {name: values.cpu() for name, values in row.items()}
 
     def _agreement(self, model: nn.Module, x: Tensor, y: Tensor, generator: torch.Generator) -> Tensor:

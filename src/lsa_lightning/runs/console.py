@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+import io
+import logging
+import sys
+
 from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 from lsa_lightning.evaluation import RobustnessTable
 from lsa_lightning.layers.report import in_words
@@ -12,6 +17,30 @@ from lsa_lightning.masking import MaskingFlag
 from lsa_lightning.runs.stages import Analysis
 
 console = Console()
+log = logging.getLogger(__name__)
+
+_LOG_WIDTH = 120
+
+
+class ConsoleHandler(logging.Handler):
+    """Prints the lines of the log that the console does not show already, with their time where it is no terminal."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Print a line; above the bar, if there is one."""
+        if getattr(record, "shown", False):
+            return
+        plain = sys.stdout.isatty() and record.levelno == logging.INFO
+        sys.stdout.write(f"{record.getMessage() if plain else self.format(record)}\n")
+        sys.stdout.flush()  # else a file on a cluster stays empty for long
+
+
+def show(*contents: str | Text | Table) -> None:
+    """Print texts, whose lines stay whole, and tables, and write the same to the log, without colours."""
+    text = io.StringIO()
+    for target in (console, Console(file=text, width=_LOG_WIDTH)):
+        for content in contents:
+            target.print(content, soft_wrap=not isinstance(content, Table))
+    log.info(text.getvalue().rstrip(), extra={"shown": True})
 
 
 def print_analysis(analysis: Analysis) -> None:
@@ -31,7 +60,7 @@ def print_analysis(analysis: Analysis) -> None:
     table.add_row("", "mu", *[f"{float(report.mu):.3f}" for report in reports.values()], "")
     table.add_row("", "sigma", *[f"{float(report.sigma):.3f}" for report in reports.values()], "")
     _print_table(f"{measure} per layer (mean over {first.samples} samples)", table)
-    console.print(f"MVL under {analysis.mvl_from}: {', '.join(analysis.mvl) or 'none'}")
+    show(f"MVL under {analysis.mvl_from}: {', '.join(analysis.mvl) or 'none'}")
 
 
 def print_accuracies(tables: dict[str, RobustnessTable]) -> None:
@@ -66,15 +95,14 @@ def print_masking(flags: dict[str, MaskingFlag]) -> None:
         return
     raised = {name: flag for name, flag in flags.items() if flag.raised}
     left_out = {name: flag for name, flag in flags.items() if flag.raised is None}
-    console.print(f"Masking checks: {len(raised)} raised of {len(flags) - len(left_out)}")
+    show(f"Masking checks: {len(raised)} raised of {len(flags) - len(left_out)}")
     for name, flag in {**raised, **left_out}.items():
-        console.print(f"  {name}: {flag.seen}", soft_wrap=True)
+        show(f"  {name}: {flag.seen}")
 
 
 def _print_table(title: str, table: Table) -> None:
     """A table under its title, which a title of the table's own would wrap to the width of the columns."""
-    console.print(title, style="italic", highlight=False)
-    console.print(table)
+    show(Text(title, style="italic"), table)
 
 
 def _end(percent: float) -> str:

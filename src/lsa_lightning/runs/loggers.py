@@ -5,6 +5,7 @@ A logger of your own kind is one class: subclass :class:`ResultLogger` with its 
 
 from __future__ import annotations
 
+import uuid
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -13,12 +14,49 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import numpy as np
 from lightning.pytorch.loggers import CSVLogger, Logger, MLFlowLogger, TensorBoardLogger, WandbLogger
 
+from lsa_lightning.utils.checks import flag
 from lsa_lightning.utils.files import replacing, write_text
+from lsa_lightning.utils.progress import is_first_process
 
 if TYPE_CHECKING:
     import pandas as pd
     from matplotlib.figure import Figure
     from numpy.typing import NDArray
+
+WANDB_ID_FILE = "wandb_id.txt"
+
+
+class JobWandbLogger(WandbLogger):
+    """Lightning's logger of Weights & Biases with one run per run folder, over all restarts of its job.
+
+    The run's id is made once and kept in :data:`WANDB_ID_FILE` there, so that a job that goes on in its folder goes on
+    with its run, and two jobs never share one. A copy of a run folder that is to be a run of its own must not have the
+    file.
+
+    Args:
+        save_dir: the run folder.
+        artifacts: whether to upload the best checkpoint and ``report.html`` at the end, also of an offline run, which
+            Lightning's ``log_model`` refuses.
+        id: the run's id; None: that of the file.
+        **options: those of :class:`lightning.pytorch.loggers.WandbLogger`.
+
+    Raises:
+        ValueError: if ``artifacts`` is not True or False.
+    """
+
+    def __init__(self, save_dir: str | Path, *, artifacts: bool = False, id: str | None = None, **options: Any) -> None:  # noqa: A002
+        self.artifacts = flag(self, "artifacts", artifacts)
+        super().__init__(save_dir=save_dir, id=id or wandb_id(Path(save_dir)), **options)
+
+
+def wandb_id(folder: Path) -> str | None:
+    """The id of the W&B run of a run folder, made if there is none; only the first process makes one."""
+    file = folder / WANDB_ID_FILE
+    if not file.is_file():
+        if not is_first_process():
+            return None
+        write_text(file, uuid.uuid4().hex[:12] + "\n")
+    return file.read_text(encoding="utf-8").strip()
 
 
 class ResultLogger(ABC):
@@ -54,6 +92,17 @@ class ResultLogger(ABC):
     def log_summary(self, values: Mapping[str, float | str], step: int) -> None:  # noqa: B027  (optional)
         """Take the final results by name; a logger that has no place for them leaves them out."""
 
+    @property
+    def takes_files(self) -> bool:
+        """Whether :meth:`log_file` does something."""
+        return False
+
+    def log_file(self, kind: str, path: Path) -> None:  # noqa: B027  (optional)
+        """Take a file of a finished run, the best checkpoint (``model``) or the page about the run (``report``)."""
+
+    def interrupt(self) -> None:  # noqa: B027  (optional)
+        """The job is stopped from outside and may go on later; :meth:`finish` comes after it, with ``failed``."""
+
     def finish(self, failed: bool) -> None:  # noqa: B027  (optional)
         """The job ends, after an error if ``failed``; a logger that needs no closing does nothing."""
 
@@ -74,6 +123,27 @@ class WandbResults(ResultLogger):
     def log_summary(self, values: Mapping[str, float | str], step: int) -> None:
         """The run's summary, which runs are sorted and filtered by."""
         self.logger.experiment.summary.update(dict(values))
+
+    @property
+    def takes_files(self) -> bool:
+        """Whether the logger was told to."""
+        return getattr(self.logger, "artifacts", False)
+
+    def log_file(self, kind: str, path: Path) -> None:
+        """An artifact ``<kind>-<run id>`` of type ``kind``."""
+        import wandb
+
+        run = self.logger.experiment
+        artifact = wandb.Artifact(f"{kind}-{run.id}", type=kind)
+        artifact.add_file(str(path))
+        run.log_artifact(artifact)
+
+    def interrupt(self) -> None:
+        """Mark the run as one that goes on; W&B calls it preempted then, not failed or crashed."""
+        import wandb
+
+        if wandb.run is not None:
+            wandb.run.mark_preempting()
 
     def finish(self, failed: bool) -> None:
         """End the run, else the next job of a sweep would write into it; one that failed is marked so."""

@@ -17,7 +17,8 @@ from lsa_lightning.layers.report import SustainabilityReport
 from lsa_lightning.layers.resolve import LayerSpec, checked_layers
 from lsa_lightning.masking import MaskingChecks, MaskingFlag
 from lsa_lightning.measures import ComparisonMeasure
-from lsa_lightning.utils.checks import choice, instance, integer, mapping, number, or_none
+from lsa_lightning.utils.checks import choice, flag, instance, integer, mapping, number, or_none
+from lsa_lightning.utils.progress import Progress, forward_passes, number_of_batches
 
 
 @dataclass(frozen=True, eq=False)
@@ -51,6 +52,7 @@ class AnalysisStage:
         eta: threshold of Algorithm 1 in units of sigma.
         top_k: if given, the k most vulnerable layers instead.
         limit_batches: number of batches >= 1, or None for all.
+        progress: whether to show how far it is; see :class:`~lsa_lightning.RobustnessEvaluation`.
 
     Raises:
         ValueError: if an argument is outside its range, or ``mvl_from`` names no attack.
@@ -66,6 +68,7 @@ class AnalysisStage:
         eta: float = 0.0,
         top_k: int | None = None,
         limit_batches: int | None = None,
+        progress: bool | None = None,
     ) -> None:
         self.attacks = mapping(self, "attacks", attacks, instance, kind=Attack)
         self.mvl_from = choice(self, "mvl_from", mvl_from, self.attacks)
@@ -74,6 +77,7 @@ class AnalysisStage:
         self.eta = number(self, "eta", eta)
         self.top_k = or_none(integer, self, "top_k", top_k, low=1)
         self.limit_batches = or_none(integer, self, "limit_batches", limit_batches, low=1)
+        self.progress = or_none(flag, self, "progress", progress)
 
     def check_names(self, model: nn.Module) -> None:
         """Raise a ValueError if one of the layers is no submodule of ``model``."""
@@ -87,10 +91,13 @@ class AnalysisStage:
     def run(self, model: nn.Module, dataloader: Iterable[Any]) -> Analysis:
         """Analyse ``model`` under each attack; see :meth:`LayerSustainabilityAnalysis.run`."""
         analysis = LayerSustainabilityAnalysis(model, layers=self.layers, measure=self.measure)
-        reports = {
-            name: analysis.run(dataloader, attack, limit_batches=self.limit_batches)
-            for name, attack in self.attacks.items()
-        }
+        batches = number_of_batches(dataloader, self.limit_batches)
+        steps = None if batches is None else batches * sum(map(forward_passes, self.attacks.values()))
+        with Progress("Analysing", steps, self.progress) as progress:
+            reports = {
+                name: analysis.run(dataloader, attack, limit_batches=self.limit_batches, progress=progress)
+                for name, attack in self.attacks.items()
+            }
         return Analysis(reports, self.mvl_from, reports[self.mvl_from].most_vulnerable(self.eta, self.top_k))
 
 
