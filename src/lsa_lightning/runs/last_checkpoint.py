@@ -65,6 +65,7 @@ class LastCheckpoint(Checkpoint):
         self._loaded: dict[str, Any] | None = None
         self._random: dict[str, Any] | None = None
         self._sums: dict[str, dict[str, Tensor]] = {}
+        self._scores: dict[str, Tensor] = {}
         self._saving = False
         self._batches: int | None = None
         self._at_epoch_start = False
@@ -78,11 +79,18 @@ class LastCheckpoint(Checkpoint):
         for logger in trainer.loggers:
             if isinstance(logger, MetricsLogger) and trainer.is_global_zero:
                 logger.experiment.keep(state["rows"], state["step"])
+        for callback in trainer.checkpoint_callbacks:
+            if callback.state_key in self._scores:
+                callback.current_score = self._scores[callback.state_key]  # type: ignore[attr-defined]
         trainer.callback_metrics.update(state.get("callback_metrics", {}))
         trainer.should_stop = state.get("stopped", False)
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Take the signals, which the Trainer has just taken; an epoch that begins is not resumed in the middle."""
+        """Take the signals, which the Trainer has just taken; an epoch that begins is not resumed in the middle.
+
+        Where a schedule asked for the number of steps, the dataloader was made before its state was known.
+        """
+        trainer.fit_loop._load_combined_loader_states()
         if self.signals is not None:
             self.signals.install()
             self.signals.hold()
@@ -162,12 +170,13 @@ class LastCheckpoint(Checkpoint):
         self._loaded = checkpoint.get(_KEY)
         if self._loaded is None:
             return
+        states = checkpoint["callbacks"]
+        self._scores = {key: state["current_score"] for key, state in states.items() if "current_score" in state}
         self.seconds_before = self._loaded["seconds"]
         self._at_epoch_start = not self._loaded["batches"]
         if trainer.world_size == 1:
             self._random, self._sums = self._loaded["random"], self._loaded["sums"]
         if Path(os.path.realpath(str(trainer.ckpt_path))).parent == Path(self.dirpath):
-            states = checkpoint["callbacks"]
             checkpoint["callbacks"] = _moved(states, self._loaded["dirpath"], self.dirpath)
 
     @property
