@@ -4,16 +4,17 @@
 
 Trains model A on Moon for 3 epochs with ATLR and measures it, in a run folder that lies on another file system than the
 folder of temporary files, if there is one. One run is left alone. Each of the others is ended once, in turn by SIGKILL,
-SIGTERM and SIGUSR2, at a random moment; or by SIGKILL within the writing of a file; it is then started again by the same
-command. Prints for each whether every file equals that of the undisturbed run but for times, and counts files that could
-not be read after the kill, and wrong exit statuses and status files. With ``--full-disk``, it also runs on disks that
-are full from a random moment on (a tmpfs where this user may mount one, else writes that fail as on one), and counts
-results that were there before and are not after. Exits with 1 if a figure is not as it should be.
+SIGTERM and SIGUSR2, at a random moment, or by SIGKILL within the writing of a file, and started again by the same
+command. Prints for each whether every file equals that of the undisturbed run but for times, and counts files that
+could not be read after the kill, and wrong exit statuses and status files. With ``--full-disk``, it also runs on disks
+that are full from a random moment on (a tmpfs where this user may mount one, else writes that fail as on one), and
+counts results that were there before and are not after. Exits with 1 if a figure is not as it should be.
 """
 
 from __future__ import annotations
 
 import argparse
+import multiprocessing
 import os
 import random
 import shutil
@@ -22,14 +23,17 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+import torch
+from tests.helpers.faults import FullDisk, Killer, Write, plant
 from tests.helpers.hydra_run import TINY
 from tests.helpers.run_files import differing_files, unreadable_files
 
+from lsa_lightning.cli.train import main as train
 from lsa_lightning.runs.status import State, Status
 
 RUN = (
@@ -45,8 +49,12 @@ KINDS = ("last.ckpt", "best.ckpt", "metrics.csv", "status.json", "evaluation.jso
 """Files within whose writing a run is killed: one of each kind of writer."""
 
 KILLED = -signal.SIGKILL
-EXPECTED = {signal.SIGKILL: (KILLED, State.RUNNING), None: (0, State.FINISHED)}
-OTHERWISE = (143, State.INTERRUPTED)
+FORK = multiprocessing.get_context("fork")  # importing everything anew takes longer than a run
+SAID = Path(tempfile.gettempdir()) / f"kill_and_resume_{os.getpid()}.txt"
+"""What the latest run printed."""
+
+AFTER_A_KILL = (KILLED, State.RUNNING)
+AFTER_A_SIGNAL = (143, State.INTERRUPTED)
 
 
 @dataclass
@@ -70,12 +78,14 @@ def main() -> None:
     with tempfile.TemporaryDirectory(dir=_other_file_system()) as root:
         whole = Path(root) / "whole"
         started = time.perf_counter()
-        _check(run(whole).wait() == 0, "the undisturbed run failed")
+        if finish(run(whole)) != 0:
+            raise SystemExit(SAID.read_text())
         seconds = time.perf_counter() - started
         print(f"run folders in {root}, temporary files in {tempfile.gettempdir()}", flush=True)
         good = kills(args.kills, Path(root), whole, seconds, moments) if args.kills else True
         if args.full_disk:
             good &= full_disks(args.full_disk, Path(root), whole, moments)
+    SAID.unlink(missing_ok=True)
     sys.exit(not good)
 
 
@@ -97,34 +107,32 @@ def kills(number: int, root: Path, whole: Path, seconds: float, moments: random.
 
 def _killed_at(folder: Path, moment: float, signum: signal.Signals) -> tuple[str, tuple[int, State] | None]:
     child = run(folder)
-    try:
-        code = child.wait(timeout=moment)
-    except subprocess.TimeoutExpired:
-        child.send_signal(signum)
-        code = child.wait()
-    expected = EXPECTED.get(signum, OTHERWISE)
+    if finish(child, moment) is None:
+        os.kill(child.pid or 0, signum)
+    code = finish(child)
+    expected = AFTER_A_KILL if signum == signal.SIGKILL else AFTER_A_SIGNAL
     return f"{signum.name} after {moment:5.2f} s", _verdict(folder, code, expected)
 
 
 def _killed_in_writing(folder: Path, kind: str, moments: random.Random) -> tuple[str, tuple[int, State] | None]:
     nth = moments.choice((1, 2)) if kind in ("last.ckpt", "metrics.csv", "status.json", "evaluation.jsonl") else 1
-    code = run(folder, "kill", kind, str(nth)).wait()
-    return f"SIGKILL in write {nth} of {kind}", _verdict(folder, code, EXPECTED[signal.SIGKILL])
+    code = finish(run(folder, Killer(kind, nth)))
+    return f"SIGKILL in write {nth} of {kind}", _verdict(folder, code, AFTER_A_KILL)
 
 
-def _verdict(folder: Path, code: int, expected: tuple[int, State]) -> tuple[int, State] | None:
-    """None if exit status and status file are as they should be: of an end by the signal, or just before or after it."""
+def _verdict(folder: Path, code: int | None, expected: tuple[int, State]) -> tuple[int, State] | None:
+    """None if exit status and status file are as they should be: of the signal, or of an end or a start beside it."""
     status = Status.load(folder) if (folder / "status.json").is_file() else None
     state = None if status is None else status.state
     before_the_start = state is None and code != 0
     finished = (code, state) == (0, State.FINISHED) or (code == KILLED and state == State.FINISHED)
-    return None if (code, state) == expected or before_the_start or finished else (code, state or State.RUNNING)
+    return None if (code, state) == expected or before_the_start or finished else (code or 0, state or State.RUNNING)
 
 
 def _compare(folder: Path, whole: Path, what: str, wrong: tuple[int, State] | None, count: Count) -> None:
     """Resume a run, compare it, print a line."""
     broken = [name for name in unreadable_files(folder) if ".part" not in name] if folder.exists() else []
-    code = run(folder).wait()
+    code = finish(run(folder))
     different = differing_files(folder, whole)
     count.kills += 1
     count.same += code == 0 and not different
@@ -141,56 +149,66 @@ def full_disks(number: int, root: Path, whole: Path, moments: random.Random) -> 
     """Run on ``number`` disks that become full, then again with space; whether no result was lost."""
     lost = same = right = 0
     for index in range(number):
-        with small_disk(root / f"disk_{index}") as (disk, fill, free):
+        with small_disk(root / f"disk_{index}") as (disk, by_filling, free):
             folder = disk / "run"
-            child = run(folder, "full", str(disk), str(moments.randrange(5, 120)), fill)
-            errors = child.communicate()[1]
+            failed = finish(run(folder, FullDisk(disk, moments.randrange(5, 120), by_filling)))
+            errors = SAID.read_text()
             there = {path: path.read_bytes() for path in sorted(folder.rglob("*")) if path.is_file()}
             broken = unreadable_files(folder)
             status = Status.load(folder)
-            named = "No space left" in errors or child.returncode == 0
-            well = child.returncode == 0 or (named and status is not None and status.state == State.FAILED)
+            named = "could not write this file" in errors and status is not None and status.state == State.FAILED
+            well = failed == 0 or named
             free()
-            code = run(folder).wait()
+            code = finish(run(folder))
             gone = [path for path in there if not path.exists() and ".part" not in path.name]
             different = differing_files(folder, whole)
         lost += len(broken) + len(gone)
         same, right = same + (code == 0 and not different), right + well
         words = "identical" if not different else f"DIFFERENT: {', '.join(different)}"
-        problems = "" if well else f"; exit status {child.returncode}, {status}, {errors[-300:]}"
+        problems = "" if well else f"; exit status {failed}, {status}, {errors[-300:]}"
         print(f"disk full: {len(there)} files there, lost {broken + gone or 'none'}; {words}{problems}", flush=True)
     print(f"{lost} results lost on {number} full disks, {same} identical when resumed, {right} failed as they should")
     return lost == 0 and same == right == number
 
 
 @contextmanager
-def small_disk(place: Path) -> Iterator[tuple[Path, str, object]]:
-    """A file system of its own, how it is filled, and what frees it again."""
+def small_disk(place: Path) -> Iterator[tuple[Path, bool, Callable[[], None]]]:
+    """A file system of its own, whether it can be filled, and what frees it again."""
     place.mkdir()
-    mounted = subprocess.run(
-        ["mount", "-t", "tmpfs", "-o", "size=16m", "tmpfs", place], capture_output=True, check=False
-    )
+    mount = ["mount", "-t", "tmpfs", "-o", "size=16m", "tmpfs", str(place)]
+    mounted = subprocess.run(mount, capture_output=True, check=False)
     filler = place / "filler"
     try:
         if mounted.returncode:
             print(f"no tmpfs ({mounted.stderr.decode().strip()}): writes fail as on a full disk", flush=True)
-        yield place, "fail" if mounted.returncode else "fill", lambda: filler.unlink(missing_ok=True)
+        yield place, not mounted.returncode, lambda: filler.unlink(missing_ok=True)
     finally:
         if not mounted.returncode:
-            subprocess.run(["umount", place], check=True)
+            subprocess.run(["umount", place], check=True)  # noqa: S607
 
 
-def run(folder: Path, *fault: str) -> subprocess.Popen[str]:
-    """lsa-train in a process of its own, with a fault planted in it or none; see :mod:`scripts.faulty_train`."""
-    command = [sys.executable, "-m", "scripts.faulty_train", *(fault or ("none",)), "--", *RUN]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    return subprocess.Popen(
-        [*command, f"hydra.run.dir={folder}"],
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.PIPE if fault[:1] == ("full",) else subprocess.DEVNULL,
-        env=environment,
-        text=True,
-    )
+def run(folder: Path, fault: Write | None = None) -> multiprocessing.process.BaseProcess:
+    """lsa-train in a process of its own, with a fault planted in it; what it says is beside the folders of all runs."""
+    child = FORK.Process(target=_train, args=(folder, fault))
+    child.start()
+    return child
+
+
+def finish(child: multiprocessing.process.BaseProcess, seconds: float | None = None) -> int | None:
+    """The exit status of a process that ends in so many seconds, else None."""
+    child.join(seconds)
+    return child.exitcode
+
+
+def _train(folder: Path, fault: Write | None) -> None:
+    with SAID.open("w") as said:
+        os.dup2(said.fileno(), 1)
+        os.dup2(said.fileno(), 2)
+    torch.set_num_threads(1)
+    if fault is not None:
+        plant(fault)
+    sys.argv = ["lsa-train", *RUN, f"hydra.run.dir={folder}"]
+    train()
 
 
 def _other_file_system() -> str | None:
@@ -202,11 +220,6 @@ def _other_file_system() -> str | None:
     if place is None:
         print("found no other file system than that of temporary files")
     return None if place is None else str(place)
-
-
-def _check(condition: bool, message: str) -> None:
-    if not condition:
-        raise SystemExit(message)
 
 
 if __name__ == "__main__":

@@ -1,16 +1,10 @@
-"""lsa-train with a fault planted in what it writes, for scripts/kill_and_resume.py.
-
-python -m scripts.faulty_train none -- OVERRIDE ...
-python -m scripts.faulty_train kill NAME N -- OVERRIDE ...    SIGKILL when half of the N-th write of NAME is written
-python -m scripts.faulty_train full FOLDER N fill|fail -- OVERRIDE ...    from the N-th write on, FOLDER's disk is full
-"""
+"""Faults planted in what this process writes, for tests and scripts/kill_and_resume.py."""
 
 from __future__ import annotations
 
 import errno
 import os
 import signal
-import sys
 from collections.abc import Callable
 from io import FileIO
 from pathlib import Path
@@ -22,21 +16,7 @@ Write = Callable[[Path], None]
 """Called with the target just before what was written beside it takes its place, or is added to it."""
 
 
-def main() -> None:
-    """Plant the fault and train."""
-    end = sys.argv.index("--")
-    kind, *options = sys.argv[1:end]
-    sys.argv[1:] = sys.argv[end + 1 :]
-    if kind == "kill":
-        _plant(_Killer(options[0], int(options[1])))
-    elif kind == "full":
-        _plant(_FullDisk(Path(options[0]), int(options[1]), by_filling=options[2] == "fill"))
-    from lsa_lightning.cli.train import main as train
-
-    train()
-
-
-def _plant(fault: Write) -> None:
+def plant(fault: Write) -> None:
     """Let ``fault`` see every write of the package."""
     flush, write_all = files.flush, files._write_all
 
@@ -55,13 +35,19 @@ def _plant(fault: Write) -> None:
     patch.object(files, "_write_all", written).start()
 
 
-class _Killer:
-    """Kills this process within a write, of which half is done."""
+class Killer:
+    """Kills this process within a write, of which half is done.
+
+    Args:
+        name: the file.
+        nth: which of its writes.
+    """
 
     def __init__(self, name: str, nth: int) -> None:
         self.stem, self.left = name.partition(".")[0], nth
 
     def __call__(self, path: Path) -> None:
+        """Kill, if it is that write."""
         if path.name.lstrip(".").partition(".")[0] != self.stem:
             return
         self.left -= 1
@@ -71,13 +57,20 @@ class _Killer:
             os.kill(os.getpid(), signal.SIGKILL)
 
 
-class _FullDisk:
-    """Makes the disk full from a write on."""
+class FullDisk:
+    """Makes a disk full from a write on.
+
+    Args:
+        folder: where it is mounted.
+        nth: which of all writes.
+        by_filling: with a file; else writes fail as on a full disk.
+    """
 
     def __init__(self, folder: Path, nth: int, by_filling: bool) -> None:
         self.folder, self.left, self.by_filling = folder, nth, by_filling
 
     def __call__(self, path: Path) -> None:
+        """Fill the disk, or fail."""
         self.left -= 1
         if self.left == 0 and self.by_filling:
             _fill(self.folder / "filler")
@@ -94,7 +87,3 @@ def _fill(file: Path) -> None:
                     pass
             except OSError:
                 continue
-
-
-if __name__ == "__main__":
-    main()
