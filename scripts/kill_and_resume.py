@@ -29,7 +29,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from tests.helpers.faults import FullDisk, Killer, Write, plant
+from tests.helpers.faults import Counter, FullDisk, Killer, Write, plant
 from tests.helpers.hydra_run import TINY
 from tests.helpers.run_files import differing_files, unreadable_files
 
@@ -78,13 +78,14 @@ def main() -> None:
     with tempfile.TemporaryDirectory(dir=_other_file_system()) as root:
         whole = Path(root) / "whole"
         started = time.perf_counter()
-        if finish(run(whole)) != 0:
+        writes = FORK.Value("i", 0)
+        if finish(run(whole, Counter(writes))) != 0:
             raise SystemExit(SAID.read_text())
         seconds = time.perf_counter() - started
         print(f"run folders in {root}, temporary files in {tempfile.gettempdir()}", flush=True)
         good = kills(args.kills, Path(root), whole, seconds, moments) if args.kills else True
         if args.full_disk:
-            good &= full_disks(args.full_disk, Path(root), whole, moments)
+            good &= full_disks(args.full_disk, Path(root), whole, writes.value, moments)
     SAID.unlink(missing_ok=True)
     sys.exit(not good)
 
@@ -145,13 +146,14 @@ def _compare(folder: Path, whole: Path, what: str, wrong: tuple[int, State] | No
     print(f"{what}: {'; '.join(words)}", flush=True)
 
 
-def full_disks(number: int, root: Path, whole: Path, moments: random.Random) -> bool:
-    """Run on ``number`` disks that become full, then again with space; whether no result was lost."""
+def full_disks(number: int, root: Path, whole: Path, writes: int, moments: random.Random) -> bool:
+    """Run on ``number`` disks that become full at one of the writes, then with space; whether no result was lost."""
     lost = same = right = 0
     for index in range(number):
         with small_disk(root / f"disk_{index}") as (disk, by_filling, free):
             folder = disk / "run"
-            failed = finish(run(folder, FullDisk(disk, moments.randrange(5, 120), by_filling)))
+            nth = moments.randint(1, writes)
+            failed = finish(run(folder, FullDisk(disk, nth, by_filling)))
             errors = SAID.read_text()
             there = {path: path.read_bytes() for path in sorted(folder.rglob("*")) if path.is_file()}
             broken = unreadable_files(folder)
@@ -166,7 +168,10 @@ def full_disks(number: int, root: Path, whole: Path, moments: random.Random) -> 
         same, right = same + (code == 0 and not different), right + well
         words = "identical" if not different else f"DIFFERENT: {', '.join(different)}"
         problems = "" if well else f"; exit status {failed}, {status}, {errors[-300:]}"
-        print(f"disk full: {len(there)} files there, lost {broken + gone or 'none'}; {words}{problems}", flush=True)
+        print(
+            f"disk full at write {nth} of {writes}: exit status {failed}, {len(there)} files there, lost {broken + gone or 'none'}; {words}{problems}",
+            flush=True,
+        )
     print(f"{lost} results lost on {number} full disks, {same} identical when resumed, {right} failed as they should")
     return lost == 0 and same == right == number
 

@@ -8,6 +8,7 @@ import signal
 from collections.abc import Callable
 from io import FileIO
 from pathlib import Path
+from typing import Any
 from unittest.mock import patch
 
 from lsa_lightning.utils import files
@@ -33,6 +34,17 @@ def plant(fault: Write) -> None:
 
     patch.object(files, "flush", flushed).start()
     patch.object(files, "_write_all", written).start()
+
+
+class Counter:
+    """No fault: counts writes in a value that processes share."""
+
+    def __init__(self, writes: Any) -> None:
+        self.writes = writes
+
+    def __call__(self, path: Path) -> None:
+        """One more."""
+        self.writes.value += 1
 
 
 class Killer:
