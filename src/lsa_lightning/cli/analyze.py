@@ -8,6 +8,7 @@ from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 
 from lsa_lightning.runs.checkpoint import RefusedRunError, given, load_run, require_checkpoint, split_loader
+from lsa_lightning.runs.console import print_analysis, show
 from lsa_lightning.runs.folder import output_dir, save_config
 from lsa_lightning.runs.stages import Analysis, AnalysisStage
 from lsa_lightning.runs.trust import Trust

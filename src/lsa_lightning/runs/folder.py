@@ -19,6 +19,8 @@ if TYPE_CHECKING:
     import pandas as pd
 
 CONFIG_FILE = "config.yaml"
+HYDRA_FOLDER = ".hydra"
+"""Where a run keeps its command line."""
 
 
 def output_dir() -> Path:
@@ -99,6 +101,17 @@ def _resolved_child(node: DictConfig | ListConfig, key: Any, written: Any, reads
     if len(reads) > before:
         return written
     return _resolved(value, reads) if isinstance(value, DictConfig | ListConfig) else value
+
+
+def save_command(cfg: DictConfig, folder: Path) -> None:
+    """Write what the job was started with to ``.hydra``, as Hydra does, but only when it is known to be this job's."""
+    from hydra.core.hydra_config import HydraConfig
+
+    hydra = HydraConfig.get()
+    whole = OmegaConf.create({"hydra": hydra})
+    write_text(folder / HYDRA_FOLDER / "config.yaml", OmegaConf.to_yaml(cfg))
+    write_text(folder / HYDRA_FOLDER / "hydra.yaml", OmegaConf.to_yaml(whole))
+    write_text(folder / HYDRA_FOLDER / "overrides.yaml", OmegaConf.to_yaml(hydra.overrides.task))
 
 
 def save_figure(figure: Figure, folder: Path, name: str) -> None:
