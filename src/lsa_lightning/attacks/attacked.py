@@ -40,17 +40,23 @@ class AttackedModel:
         self._checks = checks
         self._thaw = thaw
         self._check = check
-        self._looks = True
+        self._first = True
 
     def __call__(self, x: Tensor) -> Tensor:
-        looks, self._looks = self._looks and self._checks.at_once, False
-        given = x.clone() if looks or self._checks.writes else x
+        """The logits for ``x``."""
+        first, self._first = self._first, False
+        if not first:
+            return read_logits(self._output(x.clone() if self._checks.writes else x))
+        logits = self._looked_at(x) if self._checks.at_once else read_logits(self._output(x.clone()))
+        self._check(self, x, logits)
+        return logits
+
+    def _looked_at(self, x: Tensor) -> Tensor:
+        given = x.clone()
         version = given._version
         logits = read_logits(self._output(given))
-        if looks:
-            # Writing through .data counts as no new version.
-            self._checks.writes = given._version != version or not torch.equal(given, x)
-            self._check(self, x, logits)
+        # Writing through .data counts as no new version.
+        self._checks.writes = given._version != version or not torch.equal(given, x)
         return logits
 
     def _output(self, x: Tensor) -> Any:

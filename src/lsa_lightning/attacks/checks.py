@@ -93,12 +93,12 @@ class _Arriving:
         self._test = test
         self._copied: torch.cuda.Event | None = None
         if values.is_cuda:
-            self._copied = torch.cuda.Event()
+            self._copied = torch.cuda.Event()  # type: ignore[no-untyped-call]
             self._copied.record(torch.cuda.current_stream(values.device))
 
     @property
     def has_arrived(self) -> bool:
-        return self._copied is None or self._copied.query()
+        return self._copied is None or bool(self._copied.query())  # type: ignore[no-untyped-call]
 
     def read(self) -> tuple[list[float], Test]:
         if self._copied is not None:

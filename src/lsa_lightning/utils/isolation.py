@@ -6,7 +6,7 @@ import random
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
-from typing import Any, TypeAlias
+from typing import Any, TypeAlias, TypeGuard
 
 import numpy as np
 import torch
@@ -60,7 +60,7 @@ def frozen(model: Callable[..., Any]) -> Iterator[Callable[[], None]]:
     modules = list(model.modules()) if isinstance(model, nn.Module) else []
     parameters = {id(p): p for module in modules for p in module._parameters.values() if p is not None}
     held = [parameter for parameter in parameters.values() if parameter.requires_grad and parameter.is_leaf]
-    norms = [] if any(map(_is_compiled, modules)) else [module for module in modules if _is_fixed_norm(module)]
+    norms = [] if any(map(_is_compiled, modules)) else [norm for norm in modules if _is_fixed_norm(norm)]
 
     def thaw() -> None:
         while held:
@@ -85,14 +85,15 @@ def _is_compiled(module: nn.Module) -> bool:
     return in_place or type(module).__name__ == "OptimizedModule"  # its own module takes long to import
 
 
-def _is_fixed_norm(module: nn.Module) -> bool:
+def _is_fixed_norm(module: nn.Module) -> TypeGuard[_BatchNorm]:
     """Whether it is one of torch's own batch norms that normalises with its running statistics."""
-    own = type(module) in (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d, nn.SyncBatchNorm)
-    return own and not module.training and module.running_var is not None and "forward" not in vars(module)
+    if type(module) not in (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d, nn.SyncBatchNorm):
+        return False
+    return not module.training and module.running_var is not None and "forward" not in vars(module)
 
 
 def _fixed_batch_norm(norm: _BatchNorm, x: Tensor) -> Tensor:
-    norm._check_input_dim(x)
+    norm._check_input_dim(x)  # type: ignore[no-untyped-call]
     y: Tensor = _FixedBatchNorm.apply(x, norm.running_mean, norm.running_var, norm.weight, norm.bias, norm.eps)
     return y
 
