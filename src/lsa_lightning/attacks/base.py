@@ -22,7 +22,7 @@ from lsa_lightning.attacks.losses import LossFn, own_losses
 from lsa_lightning.attacks.threat import ThreatModel
 from lsa_lightning.functional import check_classes, check_label_range, classification_loss, count_classes
 from lsa_lightning.utils.batch import check_samples
-from lsa_lightning.utils.checks import function, instance, integer, number, or_none
+from lsa_lightning.utils.checks import function, instance, integer, number, or_none, refuse
 from lsa_lightning.utils.isolation import frozen, lent
 from lsa_lightning.utils.outputs import check_no_probabilities
 from lsa_lightning.utils.random import Purpose, generator_of
@@ -76,6 +76,11 @@ class Attack(ABC):
         """Smallest and largest valid input value, or None."""
         return self.threat.bounds
 
+    @property
+    def reach(self) -> float:
+        """How far from x the result may be: ``eps``; more for some attacks that are there to train with alone."""
+        return self.eps
+
     def __call__(self, model: Model, x: Tensor, y: Tensor) -> Tensor:
         """Perturb ``x``.
 
@@ -85,7 +90,7 @@ class Attack(ABC):
             y: labels ``[N]``; integers, or floats 0/1 for a binary model.
 
         Returns:
-            Detached tensor of the shape, dtype and device of ``x``, within ``eps`` of it and inside the bounds.
+            Detached tensor of the shape, dtype and device of ``x``, within :attr:`reach` of it and inside the bounds.
 
         Raises:
             ValueError: if inputs, labels or the model's output are not as expected.
@@ -239,6 +244,10 @@ class _ScaledAttack(Attack):
     def min_classes(self) -> int:
         return self.attack.min_classes
 
+    @property
+    def reach(self) -> float:
+        return self.factor * self.attack.reach
+
     def __call__(self, model: Model, x: Tensor, y: Tensor) -> Tensor:
         with self.attack._scaling(self.factor):
             return self.attack(model, x, y)
@@ -307,6 +316,15 @@ class GradientAttack(Attack):
             ValueError: if the output does not depend on the input through differentiable operations.
         """
         return forward_and_gradient(model, x, lambda logits: self.loss(logits, y))[2]
+
+
+def staying(owner: object, name: str, value: Any, **options: Any) -> Attack:
+    """A check of :mod:`~lsa_lightning.utils.checks`: an attack to evaluate with, which stays within its ``eps``."""
+    attack = instance(owner, name, value, Attack, **options)
+    if attack.reach > attack.eps:
+        what = f"an attack that stays within eps (this one reaches {attack.reach:.4g}: train with it)"
+        refuse(owner, name, what, value)
+    return attack
 
 
 def forward_and_gradient(model: Model, x: Tensor, loss: Callable[[Tensor], Tensor]) -> tuple[Tensor, Tensor, Tensor]:
