@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import math
 from abc import ABC, abstractmethod
+from functools import lru_cache
 from typing import ClassVar, TypeAlias
 
 import torch
@@ -221,6 +222,7 @@ def _cast_towards(target: Tensor, x: Tensor) -> Tensor:
     return near.where(~overshoots, inner.where(~crossed, x))
 
 
+@lru_cache(maxsize=256)
 def _round_down(value: float, dtype: torch.dtype) -> float:
     """The largest number of ``dtype`` (or one next to it) that is not above ``value``."""
     limit = torch.finfo(dtype)
