@@ -153,24 +153,32 @@ def test_training_gets_the_highest_loss_that_was_seen(norm: str) -> None:
 
 
 def test_evaluation_gets_the_first_success_and_leaves_clean_errors_alone() -> None:
-    net, (x, _) = model(), batch()
+    net, (x, _) = model().double(), batch()
+    x = x.double()
     y = predicted_labels(net(x)).clone()
     y[0] = (y[0] + 1) % 4
-    seen: list[Tensor] = []
+    path: list[Tensor] = []
+    sizes: list[int] = []
 
     def watching(points: Tensor) -> Tensor:
-        seen.append(points.detach().clone())
+        path.append(points.detach().clone())
         return net(points)
 
-    x_adv = APGD(0.3, 20, best="success", seed=0)(watching, x, y)
-    fooled = predicted_labels(net(x_adv)) != y
-    assert torch.equal(x_adv[0], x[0])
-    assert fooled[1:].any()
-    assert not fooled[1:].all()
-    assert all(len(points) == len(x) - 1 for points in seen[1:])
-    for i in fooled[1:].nonzero().flatten().tolist():
-        first = next(p[i] for p in seen[1:] if predicted_labels(net(p[i : i + 1]))[0] != y[i + 1])
-        assert torch.equal(x_adv[i + 1], first)
+    def counting(points: Tensor) -> Tensor:
+        sizes.append(len(points))
+        return net(points)
+
+    APGD(0.3, 20, seed=0)(watching, x, y)
+    x_adv = APGD(0.3, 20, best="success", seed=0)(counting, x, y)
+    fooled = torch.stack([predicted_labels(net(points)) != y for points in [x, *path]])
+    first = fooled.int().argmax(0)
+    assert fooled[0].tolist() == [True] + [False] * (len(x) - 1)
+    assert len(set(first[fooled.any(0)].tolist())) > 2
+    assert not fooled.any(0).all()
+    for i in fooled.any(0).nonzero().flatten().tolist():
+        torch.testing.assert_close(x_adv[i], [x, *path][first[i]][i])
+    # Who is fooled is in no pass any more.
+    assert sizes == [len(x), *(int((~fooled[: step + 1].any(0)).sum()) for step in range(len(path)))]
 
 
 def test_evaluation_stops_when_all_are_fooled() -> None:

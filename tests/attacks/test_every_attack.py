@@ -79,11 +79,12 @@ def test_eps_and_bounds_hold_exactly(
         x = x.clamp(*(float(torch.tensor(b, dtype=dtype)) * 0.99 for b in bounds))
     x = layouts(x)[layout]
     before = x.clone()
-    x_adv = CASES[name](eps, bounds)(net, x, torch.randint(max(logits, 2), (n,)))
+    attack = CASES[name](eps, bounds)
+    x_adv = attack(net, x, torch.randint(max(logits, 2), (n,)))
     delta = (x_adv.double() - x.double()).flatten(1)
     assert (x_adv.shape, x_adv.dtype, x_adv.requires_grad) == (x.shape, dtype, False)
     assert torch.equal(x, before)
-    assert float(delta.norm(dim=1).max() if CASES[name].norm == "L2" else delta.abs().max()) <= eps
+    assert float(delta.norm(dim=1).max() if CASES[name].norm == "L2" else delta.abs().max()) <= attack.reach
     assert bounds is None or (x_adv.min() >= bounds[0] and x_adv.max() <= bounds[1])
 
 
@@ -190,7 +191,7 @@ def test_attacks_work_in_every_loop_of_the_trainer(name: str, precision: Any) ->
         loop(module, loader())
     assert len(module.moved) == 9
     assert min(module.moved) > 0
-    assert max(module.moved) <= 0.1 + 1e-7
+    assert max(module.moved) <= module.attack.reach + 1e-7
 
 
 @pytest.mark.parametrize("name", ALL)
@@ -203,7 +204,7 @@ def test_input_space_keeps_eps_and_bounds_in_pixels_with_other_channels(name: st
     x_adv = space(ATTACKS[name](0.05))(net, x, own_labels(net, x))
     delta = (x_adv - x) * scale
     size = delta.flatten(1).norm(dim=1) if CASES[name].norm == "L2" else delta.flatten(1).abs().amax(1)
-    assert 0 < size.max() <= 0.05 + 1e-6
+    assert 0 < size.max() <= ATTACKS[name](0.05).reach + 1e-6
     assert (pixels + delta).min() >= -1e-6
     assert (pixels + delta).max() <= 1 + 1e-6
     assert all(module.training for module in net.modules())

@@ -9,6 +9,7 @@ from tests.helpers.attack_cases import MODELS, make_batch, make_model
 
 from lsa_lightning.attacks import FGSM, PGD, TPGD
 from lsa_lightning.functional import classification_loss
+from lsa_lightning.utils.batch import WholeBatchError
 
 VECTOR_MODELS = [name for name in MODELS if not name.startswith("images")]
 
@@ -118,3 +119,31 @@ def test_success_leaves_what_is_misclassified_where_it_is_though_the_start_is_ra
 def test_best_is_last_or_success() -> None:
     with pytest.raises(ValueError, match=r"expected best to be one of \['last', 'success'\], got 'loss'"):
         PGD(best="loss")
+
+
+def test_who_is_fooled_is_in_no_pass_any_more() -> None:
+    model, (x, y) = make_model("many classes", torch.float64).eval(), make_batch("many classes", 64, torch.float64)
+    y[8:] = model(x).argmax(1)[8:]
+    options: dict[str, Any] = {"alpha": 0.05, "random_start": False}
+    path = [x, *(PGD(0.6, steps=n, **options)(model, x, y) for n in range(1, 11))]
+    fooled = torch.stack([model(point).argmax(1) != y for point in path])
+    sizes: list[int] = []
+    handle = model.register_forward_hook(lambda _, args, __: sizes.append(len(args[0])))
+    PGD(0.6, steps=12, best="success", **options)(model, x, y)
+    handle.remove()
+    standing = [int((~fooled[:n].any(0)).sum()) for n in range(1, 12)]
+    assert sizes == [64, standing[0], *standing]  # x, and x as the start again
+    assert len(set(standing)) > 3
+
+
+def test_a_model_that_must_have_the_whole_batch_is_attacked_with_it() -> None:
+    model, (x, y) = make_model("many classes").eval(), make_batch("many classes", n=64)
+
+    def whole(points: torch.Tensor) -> torch.Tensor:
+        if len(points) != 64:
+            raise WholeBatchError
+        return model(points)
+
+    attack = PGD(0.6, steps=12, best="success", seed=0)
+    expected = attack.with_eps(0.6)(model, x, y)
+    torch.testing.assert_close(attack(whole, x, y), expected)

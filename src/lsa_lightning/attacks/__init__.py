@@ -7,6 +7,7 @@ from lsa_lightning.attacks.ensemble import Ensemble
 from lsa_lightning.attacks.external import ExternalAttack
 from lsa_lightning.attacks.fgsm import FFGSM, FGSM
 from lsa_lightning.attacks.input_space import InputSpace
+from lsa_lightning.attacks.nfgsm import NFGSM
 from lsa_lightning.attacks.noise import GaussianNoise, PepperNoise, SaltNoise, SpeckleNoise
 from lsa_lightning.attacks.pgd import PGD, TPGD
 from lsa_lightning.attacks.square import Square
@@ -16,6 +17,7 @@ __all__ = [
     "APGD",
     "FFGSM",
     "FGSM",
+    "NFGSM",
     "PGD",
     "TPGD",
     "Attack",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -138,23 +139,30 @@ class APGD(Attack):
 
     def perturb(self, model: Model, x: Tensor, y: Tensor, ball: Ball) -> Tensor:
         """All restarts and targets; the best point of each sample."""
-        with torch.no_grad():
-            logits = model(x)
-        wide = torch.promote_types(logits.dtype, torch.float32)
-        best = _Best(x, torch.full_like(x.flatten(1)[:, 0], -torch.inf, dtype=wide), self._fooled(logits, y))
+        logits = self._clean_logits(model, x)
+        best = _Best.of(x)
+        if self.best == "success" and logits is not None:
+            best.fooled = predicted_labels(logits) != y.flatten()
         for target in self._rounds(logits, y):
             start = self.start(ball)  # for all samples, so that nobody's random numbers depend on who was fooled
-            left = (~best.fooled).nonzero().flatten()
+            left = best.standing() if self.best == "success" else torch.arange(len(x), device=x.device)
             if len(left) == 0:
                 break
             goal = _Goal(self._losses, y[left], None if target is None else target[left])
             best.merge(left, self._run(model, goal, start[left], ball.select(left)))
         return best.x
 
-    def _rounds(self, logits: Tensor, y: Tensor) -> Iterator[Tensor | None]:
+    def _clean_logits(self, model: Model, x: Tensor) -> Tensor | None:
+        """Where they are asked for: to see who is fooled, or to choose targets."""
+        if self.best != "success" and self.n_targets is None:
+            return None
+        with torch.no_grad():
+            return model(x)
+
+    def _rounds(self, logits: Tensor | None, y: Tensor) -> Iterator[Tensor | None]:
         """The target classes ``[N]`` of one run after the other; None where there is no target."""
         for _ in range(self.n_restarts):
-            if self.n_targets is None:
+            if self.n_targets is None or logits is None:
                 yield None
             else:
                 others = class_logits(logits).scatter(1, y.view(-1, 1).long(), -torch.inf)
@@ -162,35 +170,40 @@ class APGD(Attack):
                 yield from others.topk(count, dim=1).indices.unbind(dim=1)
 
     def _run(self, model: Model, goal: _Goal, start: Tensor, ball: Ball) -> _Best:
-        """One ascent from ``start``."""
+        """One ascent from ``start``, of those samples alone that still stand."""
         logits, loss, gradient = forward_and_gradient(model, start, goal)
-        climb = _Climb(start, loss, gradient, ball.eps)
-        best = _Best(start, loss, self._fooled(logits, goal.labels))
+        best, climb = _Best.of(start), _Climb(goal, ball, start, loss, gradient)
+        climb = self._without_fooled(climb, logits, best)
         checks, last_check = checkpoints(self.steps), 0
         for step in range(1, self.steps + 1):
-            if self.best == "success" and bool(best.fooled.all()):
+            if len(climb.left) == 0:
                 break
-            climb.move(ball, 1.0 if step == 1 else _MOMENTUM)
-            logits, loss, gradient = forward_and_gradient(model, climb.x, goal)
+            climb.move(1.0 if step == 1 else _MOMENTUM)
+            logits, loss, gradient = forward_and_gradient(model, climb.x, climb.goal)
             climb.observe(loss, gradient)
-            best.update(climb.x, loss, self._fooled(logits, goal.labels))
+            climb = self._without_fooled(climb, logits, best)
             if step in checks:
                 climb.reconsider((step - last_check) * self.rho)
                 last_check = step
-        climb.check_finite()
+        self._checks.numbers(climb.finite.view(1), _check_finite)
+        best.put(climb.left, climb.best_x, climb.best_loss, fooled=False)
         return best
+
+    def _without_fooled(self, climb: _Climb, logits: Tensor, best: _Best) -> _Climb:
+        """The ascent of those who still stand; the points of the others go to ``best``."""
+        if self.best != "success":
+            return climb
+        fooled = predicted_labels(logits) != climb.goal.labels.flatten()
+        if bool(fooled.any()):
+            best.put(climb.left[fooled], climb.x[fooled], climb.loss[fooled], fooled=True)
+            climb = climb.select(~fooled)
+        return climb
 
     def _losses(self, logits: Tensor, labels: Tensor) -> Tensor:
         """What is increased where there is no target, ``[N]``."""
         if self.loss_fn is not None:
             return own_losses(self.loss_fn, logits, labels)
         return LOSSES[self.loss][0](logits, labels)
-
-    def _fooled(self, logits: Tensor, labels: Tensor) -> Tensor:
-        """Which samples are done, ``[N]``: nobody in training, where the ascent goes on."""
-        if self.best == "success":
-            return predicted_labels(logits) != labels.flatten()
-        return torch.zeros(len(logits), dtype=torch.bool, device=logits.device)
 
 
 @dataclass
@@ -206,6 +219,10 @@ class _Goal:
             return targeted_dlr(logits, self.labels, self.targets)
         return self.losses(logits, self.labels)
 
+    def select(self, samples: Tensor) -> _Goal:
+        """That of some samples."""
+        return _Goal(self.losses, self.labels[samples], None if self.targets is None else self.targets[samples])
+
 
 @dataclass
 class _Best:
@@ -215,39 +232,56 @@ class _Best:
     loss: Tensor
     fooled: Tensor
 
-    def update(self, x: Tensor, loss: Tensor, fooled: Tensor) -> None:
-        """Take over each point that is better."""
-        better = ~self.fooled & (fooled | (loss > self.loss))
-        self.x = x.where(per_sample(better, x), self.x)
-        self.loss = loss.where(better, self.loss)
-        self.fooled = self.fooled | fooled
+    @classmethod
+    def of(cls, x: Tensor) -> _Best:
+        """Nothing is better than ``x`` yet."""
+        lowest = x.new_full((len(x),), -torch.inf, dtype=torch.float64 if x.dtype == torch.float64 else torch.float32)
+        return cls(x.clone(), lowest, torch.zeros_like(lowest, dtype=torch.bool))
+
+    def standing(self) -> Tensor:
+        """Indices of the samples that are not fooled."""
+        return (~self.fooled).nonzero().flatten()
+
+    def put(self, samples: Tensor, x: Tensor, loss: Tensor, *, fooled: bool | Tensor) -> None:
+        """Take over the points of some samples, given by their indices."""
+        self.x[samples], self.loss[samples], self.fooled[samples] = x, loss.to(self.loss.dtype), fooled
 
     def merge(self, samples: Tensor, other: _Best) -> None:
-        """:meth:`update` for some samples, given by their indices."""
-        mine = _Best(self.x[samples], self.loss[samples], self.fooled[samples])
-        mine.update(other.x, other.loss, other.fooled)
-        self.x = self.x.index_copy(0, samples, mine.x)
-        self.loss = self.loss.index_copy(0, samples, mine.loss)
-        self.fooled = self.fooled.index_copy(0, samples, mine.fooled)
+        """Take over each point of some samples that is better."""
+        x, loss = self.x[samples], self.loss[samples]
+        better = other.fooled | (other.loss > loss)
+        x, loss = other.x.where(per_sample(better, x), x), other.loss.where(better, loss)
+        self.put(samples, x, loss, fooled=other.fooled)
 
 
 class _Climb:
-    """The state of one ascent; each sample has its own step size."""
+    """The state of one ascent; each sample has its own step size. ``left`` are the samples that it is about."""
 
-    def __init__(self, start: Tensor, loss: Tensor, gradient: Tensor, eps: float) -> None:
+    def __init__(self, goal: _Goal, ball: Ball, start: Tensor, loss: Tensor, gradient: Tensor) -> None:
+        self.goal, self.ball = goal, ball
+        self.left = torch.arange(len(start), device=start.device)
         self.x = self.previous = self.best_x = start
         self.loss = self.best_loss = self.best_loss_at_check = loss
         self.gradient = self.best_gradient = gradient
-        self.step_size = torch.full_like(loss, 2 * eps)
+        self.step_size = torch.full_like(loss, 2 * ball.eps)
         self.increases = torch.zeros_like(loss)
         self.halved = torch.ones_like(loss, dtype=torch.bool)  # there was no checkpoint yet at which it could fail
         self.finite = loss.isfinite().all()
 
-    def move(self, ball: Ball, momentum: float) -> None:
+    def select(self, samples: Tensor) -> _Climb:
+        """The ascent of some samples."""
+        chosen = copy.copy(self)
+        for name, values in vars(self).items():
+            if name != "finite":
+                parts = values.select(samples) if isinstance(values, _Goal | Ball) else values[samples]
+                setattr(chosen, name, parts)
+        return chosen
+
+    def move(self, momentum: float) -> None:
         """One step."""
-        ahead = ball.ascend(self.x, self.gradient, per_sample(self.step_size, self.x))
+        ahead = self.ball.ascend(self.x, self.gradient, per_sample(self.step_size, self.x))
         inertia = (1 - momentum) * (self.x - self.previous)
-        self.previous, self.x = self.x, ball.project(self.x + momentum * (ahead - self.x) + inertia)
+        self.previous, self.x = self.x, self.ball.project(self.x + momentum * (ahead - self.x) + inertia)
 
     def observe(self, loss: Tensor, gradient: Tensor) -> None:
         """What the step led to."""
@@ -271,14 +305,15 @@ class _Climb:
         self.increases = torch.zeros_like(self.increases)
         self.best_loss_at_check = self.best_loss
 
-    def check_finite(self) -> None:
-        """Raise a ValueError if a loss was not finite, as it is where the model's gradients are not."""
-        if not bool(self.finite):
-            msg = "expected a model with finite logits and gradients, got a loss that is NaN or infinite"
-            raise ValueError(msg)
-
     def _return_to_best(self, chosen: Tensor) -> None:
         wide = per_sample(chosen, self.x)
         self.x = self.best_x.where(wide, self.x)
         self.gradient = self.best_gradient.where(wide, self.gradient)
         self.loss = self.best_loss.where(chosen, self.loss)
+
+
+def _check_finite(flag: list[float]) -> None:
+    """A loss is not finite where the model's gradients are not."""
+    if not all(flag):
+        msg = "expected a model with finite logits and gradients, got a loss that is NaN or infinite"
+        raise ValueError(msg)

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import copy
 import math
 from abc import ABC, abstractmethod
+from functools import lru_cache
 from typing import ClassVar, TypeAlias
 
 import torch
@@ -115,7 +117,17 @@ class LinfBall(Ball):
     def ascend(self, points: Tensor, gradient: Tensor, alpha: float | Tensor) -> Tensor:
         """``points + alpha sign(gradient)``."""
         # The sign of NaN is 0 in torch, which would hide a broken gradient.
-        return self.project(points + alpha * gradient.sign().where(~gradient.isnan(), gradient))
+        step = gradient.where(gradient.isnan(), gradient.sign())
+        if gradient.dtype != torch.promote_types(points.dtype, gradient.dtype) or isinstance(alpha, Tensor):
+            return self.project(points + alpha * step)
+        step = step.mul_(alpha).add_(points)
+        return torch.clamp(step, self.low, self.high, out=step).to(self.x.dtype)
+
+    def select(self, samples: Tensor) -> Self:
+        """The balls of some samples, given by their indices."""
+        chosen = copy.copy(self)
+        chosen.x, chosen.low, chosen.high = self.x[samples], self.low[samples], self.high[samples]
+        return chosen
 
 
 class L2Ball(Ball):
@@ -210,6 +222,7 @@ def _cast_towards(target: Tensor, x: Tensor) -> Tensor:
     return near.where(~overshoots, inner.where(~crossed, x))
 
 
+@lru_cache(maxsize=256)
 def _round_down(value: float, dtype: torch.dtype) -> float:
     """The largest number of ``dtype`` (or one next to it) that is not above ``value``."""
     limit = torch.finfo(dtype)

@@ -7,21 +7,24 @@ import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from typing import Any, TypeAlias
 
 import torch
 from torch import Tensor
 from typing_extensions import Self
 
+from lsa_lightning.attacks.attacked import AttackedModel
 from lsa_lightning.attacks.balls import Ball, Bounds
+from lsa_lightning.attacks.checks import Checks
 from lsa_lightning.attacks.gradients import input_gradient
 from lsa_lightning.attacks.losses import LossFn, own_losses
 from lsa_lightning.attacks.threat import ThreatModel
-from lsa_lightning.functional import check_classes, classification_loss, count_classes
+from lsa_lightning.functional import check_classes, check_label_range, classification_loss, count_classes
 from lsa_lightning.utils.batch import check_samples
-from lsa_lightning.utils.checks import function, instance, integer, number, or_none
-from lsa_lightning.utils.isolation import lent
-from lsa_lightning.utils.outputs import check_no_probabilities, read_logits
+from lsa_lightning.utils.checks import function, instance, integer, number, or_none, refuse
+from lsa_lightning.utils.isolation import frozen, lent
+from lsa_lightning.utils.outputs import check_no_probabilities
 from lsa_lightning.utils.random import Purpose, generator_of
 
 Model: TypeAlias = Callable[[Tensor], Tensor]
@@ -29,6 +32,9 @@ Model: TypeAlias = Callable[[Tensor], Tensor]
 
 What an attack is called with may also return them as :func:`~lsa_lightning.utils.outputs.read_logits` reads them.
 """
+
+
+_CPU = torch.device("cpu")
 
 
 class Attack(ABC):
@@ -53,6 +59,7 @@ class Attack(ABC):
         self.seed = or_none(integer, self, "seed", seed)
         self._stream: int | None = None
         self._generators: dict[torch.device, torch.Generator] = {}
+        self._checks = Checks()
 
     @property
     def norm(self) -> str:
@@ -69,6 +76,11 @@ class Attack(ABC):
         """Smallest and largest valid input value, or None."""
         return self.threat.bounds
 
+    @property
+    def reach(self) -> float:
+        """How far from x the result may be: ``eps``; more for some attacks that are there to train with alone."""
+        return self.eps
+
     def __call__(self, model: Model, x: Tensor, y: Tensor) -> Tensor:
         """Perturb ``x``.
 
@@ -78,21 +90,21 @@ class Attack(ABC):
             y: labels ``[N]``; integers, or floats 0/1 for a binary model.
 
         Returns:
-            Detached tensor of the shape, dtype and device of ``x``, within ``eps`` of it and inside the bounds.
+            Detached tensor of the shape, dtype and device of ``x``, within :attr:`reach` of it and inside the bounds.
 
         Raises:
             ValueError: if inputs, labels or the model's output are not as expected.
         """
         function(self, "model", model, what="a model that maps x to logits")
+        self._checks.begin(model, x.device if isinstance(x, Tensor) else _CPU)
         self._check_input(x, y)
         # Under trainer.validate and test everything here is an inference tensor, which autograd refuses: hence clones.
-        with torch.inference_mode(False), torch.enable_grad(), lent(model, x.device):
+        with torch.inference_mode(False), torch.enable_grad(), lent(model, x.device), frozen(model) as thaw:
             x, y = x.detach().clone(), y.detach().clone()
-            ball = self.threat.ball(x)
-            x_adv = self.perturb(_checked_once(model, y, self), x, y, ball).detach()
-        if not x_adv.isfinite().all():
-            msg = "expected a model with finite gradients, got a perturbed input that is not finite"
-            raise ValueError(msg)
+            attacked = AttackedModel(model, self._checks, thaw, partial(self._check_first_output, y))
+            x_adv = self.perturb(attacked, x, y, self.threat.ball(x)).detach()
+        self._checks.numbers(torch.stack(x_adv.aminmax()), _check_perturbed)
+        self._checks.passed(model)
         return x_adv
 
     @property
@@ -146,6 +158,7 @@ class Attack(ABC):
 
     def restart(self) -> None:
         """Draw the random numbers from the beginning again."""
+        self._checks.settle()
         self._generators.clear()
 
     def with_stream(self, stream: int) -> Self:
@@ -164,7 +177,8 @@ class Attack(ABC):
         return self._generators[device]
 
     def state_dict(self) -> dict[str, Tensor]:
-        """The state of the generators, by device."""
+        """The state of the generators, by device; raises a ValueError if an earlier batch was wrong."""
+        self._checks.settle()
         return {str(device): generator.get_state() for device, generator in self._generators.items()}
 
     def load_state_dict(self, state: dict[str, Tensor]) -> None:
@@ -174,13 +188,28 @@ class Attack(ABC):
             if (device.index or 0) < torch.get_device_module(device).device_count():
                 self.generator(device).set_state(generator_state.cpu())
 
+    def _check_first_output(self, y: Tensor, model: Model, x: Tensor, logits: Tensor) -> None:
+        if self._checks.at_once:
+            self.check_output(logits, y)
+            if self.needs_classes:
+                check_no_probabilities(model, x, logits)
+            return
+        self._checks.numbers(torch.stack(logits.detach().aminmax()), _check_logits)
+        if self.needs_classes:  # not left to the loss: a binary one takes a label of 2
+            self._checks.numbers(torch.stack(y.aminmax()), partial(check_label_range, logits.shape))
+
     def _check_input(self, x: Tensor, y: Tensor) -> None:
         instance(self, "x", x, Tensor)
         instance(self, "y", y, Tensor)
         check_samples(x, y)
-        low, high = torch.stack(x.detach().aminmax()).tolist()  # NaN propagates into both
+        test = partial(self._check_values, x if self._checks.at_once else None)
+        self._checks.numbers(torch.stack(x.detach().aminmax()), test)  # NaN propagates into both
+
+    def _check_values(self, x: Tensor | None, extremes: list[float]) -> None:
+        low, high = extremes
         if not (math.isfinite(low) and math.isfinite(high)):
-            msg = f"expected finite inputs, got {int((~x.isfinite()).sum())} values that are NaN or infinite"
+            count = "" if x is None else f"{int((~x.isfinite()).sum())} "
+            msg = f"expected finite inputs, got {count}values that are NaN or infinite"
             raise ValueError(msg)
         if self.bounds is not None and (low < self.bounds[0] or high > self.bounds[1]):
             msg = (
@@ -214,6 +243,10 @@ class _ScaledAttack(Attack):
     @property
     def min_classes(self) -> int:
         return self.attack.min_classes
+
+    @property
+    def reach(self) -> float:
+        return self.factor * self.attack.reach
 
     def __call__(self, model: Model, x: Tensor, y: Tensor) -> Tensor:
         with self.attack._scaling(self.factor):
@@ -285,6 +318,15 @@ class GradientAttack(Attack):
         return forward_and_gradient(model, x, lambda logits: self.loss(logits, y))[2]
 
 
+def staying(owner: object, name: str, value: Any, **options: Any) -> Attack:
+    """A check of :mod:`~lsa_lightning.utils.checks`: an attack to evaluate with, which stays within its ``eps``."""
+    attack = instance(owner, name, value, Attack, **options)
+    if attack.reach > attack.eps:
+        what = f"an attack that stays within eps (this one reaches {attack.reach:.4g}: train with it)"
+        refuse(owner, name, what, value)
+    return attack
+
+
 def forward_and_gradient(model: Model, x: Tensor, loss: Callable[[Tensor], Tensor]) -> tuple[Tensor, Tensor, Tensor]:
     """One pass forward and one back; parameters' ``.grad`` stay as they are.
 
@@ -316,21 +358,16 @@ def _rank() -> int:
     return torch.distributed.get_rank() if torch.distributed.is_initialized() else 0
 
 
-def _checked_once(model: Model, y: Tensor, attack: Attack) -> Model:
-    """The logits of ``model``; the first ones are checked, as later checks would only cost a device sync each."""
-    unchecked = True
+def _check_logits(extremes: list[float]) -> None:
+    if not all(map(math.isfinite, extremes)):
+        msg = "expected finite logits, got NaN or infinite ones"
+        raise ValueError(msg)
 
-    def call(x: Tensor) -> Tensor:
-        nonlocal unchecked
-        logits = read_logits(model(x.clone()))  # some models normalise what they are given in place
-        if unchecked:
-            unchecked = False
-            attack.check_output(logits, y)
-            if attack.needs_classes:
-                check_no_probabilities(call, x, logits)
-        return logits
 
-    return call
+def _check_perturbed(extremes: list[float]) -> None:
+    if not all(map(math.isfinite, extremes)):
+        msg = "expected a model with finite gradients, got a perturbed input that is not finite"
+        raise ValueError(msg)
 
 
 def _check_rows(output: Tensor, n: int) -> None:

@@ -27,6 +27,11 @@ class CompositeAttack(Attack):
         """Whether one of its attacks does."""
         return any(attack.needs_classes for attack in self.attacks.values())
 
+    @property
+    def reach(self) -> float:
+        """The farthest of its attacks'."""
+        return max(attack.reach for attack in self.attacks.values())
+
     def with_eps(self, eps: float) -> Self:
         """A copy whose attacks all have another ``eps``."""
         return super().with_eps(eps)._of_each(lambda attack: attack.with_eps(eps))

@@ -11,11 +11,11 @@ from torch import Tensor
 
 from lsa_lightning.attacks.apgd import APGD
 from lsa_lightning.attacks.balls import Ball, Bounds
-from lsa_lightning.attacks.base import Attack, Model
+from lsa_lightning.attacks.base import Attack, Model, staying
 from lsa_lightning.attacks.composite import CompositeAttack
 from lsa_lightning.attacks.square import Square
 from lsa_lightning.functional import count_classes, predicted_labels
-from lsa_lightning.utils.checks import instance, integer, mapping, or_none, refuse
+from lsa_lightning.utils.checks import integer, mapping, or_none, refuse
 from lsa_lightning.utils.renamed import renamed
 
 
@@ -60,7 +60,7 @@ class Ensemble(CompositeAttack):
         options = {"eps": self.eps, "norm": self.norm, "bounds": self.bounds, "seed": seed}
         sizes = {"steps": steps, "n_targets": n_targets, "n_queries": n_queries}
         sizes = {name: integer(self, name, size, low=1) for name, size in sizes.items()}
-        given = or_none(mapping, self, "attacks", attacks, each=instance, kind=Attack)
+        given = or_none(mapping, self, "attacks", attacks, each=staying)
         chosen = _standard(**sizes, options=options) if given is None else given
         if any((a.norm, a.bounds) != (self.norm, self.bounds) for a in chosen.values()):
             refuse(self, "attacks", f"attacks with norm={norm!r} and bounds={self.bounds}", attacks)

@@ -11,6 +11,7 @@ from lsa_lightning.attacks.balls import Ball, Bounds, per_sample
 from lsa_lightning.attacks.base import GradientAttack, Model, forward_and_gradient
 from lsa_lightning.attacks.losses import LossFn
 from lsa_lightning.functional import kl_divergence, predicted_labels
+from lsa_lightning.utils.batch import WholeBatchError
 from lsa_lightning.utils.checks import choice, flag, integer
 
 
@@ -90,14 +91,36 @@ class PGD(GradientAttack):
     def _until_fooled(self, model: Model, x_adv: Tensor, y: Tensor, ball: Ball) -> Tensor:
         """Each sample stays at the first point, of x and the iterates, that is misclassified."""
         with torch.no_grad():
-            fooled = predicted_labels(model(ball.x)) != y.flatten()
-        x_adv = ball.x.where(per_sample(fooled, x_adv), x_adv)
+            standing = predicted_labels(model(ball.x)) == y.flatten()
+        try:
+            return self._on_standing(model, ball.x.where(per_sample(~standing, x_adv), x_adv), y, ball, standing)
+        except WholeBatchError:  # the model is given further tensors, of which it must have all rows
+            return self._on_all(model, x_adv, y, ball, standing)
+
+    def _on_standing(self, model: Model, x_adv: Tensor, y: Tensor, ball: Ball, standing: Tensor) -> Tensor:
+        """The steps, of those samples alone that still stand: who is fooled costs nothing any more."""
+        left, points = torch.arange(len(y), device=y.device), x_adv
+        x_adv = x_adv.clone()
         for _ in range(self.steps):
-            if bool(fooled.all()):
+            if not bool(standing.all()):
+                left, points, y, ball = left[standing], points[standing], y[standing], ball.select(standing)
+            if len(left) == 0:
+                return x_adv
+            logits, _, gradient = forward_and_gradient(model, points, partial(self.loss, y=y))
+            standing = predicted_labels(logits) == y.flatten()
+            x_adv.index_copy_(0, left, points)
+            points = ball.ascend(points, gradient, self.alpha)
+        return x_adv.index_copy_(0, left[standing], points[standing])
+
+    def _on_all(self, model: Model, x_adv: Tensor, y: Tensor, ball: Ball, standing: Tensor) -> Tensor:
+        """The same, with all samples in each pass."""
+        x_adv = x_adv.where(per_sample(standing, x_adv), ball.x)
+        for _ in range(self.steps):
+            if not bool(standing.any()):
                 break
             logits, _, gradient = forward_and_gradient(model, x_adv, partial(self.loss, y=y))
-            fooled = fooled | (predicted_labels(logits) != y.flatten())
-            x_adv = x_adv.where(per_sample(fooled, x_adv), ball.ascend(x_adv, gradient, self.alpha))
+            standing = standing & (predicted_labels(logits) == y.flatten())
+            x_adv = ball.ascend(x_adv, gradient, self.alpha).where(per_sample(standing, x_adv), x_adv)
         return x_adv
 
 

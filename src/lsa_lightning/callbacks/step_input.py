@@ -21,7 +21,7 @@ from typing_extensions import Self
 
 from lsa_lightning.callbacks.target import Target
 from lsa_lightning.functional import is_binary
-from lsa_lightning.utils.batch import first_samples, replace_tensor
+from lsa_lightning.utils.batch import WholeBatchError, first_samples, replace_tensor
 from lsa_lightning.utils.isolation import evaluating, hookable_modules, preserved_random_state, scratch_buffers
 
 
@@ -65,7 +65,7 @@ class ModelCall:
                 any number of samples.
 
         Raises:
-            ValueError: if the rows of the other arguments are unknown, as ``x`` is some part of the samples.
+            WholeBatchError: if the rows of the other arguments are unknown, as ``x`` is some part of the samples.
         """
         samples = len(self.x)
         arguments = replace_tensor((self.args, self.kwargs), self.x, x)
@@ -75,7 +75,7 @@ class ModelCall:
                     "expected an attack that keeps the batch together (PGD does; APGD, Square and Ensemble do not) for "
                     "a model that is given further tensors with a row per sample"
                 )
-                raise ValueError(msg)
+                raise WholeBatchError(msg)
             arguments = first_samples(arguments, samples, len(x))
         args, kwargs = arguments
         return args, kwargs

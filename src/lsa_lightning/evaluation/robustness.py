@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from lsa_lightning.attacks import Attack
+from lsa_lightning.attacks.base import staying
 from lsa_lightning.evaluation.accuracy import correct
 from lsa_lightning.evaluation.state import FinishedBatches, answer_of, digest, settings_of
 from lsa_lightning.evaluation.table import RobustnessTable
@@ -67,7 +68,7 @@ class RobustnessEvaluation:
         seed: int = 0,
         progress: bool | None = None,
     ) -> None:
-        self.attacks = mapping(self, "attacks", attacks, instance, kind=Attack)
+        self.attacks = mapping(self, "attacks", attacks, staying)
         self.rg_eps = [0.0, *sorted(set(sequence(self, "eps", eps, number, above=0)))]
         self.training_eps = or_none(number, self, "training_eps", training_eps, above=0)
         self.eps = sorted({*self.rg_eps, *([] if self.training_eps is None else [self.training_eps])})

@@ -123,7 +123,7 @@ class FinishedBatches:
 
 def settings_of(attacks: Mapping[str, Attack]) -> dict[str, str]:
     """What the attacks are, private attributes included, in words that are the same in every process."""
-    drawn = frozenset({"_generators"})  # where an attack is in its random numbers; each batch has its own
+    drawn = frozenset({"_generators", "_checks"})  # where an attack is in a run, not what it is
     return {
         name: f"{without_addresses(repr(attack))}, digest {described(attack, leave_out=drawn)}"
         for name, attack in attacks.items()

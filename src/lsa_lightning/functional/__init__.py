@@ -2,6 +2,7 @@
 
 from lsa_lightning.functional.classification import (
     check_classes,
+    check_label_range,
     classification_loss,
     count_classes,
     is_binary,
@@ -27,6 +28,7 @@ __all__ = [
     "centered_relative_error",
     "centered_relative_error_over_batch",
     "check_classes",
+    "check_label_range",
     "classification_loss",
     "cosine_distance",
     "count_classes",

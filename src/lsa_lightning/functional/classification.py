@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 import torch.nn.functional as F  # noqa: N812
 from torch import Tensor
@@ -81,9 +83,21 @@ def check_classes(logits: Tensor, labels: Tensor) -> None:
         got = f"fractions such as {float(fractions[0]):.4g}, as regression targets or smoothed labels are"
         msg = f"expected labels that are classes, got {got}; {_NO_CLASSES}"
         raise ValueError(msg)
-    low, high, last = float(labels.min()), float(labels.max()), count_classes(logits) - 1
+    check_label_range(logits.shape, torch.stack(labels.aminmax()).tolist())
+
+
+def check_label_range(shape: Sequence[int], extremes: Sequence[float]) -> None:
+    """Raise a ValueError unless labels from the first to the last of ``extremes`` fit logits of such a shape.
+
+    Example:
+        >>> check_label_range((8, 3), (0, 3))
+        Traceback (most recent call last):
+        ValueError: expected labels in 0..2 for logits of shape (8, 3), got 0..3
+    """
+    low, high = extremes
+    last = 1 if len(shape) == 1 or shape[-1] == 1 else shape[1] - 1
     if not (low >= 0 and high <= last):
-        msg = f"expected labels in 0..{last} for logits of shape {tuple(logits.shape)}, got {low:g}..{high:g}"
+        msg = f"expected labels in 0..{last} for logits of shape {tuple(shape)}, got {low:g}..{high:g}"
         raise ValueError(msg)
 
 

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from lsa_lightning.attacks import PGD, Attack, InputSpace, Square
-from lsa_lightning.attacks.balls import Ball, Bounds, per_sample
+from lsa_lightning.attacks.balls import Ball, Bounds
 from lsa_lightning.attacks.base import Model
 from lsa_lightning.attacks.gradients import input_gradient
 from lsa_lightning.attacks.losses import class_logits, cross_entropy, margin
@@ -103,8 +103,9 @@ class MaskingChecks:
         self.input_space = or_none(instance, self, "input_space", input_space, InputSpace)
         self.progress = or_none(flag, self, "progress", progress)
         options: dict[str, Any] = {"norm": norm, "bounds": bounds, "seed": seed}
-        self.pgd = PGD(eps, steps=steps, **options)
-        self.longest = PGD(eps, steps=5 * steps, **options)
+        # A sample counts as fooled once one point of the ascent fools the model, and costs nothing after that.
+        self.pgd = PGD(eps, steps=steps, best="success", **options)
+        self.longest = PGD(eps, steps=5 * steps, best="success", **options)
         self.white_box: dict[str, Attack] = {
             "fgsm": PGD(eps, alpha=eps, steps=1, random_start=False, **options),
             "quarter": self.pgd.with_eps(eps / 4),
@@ -233,11 +234,14 @@ class RandomSearch(Attack):
 
     @torch.no_grad()
     def perturb(self, model: Model, x: Tensor, y: Tensor, ball: Ball) -> Tensor:
-        """Draw and try."""
-        points, standing = x, torch.ones_like(y.flatten(), dtype=torch.bool)
+        """Draw and try, with those samples alone that still stand."""
+        points, left = x.clone(), torch.arange(len(x), device=x.device)
         for _ in range(self.n_queries):
-            points = ball.boundary_point(self.generator(x.device)).where(per_sample(standing, x), points)
-            standing = predicted_labels(model(points)) == y.flatten()
+            # Drawn for all samples, so that nobody's points depend on who was fooled.
+            points[left] = ball.boundary_point(self.generator(x.device))[left]
+            left = left[predicted_labels(model(points[left])) == y.flatten()[left]]
+            if len(left) == 0:
+                break
         return points
 
 

@@ -20,6 +20,7 @@ _LABEL_KEYS = ("label", "labels", "target", "targets", "y")
 
 __all__ = [
     "BatchFn",
+    "WholeBatchError",
     "check_samples",
     "describe",
     "first_samples",
@@ -28,6 +29,10 @@ __all__ = [
     "read_samples",
     "replace_tensor",
 ]
+
+
+class WholeBatchError(ValueError):
+    """A model that is given further tensors, one row per sample, was called with a part of the batch."""
 
 
 def read_batch(batch: Any) -> tuple[Tensor, Tensor]:
