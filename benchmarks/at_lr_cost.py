@@ -20,6 +20,7 @@ from typing import Any
 import lightning.pytorch as pl
 import torch
 from benchmarks.pairs import Ratio, save, seconds
+from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
 from torch.utils.flop_counter import FlopCounterMode
 
@@ -73,14 +74,14 @@ def limit(deepest: int) -> float:
     """The ratio by FLOPs alone."""
     network, x = VGG19(), torch.zeros(1, 3, 32, 32)
 
-    def flops(part: torch.nn.Module) -> int:
+    def flops(part: nn.Module) -> int:
         with FlopCounterMode(display=False) as counted:
             part(x)
         return int(counted.get_total_flops())
 
     network.eval()
     end = list(dict(network.named_children())).index(f"act{deepest}") + 1
-    share = flops(network[:end]) / flops(network)
+    share = flops(nn.Sequential(*list(network)[:end])) / flops(network)
     return 1 + 3 * share / (2 * ATTACK_STEPS + 3)
 
 
