@@ -16,6 +16,9 @@ from lsa_lightning import functional
 class ComparisonMeasure(ABC):
     """Differentiable distance between clean and perturbed representations of one layer."""
 
+    sample_by_sample: bool = False
+    """Whether a sample's value depends on that sample alone; an analysis then takes a batch in parts."""
+
     @property
     def name(self) -> str:
         """What log keys, files and tables call it: the class's name in lower case, such as ``relative_error``."""
@@ -44,6 +47,8 @@ class RelativeError(ComparisonMeasure):
         >>> RelativeError()(torch.tensor([[3.0, 4.0]]), torch.tensor([[3.0, 3.0]]))
         tensor([0.2000])
     """
+
+    sample_by_sample = True
 
     def __call__(self, clean: Tensor, perturbed: Tensor) -> Tensor:
         """See :func:`lsa_lightning.functional.relative_error`."""
@@ -79,6 +84,8 @@ class CosineDistance(ComparisonMeasure):
         >>> CosineDistance()(torch.tensor([[1.0, 0.0]]), torch.tensor([[5.0, 0.0]]))
         tensor([0.])
     """
+
+    sample_by_sample = True
 
     def __call__(self, clean: Tensor, perturbed: Tensor) -> Tensor:
         """See :func:`lsa_lightning.functional.cosine_distance`."""

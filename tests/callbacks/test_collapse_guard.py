@@ -45,6 +45,16 @@ def test_anything_else_is_quiet(representation: Tensor, base_loss: float, y: Ten
     assert checked(representation, base_loss, y) == []
 
 
+def test_every_tenth_batch_is_measured() -> None:
+    guard = CollapseGuard()
+    guard.update({"act1": CONSTANT}, LABELS)
+    for _ in range(9):
+        guard.update({"act1": ALIVE}, LABELS)
+    guard.update({"act1": CONSTANT}, LABELS)
+    with pytest.warns(UserWarning, match=r"act1 \(spread 0.0001"):
+        guard.check(math.log(4))
+
+
 def test_an_epoch_without_the_penalty_is_quiet() -> None:
     CollapseGuard().check(1.0)
 

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from lsa_lightning.attacks import Attack, InputSpace
 from lsa_lightning.callbacks.base import FreshCallback
-from lsa_lightning.callbacks.own_keys import log_own
+from lsa_lightning.callbacks.own_keys import log_own_mean
 from lsa_lightning.callbacks.passes import AdversarialStep, StepRequest, loss_of
 from lsa_lightning.callbacks.step_input import unlogged
 from lsa_lightning.callbacks.step_patch import patch_training_step
@@ -91,6 +91,8 @@ class AdversarialTraining(FreshCallback):
         self.objective = or_none(instance, self, "objective", objective, Objective) or AT()
         self.eps_warmup_epochs = number(self, "eps_warmup_epochs", eps_warmup_epochs, low=0)
         self.before_step: list[BeforeStep] = []
+        attack_key = without_addresses(repr(self.attack))
+        self._state_key = self._generate_state_key(attack=attack_key, backbone=self.target.backbone)
         self._sites: dict[str, CallSite] = {}
         self._step: AdversarialStep | None = None
         self._unpatch: Callable[[], None] = _nothing
@@ -98,7 +100,7 @@ class AdversarialTraining(FreshCallback):
     @property
     def state_key(self) -> str:
         """Distinguishes callbacks of one class in a checkpoint."""
-        return self._generate_state_key(attack=without_addresses(repr(self.attack)), backbone=self.target.backbone)
+        return self._state_key  # Lightning asks for it in each hook
 
     def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
         """Begin afresh, and say what a search of the tuner, which may come before everything else, finds."""
@@ -250,8 +252,7 @@ class AdversarialTraining(FreshCallback):
 
 
 def _log(module: pl.LightningModule, name: str, value: Tensor, batch_size: int) -> None:
-    options = {"on_step": False, "on_epoch": True, "batch_size": batch_size, "sync_dist": True}
-    log_own(_log, module, name, value.detach(), **options)
+    log_own_mean(_log, module, name, value, batch_size)
 
 
 def _nothing() -> None:

@@ -17,13 +17,17 @@ SPREAD_FLOOR = 0.05
 CHANCE_SHARE = 0.98
 """Share of the chance loss from which on the base loss counts as standing at chance."""
 
+EVERY = 10
+"""Batches from one that is measured to the next: a collapse lasts, and measuring costs as much as the penalty."""
+
 
 class CollapseGuard:
     r"""Warns once when a regularized layer is constant over the batch while the base loss stands at chance.
 
     The spread of a layer is :math:`\|\phi(x) - \bar\phi\|_F / \|\phi(x)\|_F` over a batch with mean
-    :math:`\bar\phi`, averaged over an epoch. Chance is the entropy of the epoch's labels, the cross-entropy of the best
-    constant prediction. Labels that are not integers give no chance, and no warning.
+    :math:`\bar\phi`, averaged over the first batch of an epoch and every tenth from there. Chance is the entropy of
+    the epoch's labels, the cross-entropy of the best constant prediction. Labels that are not integers give no chance,
+    and no warning.
     """
 
     def __init__(self) -> None:
@@ -34,8 +38,9 @@ class CollapseGuard:
     @torch.no_grad()
     def update(self, clean: Mapping[str, Tensor], y: Tensor) -> None:
         """Add a batch: the clean representations of the regularized layers and the labels."""
+        measured = len(self._labels) % EVERY == 0
         self._labels.append(y.detach())
-        for name, representation in clean.items():
+        for name, representation in clean.items() if measured else ():
             self._spreads.setdefault(name, []).append(relative_spread(representation))
 
     def check(self, base_loss: float) -> None:

@@ -10,6 +10,8 @@ from lightning.fabric.utilities.exceptions import MisconfigurationException
 from torch import Tensor
 from torchmetrics import Metric
 
+from lsa_lightning.utils.step_log import log_mean
+
 
 def log_own(
     owner: object, module: pl.LightningModule, name: str, value: float | Tensor | Metric, **options: Any
@@ -31,8 +33,28 @@ def log_own(
         return
     refuse_others(owner, trainer, [name])
     module.log(name, value, **options)
-    for metric in _metrics(trainer, [name]):
-        metric.lsa_lightning_owner = id(owner)
+    _own(owner, trainer, name)
+
+
+def log_own_mean(owner: object, module: pl.LightningModule, name: str, value: Tensor, batch_size: int) -> None:
+    """:func:`log_own` of a mean over the epoch, as :func:`~lsa_lightning.utils.step_log.log_mean` logs it.
+
+    Args:
+        owner: see :func:`log_own`.
+        module: the module that trains.
+        name: the key.
+        value: a scalar.
+        batch_size: weight of the value.
+
+    Raises:
+        MisconfigurationException: see :func:`log_own`.
+    """
+    trainer = module.trainer
+    if trainer.barebones:
+        return
+    refuse_others(owner, trainer, [name])
+    log_mean(module, name, value, batch_size)
+    _own(owner, trainer, name)
 
 
 def refuse_others(owner: object, trainer: pl.Trainer, names: Iterable[str]) -> None:
@@ -48,6 +70,11 @@ def refuse_others(owner: object, trainer: pl.Trainer, names: Iterable[str]) -> N
                 f"{metric.meta.fx} does: log that under another name, or give RobustValidation another prefix"
             )
             raise MisconfigurationException(msg)
+
+
+def _own(owner: object, trainer: pl.Trainer, name: str) -> None:
+    for metric in _metrics(trainer, [name]):
+        metric.lsa_lightning_owner = id(owner)
 
 
 def _metrics(trainer: pl.Trainer, names: Iterable[str]) -> list[Any]:

@@ -11,21 +11,23 @@ import torch
 from torch import Tensor, nn
 
 from lsa_lightning.attacks import Attack
-from lsa_lightning.layers.calls import CallSite
-from lsa_lightning.layers.probe import LayerProbe
+from lsa_lightning.layers.pairs import comparison
 from lsa_lightning.layers.profile import LayerProfile
 from lsa_lightning.layers.report import SustainabilityReport
 from lsa_lightning.layers.resolve import Layer, LayerSpec, checked_layers, locate_layers
 from lsa_lightning.measures import ComparisonMeasure, RelativeError
 from lsa_lightning.utils.batch import BatchFn, move_data_to_device, read_batch, read_samples
 from lsa_lightning.utils.checks import function, instance, integer, or_none, refuse
-from lsa_lightning.utils.isolation import RandomStateAtForward, evaluating, preserved_random_state, scratch_buffers
+from lsa_lightning.utils.isolation import evaluating, preserved_random_state
 from lsa_lightning.utils.precision import widest_float
 from lsa_lightning.utils.progress import Progress, forward_passes, number_of_batches
 from lsa_lightning.utils.renamed import renamed
 
 AttackLike = Attack | Callable[[nn.Module, Tensor, Tensor], Tensor]
 """``(model, x, y) -> x_adv``."""
+
+_FEW = 4
+"""Samples of the first batch that show which layers run: as many as tell rows of samples from other rows."""
 
 
 class LayerSustainabilityAnalysis:
@@ -114,32 +116,20 @@ class LayerSustainabilityAnalysis:
     def _profile(self, batches: Iterable[Any], attack: AttackLike) -> tuple[list[Layer], LayerProfile | None]:
         """The layers, and the sums over the batches; None where there is no batch."""
         layers: list[Layer] = []
-        sites: dict[str, CallSite] = {}
         profile: LayerProfile | None = None
         for batch in batches:
             x, y = read_samples(self.batch_fn, move_data_to_device(batch, _device_of(self.model)))
             x_adv = attack(self.model, x, y)
-            if profile is None:
-                layers, sites = locate_layers(self.model, self.layers, x)
-                profile = _profile_on(x.device, [layer.name for layer in layers])
-            profile.update(self._errors({layer.name: sites[layer.name] for layer in layers}, x, x_adv))
+            with evaluating(self.model), torch.no_grad():
+                if profile is None:
+                    layers, sites = locate_layers(self.model, self.layers, x[:_FEW])
+                    named = {layer.name: sites[layer.name] for layer in layers}
+                    profile, compared = (
+                        _profile_on(x.device, list(named)),
+                        comparison(self.model, named, self.measure, x),
+                    )
+                profile.update(compared.errors(x, x_adv))
         return layers, profile
-
-    def _errors(self, layers: dict[str, CallSite], x: Tensor, x_adv: Tensor) -> Tensor:
-        """Relative errors of a batch, ``[N, L]``; a model that draws random numbers draws the same in both passes."""
-        random_state = RandomStateAtForward(self.model, x.device)
-        with evaluating(self.model), torch.no_grad():
-            with random_state:
-                clean = self._representations(layers, x)
-            with random_state.replay():
-                perturbed = self._representations(layers, x_adv)
-        return torch.stack([self.measure(clean[name], perturbed[name]) for name in layers], dim=1)
-
-    def _representations(self, layers: dict[str, CallSite], x: Tensor) -> dict[str, Tensor]:
-        probe = LayerProbe(self.model, layers, samples=len(x), stop_early=True, sites=layers)
-        with scratch_buffers(self.model), probe:
-            self.model(x.clone())  # some models normalise what they are given in place
-        return probe.representations
 
 
 def _shown(

@@ -36,7 +36,8 @@ class _AllCaptured(BaseException):
 class LayerProbe:
     r"""Context that captures :math:`\phi_l` of the forward pass that runs inside it.
 
-    Captured tensors are copies that keep their graph, so that an in-place activation running later cannot change them.
+    Captured tensors are copies that keep their graph, so that an in-place activation running later cannot change them;
+    ``keep`` may take something smaller instead.
     Where a module returns a tuple or a dict, its first floating tensor is the representation. If the model runs more
     than once inside the context, its first pass counts. Hooks are gone after the context, also after exceptions.
     Compiled modules run uncompiled meanwhile, as they would not see the hooks.
@@ -53,6 +54,7 @@ class LayerProbe:
         needs_gradient: what runs under :func:`torch.no_grad` is no representation then. Reentrant checkpoints, which
             run so, become non-reentrant ones inside the context; their gradients are the same.
         read: reads the logits out of what the model returns, for :data:`OUTPUT`.
+        keep: ``(layer, representation) -> what is kept of it``, called as soon as the layer has run; by default a copy.
 
     Raises:
         ValueError: on entering, if a name does not exist or is that of a scripted module, which takes no hooks; when
@@ -76,6 +78,7 @@ class LayerProbe:
         sites: Mapping[str, CallSite] | None = None,
         needs_gradient: bool = False,
         read: Callable[[Any], Tensor] = read_logits,
+        keep: Callable[[str, Tensor], Tensor] = lambda _, representation: representation.clone(),
     ) -> None:
         self.model = model
         self.layers = list(layers)
@@ -83,12 +86,14 @@ class LayerProbe:
         self.stop_early = stop_early
         self.needs_gradient = needs_gradient
         self.read = read
+        self.keep = keep
         self._wanted = {_key(layer, sites or {}): layer for layer in self.layers}
         self._start()
 
     def _start(self) -> None:
         self.passes = 0
         self._captured: dict[str, Tensor] = {}
+        self._strange: dict[str, tuple[int, ...]] = {}
         self._without_gradient: set[str] = set()
         self._order = CallOrder()
         self._times: Counter[str] = Counter()
@@ -114,21 +119,13 @@ class LayerProbe:
                 "penalty on them would have no gradient; choose other layers"
             )
             raise ValueError(msg)
-        self._check_rows()
-        return {name: _by_sample(self._captured[name], self.samples) for name in self.layers if name in self._captured}
-
-    def _check_rows(self) -> None:
-        samples = self.samples
-        if samples is None:
-            return
-        shapes = {layer: tuple(tensor.shape) for layer, tensor in self._captured.items()}
-        strange = {layer: shape for layer, shape in shapes.items() if shape and (not shape[0] or shape[0] % samples)}
-        if strange:
+        if self._strange:
             msg = (
-                f"expected layers with one or more rows per sample, of {samples} samples, got {strange}: a layer that "
-                "is given a part of the batch, such as an expert, has none; choose other layers"
+                f"expected layers with one or more rows per sample, of {self.samples} samples, got {self._strange}: a "
+                "layer that is given a part of the batch, such as an expert, has none; choose other layers"
             )
             raise ValueError(msg)
+        return {name: self._captured[name] for name in self.layers if name in self._captured}
 
     @property
     def ran(self) -> bool:
@@ -186,7 +183,10 @@ class LayerProbe:
         if tensor is None:
             msg = f"expected layer {layer} to return a floating tensor, or a tuple or dict holding one, got "
             raise ValueError(msg + str(type(output)))
-        self._captured[layer] = tensor.clone()
+        if _has_rows(tensor, self.samples):
+            self._captured[layer] = self.keep(layer, _by_sample(tensor, self.samples))
+        else:
+            self._captured[layer], self._strange[layer] = tensor, tuple(tensor.shape)
         if self.stop_early and len(self._captured) == len(self.layers):
             raise _AllCaptured
 
@@ -206,6 +206,11 @@ def _key(layer: str, sites: Mapping[str, CallSite]) -> CallSite | tuple[str, int
     """The call that a name means: where it was seen, else its number in the pass."""
     name, _, call = layer.partition("#")
     return sites.get(layer, (name, int(call or 0)))
+
+
+def _has_rows(tensor: Tensor, samples: int | None) -> bool:
+    """Whether ``tensor`` has one or more rows per sample, as far as there is anything to say."""
+    return samples is None or tensor.ndim == 0 or (len(tensor) > 0 and len(tensor) % samples == 0)
 
 
 def _by_sample(tensor: Tensor, samples: int | None) -> Tensor:

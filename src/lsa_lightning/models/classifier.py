@@ -15,6 +15,7 @@ from torch.optim.lr_scheduler import LRScheduler
 from lsa_lightning.functional import classification_loss, predicted_labels
 from lsa_lightning.models.schedules import PerStep
 from lsa_lightning.utils.checks import function, instance, or_none
+from lsa_lightning.utils.step_log import log_mean
 
 
 class RobustClassifier(pl.LightningModule):
@@ -88,8 +89,8 @@ class RobustClassifier(pl.LightningModule):
         x, y = batch
         logits = self(x)
         loss = classification_loss(logits, y)
-        values = {f"{stage}/loss": loss.detach()}
+        log_mean(self, f"{stage}/loss", loss, len(x))
         if accuracy:
-            values[f"{stage}/acc"] = (predicted_labels(logits.detach()) == y.flatten()).float().mean()
-        self.log_dict(values, on_step=False, on_epoch=True, batch_size=len(x), sync_dist=True)
+            hits = predicted_labels(logits.detach()) == y.flatten()
+            log_mean(self, f"{stage}/acc", hits.float().mean(), len(x))
         return loss

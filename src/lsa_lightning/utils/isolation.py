@@ -221,6 +221,18 @@ class RandomState:
         self.python, self.numpy, self.torch = random.getstate(), np.random.get_state(), torch.get_rng_state()
         self.on_devices = [torch.get_device_module(device).get_rng_state(device) for device in self.devices]
 
+    def __eq__(self, other: object) -> bool:
+        """Whether nothing was drawn between the two."""
+        return isinstance(other, RandomState) and all(
+            np.array_equal(mine, theirs) for mine, theirs in zip(self._parts(), other._parts(), strict=True)
+        )
+
+    __hash__ = None  # type: ignore[assignment]
+
+    def _parts(self) -> list[Any]:
+        tensors = [self.torch, *self.on_devices]
+        return [self.python[1], *self.numpy, *(state.cpu() for state in tensors)]
+
     def restore(self) -> None:
         """Go back to it."""
         random.setstate(self.python)

@@ -1,0 +1,113 @@
+"""Time and peak memory of LSA over those of plain forward passes of the same network.
+
+    python -m benchmarks.lsa_cost [--pairs 10] [--batch 256] [--device cuda]
+
+LSA of one (clean, perturbed) pair of batches, the layers found anew each time, over one forward pass of the clean
+batch without gradients: two passes are the least. Peak memory is that of all live tensors, without the network's own
+weights and the two batches, which both need: on a GPU that of its allocator, on a CPU that of what operations return.
+"""
+
+from __future__ import annotations
+
+import argparse
+import weakref
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from benchmarks.pairs import paired, save
+from torch import Tensor, nn
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
+
+from lsa_lightning import LayerSustainabilityAnalysis
+from lsa_lightning.measures import CenteredRelativeError, ComparisonMeasure, RelativeError
+from lsa_lightning.models import VGG19
+
+
+class LiveBytes(TorchDispatchMode):  # type: ignore[no-untyped-call]
+    """Counts the bytes of the tensors that live at a time, of those that operations inside return.
+
+    Attributes:
+        peak: the most so far.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self.live = self.peak = 0
+        self._storages: set[int] = set()
+
+    def __torch_dispatch__(
+        self, func: Callable[..., Any], types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        result = func(*args, **(kwargs or {}))
+        given = {
+            tensor.untyped_storage()._cdata for tensor in tree_leaves((args, kwargs)) if isinstance(tensor, Tensor)
+        }
+        for tensor in tree_leaves(result):
+            if isinstance(tensor, Tensor) and tensor.untyped_storage()._cdata not in given | self._storages:
+                self._add(tensor.untyped_storage())
+        return result
+
+    def _add(self, storage: torch.UntypedStorage) -> None:
+        key, size = storage._cdata, storage.nbytes()
+        self._storages.add(key)
+        self.live += size
+        self.peak = max(self.peak, self.live)
+        weakref.finalize(storage, self._remove, key, size)
+
+    def _remove(self, key: int, size: int) -> None:
+        self._storages.discard(key)
+        self.live -= size
+
+
+def peak_bytes(run: Callable[[], Any], device: torch.device) -> int:
+    """The most that lives at a time, beyond what lived before."""
+    if device.type == "cuda":
+        torch.cuda.synchronize()
+        torch.cuda.reset_peak_memory_stats()
+        before = torch.cuda.memory_allocated()
+        run()
+        return int(torch.cuda.max_memory_allocated() - before)
+    counted = LiveBytes()
+    with counted:
+        run()
+    return counted.peak
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--pairs", type=int, default=10)
+    parser.add_argument("--batch", type=int, default=256)
+    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
+    args = parser.parse_args()
+    device = torch.device(args.device)
+    torch.manual_seed(0)
+    network = VGG19().to(device).eval()
+    x, y = torch.rand(args.batch, 3, 32, 32, device=device), torch.randint(10, (args.batch,), device=device)
+    x_adv = (x + 8 / 255 * torch.randn_like(x).sign()).clamp(0, 1)
+    results: dict[str, Any] = {"batch": args.batch}
+    for measure in (RelativeError(), CenteredRelativeError()):
+        time, memory = compare(network, x, x_adv, y, measure, args.pairs)
+        results[measure.name] = {"passes": vars(time), "memory": memory}
+        print(f"{measure.name}: {time} forward passes; {memory:.3f} times their peak memory", flush=True)
+    save("lsa_cost", results)
+
+
+def compare(network: nn.Module, x: Tensor, x_adv: Tensor, y: Tensor, measure: ComparisonMeasure, pairs: int) -> Any:
+    """Time and memory of LSA over those of a forward pass."""
+    analysis = LayerSustainabilityAnalysis(network, measure=measure)
+
+    def lsa() -> None:
+        analysis.run([(x, y)], lambda *_: x_adv)
+
+    @torch.no_grad()
+    def forward() -> None:
+        network(x)
+
+    time = paired(lsa, forward, pairs)
+    return time, peak_bytes(lsa, x.device) / peak_bytes(forward, x.device)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,134 @@
+"""The comparison of two batches, layer by layer, while the network runs on them."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping
+from typing import TypeAlias
+
+import torch
+from torch import Tensor, nn
+
+from lsa_lightning.layers.calls import CallSite
+from lsa_lightning.layers.probe import LayerProbe
+from lsa_lightning.measures import ComparisonMeasure
+from lsa_lightning.utils.isolation import RandomState, RandomStateAtForward, scratch_buffers
+
+Keep: TypeAlias = Callable[[str, Tensor], Tensor]
+"""``(layer, representation) -> what is kept of it``."""
+
+_FEW = 4
+"""Samples on which it is tried out whether samples are independent."""
+
+_ON_CPU = 32
+"""Samples of a part on a CPU, whose caches then hold what a layer returns."""
+
+
+class BatchComparison(ABC):
+    """Compares what layers make of two batches, ``model`` being in eval mode and gradients off.
+
+    Args:
+        model: the network.
+        layers: the layers, and where each is read.
+        measure: compares two representations of a layer.
+    """
+
+    def __init__(self, model: nn.Module, layers: Mapping[str, CallSite], measure: ComparisonMeasure) -> None:
+        self.model = model
+        self.layers = dict(layers)
+        self.measure = measure
+
+    @abstractmethod
+    def errors(self, x: Tensor, x_adv: Tensor) -> Tensor:
+        """The values of all layers, ``[N, L]``."""
+
+    def _kept(self, x: Tensor, keep: Keep) -> dict[str, Tensor]:
+        """What is kept of each layer's representation of ``x``, which the model may change."""
+        probe = LayerProbe(self.model, self.layers, len(x), stop_early=True, sites=self.layers, keep=keep)
+        with scratch_buffers(self.model), probe:
+            self.model(x)
+        return probe.representations
+
+    def _stacked(self, values: Mapping[str, Tensor]) -> Tensor:
+        return torch.stack([values[name] for name in self.layers], dim=1)
+
+
+class OneAfterTheOther(BatchComparison):
+    """Two passes, of which the second finds the representations of the first: right for every model and measure.
+
+    A model that draws random numbers draws the same in both passes.
+    """
+
+    def errors(self, x: Tensor, x_adv: Tensor) -> Tensor:
+        """The values of all layers, ``[N, L]``."""
+        random_state = RandomStateAtForward(self.model, x.device)
+        with random_state:
+            clean = self._kept(x.clone(), _copy)
+        with random_state.replay():
+            return self._stacked(self._kept(x_adv.clone(), lambda name, it: self.measure(clean.pop(name), it)))
+
+
+class SideBySide(BatchComparison):
+    """Some clean samples and their partners in one pass, then the next ones: no representation outlives its layer.
+
+    It takes no more memory than a pass on one of the batches, and as much work as two. Only for models and measures to
+    which it makes no difference what else is in a batch, see :meth:`suits`.
+    """
+
+    def errors(self, x: Tensor, x_adv: Tensor) -> Tensor:
+        """The values of all layers, ``[N, L]``."""
+        part = _ON_CPU if x.device.type == "cpu" else -(-len(x) // 2)
+        pairs = zip(torch.split(x, part), torch.split(x_adv, part), strict=True)
+        return torch.cat([self._errors_of(torch.cat(pair)) for pair in pairs])
+
+    def _errors_of(self, both: Tensor) -> Tensor:
+        def compare(_: str, representation: Tensor) -> Tensor:
+            return self.measure(*representation.tensor_split(2))
+
+        return self._stacked(self._kept(both, compare))
+
+    def suits(self, x: Tensor) -> bool:
+        """Whether the measure goes by samples, and so does the model, without random numbers.
+
+        The model runs on four samples, and on the last two of them alone.
+
+        Args:
+            x: a batch.
+        """
+        if not self.measure.sample_by_sample or len(x) < _FEW:
+            return False
+        few = x[:_FEW]
+        before = RandomState(x.device)
+        among_others = self._kept(few.clone(), _copy)
+        try:
+            alone = self._kept(few[_FEW // 2 :].clone(), _copy)
+        except (ValueError, RuntimeError, IndexError):  # a model that takes the given batch alone
+            return False
+        drawn = RandomState(x.device) != before
+        return not drawn and all(_alike(among_others[name].tensor_split(2)[1], alone[name]) for name in self.layers)
+
+
+def comparison(
+    model: nn.Module, layers: Mapping[str, CallSite], measure: ComparisonMeasure, x: Tensor
+) -> BatchComparison:
+    """The one that suits, and takes least.
+
+    Args:
+        model: see :class:`BatchComparison`.
+        layers: see :class:`BatchComparison`.
+        measure: see :class:`BatchComparison`.
+        x: a batch.
+    """
+    side_by_side = SideBySide(model, layers, measure)
+    return side_by_side if side_by_side.suits(x) else OneAfterTheOther(model, layers, measure)
+
+
+def _copy(_: str, representation: Tensor) -> Tensor:
+    return representation.clone()
+
+
+def _alike(one: Tensor, other: Tensor) -> bool:
+    if one.shape != other.shape:
+        return False
+    one, other = one.float(), other.float()
+    return bool((one - other).norm() <= 1e-3 * other.norm())
