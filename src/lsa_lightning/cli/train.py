@@ -21,9 +21,10 @@ from lightning.pytorch.loggers import CSVLogger, Logger
 from omegaconf import DictConfig, OmegaConf
 
 from lsa_lightning.callbacks import ATLR, AdversarialTraining
-from lsa_lightning.cli.overrides import with_null_groups
+from lsa_lightning.cli.overrides import check_plugins, with_null_groups, with_swept_names
 from lsa_lightning.layers.report import AnalysedEpoch
 from lsa_lightning.runs.checkpoint import checkpoint_file, split_loader
+from lsa_lightning.runs.cluster import without_srun_hint
 from lsa_lightning.runs.console import console, print_accuracies, print_analysis, print_masking
 from lsa_lightning.runs.first_batch import FirstBatchChecks
 from lsa_lightning.runs.folder import output_dir, save_config, versions
@@ -65,7 +66,8 @@ class Job:
         callbacks, loggers = _instances(cfg.callbacks), _instances(cfg.get("logger"))
         analysis, evaluation = _stage(cfg.get("analysis")), _stage(cfg.get("evaluation"))
         checks = FirstBatchChecks(analysis)
-        trainer = instantiate(cfg.trainer, callbacks=[checks, *callbacks], logger=loggers, _convert_="all")
+        with without_srun_hint():
+            trainer = instantiate(cfg.trainer, callbacks=[checks, *callbacks], logger=loggers, _convert_="all")
         return cls(data, model, callbacks, loggers, trainer, analysis, evaluation)
 
 
@@ -300,9 +302,12 @@ def _main(cfg: DictConfig) -> float:
 
 def main() -> None:
     """Entry point."""
-    sys.argv[1:] = with_null_groups(sys.argv[1:])
+    check_plugins(sys.argv[1:])
+    sys.argv[1:] = with_swept_names(with_null_groups(sys.argv[1:]))
     _main()
 
 
 if __name__ == "__main__":
-    main()
+    from lsa_lightning.cli.train import main as by_name  # launchers pickle what other processes can import
+
+    by_name()
