@@ -85,7 +85,7 @@ def main() -> None:
     if missing := why_not():
         sys.exit(missing)
     environment = up(folder, args.cpus)
-    print("export " + " ".join(f"{key}={shlex.quote(value)}" for key, value in environment.items()))
+    print(f"export SLURM_CONF={shlex.quote(environment['SLURM_CONF'])} PATH={shlex.quote(str(folder / 'bin'))}:$PATH")
 
 
 def why_not() -> str | None:
@@ -164,14 +164,9 @@ def _run(program: str, *arguments: str) -> None:
 
 def _output(command: list[str], environment: dict[str, str]) -> str:
     """What a command of SLURM prints; nothing while slurmctld does not answer."""
-    return subprocess.run(
-        command,
-        check=False,
-        env={**os.environ, **environment},
-        stdout=subprocess.PIPE,
-        stderr=subprocess.DEVNULL,
-        text=True,
-    ).stdout.strip()
+    everything = {**os.environ, **environment}
+    asked = subprocess.run(command, check=False, env=everything, capture_output=True, text=True)
+    return asked.stdout.strip()
 
 
 def _wait(ready: Callable[[], bool], what: str, folder: Path) -> None:

@@ -9,14 +9,13 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from hydra.core.config_store import ConfigStore
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import IntervalSweep, Override, RangeSweep
 from hydra.core.plugins import Plugins
 from hydra.core.utils import JobReturn
-from hydra.plugins.launcher import Launcher
 from hydra.plugins.sweeper import Sweeper
 from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig, OmegaConf
@@ -55,7 +54,7 @@ class OptunaSearch(Sweeper):
         self,
         sampler: Callable[..., optuna.samplers.BaseSampler],
         seed: int,
-        direction: str,
+        direction: Literal["maximize", "minimize"],
         storage: str,
         study_name: str,
         n_trials: int,
@@ -64,14 +63,13 @@ class OptunaSearch(Sweeper):
     ) -> None:
         self.sampler = sampler
         self.seed = integer(self, "seed", seed, low=0)
-        self.direction = choice(self, "direction", direction, ("maximize", "minimize"))
+        choice(self, "direction", direction, ("maximize", "minimize"))
+        self.direction = direction
         self.storage = text(self, "storage", storage)
         self.study_name = text(self, "study_name", study_name)
         self.n_trials = integer(self, "n_trials", n_trials, low=1)
         self.n_jobs = integer(self, "n_jobs", n_jobs, low=1)
         self.params = params
-        self._config: DictConfig
-        self._launcher: Launcher
 
     def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
         """Make the launcher."""
@@ -108,7 +106,7 @@ class OptunaSearch(Sweeper):
         return study
 
 
-def split_overrides(overrides: Sequence[str]) -> tuple[dict[str, BaseDistribution], list[str]]:
+def split_overrides(overrides: list[str]) -> tuple[dict[str, BaseDistribution], list[str]]:
     """What is searched, as Optuna's distributions by key, and the other overrides. Of one key, the last counts.
 
     Raises:
@@ -132,9 +130,10 @@ def distribution_of(override: Override) -> BaseDistribution:
 
     sweep = override.value()
     if isinstance(sweep, IntervalSweep) and sweep.start is not None and sweep.end is not None:
-        integers = isinstance(sweep.start, int) and isinstance(sweep.end, int)
-        kind = IntDistribution if integers else FloatDistribution
-        return kind(sweep.start, sweep.end, log="log" in sweep.tags)
+        log = "log" in sweep.tags
+        if isinstance(sweep.start, int) and isinstance(sweep.end, int):
+            return IntDistribution(sweep.start, sweep.end, log=log)
+        return FloatDistribution(sweep.start, sweep.end, log=log)
     if isinstance(sweep, RangeSweep) and all(isinstance(end, int) for end in (sweep.start, sweep.stop, sweep.step)):
         values = range(int(sweep.start or 0), int(sweep.stop or 0), int(sweep.step))  # all but the stop, as in sweeps
         return IntDistribution(values[0], values[-1], step=values.step)

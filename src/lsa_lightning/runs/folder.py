@@ -53,10 +53,10 @@ def job_folder(overrides: Sequence[str], left_out: Collection[str] = ()) -> str:
         left_out: keys that all jobs have alike.
 
     Example:
-        >>> job_folder(["seed=0", "experiment=moon_at", "regularizer.gamma=0.1", "trainer.max_epochs=5"], ["experiment"])
-        'gamma-0.1+max_epochs-5+seed-0'
+        >>> job_folder(["seed=0", "regularizer.gamma=0.1", "trainer.max_epochs=5"], ["trainer.max_epochs"])
+        'gamma-0.1+seed-0'
         >>> job_folder(["callbacks.atlr.mvl=[backbone.act3]"])
-        'mvl-backbone.act3-b7d3e1c2'
+        'mvl-backbone.act3-98355901'
     """
     parted = (override.lstrip("+~").partition("=") for override in overrides)
     values = {key: value for key, _, value in parted if key not in left_out}
