@@ -23,6 +23,7 @@ from lsa_lightning.callbacks.step_input import ValidationInput
 from lsa_lightning.callbacks.target import Target
 from lsa_lightning.callbacks.validation_loaders import ValidationLoaders, as_in_validation, loader_key
 from lsa_lightning.layers.analysis import LayerSustainabilityAnalysis
+from lsa_lightning.layers.history import rounded, stacked, unstacked
 from lsa_lightning.layers.probe import check_names_exist
 from lsa_lightning.layers.report import AnalysedEpoch, SustainabilityReport
 from lsa_lightning.layers.resolve import LayerSpec, call_sites, checked_layers, resolve_layers
@@ -254,13 +255,16 @@ class ATLR(AdversarialTraining):
         return {
             **super().state_dict(),
             "mvl": self.mvl,
-            "history": [entry.to_dict() for entry in self.history],
+            "history": stacked(self.history),
+            "latest": None if self._latest is None else self._latest.to_dict(),
         }
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Continue with the checkpoint's list; one that was fixed by the user stays."""
         super().load_state_dict(state_dict)
-        self.history = [AnalysedEpoch.from_dict(entry) for entry in state_dict["history"]]
+        self.history = unstacked(state_dict["history"])
+        latest = state_dict.get("latest")  # before 0.2 it was not kept
+        self._latest = None if latest is None else SustainabilityReport.from_dict(latest)
         if not self.fixed:
             self.mvl = state_dict["mvl"]
 
@@ -297,7 +301,7 @@ class ATLR(AdversarialTraining):
                 yield validation_input.of(own, x, *loaders.numbers(index, batch_idx)), y
 
     def _update_mvl(self, report: SustainabilityReport) -> None:
-        self._latest = report
+        self._latest = rounded(report)
         if self.fixed:
             return
         self.mvl = report.most_vulnerable(self.eta, self.top_k)
@@ -316,7 +320,7 @@ class ATLR(AdversarialTraining):
             )
 
     def _remember(self, epoch: int, report: SustainabilityReport) -> None:
-        entry = AnalysedEpoch(epoch, report, list(self.mvl or []))
+        entry = AnalysedEpoch(epoch, rounded(report), list(self.mvl or []))
         self.history = [old for old in self.history if old.epoch != epoch] + [entry]
 
     def _log_first(self, trainer: pl.Trainer, report: SustainabilityReport) -> None:

@@ -17,20 +17,27 @@ import lightning.pytorch as pl
 import torch
 import torch.distributed as dist
 from hydra.utils import instantiate
+from lightning.fabric.plugins import CheckpointIO
 from lightning.pytorch.loggers import CSVLogger, Logger
 from omegaconf import DictConfig, OmegaConf
 
 from lsa_lightning.callbacks import ATLR, AdversarialTraining
 from lsa_lightning.cli.overrides import check_plugins, with_null_groups, with_swept_names
 from lsa_lightning.layers.report import AnalysedEpoch
+from lsa_lightning.runs.attempt import Attempt, NotedEpochs
 from lsa_lightning.runs.checkpoint import checkpoint_file, split_loader
 from lsa_lightning.runs.cluster import without_srun_hint
 from lsa_lightning.runs.console import console, print_accuracies, print_analysis, print_masking
+from lsa_lightning.runs.finished_stages import EVALUATION_STATE, FinishedStages, read_analysis, read_masking
 from lsa_lightning.runs.first_batch import FirstBatchChecks
-from lsa_lightning.runs.folder import output_dir, save_config, versions
+from lsa_lightning.runs.folder import output_dir, resolved, save_command, save_config, versions
+from lsa_lightning.runs.last_checkpoint import LastCheckpoint
 from lsa_lightning.runs.loggers import ResultLogger, pixels_of, result_loggers
+from lsa_lightning.runs.resume import with_resumed_run
+from lsa_lightning.runs.signals import Signals
 from lsa_lightning.runs.stages import Analysis, AnalysisStage, Evaluation, EvaluationStage
 from lsa_lightning.runs.summary import AnalysisSummary, RunSummary
+from lsa_lightning.runs.whole_checkpoint import WholeCheckpointIO
 from lsa_lightning.runs.write import draw_inputs, write_analysis, write_evaluation, write_history, write_table
 from lsa_lightning.utils.checks import instance, or_none
 from lsa_lightning.utils.paths import CONF_DIR
@@ -66,20 +73,40 @@ class Job:
         callbacks, loggers = _instances(cfg.callbacks), _instances(cfg.get("logger"))
         analysis, evaluation = _stage(cfg.get("analysis")), _stage(cfg.get("evaluation"))
         checks = FirstBatchChecks(analysis)
+        plugins = _plugins(cfg.trainer)
         with without_srun_hint():
-            trainer = instantiate(cfg.trainer, callbacks=[checks, *callbacks], logger=loggers, _convert_="all")
+            trainer = instantiate(
+                cfg.trainer, callbacks=[checks, *callbacks], logger=loggers, plugins=plugins, _convert_="all"
+            )
         return cls(data, model, callbacks, loggers, trainer, analysis, evaluation)
 
 
 def train(cfg: DictConfig) -> RunSummary | None:
     """Run one job in Hydra's run folder and return what ``summary.json`` holds.
 
+    A folder that holds a checkpoint of the same configuration is gone on with, and a finished job is not run again.
     With several processes, all of them train; what comes then is done by the first alone, and the others return None.
+
+    Raises:
+        ValueError: if the folder holds another configuration's, before anything in it is changed.
+        Stopped: if a signal ends the job.
     """
     folder = output_dir()
-    config = save_config(cfg, folder)
+    attempt = Attempt.of(resolved(cfg), folder)
+    if attempt.finished:
+        console.print(f"Nothing is left to do: this job is finished. Run folder: {folder}", soft_wrap=True)
+        return RunSummary.load(folder)
     if cfg.ckpt_path is not None:
         checkpoint_file(cfg.ckpt_path)
+    with attempt.running() as signals:
+        return _run(cfg, attempt, signals)
+
+
+def _run(cfg: DictConfig, attempt: Attempt, signals: Signals) -> RunSummary | None:
+    """Train and measure, from where the attempt before ended."""
+    folder = attempt.folder
+    config = save_config(cfg, folder)
+    save_command(cfg, folder)
     if cfg.num_threads is not None:
         torch.set_num_threads(cfg.num_threads)
     pl.seed_everything(cfg.seed, workers=True)
@@ -89,14 +116,12 @@ def train(cfg: DictConfig) -> RunSummary | None:
         for logger in job.loggers:
             if not isinstance(logger, CSVLogger):  # config.yaml lies beside metrics.csv
                 logger.log_hyperparams(config)
-        started = time.perf_counter()
-        job.trainer.fit(job.model, job.data, ckpt_path=cfg.ckpt_path)
-        seconds = time.perf_counter() - started
+        seconds = _fit(job, attempt, signals, attempt.checkpoint or cfg.ckpt_path)
         if _is_done_after_training(job.trainer):
             return None
         checkpoint, checkpoint_epoch = _load_best(job.trainer, job.model)
         job.model.to(job.trainer.strategy.root_device)  # fit leaves it on the CPU
-        analysis, evaluation = _measure(job, folder)
+        analysis, evaluation = _measure(job, cfg, folder)
         history = _history(job.callbacks)
         write_history(history, folder)
         summary = RunSummary(
@@ -118,6 +143,31 @@ def train(cfg: DictConfig) -> RunSummary | None:
         _log_results(job.loggers, summary, folder, job.trainer.global_step)
     _print_end(summary, folder)
     return summary
+
+
+def _fit(job: Job, attempt: Attempt, signals: Signals, checkpoint: str | Path | None) -> float:
+    """Train, from a checkpoint if there is one; the seconds that it took, over all attempts.
+
+    Raises:
+        Stopped: if a signal came.
+    """
+    if checkpoint is not None:
+        console.print(f"Going on from {checkpoint}", soft_wrap=True)
+    keepers = [callback for callback in job.callbacks if isinstance(callback, LastCheckpoint)]
+    for keeper in keepers:
+        keeper.signals = signals
+    job.trainer.callbacks.insert(0, NotedEpochs(attempt))  # type: ignore[attr-defined]
+    started = time.perf_counter()
+    job.trainer.fit(job.model, job.data, ckpt_path=checkpoint)
+    signals.release()
+    return time.perf_counter() - started + sum(keeper.seconds_before for keeper in keepers)
+
+
+def _plugins(node: DictConfig) -> list[Any]:
+    """The trainer's plugins: the configuration's, and checkpoints that are whole, unless it writes them otherwise."""
+    plugins = list(instantiate(node.get("plugins") or [], _convert_="all"))
+    own = any(isinstance(plugin, CheckpointIO) for plugin in plugins)
+    return plugins if own else [*plugins, WholeCheckpointIO()]
 
 
 def _instances(node: DictConfig | None) -> list[Any]:
@@ -163,26 +213,55 @@ def _load_best(trainer: pl.Trainer, model: pl.LightningModule) -> tuple[str | No
     return str(path), int(checkpoint["epoch"])
 
 
-def _measure(job: Job, folder: Path) -> tuple[Analysis | None, Evaluation | None]:
-    """The stages after training, on the test split; each writes and prints what it found as soon as it is there."""
+def _measure(job: Job, cfg: DictConfig, folder: Path) -> tuple[Analysis | None, Evaluation | None]:
+    """The stages after training, on the test split; each writes and prints what it found as soon as it is there.
+
+    What an earlier attempt found of the same weights, with the same settings, is read back.
+    """
     analysis, evaluation = None, None
     if job.analysis is None and job.evaluation is None:
         return analysis, evaluation
     loader = split_loader(job.data, "test")
+    finished = FinishedStages(folder, job.model)
     if job.analysis is not None:
-        analysis = job.analysis.run(job.model, loader)
-        write_analysis(analysis, folder)
+        pl.seed_everything(cfg.seed, workers=True, verbose=False)  # whatever was drawn before, in this attempt
+        analysis = _analyse(job, cfg.analysis, loader, finished)
         print_analysis(analysis)
     if job.evaluation is not None:
-        table = job.evaluation.run(job.model, loader)
-        write_table(table, folder)
-        print_accuracies({"": table})
-        evaluation = Evaluation(table, job.evaluation.check(job.model, loader))
-        write_evaluation(evaluation, folder)
+        pl.seed_everything(cfg.seed, workers=True, verbose=False)
+        evaluation = _evaluate(job, cfg.evaluation, loader, finished)
         print_masking(evaluation.masking)
         if job.evaluation.drawn is not None:
             draw_inputs(job.model, loader, job.evaluation.drawn, folder)
     return analysis, evaluation
+
+
+def _analyse(job: Job, settings: DictConfig, loader: Any, finished: FinishedStages) -> Analysis:
+    assert job.analysis is not None  # else this is not called
+    if finished.has("analysis", settings):
+        return read_analysis(job.analysis, finished.folder)
+    analysis = job.analysis.run(job.model, loader)
+    write_analysis(analysis, finished.folder)
+    finished.add("analysis", settings)
+    return analysis
+
+
+def _evaluate(job: Job, settings: DictConfig, loader: Any, finished: FinishedStages) -> Evaluation:
+    assert job.evaluation is not None  # else this is not called
+    folder = finished.folder
+    if not finished.has("evaluation", settings):
+        (folder / EVALUATION_STATE).unlink(missing_ok=True)
+        finished.add("evaluation", settings)
+    table = job.evaluation.run(job.model, loader, folder / EVALUATION_STATE)
+    write_table(table, folder)
+    print_accuracies({"": table})
+    if finished.has("masking", settings):
+        return Evaluation(table, read_masking(folder))
+    write_evaluation(Evaluation(table, {}), folder)  # the checks take long, and may be interrupted
+    evaluation = Evaluation(table, job.evaluation.check(job.model, loader))
+    write_evaluation(evaluation, folder)
+    finished.add("masking", settings)
+    return evaluation
 
 
 def _what_was_trained(cfg: DictConfig, callbacks: list[pl.Callback]) -> dict[str, str]:
@@ -292,8 +371,7 @@ def optimized(summary: RunSummary, name: str | None) -> float:
 @hydra.main(version_base="1.3", config_path=str(CONF_DIR), config_name="train")
 def _main(cfg: DictConfig) -> float:
     """One job; returns the metric that ``optimized_metric`` names, for sweepers that optimise it."""
-    if not (output_dir() / "metrics.csv").exists():  # only Hydra's own files are there before the CSV logger comes
-        warnings.filterwarnings("ignore", message=".*Experiment logs directory .* exists and is not empty.*")
+    warnings.filterwarnings("ignore", message="Checkpoint directory .* exists and is not empty.*")
     warnings.filterwarnings("ignore", message=".*does not have many workers.*")
     warnings.filterwarnings("ignore", message=".*`isinstance\\(treespec, LeafSpec\\)` is deprecated.*")
     summary = train(cfg)
@@ -303,7 +381,7 @@ def _main(cfg: DictConfig) -> float:
 def main() -> None:
     """Entry point."""
     check_plugins(sys.argv[1:])
-    sys.argv[1:] = with_swept_names(with_null_groups(sys.argv[1:]))
+    sys.argv[1:] = with_swept_names(with_resumed_run(with_null_groups(sys.argv[1:])))
     _main()
 
 

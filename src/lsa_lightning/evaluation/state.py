@@ -15,7 +15,7 @@ from torch.utils._pytree import tree_leaves
 
 from lsa_lightning.attacks import Attack
 from lsa_lightning.utils.describe import described, without_addresses
-from lsa_lightning.utils.files import write_text
+from lsa_lightning.utils.files import append_text, write_text
 from lsa_lightning.utils.isolation import lent
 
 
@@ -77,8 +77,7 @@ class FinishedBatches:
             if not self._answered:
                 entry["answer"] = answer()
                 self._answered = True
-            with self.path.open("a") as file:
-                file.write(json.dumps(entry) + "\n")
+            append_text(self.path, json.dumps(entry) + "\n")
 
     def _check_answer(self, noted: list[float], now: list[float]) -> None:
         """Half of the digits must agree: devices and versions round differently."""

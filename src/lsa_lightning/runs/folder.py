@@ -24,6 +24,8 @@ if TYPE_CHECKING:
 CONFIG_FILE = "config.yaml"
 LONGEST_NAME = 120
 """Of a job's folder, in characters."""
+HYDRA_FOLDER = ".hydra"
+"""Where a run keeps its command line."""
 
 
 def output_dir() -> Path:
@@ -88,11 +90,27 @@ OmegaConf.register_new_resolver("lsa.group", group_of, replace=True)
 OmegaConf.register_new_resolver("lsa.folder", lambda path: Path(path).name, replace=True)
 
 
+def resolved(cfg: DictConfig) -> dict[str, Any]:
+    """The configuration as plain containers, without interpolations."""
+    return OmegaConf.to_container(cfg, resolve=True)  # type: ignore[return-value]
+
+
 def save_config(cfg: DictConfig, folder: Path) -> dict[str, Any]:
     """Write the resolved configuration to ``folder`` and return it as plain containers."""
-    resolved = OmegaConf.to_container(cfg, resolve=True)
-    write_text(folder / CONFIG_FILE, OmegaConf.to_yaml(OmegaConf.create(resolved)))
-    return resolved  # type: ignore[return-value]
+    values = resolved(cfg)
+    write_text(folder / CONFIG_FILE, OmegaConf.to_yaml(OmegaConf.create(values)))
+    return values
+
+
+def save_command(cfg: DictConfig, folder: Path) -> None:
+    """Write what the job was started with to ``.hydra``, as Hydra does, but only when it is known to be this job's."""
+    from hydra.core.hydra_config import HydraConfig
+
+    hydra = HydraConfig.get()
+    whole = OmegaConf.create({"hydra": hydra})
+    write_text(folder / HYDRA_FOLDER / "config.yaml", OmegaConf.to_yaml(cfg))
+    write_text(folder / HYDRA_FOLDER / "hydra.yaml", OmegaConf.to_yaml(whole))
+    write_text(folder / HYDRA_FOLDER / "overrides.yaml", OmegaConf.to_yaml(hydra.overrides.task))
 
 
 def save_figure(figure: Figure, folder: Path, name: str) -> None:

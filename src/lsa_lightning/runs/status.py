@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import socket
 from dataclasses import asdict, dataclass, fields
@@ -9,7 +10,8 @@ from datetime import datetime, timezone
 from enum import Enum
 from pathlib import Path
 
-from lsa_lightning.runs.folder import read_json, write_json
+from lsa_lightning.runs.folder import read_json
+from lsa_lightning.utils.files import write_text
 
 STATUS_FILE = "status.json"
 
@@ -49,7 +51,13 @@ class Status:
         """Write :data:`STATUS_FILE`, with the time, the host and the process of now."""
         now = datetime.now(timezone.utc).isoformat(timespec="seconds")
         values = {**asdict(self), "updated": now, "host": socket.gethostname(), "pid": os.getpid()}
-        write_json({**values, "state": self.state.value}, folder / STATUS_FILE)
+        text = json.dumps({**values, "state": self.state.value}, indent=2) + "\n"
+        try:
+            write_text(folder / STATUS_FILE, text)
+        except OSError:
+            if not (folder / STATUS_FILE).is_file():
+                raise
+            _overwrite(folder / STATUS_FILE, text)  # on a full disk it takes no more space than before
 
     @classmethod
     def load(cls, folder: Path) -> Status | None:
@@ -68,3 +76,11 @@ class Status:
         except (KeyError, ValueError) as error:
             msg = f"expected {path} to hold a job's status, got {values}"
             raise ValueError(msg) from error
+
+
+def _overwrite(path: Path, text: str) -> None:
+    """Put ``text`` into the place of what is in a file, blank up to the old length."""
+    with path.open("r+b", buffering=0) as file:
+        content = text.encode()
+        size = path.stat().st_size
+        file.write(content.ljust(size))

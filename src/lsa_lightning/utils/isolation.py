@@ -141,6 +141,21 @@ class RandomState:
         for device, state in zip(self.devices, self.on_devices, strict=True):
             torch.get_device_module(device).set_rng_state(state, device)
 
+    def state_dict(self) -> dict[str, Any]:
+        """Plain containers and tensors, for a checkpoint."""
+        name, keys, *rest = self.numpy
+        numpy = [name, torch.from_numpy(np.asarray(keys).astype(np.int64)), *rest]
+        return {"python": self.python, "numpy": numpy, "torch": self.torch, "on_devices": self.on_devices}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Take over a checkpoint's; devices that it did not run on are left as they are."""
+        name, keys, *rest = state["numpy"]
+        self.python, self.torch = state["python"], state["torch"].cpu()
+        self.numpy = (name, keys.cpu().numpy().astype(np.uint32), *rest)  # type: ignore[assignment]
+        self.on_devices = [tensor.cpu() for tensor in state["on_devices"]]
+        self.devices = self.devices[: len(self.on_devices)]
+        self.on_devices = self.on_devices[: len(self.devices)]
+
 
 @contextmanager
 def preserved_random_state(device: torch.device) -> Iterator[None]:

@@ -1,0 +1,192 @@
+"""One start of a job in its folder: whether it begins, goes on or is finished, and how it ended."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import lightning.pytorch as pl
+from lightning.pytorch.utilities import rank_zero_only
+from omegaconf import OmegaConf
+
+from lsa_lightning.runs.console import console
+from lsa_lightning.runs.folder import CONFIG_FILE
+from lsa_lightning.runs.signals import Signals, Stopped
+from lsa_lightning.runs.status import State, Status
+from lsa_lightning.runs.summary import SUMMARY_FILE
+from lsa_lightning.utils.files import remove_parts
+
+LAST = Path("checkpoints") / "last.ckpt"
+"""The checkpoint that a job goes on from, in its folder."""
+
+HARMLESS = (
+    "callbacks.last_checkpoint",
+    "callbacks.progress_bar",
+    "cluster",
+    "data.num_workers",
+    "data.root",
+    "logger",
+    "num_threads",
+    "optimized_metric",
+    "paths",
+    "trainer.accelerator",
+    "trainer.devices",
+    "trainer.enable_model_summary",
+    "trainer.enable_progress_bar",
+    "trainer.num_nodes",
+    "trainer.strategy",
+)
+"""Entries of the configuration that a job may go on with otherwise than it began, since its results are the same."""
+
+LATER = ("analysis", "evaluation", "trainer.max_epochs")
+"""Entries that it may go on with otherwise, and that a finished job goes on for: they change what is still to come."""
+
+
+@dataclass(frozen=True)
+class Attempt:
+    """What a job finds in its folder.
+
+    Attributes:
+        folder: the folder.
+        former: the status that the attempt before left; None: there was none.
+        changed: entries of the configuration that differ from the attempt before, as ``key: old, now new``.
+    """
+
+    folder: Path
+    former: Status | None
+    changed: tuple[str, ...]
+
+    @classmethod
+    def of(cls, config: Mapping[str, Any], folder: Path) -> Attempt:
+        """Look into ``folder``; nothing is written.
+
+        Raises:
+            ValueError: if it holds a checkpoint or the results of another configuration, or metrics of something else.
+        """
+        file = folder / CONFIG_FILE
+        kept = [name for name in (str(LAST), SUMMARY_FILE) if (folder / name).is_file()]
+        if not file.is_file():
+            _check_no_foreign_metrics(folder)
+            return cls(folder, None, ())
+        if not kept:
+            return cls(folder, Status.load(folder), ())
+        old = OmegaConf.to_container(OmegaConf.load(file))
+        changed = differences(old, config)  # type: ignore[arg-type]
+        if refused := [words for key, words in changed.items() if not _is_in(key, HARMLESS + LATER)]:
+            msg = (
+                f"expected {folder}, which holds {' and '.join(kept)}, to go on with its own configuration, got "
+                f"another: {'; '.join(refused)}. Give another folder"
+            )
+            raise ValueError(msg)
+        later = tuple(words for key, words in changed.items() if _is_in(key, LATER))
+        return cls(folder, Status.load(folder), later)
+
+    @property
+    def checkpoint(self) -> Path | None:
+        """What to go on from; None: the job begins."""
+        return self.folder / LAST if (self.folder / LAST).is_file() else None
+
+    @property
+    def finished(self) -> bool:
+        """Whether nothing is left to do."""
+        ended = self.former is None or self.former.state == State.FINISHED
+        return ended and (self.folder / SUMMARY_FILE).is_file() and not self.changed
+
+    @contextmanager
+    def running(self) -> Iterator[Signals]:
+        """Keep the status while the job runs: interrupted after a signal, failed after an error, else finished.
+
+        Yields:
+            The signals, which end the job.
+        """
+        if _is_first():
+            remove_parts(self.folder)
+        with Signals() as signals:
+            self._note(State.RUNNING)
+            try:
+                yield signals
+            except Stopped as stopped:
+                self._note(State.INTERRUPTED, str(stopped))
+                _print_how_to_resume(self.folder, stopped)
+                signals.hand_on()
+                raise
+            except Exception as error:
+                self._note(State.FAILED, f"{type(error).__name__}: {' '.join(str(error).split())}")
+                raise
+            self._note(State.FINISHED)
+
+    def note_epoch(self, epochs: int) -> None:
+        """Say in the status how many epochs are finished."""
+        self._note(State.RUNNING, epoch=epochs)
+
+    def _note(self, state: State, reason: str = "", epoch: int | None = None) -> None:
+        if not _is_first():
+            return
+        now = Status.load(self.folder)
+        epochs = (0 if now is None else now.epoch) if epoch is None else epoch
+        attempts = 1 if self.former is None else self.former.attempts + 1
+        Status(state, reason, epochs, attempts).save(self.folder)
+
+
+class NotedEpochs(pl.Callback):
+    """Notes finished epochs in the status.
+
+    Args:
+        attempt: whose status.
+    """
+
+    def __init__(self, attempt: Attempt) -> None:
+        self.attempt = attempt
+
+    def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """One more."""
+        self.attempt.note_epoch(trainer.current_epoch + 1)
+
+
+def differences(old: Mapping[str, Any], new: Mapping[str, Any]) -> dict[str, str]:
+    """What sets two configurations apart, ``key: old, now new`` by dotted key; a folder that was moved does not.
+
+    Example:
+        >>> differences({"seed": 0, "a": {"b": 1}}, {"seed": 0, "a": {"b": 2}})
+        {'a.b': 'a.b: 1, now 2'}
+    """
+    places = [str(config.get("paths", {}).get("output_dir")) for config in (old, new)]
+    before, now = _leaves(old, places[0]), _leaves(new, places[1])
+    keys = [key for key in {**before, **now} if before.get(key, _NOTHING) != now.get(key, _NOTHING)]
+    return {key: f"{key}: {before.get(key, _NOTHING)}, now {now.get(key, _NOTHING)}" for key in keys}
+
+
+_NOTHING = "nothing"
+
+
+def _leaves(node: Any, place: str, key: str = "") -> dict[str, Any]:
+    """Values by dotted key, in which the run folder has no place."""
+    if isinstance(node, Mapping) and node:
+        parts = (_leaves(value, place, f"{key}.{name}" if key else str(name)) for name, value in node.items())
+        return {name: value for part in parts for name, value in part.items()}
+    return {key: node.replace(place, "RUN") if isinstance(node, str) else node}
+
+
+def _is_in(key: str, entries: tuple[str, ...]) -> bool:
+    return any(key == entry or key.startswith(f"{entry}.") for entry in entries)
+
+
+def _is_first() -> bool:
+    """Whether this is the first process of the job."""
+    return not getattr(rank_zero_only, "rank", 0)
+
+
+def _check_no_foreign_metrics(folder: Path) -> None:
+    if (folder / "metrics.csv").exists():
+        msg = f"expected a folder without metrics, or a run folder with its {CONFIG_FILE}, got {folder / 'metrics.csv'}"
+        raise ValueError(msg)
+
+
+@rank_zero_only
+def _print_how_to_resume(folder: Path, stopped: Stopped) -> None:
+    command = shlex.join(["lsa-train", f"resume={folder}"])
+    console.print(f"Stopped by {stopped}. Run folder: {folder}\nGo on with: {command}", soft_wrap=True, markup=False)

@@ -1,0 +1,65 @@
+"""Results in a run folder that need not be computed again when a job is started again."""
+
+from __future__ import annotations
+
+import json
+import zlib
+from pathlib import Path
+from typing import Any
+
+from omegaconf import DictConfig, OmegaConf
+from torch import nn
+
+from lsa_lightning.evaluation.state import digest
+from lsa_lightning.layers.report import SustainabilityReport
+from lsa_lightning.masking import MaskingFlag
+from lsa_lightning.runs.folder import read_json, write_json
+from lsa_lightning.runs.stages import Analysis, AnalysisStage
+
+EVALUATION_STATE = Path("state") / "evaluation.jsonl"
+"""The finished batches of the evaluation, in the run folder."""
+
+_FILE = Path("state") / "stages.json"
+
+
+class FinishedStages:
+    """Notes, in a file of the run folder, which weights and settings the results of each stage belong to.
+
+    Args:
+        folder: the run folder.
+        model: the model that is measured.
+    """
+
+    def __init__(self, folder: Path, model: nn.Module) -> None:
+        self.folder = folder
+        self._weights = digest(model.state_dict())
+
+    def has(self, stage: str, settings: DictConfig) -> bool:
+        """Whether the results of ``stage`` are those of this model, with these settings."""
+        return self._read().get(stage) == self._key(settings)
+
+    def add(self, stage: str, settings: DictConfig) -> None:
+        """They are from now on."""
+        write_json({**self._read(), stage: self._key(settings)}, self.folder / _FILE)
+
+    def _read(self) -> dict[str, Any]:
+        return read_json(self.folder / _FILE) if (self.folder / _FILE).is_file() else {}
+
+    def _key(self, settings: DictConfig) -> list[int]:
+        words = json.dumps(OmegaConf.to_container(settings, resolve=True), sort_keys=True)
+        return [self._weights, zlib.crc32(words.encode())]
+
+
+def read_analysis(stage: AnalysisStage, folder: Path) -> Analysis:
+    """The analysis that ``write_analysis`` wrote.
+
+    Raises:
+        ValueError: if a file holds something else.
+    """
+    reports = {name: SustainabilityReport.load(folder / f"profile_{name}.json") for name in stage.attacks}
+    return Analysis(reports, stage.mvl_from, reports[stage.mvl_from].most_vulnerable(stage.eta, stage.top_k))
+
+
+def read_masking(folder: Path) -> dict[str, MaskingFlag]:
+    """The flags that ``write_evaluation`` wrote."""
+    return {name: MaskingFlag(**flag) for name, flag in read_json(folder / "evaluation.json")["masking"].items()}

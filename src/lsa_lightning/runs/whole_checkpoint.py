@@ -1,0 +1,49 @@
+"""Checkpoints that are whole at any moment, on any file system."""
+
+from __future__ import annotations
+
+import io
+from pathlib import Path
+from typing import Any
+from zipfile import BadZipFile, ZipFile
+
+import torch
+from lightning.pytorch.plugins.io import TorchCheckpointIO
+
+from lsa_lightning.utils.files import replacing
+
+
+class WholeCheckpointIO(TorchCheckpointIO):
+    """Writes a checkpoint beside its target, reads it back, and only then lets it take the target's place.
+
+    Lightning's own goes through ``$TMPDIR``; where that is another file system, it is copied over the old checkpoint,
+    and a kill or a full disk at that moment leaves neither. Targets that are no local files are left to Lightning.
+    """
+
+    def save_checkpoint(self, checkpoint: dict[str, Any], path: str | Path, storage_options: Any = None) -> None:
+        """Write ``checkpoint`` to ``path``.
+
+        Raises:
+            OSError: naming ``path``, if it could not be written or read back; what was there is kept.
+        """
+        if "://" in str(path) or storage_options is not None:
+            super().save_checkpoint(checkpoint, path, storage_options)
+            return
+        content = io.BytesIO()  # torch turns what goes wrong in writing a file, as a full disk, into a RuntimeError
+        torch.save(checkpoint, content)
+        with replacing(path) as new:
+            new.write_bytes(content.getbuffer())
+            _check_readable(new)
+
+
+def _check_readable(file: Path) -> None:
+    """Compare the checksums of all that a checkpoint holds."""
+    try:
+        with ZipFile(file) as archive:
+            broken = archive.testzip()
+    except BadZipFile as error:
+        msg = f"it cannot be read back: {error}"
+        raise OSError(msg) from error
+    if broken is not None:
+        msg = f"it cannot be read back: {broken} is broken"
+        raise OSError(msg)
