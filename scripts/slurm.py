@@ -180,9 +180,11 @@ def _wait(ready: Callable[[], bool], what: str, folder: Path) -> None:
 
 def _pid(folder: Path, daemon: str) -> int | None:
     """The process of a daemon, if it is alive."""
-    file = folder / f"{daemon}.pid"
-    pid = int(file.read_text()) if file.is_file() and file.read_text().strip() else 0
-    return pid if pid and Path(f"/proc/{pid}").exists() else None
+    try:
+        pid = int((folder / f"{daemon}.pid").read_text())
+    except (FileNotFoundError, ValueError):  # not yet, or no longer
+        return None
+    return pid if Path(f"/proc/{pid}").exists() else None
 
 
 def _free_ports(count: int) -> list[int]:

@@ -73,11 +73,9 @@ class Job:
         callbacks, loggers = _instances(cfg.callbacks), _instances(cfg.get("logger"))
         analysis, evaluation = _stage(cfg.get("analysis")), _stage(cfg.get("evaluation"))
         checks = FirstBatchChecks(analysis)
-        plugins = _plugins(cfg.trainer)
-        with without_srun_hint():
-            trainer = instantiate(
-                cfg.trainer, callbacks=[checks, *callbacks], logger=loggers, plugins=plugins, _convert_="all"
-            )
+        trainer = instantiate(
+            cfg.trainer, callbacks=[checks, *callbacks], logger=loggers, plugins=_plugins(cfg.trainer), _convert_="all"
+        )
         return cls(data, model, callbacks, loggers, trainer, analysis, evaluation)
 
 
@@ -98,7 +96,7 @@ def train(cfg: DictConfig) -> RunSummary | None:
         return RunSummary.load(folder)
     if cfg.ckpt_path is not None:
         checkpoint_file(cfg.ckpt_path)
-    with attempt.running() as signals:
+    with attempt.running() as signals, without_srun_hint():
         return _run(cfg, attempt, signals)
 
 

@@ -66,7 +66,7 @@ def sbatch_options(requeue: bool, options: Mapping[str, Any] | None) -> dict[str
 
 @contextmanager
 def without_srun_hint() -> Iterator[None]:
-    """Make a Trainer without Lightning's advice to use ``srun``, which it gives on every machine that has it.
+    """Make and run a Trainer without Lightning's advice to use ``srun``, which it gives on every machine that has it.
 
     On a login node nothing is to be started by it, and in the jobs of ``conf/cluster`` submitit does so.
     """
