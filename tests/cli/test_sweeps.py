@@ -6,6 +6,7 @@ import csv
 import sys
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 import pytest
 from hydra import compose, initialize_config_dir
@@ -19,7 +20,7 @@ from tests.helpers.hydra_run import TINY, main_in_process, read_json
 
 from lsa_lightning.cli.overrides import PLUGINS, check_plugins, with_swept_names
 from lsa_lightning.cli.train import main
-from lsa_lightning.runs.folder import LONGEST_NAME, job_folder
+from lsa_lightning.runs.folder import LONGEST_NAME, job_folder, output_dir
 from lsa_lightning.utils.paths import CONF_DIR
 
 pytestmark = pytest.mark.filterwarnings("ignore:The dirpath has changed")
@@ -49,11 +50,12 @@ def jobs_in(sweep: Path) -> dict[str, Any]:
 
 def test_whatever_is_swept_is_one_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    main_in_process(main, "-m", "experiment=moon_at,moon_at_lr", "seed=0,1", *BRIEF)
+    jobs: dict[Path, tuple[str, int]] = {}
+    with patch("lsa_lightning.cli.train.train", lambda cfg: jobs.update({output_dir(): (cfg.name, cfg.seed)})):
+        main_in_process(main, "-m", "experiment=moon_at,moon_at_lr", "seed=0,1", "trainer.max_epochs=3")
     (sweep,) = (tmp_path / "runs" / "sweeps").iterdir()
-    jobs = jobs_in(sweep)
-    expected = {f"experiment-{name}+seed-{seed}": (name, seed) for name in ("moon_at", "moon_at_lr") for seed in (0, 1)}
-    assert {folder: (summary["name"], summary["seed"]) for folder, summary in jobs.items()} == expected
+    methods = ("moon_at", "moon_at_lr")
+    assert jobs == {sweep / f"experiment-{name}+seed-{seed}": (name, seed) for name in methods for seed in (0, 1)}
 
 
 @pytest.mark.parametrize(
@@ -97,7 +99,7 @@ def test_what_all_jobs_share_is_not_in_their_names() -> None:
 
 
 @pytest.mark.parametrize("cluster", CLUSTERS)
-@pytest.mark.parametrize("experiment", ["moon_at", "moon_at_lr", "cifar10_at_apgd_lr"])
+@pytest.mark.parametrize("experiment", ["moon_at", "cifar10_at_apgd_lr"])
 def test_every_cluster_composes_with_any_experiment(cluster: str, experiment: str) -> None:
     cfg = composed(f"cluster={cluster}", f"experiment={experiment}", "hydra.sweep.dir=sweep")
     launcher = Plugins.instance()._instantiate(cfg.hydra.launcher)
@@ -173,11 +175,9 @@ def test_every_choice_that_needs_a_package_is_known() -> None:
 def test_every_grid_composes(grid: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     launched: list[list[str]] = []
     monkeypatch.setattr(BasicLauncher, "launch", lambda self, jobs, initial_job_idx: launched.extend(jobs) or [])
-    main_in_process(main, f"hparams_search={grid}", f"hydra.sweep.dir={tmp_path}")  # composes every job
-    names = {job_folder(job, ["hparams_search"]) for job in launched}
-    seeds = {override for job in launched for override in job if override.startswith("seed=")}
-    assert len(names) == len(launched) >= len(seeds) * 2
-    assert len(seeds) >= 3
+    main_in_process(main, f"hparams_search={grid}", "seed=0", f"hydra.sweep.dir={tmp_path}")  # composes every job
+    assert len({job_folder(job, ["hparams_search"]) for job in launched}) == len(launched) >= 2
+    assert str(OmegaConf.load(CONF_DIR / "hparams_search" / f"{grid}.yaml").hydra.sweeper.params.seed)[:8] == "range(0,"
 
 
 def test_joblib_runs_jobs_side_by_side(tmp_path: Path) -> None:
