@@ -1,120 +1,230 @@
-"""Kills a training run with SIGKILL at random moments, resumes it, and compares it with one that was never killed.
+"""Kills lsa-train at random moments and inside the writing of each kind of file, resumes it, and compares the files.
 
-    python scripts/kill_and_resume.py [--kills 20] [--seed 0]
+    python -m scripts.kill_and_resume [--kills 20] [--full-disk 20] [--seed 0]
 
-Trains model A on Moon for 3 epochs with ATLR, writing a checkpoint every 5 steps and after every epoch. The first child
-process runs through; each of the others is killed at a random moment of its training and resumed in a new process from
-the last checkpoint, if there is one. Prints, for each, whether the final weights are bit-identical and the MVL history
-is the same, and exits with 1 if any differs.
+Trains model A on Moon for 3 epochs with ATLR and measures it, in a run folder that lies on another file system than the
+folder of temporary files, if there is one. One run is left alone. Each of the others is ended once, in turn by SIGKILL,
+SIGTERM and SIGUSR2, at a random moment, or by SIGKILL within the writing of a file, and started again by the same
+command. Prints for each whether every file equals that of the undisturbed run but for times, and counts files that
+could not be read after the kill, and wrong exit statuses and status files. With ``--full-disk``, it also runs on disks
+that are full from a random moment on (a tmpfs where this user may mount one, else writes that fail as on one), and
+counts results that were there before and are not after. Exits with 1 if a figure is not as it should be.
 """
 
 from __future__ import annotations
 
 import argparse
-import logging
 import multiprocessing
 import os
 import random
+import shutil
 import signal
+import subprocess
 import sys
 import tempfile
 import time
-import warnings
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 
-import lightning.pytorch as pl
 import torch
-from lightning.pytorch.callbacks import ModelCheckpoint
+from tests.helpers.faults import Counter, FullDisk, Killer, Write, plant
+from tests.helpers.hydra_run import TINY
+from tests.helpers.run_files import differing_files, unreadable_files
 
-from lsa_lightning import ATLR, MoonDataModule, RobustClassifier
-from lsa_lightning.attacks import PGD
-from lsa_lightning.models import MLP
+from lsa_lightning.cli.train import main as train
+from lsa_lightning.runs.status import State, Status
 
-FORK = multiprocessing.get_context("fork")
+RUN = (
+    "experiment=moon_at_lr",
+    *TINY,
+    "attack.steps=3",
+    "trainer.max_epochs=3",
+    "data.train_size=256",
+    "callbacks.last_checkpoint.every_n_steps=2",
+)
+SIGNALS = (signal.SIGKILL, signal.SIGTERM, signal.SIGUSR2)
+KINDS = ("last.ckpt", "best.ckpt", "metrics.csv", "status.json", "evaluation.jsonl", "summary.json", "profile_pgd.json")
+"""Files within whose writing a run is killed: one of each kind of writer."""
+
+KILLED = -signal.SIGKILL
+FORK = multiprocessing.get_context("fork")  # importing everything anew takes longer than a run
+SAID = Path(tempfile.gettempdir()) / f"kill_and_resume_{os.getpid()}.txt"
+"""What the latest run printed."""
+
+AFTER_A_KILL = (KILLED, State.RUNNING)
+AFTER_A_SIGNAL = (143, State.INTERRUPTED)
+
+
+@dataclass
+class Count:
+    """What is counted over all kills."""
+
+    kills: int = 0
+    same: int = 0
+    unreadable: int = 0
+    right: int = 0
 
 
 def main() -> None:
-    """Run the experiment."""
+    """Run the experiments."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--kills", type=int, default=20)
+    parser.add_argument("--full-disk", type=int, default=0)
     parser.add_argument("--seed", type=int, default=0)
     args = parser.parse_args()
     moments = random.Random(args.seed)
-    same = 0
-    with tempfile.TemporaryDirectory() as root:
-        whole, seconds = uninterrupted(Path(root) / "whole")
-        for index in range(args.kills):
-            folder = Path(root) / str(index)
-            moment = moments.uniform(0, seconds)
-            resumed_at = kill_and_resume(folder, moment)
-            equal = outcome(folder) == whole
-            same += equal
-            verdict = "identical" if equal else "DIFFERENT"
-            print(
-                f"killed after {moment:5.2f} of {seconds:.2f} s, resumed at step {resumed_at:2}: {verdict}", flush=True
-            )
-    print(f"{same} of {args.kills} identical")
-    sys.exit(same != args.kills)
+    with tempfile.TemporaryDirectory(dir=_other_file_system()) as root:
+        whole = Path(root) / "whole"
+        started = time.perf_counter()
+        writes = FORK.Value("i", 0)
+        if finish(run(whole, Counter(writes))) != 0:
+            raise SystemExit(SAID.read_text())
+        seconds = time.perf_counter() - started
+        print(f"run folders in {root}, temporary files in {tempfile.gettempdir()}", flush=True)
+        good = kills(args.kills, Path(root), whole, seconds, moments) if args.kills else True
+        if args.full_disk:
+            good &= full_disks(args.full_disk, Path(root), whole, writes.value, moments)
+    SAID.unlink(missing_ok=True)
+    sys.exit(not good)
 
 
-def uninterrupted(folder: Path) -> tuple[tuple[bytes, str], float]:
-    """Outcome and seconds of a run that is left alone."""
-    started = time.perf_counter()
-    run(folder).join()
-    return outcome(folder), time.perf_counter() - started
+def kills(number: int, root: Path, whole: Path, seconds: float, moments: random.Random) -> bool:
+    """Kill ``number`` runs, every third of them within the writing of a file; whether all went well."""
+    count = Count()
+    for index in range(number):
+        folder = root / f"kill_{index}"
+        if index % 3 == 2:
+            what, expected = _killed_in_writing(folder, KINDS[index // 3 % len(KINDS)], moments)
+        else:
+            what, expected = _killed_at(folder, moments.uniform(0.3, 1.0) * seconds, SIGNALS[index // 3 % 3])
+        _compare(folder, whole, what, expected, count)
+        shutil.rmtree(folder)
+    print(f"{count.same} of {number} identical, {count.unreadable} unreadable files")
+    print(f"exit status and status file right after {count.right} of {number} kills")
+    return count.same == count.right == number and count.unreadable == 0
 
 
-def kill_and_resume(folder: Path, moment: float) -> int:
-    """Kill a run after ``moment`` seconds and let another finish it; the step at which that one began."""
+def _killed_at(folder: Path, moment: float, signum: signal.Signals) -> tuple[str, tuple[int, State] | None]:
     child = run(folder)
-    child.join(timeout=moment)
-    if child.is_alive() and child.pid is not None:
-        os.kill(child.pid, signal.SIGKILL)
-    child.join()
-    last = folder / "last.ckpt"
-    step = torch.load(last, weights_only=True)["global_step"] if last.exists() else 0
-    run(folder).join()
-    return int(step)
+    if finish(child, moment) is None:
+        os.kill(child.pid or 0, signum)
+    code = finish(child)
+    expected = AFTER_A_KILL if signum == signal.SIGKILL else AFTER_A_SIGNAL
+    return f"{signum.name} after {moment:5.2f} s", _verdict(folder, code, expected)
 
 
-def run(folder: Path) -> multiprocessing.process.BaseProcess:
-    """Start a child that trains to the end, from the last checkpoint if there is one."""
-    child = FORK.Process(target=train, args=(folder,))
+def _killed_in_writing(folder: Path, kind: str, moments: random.Random) -> tuple[str, tuple[int, State] | None]:
+    nth = moments.choice((1, 2)) if kind in ("last.ckpt", "metrics.csv", "status.json", "evaluation.jsonl") else 1
+    code = finish(run(folder, Killer(kind, nth)))
+    return f"SIGKILL in write {nth} of {kind}", _verdict(folder, code, AFTER_A_KILL)
+
+
+def _verdict(folder: Path, code: int | None, expected: tuple[int, State]) -> tuple[int, State] | None:
+    """None if exit status and status file are as they should be: of the signal, or of an end or a start beside it."""
+    status = Status.load(folder) if (folder / "status.json").is_file() else None
+    state = None if status is None else status.state
+    before_the_start = state is None and code != 0
+    finished = (code, state) == (0, State.FINISHED) or (code == KILLED and state == State.FINISHED)
+    return None if (code, state) == expected or before_the_start or finished else (code or 0, state or State.RUNNING)
+
+
+def _compare(folder: Path, whole: Path, what: str, wrong: tuple[int, State] | None, count: Count) -> None:
+    """Resume a run, compare it, print a line."""
+    broken = [name for name in unreadable_files(folder) if ".part" not in name] if folder.exists() else []
+    code = finish(run(folder))
+    different = differing_files(folder, whole)
+    count.kills += 1
+    count.same += code == 0 and not different
+    count.unreadable += len(broken) + len(unreadable_files(folder))
+    count.right += wrong is None
+    words = ["identical" if not different else f"DIFFERENT: {', '.join(different)}"]
+    words += [f"UNREADABLE: {', '.join(broken)}"] if broken else []
+    words += [f"WRONG exit status and state: {wrong}"] if wrong else []
+    words += [f"EXIT STATUS {code} when resumed"] if code else []
+    print(f"{what}: {'; '.join(words)}", flush=True)
+
+
+def full_disks(number: int, root: Path, whole: Path, writes: int, moments: random.Random) -> bool:
+    """Run on ``number`` disks that become full at one of the writes, then with space; whether no result was lost."""
+    lost = same = right = 0
+    for index in range(number):
+        with small_disk(root / f"disk_{index}") as (disk, by_filling, free):
+            folder = disk / "run"
+            nth = moments.randint(1, writes)
+            failed = finish(run(folder, FullDisk(disk, nth, by_filling)))
+            errors = SAID.read_text()
+            there = {path: path.read_bytes() for path in sorted(folder.rglob("*")) if path.is_file()}
+            broken = unreadable_files(folder)
+            status = Status.load(folder)
+            named = "could not write this file" in errors and status is not None and status.state == State.FAILED
+            well = failed == 0 or named
+            free()
+            code = finish(run(folder))
+            gone = [path for path in there if not path.exists() and ".part" not in path.name]
+            different = differing_files(folder, whole)
+        lost += len(broken) + len(gone)
+        same, right = same + (code == 0 and not different), right + well
+        words = "identical" if not different else f"DIFFERENT: {', '.join(different)}"
+        problems = "" if well else f"; exit status {failed}, {status}, {errors[-300:]}"
+        print(
+            f"disk full at write {nth} of {writes}: exit status {failed}, {len(there)} files there, lost {broken + gone or 'none'}; {words}{problems}",
+            flush=True,
+        )
+    print(f"{lost} results lost on {number} full disks, {same} identical when resumed, {right} failed as they should")
+    return lost == 0 and same == right == number
+
+
+@contextmanager
+def small_disk(place: Path) -> Iterator[tuple[Path, bool, Callable[[], None]]]:
+    """A file system of its own, whether it can be filled, and what frees it again."""
+    place.mkdir()
+    mount = ["mount", "-t", "tmpfs", "-o", "size=16m", "tmpfs", str(place)]
+    mounted = subprocess.run(mount, capture_output=True, check=False)
+    filler = place / "filler"
+    try:
+        if mounted.returncode:
+            print(f"no tmpfs ({mounted.stderr.decode().strip()}): writes fail as on a full disk", flush=True)
+        yield place, not mounted.returncode, lambda: filler.unlink(missing_ok=True)
+    finally:
+        if not mounted.returncode:
+            subprocess.run(["umount", place], check=True)  # noqa: S607
+
+
+def run(folder: Path, fault: Write | None = None) -> multiprocessing.process.BaseProcess:
+    """lsa-train in a process of its own, with a fault planted in it; what it says is beside the folders of all runs."""
+    child = FORK.Process(target=_train, args=(folder, fault))
     child.start()
     return child
 
 
-def train(folder: Path) -> None:
-    """Train in this process."""
+def finish(child: multiprocessing.process.BaseProcess, seconds: float | None = None) -> int | None:
+    """The exit status of a process that ends in so many seconds, else None."""
+    child.join(seconds)
+    return child.exitcode
+
+
+def _train(folder: Path, fault: Write | None) -> None:
+    with SAID.open("w") as said:
+        os.dup2(said.fileno(), 1)
+        os.dup2(said.fileno(), 2)
     torch.set_num_threads(1)
-    logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)
-    warnings.filterwarnings("ignore", module="lightning")
-    pl.seed_everything(0, verbose=False)
-    last = folder / "last.ckpt"
-    callbacks = [
-        ATLR(PGD(eps=0.3, bounds=None), top_k=1),
-        ModelCheckpoint(folder, save_last=True, every_n_train_steps=5, save_top_k=-1),
-        ModelCheckpoint(folder, save_last=True, every_n_epochs=1, filename="{epoch}", save_top_k=-1),
-    ]
-    trainer = pl.Trainer(
-        max_epochs=3,
-        callbacks=callbacks,
-        accelerator="cpu",
-        logger=False,
-        enable_progress_bar=False,
-        enable_model_summary=False,
-        num_sanity_val_steps=0,
-    )
-    trainer.fit(RobustClassifier(MLP()), MoonDataModule(), ckpt_path=last if last.exists() else None)
-    trainer.save_checkpoint(folder / "final.ckpt")
+    if fault is not None:
+        plant(fault)
+    sys.argv = ["lsa-train", *RUN, f"hydra.run.dir={folder}"]
+    train()
 
 
-def outcome(folder: Path) -> tuple[bytes, str]:
-    """Final weights, as bytes, and MVL history."""
-    checkpoint = torch.load(folder / "final.ckpt", weights_only=True)
-    weights = b"".join(value.numpy().tobytes() for value in checkpoint["state_dict"].values())
-    history = [state["history"] for key, state in checkpoint["callbacks"].items() if key.startswith("ATLR")]
-    return weights, str(history)
+def _other_file_system() -> str | None:
+    """A folder for run folders on another file system than that of temporary files; None: there is none."""
+    here = Path(tempfile.gettempdir()).stat().st_dev
+    places = (Path("/dev/shm"), Path.cwd(), Path.home())  # noqa: S108
+    found = (place for place in places if place.is_dir() and os.access(place, os.W_OK) and place.stat().st_dev != here)
+    place = next(found, None)
+    if place is None:
+        print("found no other file system than that of temporary files")
+    return None if place is None else str(place)
 
 
 if __name__ == "__main__":

@@ -281,20 +281,6 @@ def test_resuming_gives_what_an_uninterrupted_run_gives(folder: Path, tmp_path: 
     assert read_metrics(tmp_path / "second") == [row for row in read_metrics(folder) if row["epoch"] == str(EPOCHS - 1)]
 
 
-@pytest.mark.filterwarnings("ignore:Checkpoint directory", "ignore:Experiment logs directory")
-def test_training_again_into_the_same_folder_replaces_its_checkpoints(tmp_path: Path) -> None:
-    for epochs in (2, 1):
-        train_tiny(tmp_path, f"trainer.max_epochs={epochs}")
-    assert sorted(path.name for path in (tmp_path / "checkpoints").iterdir()) == ["best.ckpt", "last.ckpt"]
-    assert torch.load(tmp_path / "checkpoints/last.ckpt", weights_only=True)["epoch"] == 0
-
-
-def test_lost_metrics_are_warned_of(tmp_path: Path) -> None:
-    (tmp_path / "metrics.csv").write_text("of an earlier run\n")
-    with pytest.warns(UserWarning, match="Previous log files in this directory will be deleted"):
-        train_tiny(tmp_path)
-
-
 def test_resuming_from_a_missing_file_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"expected ckpt_path to be a checkpoint file, .* got .*nothing\.ckpt"):
         train_tiny(tmp_path, f"ckpt_path={tmp_path}/nothing.ckpt")

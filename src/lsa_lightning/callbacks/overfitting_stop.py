@@ -74,14 +74,14 @@ class CatastrophicOverfittingStop(FreshCallback):
         self.accuracy: float | None = None
         self.stopped_epoch: int | None = None
         self._good: dict[str, Tensor] = {}
-        self._batch: Any = None
+        self._batch: tuple[Tensor, Tensor] | None = None
 
     def on_train_batch_start(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, batch: Any, batch_idx: int
     ) -> None:
         """Keep the epoch's first batch."""
         if self._batch is None:
-            self._batch = batch
+            self._batch = self.target.unpack(batch)
 
     def on_train_batch_end(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
@@ -89,7 +89,7 @@ class CatastrophicOverfittingStop(FreshCallback):
         """After the last batch: measure, then keep the weights or go back."""
         if not trainer.is_last_batch or self._batch is None:
             return
-        accuracy = self._measure(trainer, pl_module)
+        accuracy = self._measure(trainer, pl_module, *self._batch)
         self._batch = None
         log_own(self, pl_module, "train/acc_first_batch", accuracy, on_step=False, on_epoch=True)
         if self.accuracy is not None and self.accuracy - accuracy > self.drop:
@@ -99,8 +99,9 @@ class CatastrophicOverfittingStop(FreshCallback):
             self._good = {name: value.detach().cpu().clone() for name, value in pl_module.state_dict().items()}
 
     def state_dict(self) -> dict[str, Any]:
-        """The last good weights and their accuracy."""
+        """The last good weights and their accuracy, and in the middle of an epoch its first batch."""
         return {
+            "batch": self._batch,
             "accuracy": self.accuracy,
             "stopped_epoch": self.stopped_epoch,
             "good": self._good,
@@ -111,12 +112,12 @@ class CatastrophicOverfittingStop(FreshCallback):
         """Continue with the checkpoint's."""
         self.accuracy, self.stopped_epoch = state_dict["accuracy"], state_dict["stopped_epoch"]
         self._good = state_dict["good"]
+        self._batch = state_dict.get("batch")  # before 0.2 it was not kept
         self.attack.load_state_dict(state_dict["attack"])
 
-    def _measure(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> float:
+    def _measure(self, trainer: pl.Trainer, pl_module: pl.LightningModule, x: Tensor, y: Tensor) -> float:
         """Accuracy under the attack on the first batch, over all processes."""
         model = self.target.model(pl_module)
-        x, y = self.target.unpack(self._batch)
         with trainer.precision_plugin.forward_context():
             hits = correct(model, self.attack(model, x, y), y, self.target.output_fn)
         return float(trainer.strategy.reduce(hits.float().mean(), reduce_op="mean"))

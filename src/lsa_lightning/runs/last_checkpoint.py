@@ -65,6 +65,8 @@ class LastCheckpoint(Checkpoint):
         self._loaded: dict[str, Any] | None = None
         self._random: dict[str, Any] | None = None
         self._sums: dict[str, dict[str, Tensor]] = {}
+        self._scores: dict[str, Tensor] = {}
+        self._metrics: dict[str, Tensor] = {}
         self._saving = False
         self._batches: int | None = None
         self._at_epoch_start = False
@@ -78,11 +80,18 @@ class LastCheckpoint(Checkpoint):
         for logger in trainer.loggers:
             if isinstance(logger, MetricsLogger) and trainer.is_global_zero:
                 logger.experiment.keep(state["rows"], state["step"])
-        trainer.callback_metrics.update(state.get("callback_metrics", {}))
+        for callback in trainer.checkpoint_callbacks:
+            if callback.state_key in self._scores:
+                callback.current_score = self._scores[callback.state_key]  # type: ignore[attr-defined]
         trainer.should_stop = state.get("stopped", False)
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Take the signals, which the Trainer has just taken; an epoch that begins is not resumed in the middle."""
+        """Take the signals, which the Trainer has just taken; an epoch that begins is not resumed in the middle.
+
+        Where a schedule asked for the number of steps, the dataloader was made before its state was known.
+        """
+        trainer.fit_loop._load_combined_loader_states()
+        trainer.callback_metrics.update(self._metrics)
         if self.signals is not None:
             self.signals.install()
             self.signals.hold()
@@ -110,11 +119,14 @@ class LastCheckpoint(Checkpoint):
     def on_train_batch_end(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        """Add the sums of the epoch's metrics that the checkpoint holds to those of its first batch."""
+        """Add the sums of the epoch's metrics that the checkpoint holds to those that have begun anew."""
         results = trainer.fit_loop.epoch_loop._results
-        for key, sums in self._sums.items():
-            for name, value in sums.items():
+        for key in self._sums.keys() & results.keys():
+            for name, value in self._sums.pop(key).items():
                 setattr(results[key], name, _reduced(results[key], name, value))
+
+    def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """The next epoch's metrics begin from nothing."""
         self._sums = {}
 
     def on_validation_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
@@ -131,6 +143,11 @@ class LastCheckpoint(Checkpoint):
         """Save the end, from which nothing is left to train."""
         if not trainer.fast_dev_run:  # type: ignore[attr-defined]
             self._save(trainer, None)
+
+    def on_fit_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Where nothing was left to train, the metrics are the checkpoint's."""
+        for name, value in self._metrics.items():
+            trainer.callback_metrics.setdefault(name, value)
 
     def on_save_checkpoint(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, checkpoint: dict[str, Any]
@@ -162,12 +179,14 @@ class LastCheckpoint(Checkpoint):
         self._loaded = checkpoint.get(_KEY)
         if self._loaded is None:
             return
+        states = checkpoint["callbacks"]
+        self._scores = {key: state["current_score"] for key, state in states.items() if "current_score" in state}
         self.seconds_before = self._loaded["seconds"]
+        self._metrics = self._loaded["callback_metrics"]
         self._at_epoch_start = not self._loaded["batches"]
         if trainer.world_size == 1:
             self._random, self._sums = self._loaded["random"], self._loaded["sums"]
         if Path(os.path.realpath(str(trainer.ckpt_path))).parent == Path(self.dirpath):
-            states = checkpoint["callbacks"]
             checkpoint["callbacks"] = _moved(states, self._loaded["dirpath"], self.dirpath)
 
     @property
@@ -242,7 +261,7 @@ def _sums(trainer: pl.Trainer) -> dict[str, dict[str, Tensor]]:
     return {
         key: {name: getattr(metric, name).cpu() for name in names if hasattr(metric, name)}
         for key, metric in results.items()
-        if metric.is_tensor and metric.meta.on_epoch
+        if metric.is_tensor and metric.meta.on_epoch and metric.update_called
     }
 
 

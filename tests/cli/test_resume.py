@@ -1,0 +1,164 @@
+"""A run that is interrupted and started again gives what one that was left alone gives."""
+
+from __future__ import annotations
+
+import signal
+from pathlib import Path
+from typing import Any
+from unittest.mock import patch
+
+import lightning.pytorch as pl
+import pytest
+from tests.helpers.hydra_run import (
+    logged,
+    main_as_shown,
+    main_in_process,
+    read_json,
+    read_metrics,
+    tiny_without,
+    train_tiny,
+)
+from tests.helpers.run_files import differing_files, unreadable_files
+
+from lsa_lightning.cli.train import main
+from lsa_lightning.masking import MaskingChecks
+from lsa_lightning.runs.attempt import NotedEpochs
+from lsa_lightning.runs.signals import Stopped
+from lsa_lightning.runs.stages import AnalysisStage
+
+RUN = ("trainer.max_epochs=2", "data.train_size=256", "attack.steps=2")
+TRAINING_ALONE = ("analysis=null", "evaluation=null")
+
+
+class StopsAt(NotedEpochs):
+    """A signal before a batch of an epoch, or in an epoch's validation."""
+
+    at: tuple[int, int | None] = (0, None)
+
+    def on_train_batch_start(self, trainer: pl.Trainer, module: pl.LightningModule, batch: Any, index: int) -> None:
+        if (trainer.current_epoch, index) == self.at:
+            signal.raise_signal(signal.SIGTERM)
+
+    def on_validation_batch_start(self, trainer: pl.Trainer, *_: object) -> None:
+        if (trainer.current_epoch, None) == self.at and not trainer.sanity_checking:
+            signal.raise_signal(signal.SIGTERM)
+
+
+def stopped(folder: Path, at: tuple[int, int | None], *args: str) -> None:
+    """A run that a signal ends."""
+    StopsAt.at = at
+    with patch("lsa_lightning.cli.train.NotedEpochs", StopsAt), pytest.raises(Stopped):
+        train_tiny(folder, *RUN, *args)
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("resume") / "whole"
+    train_tiny(folder, *RUN)
+    return folder
+
+
+@pytest.mark.parametrize("at", [(0, 3), (1, 0), (1, 7), (1, None)])
+def test_after_a_signal_in_training_every_file_is_the_same(tmp_path: Path, whole: Path, at: Any) -> None:
+    stopped(tmp_path, at)
+    assert unreadable_files(tmp_path) == []
+    assert read_json(tmp_path / "status.json")["state"] == "interrupted"
+    train_tiny(tmp_path, *RUN)
+    assert differing_files(tmp_path, whole) == []
+    assert read_json(tmp_path / "status.json")["attempts"] == 2
+
+
+@pytest.mark.parametrize(
+    "args",
+    [
+        ("scheduler=one_cycle", "optimizer=sgd"),
+        ("callbacks=at_fast", "callbacks.overfitting_stop.attack.steps=1"),
+        ("+trainer.accumulate_grad_batches=2", "+trainer.val_check_interval=0.5"),
+        ("callbacks.atlr.warmup_epochs=1", "callbacks.atlr.analysis_every_n_epochs=2", "objective=trades"),
+    ],
+)
+def test_so_it_is_however_it_trains(tmp_path: Path, args: tuple[str, ...]) -> None:
+    train_tiny(tmp_path / "whole", *RUN, *TRAINING_ALONE, *args)
+    stopped(tmp_path / "run", (1, 5 if "scheduler=one_cycle" in args else 6), *TRAINING_ALONE, *args)
+    train_tiny(tmp_path / "run", *RUN, *TRAINING_ALONE, *args)
+    assert differing_files(tmp_path / "run", tmp_path / "whole") == []
+
+
+def _interrupt(*_: object, **__: object) -> Any:
+    signal.raise_signal(signal.SIGINT)
+
+
+def _fails(*_: object, **__: object) -> Any:
+    msg = "computed again"
+    raise AssertionError(msg)
+
+
+def test_ctrl_c_in_the_masking_checks_loses_nothing_that_was_there(tmp_path: Path, whole: Path) -> None:
+    with patch.object(MaskingChecks, "run", _interrupt), pytest.raises(Stopped) as stop:
+        train_tiny(tmp_path, *RUN)
+    assert stop.value.code == 130
+    assert read_json(tmp_path / "evaluation.json")["accuracy"] == read_json(whole / "evaluation.json")["accuracy"]
+    with (
+        patch.object(AnalysisStage, "run", _fails),
+        patch("lsa_lightning.evaluation.RobustnessEvaluation._count", _fails),
+        patch("lsa_lightning.models.RobustClassifier.training_step", _fails),
+    ):
+        train_tiny(tmp_path, *RUN)
+    assert differing_files(tmp_path, whole) == []
+
+
+def test_a_finished_job_is_not_run_again(tmp_path: Path, whole: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    before = (whole / "summary.json").read_bytes()
+    assert "Nothing is left to do" in train_tiny(whole, *RUN)
+    assert (whole / "summary.json").read_bytes() == before
+
+
+def test_another_configuration_changes_nothing_in_the_folder(whole: Path) -> None:
+    before = {path: path.read_bytes() for path in whole.rglob("*") if path.is_file()}
+    with pytest.raises(ValueError, match="seed: 0, now 1"):
+        train_tiny(whole, *RUN, "seed=1")
+    assert {path: path.read_bytes() for path in whole.rglob("*") if path.is_file()} == before
+
+
+def test_a_run_goes_on_on_the_command_line_wherever_it_lies_now(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    stopped(tmp_path / "run", (1, 4), *TRAINING_ALONE)
+    (tmp_path / "run").rename(tmp_path / "moved")
+    (tmp_path / "elsewhere").mkdir()
+    main_in_process(main, f"resume={tmp_path}/moved", "trainer.max_epochs=3")
+    train_tiny(tmp_path / "whole", *RUN, *TRAINING_ALONE, "trainer.max_epochs=3")
+    assert read_metrics(tmp_path / "moved") == read_metrics(tmp_path / "whole")
+    after, expected = (read_json(tmp_path / name / "summary.json") for name in ("moved", "whole"))
+    assert after["mvl_history"] == expected["mvl_history"]
+    assert after["validation"] == expected["validation"]
+    assert after["checkpoint"] == str(tmp_path / "moved" / "checkpoints" / "best.ckpt")
+
+
+def test_a_finished_run_is_trained_for_longer(tmp_path: Path) -> None:
+    train_tiny(tmp_path / "run", *RUN, *TRAINING_ALONE)
+    train_tiny(tmp_path / "run", *RUN, *TRAINING_ALONE, "trainer.max_epochs=3")
+    train_tiny(tmp_path / "whole", *RUN, *TRAINING_ALONE, "trainer.max_epochs=3")
+    assert read_metrics(tmp_path / "run") == read_metrics(tmp_path / "whole")
+    assert [epoch for epoch, _ in logged(tmp_path / "run", "train/loss")] == [0, 1, 2]
+
+
+def test_what_is_given_beside_resume_must_not_change_the_past(whole: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as exit_:
+        main_as_shown(main, f"resume={whole}", "optimizer.lr=0.5")
+    assert exit_.value.code == 1
+    assert "model.optimizer.lr: 0.05, now 0.5" in capsys.readouterr().err
+
+
+def test_a_sweep_that_is_started_again_runs_only_what_is_unfinished(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tiny = tiny_without("analysis", "evaluation")
+    command = ("-m", *tiny, *TRAINING_ALONE, "seed=0,1", f"hydra.sweep.dir={tmp_path}")
+    main_in_process(main, *command)
+    status = tmp_path / "1" / "status.json"
+    status.write_text(status.read_text().replace("finished", "interrupted"))
+    capsys.readouterr()
+    main_in_process(main, *command)
+    assert capsys.readouterr().out.count("Nothing is left to do") == 1
+    assert [read_json(tmp_path / job / "status.json")["attempts"] for job in ("0", "1")] == [1, 2]

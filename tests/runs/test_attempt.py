@@ -1,0 +1,135 @@
+"""What a job finds in its folder, and what it leaves there."""
+
+from __future__ import annotations
+
+import signal
+from pathlib import Path
+from typing import Any
+
+import pytest
+from omegaconf import OmegaConf
+
+from lsa_lightning.runs.attempt import LAST, Attempt, differences
+from lsa_lightning.runs.signals import Stopped
+from lsa_lightning.runs.status import State, Status
+
+CONFIG: dict[str, Any] = {
+    "seed": 0,
+    "trainer": {"max_epochs": 3, "devices": 1},
+    "paths": {"output_dir": "/runs/a"},
+    "callbacks": {"checkpoint": {"dirpath": "/runs/a/checkpoints"}},
+    "evaluation": {"eps": [0.1, 0.3]},
+}
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    OmegaConf.save(OmegaConf.create(CONFIG), tmp_path / "config.yaml")
+    (tmp_path / LAST).parent.mkdir()
+    (tmp_path / LAST).touch()
+    return tmp_path
+
+
+def _but(**entries: Any) -> dict[str, Any]:
+    return {**CONFIG, **entries}
+
+
+def test_a_folder_that_was_moved_makes_no_difference() -> None:
+    moved = _but(paths={"output_dir": "/b"}, callbacks={"checkpoint": {"dirpath": "/b/checkpoints"}})
+    assert differences(CONFIG, moved) == {}
+
+
+def test_differences_are_named() -> None:
+    other = _but(seed=1, trainer={"max_epochs": 3}, name="x")
+    assert list(differences(CONFIG, other).values()) == [
+        "seed: 0, now 1",
+        "trainer.devices: 1, now nothing",
+        "name: nothing, now x",
+    ]
+
+
+def test_the_same_configuration_goes_on(folder: Path) -> None:
+    attempt = Attempt.of(CONFIG, folder)
+    assert attempt.checkpoint == folder / LAST
+    assert not attempt.finished
+
+
+def test_another_configuration_is_refused_by_what_differs(folder: Path) -> None:
+    with pytest.raises(ValueError, match=r"which holds checkpoints/last\.ckpt, .* got another: seed: 0, now 1\."):
+        Attempt.of(_but(seed=1), folder)
+
+
+def test_without_a_checkpoint_there_is_nothing_to_lose(folder: Path) -> None:
+    (folder / LAST).unlink()
+    assert Attempt.of(_but(seed=1), folder).checkpoint is None
+
+
+def test_metrics_of_something_else_are_not_deleted(tmp_path: Path) -> None:
+    (tmp_path / "metrics.csv").touch()
+    with pytest.raises(ValueError, match=r"expected a folder without metrics, or a run folder .* got .*metrics\.csv"):
+        Attempt.of(CONFIG, tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("config", "finished"),
+    [
+        (CONFIG, True),
+        (_but(logger={"csv": None}, trainer={"max_epochs": 3, "devices": 2}), True),
+        (_but(trainer={"max_epochs": 5, "devices": 1}), False),
+        (_but(evaluation={"eps": [0.1]}), False),
+    ],
+)
+def test_a_finished_job_goes_on_for_what_changes_its_results(folder: Path, config: Any, finished: bool) -> None:
+    (folder / "summary.json").touch()
+    Status(State.FINISHED).save(folder)
+    assert Attempt.of(config, folder).finished == finished
+
+
+def test_a_summary_of_an_unfinished_job_is_not_its_end(folder: Path) -> None:
+    (folder / "summary.json").touch()
+    Status(State.INTERRUPTED).save(folder)
+    assert not Attempt.of(CONFIG, folder).finished
+
+
+def _status(folder: Path) -> Status:
+    status = Status.load(folder)
+    assert status is not None
+    return status
+
+
+def test_the_status_follows_the_job(tmp_path: Path) -> None:
+    attempt = Attempt.of(CONFIG, tmp_path)
+    with attempt.running():
+        assert _status(tmp_path).state == State.RUNNING
+        attempt.note_epoch(2)
+    assert (_status(tmp_path).state, _status(tmp_path).epoch, _status(tmp_path).attempts) == (State.FINISHED, 2, 1)
+
+
+def _fail(message: str) -> None:
+    raise RuntimeError(message)
+
+
+def test_an_error_is_noted_in_one_line(tmp_path: Path) -> None:
+    with pytest.raises(RuntimeError), Attempt.of(CONFIG, tmp_path).running():
+        _fail("two\nlines")
+    assert (_status(tmp_path).state, _status(tmp_path).reason) == (State.FAILED, "RuntimeError: two lines")
+
+
+def test_a_signal_is_noted_and_the_way_to_go_on_is_printed(
+    tmp_path: Path, folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    place = tmp_path / "a run"
+    place.mkdir()
+    with pytest.raises(Stopped), Attempt.of(CONFIG, place).running():
+        signal.raise_signal(signal.SIGTERM)
+    assert (_status(place).state, _status(place).reason) == (State.INTERRUPTED, "SIGTERM")
+    assert f"lsa-train 'resume={place}'\n" in capsys.readouterr().out
+
+
+def test_attempts_are_counted_and_what_killed_writers_left_is_removed(folder: Path) -> None:
+    Status(State.RUNNING, epoch=1, attempts=2).save(folder)
+    part = folder / "checkpoints" / ".last.123.part.ckpt"
+    part.touch()
+    with Attempt.of(CONFIG, folder).running():
+        assert (_status(folder).attempts, _status(folder).epoch) == (3, 1)
+        assert not part.exists()
