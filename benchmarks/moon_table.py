@@ -50,7 +50,7 @@ def run(overrides: list[str], seeds: int) -> list[dict[str, Any]]:
         sweep += ["analysis=null", "evaluation.masking=null", "evaluation.draw=null"]  # only accuracies are needed
         command = [sys.executable, "-m", "lsa_lightning.cli.train", "-m", *overrides, *sweep]
         subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
-        return [json.loads((Path(folder) / str(i) / "summary.json").read_text()) for i in range(seeds)]
+        return [json.loads((Path(folder) / f"seed-{i}" / "summary.json").read_text()) for i in range(seeds)]
 
 
 def summarise(summaries: list[dict[str, Any]]) -> dict[str, Any]:

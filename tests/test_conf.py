@@ -106,6 +106,12 @@ def run_training(group: str, name: str, folder: Path) -> None:
         assert (getattr(summary, group) is None) == (name == "none")
 
 
+def compose_training(group: str, name: str, folder: Path) -> None:
+    """For what makes sweeps of jobs; tests/cli/test_sweeps.py runs them."""
+    with composed_job("train", [f"{group}={name}"], folder) as cfg:
+        OmegaConf.to_container(cfg, resolve=True)
+
+
 def _instances_named_by(node: Any) -> str:
     """The class that a group of one object names."""
     return str(node.get("_target_", "")).rpartition(".")[2] if isinstance(node, DictConfig) else ""
@@ -131,7 +137,7 @@ WAYS: dict[str, Callable[[str, str, Path], None]] = dict.fromkeys(
         "trainer",
     ),
     run_training,
-)
+) | dict.fromkeys(("cluster", "hparams_search"), compose_training)
 """How the options of each group are run."""
 
 

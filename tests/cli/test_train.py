@@ -245,7 +245,7 @@ def test_the_same_seed_gives_the_same_metrics(tmp_path: Path) -> None:
 
 def test_a_sweep_gives_each_job_its_own_folder(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     main_in_process(main, "-m", *TINY, "seed=0,1", f"hydra.sweep.dir={tmp_path}/sweep")
-    runs = [tmp_path / "sweep" / job for job in ("0", "1")]
+    runs = [tmp_path / "sweep" / job for job in ("seed-0", "seed-1")]
     assert [read_json(run / "summary.json")["seed"] for run in runs] == [0, 1]
     assert [OmegaConf.load(run / "config.yaml").data.seed for run in runs] == [0, 1]
     assert (runs[0] / "metrics.csv").read_text() != (runs[1] / "metrics.csv").read_text()

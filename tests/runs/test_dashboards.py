@@ -210,10 +210,10 @@ def test_jobs_of_a_sweep_are_runs_of_their_own_in_one_group(
         main_in_process(main, "-m", *TINY, *OFFLINE, "seed=0,1", "name=my_run", f"hydra.sweep.dir={tmp_path}/sweep_7")
     assert wandb.run is None
     assert [call.kwargs for call in finish.call_args_list] == [{"exit_code": 0}] * 2
-    runs = [read_wandb(tmp_path / "sweep_7" / job) for job in ("0", "1")]
+    runs = [read_wandb(tmp_path / "sweep_7" / job) for job in ("seed-0", "seed-1")]
     assert len({run.info["run_id"] for run in runs}) == 2
     assert [run.info["run_group"] for run in runs] == ["sweep_7"] * 2
-    assert [run.info["display_name"] for run in runs] == ["my_run/0", "my_run/1"]
+    assert [run.info["display_name"] for run in runs] == ["my_run/seed-0", "my_run/seed-1"]
     assert [run.config["seed"] for run in runs] == [0, 1]
 
 

@@ -3,9 +3,57 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+import sys
+from collections.abc import Iterable, Sequence
+from importlib.util import find_spec
 
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import Override
+from hydra.errors import HydraException
+
+from lsa_lightning.runs.cluster import EXTRA
 from lsa_lightning.utils.paths import CONF_DIR
+
+PLUGINS = {
+    "cluster=joblib": "hydra_plugins.hydra_joblib_launcher",
+    "cluster=submitit_local": "hydra_plugins.hydra_submitit_launcher",
+    "cluster=slurm": "hydra_plugins.hydra_submitit_launcher",
+    "hparams_search=optuna": "optuna",
+}
+"""The module without which a choice cannot be made; all of them come with the extra [cluster]."""
+
+
+def check_plugins(arguments: Iterable[str]) -> None:
+    """End the program in one line if a choice needs a package that is not installed."""
+    for argument in arguments:
+        if argument in PLUGINS and find_spec(PLUGINS[argument]) is None:
+            sys.exit(f"lsa-train: {argument} needs more packages: {EXTRA}")
+
+
+def with_swept_names(arguments: Sequence[str]) -> list[str]:
+    """``arguments`` after which the folders of a sweep's jobs are named by what is swept, not by what they share.
+
+    Example:
+        >>> with_swept_names(["-m", "experiment=moon_at", "seed=0,1"])[1]
+        'hydra.job.config.override_dirname.exclude_keys=["experiment"]'
+    """
+    overrides = {index: _parsed(argument) for index, argument in enumerate(arguments)}
+    shared = {index: each for index, each in overrides.items() if each is not None and not each.is_sweep_override()}
+    if not shared:
+        return list(arguments)
+    keys = ",".join(f'"{override.key_or_group}"' for override in shared.values())
+    first = min(shared)  # among the overrides, not before the flags
+    return [*arguments[:first], f"hydra.job.config.override_dirname.exclude_keys=[{keys}]", *arguments[first:]]
+
+
+def _parsed(argument: str) -> Override | None:
+    """None for what is no override: flags and their values, and what Hydra will refuse."""
+    if argument.startswith("-") or not (argument.startswith("~") or "=" in argument):
+        return None
+    try:
+        return OverridesParser.create().parse_override(argument)
+    except HydraException:
+        return None
 
 
 def with_null_groups(arguments: Iterable[str]) -> list[str]:

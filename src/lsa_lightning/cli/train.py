@@ -22,11 +22,12 @@ from lightning.pytorch.loggers import CSVLogger, Logger
 from omegaconf import DictConfig, OmegaConf
 
 from lsa_lightning.callbacks import ATLR, AdversarialTraining
-from lsa_lightning.cli.overrides import with_null_groups
+from lsa_lightning.cli.overrides import check_plugins, with_null_groups, with_swept_names
 from lsa_lightning.layers.report import AnalysedEpoch
 from lsa_lightning.runs.acceleration import accelerate
 from lsa_lightning.runs.attempt import Attempt, NotedEpochs
 from lsa_lightning.runs.checkpoint import checkpoint_file, split_loader
+from lsa_lightning.runs.cluster import without_srun_hint
 from lsa_lightning.runs.console import console, print_accuracies, print_analysis, print_masking, show
 from lsa_lightning.runs.finished_stages import EVALUATION_STATE, FinishedStages, read_analysis, read_masking
 from lsa_lightning.runs.first_batch import FirstBatchChecks
@@ -103,7 +104,7 @@ def train(cfg: DictConfig) -> RunSummary | None:
         check_installed(config.get(place), place)
     if cfg.ckpt_path is not None:
         checkpoint_file(cfg.ckpt_path)
-    with attempt.running() as signals:
+    with attempt.running() as signals, without_srun_hint():
         return _run(cfg, attempt, signals)
 
 
@@ -414,9 +415,12 @@ def _main(cfg: DictConfig) -> float:
 
 def main() -> None:
     """Entry point."""
-    sys.argv[1:] = with_resumed_run(with_null_groups(sys.argv[1:]))
+    check_plugins(sys.argv[1:])
+    sys.argv[1:] = with_swept_names(with_resumed_run(with_null_groups(sys.argv[1:])))
     _main()
 
 
 if __name__ == "__main__":
-    main()
+    from lsa_lightning.cli.train import main as by_name  # launchers pickle what other processes can import
+
+    by_name()

@@ -27,6 +27,7 @@ LAST = Path("checkpoints") / "last.ckpt"
 HARMLESS = (
     "callbacks.last_checkpoint",
     "callbacks.progress_bar",
+    "cluster",
     "data.num_workers",
     "data.root",
     "logger",

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import platform
+import re
+from collections import Counter
+from collections.abc import Collection, Sequence
 from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO
@@ -19,6 +23,8 @@ if TYPE_CHECKING:
     import pandas as pd
 
 CONFIG_FILE = "config.yaml"
+LONGEST_NAME = 120
+"""Of a job's folder, in characters."""
 HYDRA_FOLDER = ".hydra"
 """Where a run keeps its command line."""
 
@@ -39,14 +45,48 @@ def group_of(name: str) -> str:
     return Path(job.sweep.dir).name if job.mode == RunMode.MULTIRUN else name
 
 
+def job_folder(overrides: Sequence[str], left_out: Collection[str] = ()) -> str:
+    """Name of a job's folder in its sweep: its overrides, in an order of their own and with the ends of their keys.
+
+    It can be typed in a shell and in an override without quotes. Where that, or its length, costs characters, the end
+    is a hash of them all, so that different overrides never share a name.
+
+    Args:
+        overrides: the job's.
+        left_out: keys that all jobs have alike.
+
+    Example:
+        >>> job_folder(["seed=0", "regularizer.gamma=0.1", "trainer.max_epochs=5"], ["trainer.max_epochs"])
+        'gamma-0.1+seed-0'
+        >>> job_folder(["callbacks.atlr.mvl=[backbone.act3]"])
+        'mvl-backbone.act3-98355901'
+    """
+    parted = (override.lstrip("+~").partition("=") for override in overrides)
+    values = {key: value for key, _, value in parted if key not in left_out}
+    ends = {key: re.split(r"[./]", key)[-1] for key in values}
+    count = Counter(ends.values())
+    names = {key if count[end] > 1 else end: values[key] for key, end in ends.items()}
+    exact = "+".join(f"{key}-{value}" for key, value in sorted(names.items()))
+    safe = "+".join(f"{_safe(key)}-{_safe(value)}" for key, value in sorted(names.items()))
+    if safe == exact and len(safe) <= LONGEST_NAME:
+        return safe or "job"
+    return f"{safe[: LONGEST_NAME - 9]}-{hashlib.sha256(exact.encode()).hexdigest()[:8]}"
+
+
+def _safe(text: str) -> str:
+    """``text`` in letters, digits, dots, hyphens and underscores."""
+    return re.sub(r"[^A-Za-z0-9._-]+", "_", text).strip("_")
+
+
 def training_eps(callbacks: DictConfig | None) -> float | None:
     """Radius of the attack that crafts the training examples; None where training sees clean data alone."""
     attacks = (node.attack for node in (callbacks or {}).values() if node is not None and "attack" in node)
     return next((attack.eps for attack in attacks), None)
 
 
-# For conf/logger/wandb.yaml and conf/evaluation/default.yaml.
+# For conf/train.yaml, conf/logger/wandb.yaml and conf/evaluation/default.yaml.
 OmegaConf.register_new_resolver("lsa.training_eps", training_eps, replace=True)
+OmegaConf.register_new_resolver("lsa.job_folder", job_folder, replace=True)
 OmegaConf.register_new_resolver("lsa.group", group_of, replace=True)
 OmegaConf.register_new_resolver("lsa.folder", lambda path: Path(path).name, replace=True)
 

@@ -30,11 +30,14 @@ def with_resumed_run(arguments: Sequence[str]) -> list[str]:
             "a sweep goes on when its own command is given again with hydra.sweep.dir=SWEEP"
         )
         raise SystemExit(msg)
-    given = {_key(argument) for argument in others}
-    former = [override for override in _former_overrides(folder) if _key(override) not in given]
+    left_out = {*_SWEEPS, *(_key(argument) for argument in others)}
+    former = [override for override in _former_overrides(folder) if not {_key(override), _group(override)} & left_out]
     place = str(folder.resolve()).replace("\\", "\\\\").replace("'", "\\'")
     return [*former, f"hydra.run.dir='{place}'", *others]
 
+
+_SWEEPS = ("cluster", "hparams_search")
+"""Config groups that say what is swept and where, which one run alone has no use for."""
 
 _PLACES = ("hydra.run.dir", "hydra.sweep.dir", "hydra.sweep.subdir", "hydra.mode")
 
@@ -74,3 +77,13 @@ def _key(override: str) -> str:
         ('trainer.max_epochs', 'logger')
     """
     return override.lstrip("+~").partition("=")[0]
+
+
+def _group(override: str) -> str:
+    """The config group, or the uppermost node, that an override is about.
+
+    Example:
+        >>> _group("cluster.time=60")
+        'cluster'
+    """
+    return _key(override).partition(".")[0]
