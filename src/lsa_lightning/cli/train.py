@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import statistics
 import sys
 import time
 import warnings
@@ -21,7 +22,7 @@ from lightning.pytorch.loggers import CSVLogger, Logger
 from omegaconf import DictConfig, OmegaConf
 
 from lsa_lightning.callbacks import ATLR, AdversarialTraining
-from lsa_lightning.cli.overrides import with_null_groups
+from lsa_lightning.cli.overrides import with_listed_seeds, with_null_groups
 from lsa_lightning.layers.report import AnalysedEpoch
 from lsa_lightning.runs.checkpoint import checkpoint_file, split_loader
 from lsa_lightning.runs.console import console, print_accuracies, print_analysis, print_masking
@@ -294,13 +295,17 @@ def _main(cfg: DictConfig) -> float:
         warnings.filterwarnings("ignore", message=".*Experiment logs directory .* exists and is not empty.*")
     warnings.filterwarnings("ignore", message=".*does not have many workers.*")
     warnings.filterwarnings("ignore", message=".*`isinstance\\(treespec, LeafSpec\\)` is deprecated.*")
+    if cfg.seeds is not None:
+        from lsa_lightning.stacked.train import train_seeds
+
+        return statistics.fmean(optimized(summary, cfg.optimized_metric) for summary in train_seeds(cfg))
     summary = train(cfg)
     return math.nan if summary is None else optimized(summary, cfg.optimized_metric)
 
 
 def main() -> None:
     """Entry point."""
-    sys.argv[1:] = with_null_groups(sys.argv[1:])
+    sys.argv[1:] = with_listed_seeds(with_null_groups(sys.argv[1:]))
     _main()
 
 
