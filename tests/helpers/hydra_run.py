@@ -25,7 +25,7 @@ from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
 
 from lsa_lightning import MoonDataModule, cli
-from lsa_lightning.cli.overrides import with_null_groups
+from lsa_lightning.cli.overrides import with_listed_seeds, with_null_groups
 from lsa_lightning.cli.train import _main
 from lsa_lightning.utils.paths import CONF_DIR
 
@@ -90,7 +90,7 @@ def composed_job(name: str, overrides: Sequence[str], folder: Path) -> Iterator[
     """The configuration of one job whose run folder is ``folder``, with Hydra's own set as in a running job."""
     folder.mkdir(parents=True, exist_ok=True)
     with _clean_hydra(), initialize_config_dir(str(CONF_DIR), version_base="1.3"):
-        cfg = compose(name, with_null_groups(overrides), return_hydra_config=True)
+        cfg = compose(name, with_listed_seeds(with_null_groups(overrides)), return_hydra_config=True)
         OmegaConf.set_readonly(cfg.hydra, False)
         cfg.hydra.runtime.output_dir = str(folder)
         HydraConfig.instance().set_config(cfg)
@@ -133,7 +133,7 @@ def train_tiny(folder: Path, *args: str, figures: bool = False) -> str:
     The command line, which composes twice, is left out, and figures are written only if asked for: both take long.
     """
     printed = io.StringIO()
-    drawing = nullcontext() if figures else patch.object(Figure, "savefig", _leave_empty)
+    drawing = nullcontext() if figures else patch.object(Figure, "savefig", leave_empty)
     with (
         redirect_stdout(printed),
         drawing,
@@ -143,7 +143,7 @@ def train_tiny(folder: Path, *args: str, figures: bool = False) -> str:
     return printed.getvalue()
 
 
-def _leave_empty(figure: Figure, file: Any, **_: Any) -> None:
+def leave_empty(figure: Figure, file: Any, **_: Any) -> None:
     """In place of ``savefig``: the file is there, but nothing was drawn."""
     if isinstance(file, str | Path):
         Path(file).touch()

@@ -191,9 +191,7 @@ class RobustValidation(FreshCallback):
         attacks = [*self._fresh.values(), *self._fresh_rg]
         return [correct(model, attack(model, x, y), y, self.target.output_fn) for attack in attacks]
 
-    def accuracies(
-        self, clean: Tensor, hits: Sequence[Tensor], share: Callable[[Tensor], Tensor]
-    ) -> dict[str, Tensor]:
+    def accuracies(self, clean: Tensor, hits: Sequence[Tensor], share: Callable[[Tensor], Tensor]) -> dict[str, Tensor]:
         """What is measured on a batch, by the name that the key ends in.
 
         Args:

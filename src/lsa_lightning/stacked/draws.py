@@ -30,7 +30,7 @@ class Part:
     @property
     def first(self) -> bool:
         """Whether the batch begins with it."""
-        return self.rows.start == 0
+        return bool(self.rows.start == 0)
 
 
 _PART: ContextVar[Part | None] = ContextVar("part", default=None)
@@ -46,7 +46,8 @@ class RowGenerators(torch.Generator):
     """
 
     def __new__(cls, generators: Sequence[torch.Generator]) -> RowGenerators:
-        return super().__new__(cls, generators[0].device)
+        """A generator on the device of the others."""
+        return super().__new__(cls, generators[0].device)  # type: ignore[call-arg]
 
     def __init__(self, generators: Sequence[torch.Generator]) -> None:
         self.generators = list(generators)
@@ -69,7 +70,9 @@ class RowGenerators(torch.Generator):
             tensor.copy_(self._rows_of(part, tensor, function, args[1:], kwargs))
         return tensor
 
-    def _fill(self, tensor: Tensor, function: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+    def _fill(
+        self, tensor: Tensor, function: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]
+    ) -> None:
         for rows, generator in zip(tensor.chunk(len(self.generators)), self.generators, strict=True):
             function(rows, *args, **{**kwargs, "generator": generator})
 
@@ -84,7 +87,7 @@ class RowGenerators(torch.Generator):
         if self._next == len(self._drawn):
             whole = tensor.new_empty(models * part.samples, *tensor.shape[1:])
             self._fill(whole, function, args, kwargs)
-            self._drawn.append(whole.unflatten(0, (models, -1)))
+            self._drawn.append(whole.view(models, part.samples, *tensor.shape[1:]))
         self._next += 1
         return self._drawn[self._next - 1][:, part.rows].flatten(0, 1)
 

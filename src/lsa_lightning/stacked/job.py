@@ -120,9 +120,9 @@ def _of_callbacks(job: SeedJob) -> Iterator[str]:
             yield f"the callback {type(callback).__name__}"
         elif isinstance(callback, AdversarialTraining) and type(callback) not in (AdversarialTraining, ATLR):
             yield f"the callback {type(callback).__name__}, a subclass"
-    for callback in (job.method, *job.validations):
-        if callback is not None and callback.target.backbone is not None:
-            yield f"backbone={callback.target.backbone} of {type(callback).__name__}"
+    for target in (each.target for each in (job.method, *job.validations) if each is not None):
+        if target.backbone is not None:
+            yield f"backbone={target.backbone}"
     for attack in _attacks(job):
         if isinstance(attack, ExternalAttack | Ensemble):
             yield f"the attack {type(attack).__name__}"

@@ -17,8 +17,8 @@ from lsa_lightning.layers.analysis import LayerSustainabilityAnalysis
 from lsa_lightning.layers.report import SustainabilityReport
 from lsa_lightning.layers.resolve import LayerSpec
 from lsa_lightning.measures import ComparisonMeasure
-from lsa_lightning.stacked.draws import Part, draws_of, drawing
-from lsa_lightning.stacked.network import frozen, load, split
+from lsa_lightning.stacked.draws import Part, drawing, draws_of
+from lsa_lightning.stacked.network import by_model, frozen, load, split
 from lsa_lightning.utils.batch import read_batch
 from lsa_lightning.utils.isolation import preserved_random_state
 from lsa_lightning.utils.random import Purpose, seed_of
@@ -42,16 +42,14 @@ def joined(batches: Sequence[Any], unpack: Unpack = read_batch) -> tuple[Tensor,
     return torch.cat([x for x, _ in pairs]), torch.cat([y for _, y in pairs])
 
 
-def in_parts(
-    function: Callable[[Tensor, Tensor], Sequence[Tensor]], x: Tensor, y: Tensor, models: int
-) -> list[Tensor]:
+def in_parts(function: Callable[[Tensor, Tensor], Sequence[Tensor]], x: Tensor, y: Tensor, models: int) -> list[Tensor]:
     """What ``function`` gives for a few samples of each model at a time, put together, ``[S N, ...]`` each."""
-    inputs, labels = x.unflatten(0, (models, -1)), y.unflatten(0, (models, -1))
+    inputs, labels = by_model(x, models), by_model(y, models)
     results = []
     for part in _parts(inputs.shape[1], models):
         with drawing(part):
             rows = inputs[:, part.rows].flatten(0, 1), labels[:, part.rows].flatten(0, 1)
-            results.append([each.unflatten(0, (models, -1)) for each in function(*rows)])
+            results.append([by_model(each, models) for each in function(*rows)])
     return [torch.cat(each, dim=1).flatten(0, 1) for each in zip(*results, strict=True)]
 
 

@@ -73,7 +73,12 @@ def load(stacked: nn.Module, index: int, into: nn.Module) -> None:
 
 def split(tensor: Tensor, models: int) -> tuple[Tensor, ...]:
     """``[S N, ...]`` as S tensors ``[N, ...]``."""
-    return tensor.unflatten(0, (models, -1)).unbind(0)
+    return by_model(tensor, models).unbind(0)
+
+
+def by_model(tensor: Tensor, models: int) -> Tensor:
+    """``[S N, ...]`` as ``[S, N, ...]``."""
+    return tensor.reshape(models, len(tensor) // models, *tensor.shape[1:])
 
 
 @contextmanager
@@ -129,7 +134,7 @@ class _Linear(torch.autograd.Function):
         return outputs
 
     @staticmethod
-    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, Tensor | None, Tensor | None]:  # type: ignore[override]
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, Tensor | None, Tensor | None]:
         x, weight = ctx.saved_tensors
         for_x, for_weight, for_bias = ctx.needs_input_grad
         return (

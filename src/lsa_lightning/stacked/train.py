@@ -140,7 +140,7 @@ def _measure_and_write(
     jobs = module.jobs
     first = jobs[0]
     needed = first.analysis is not None or first.evaluation is not None
-    loaders = [split_loader(job.data, "test") if needed else None for job in jobs]
+    loaders: list[Any] = [split_loader(job.data, "test") if needed else None for job in jobs]
     analyses = [None] * len(jobs) if first.analysis is None else _analyse(first.analysis, module, net, loaders)
     tables = [None] * len(jobs) if first.evaluation is None else _evaluate(first.evaluation, net, loaders)
     for index, job in enumerate(jobs):

@@ -26,7 +26,7 @@ from lsa_lightning.stacked.job import INSTEAD, SeedJob, check_optimizers
 from lsa_lightning.stacked.measure import StackedAnalysis, in_parts, joined
 from lsa_lightning.stacked.network import frozen, split, stack
 from lsa_lightning.stacked.view import EpochMeans, SeedTrainer
-from lsa_lightning.utils.batch import replace_tensor
+from lsa_lightning.utils.batch import read_batch, replace_tensor
 
 
 class StackedData(pl.LightningDataModule):
@@ -78,9 +78,7 @@ class StackedTraining(pl.LightningModule):
 
     def _adversarial_step(self, method: AdversarialTraining) -> AdversarialStep:
         name, on_clean = type(self.jobs[0].model).__name__, method.objective.steps_on_clean
-        return AdversarialStep(
-            self.net, name, on_clean=on_clean, read_logits=method.target.logits, check_labels=False
-        )
+        return AdversarialStep(self.net, name, on_clean=on_clean, read_logits=method.target.logits, check_labels=False)
 
     def attach(self, trainer: pl.Trainer) -> None:
         """Give each model its own view of the Trainer, and a ``log`` of its own."""
@@ -126,11 +124,8 @@ class StackedTraining(pl.LightningModule):
             log.training = training
 
     def _unpack(self, batch: Any) -> tuple[Tensor, Tensor]:
-        holder = self._method or (self.jobs[0].validations or [None])[0]
-        if holder is not None:
-            return holder.target.unpack(batch)
-        x, y = batch
-        return x, y
+        holders = [each for each in (self._method, *self.jobs[0].validations) if each is not None]
+        return holders[0].target.unpack(batch) if holders else read_batch(batch)
 
     def _adversarial(
         self, method: AdversarialTraining, step: AdversarialStep, batches: list[Any], batch_idx: int
@@ -268,7 +263,7 @@ class SeedCallbacks(pl.Callback):
     def on_validation_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Forwarded; then the metrics of validation are known."""
         self._run("on_validation_epoch_end")
-        self._log()
+        self._log(training=False)
 
     def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Forwarded."""
@@ -276,7 +271,7 @@ class SeedCallbacks(pl.Callback):
 
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """The metrics of training are known; forwarded."""
-        self._log()
+        self._log(training=True)
         self._run("on_train_epoch_end")
 
     def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
@@ -291,9 +286,9 @@ class SeedCallbacks(pl.Callback):
             for logger in job.loggers:
                 logger.finalize("success")
 
-    def _log(self) -> None:
+    def _log(self, *, training: bool) -> None:
         for view, log in zip(self.module.views, self.module.logs, strict=True):
-            view.log_metrics(log.close())
+            view.log_metrics(log.close(training=training), training=training)
 
     def _run(self, hook: str, *args: Any, kinds: tuple[type, ...] | None = None) -> None:
         for job, view in zip(self.module.jobs, self.module.views, strict=True):
@@ -337,7 +332,8 @@ class _Analyses:
 def _each(passes: Passes, names: Sequence[Sequence[str]]) -> list[Passes]:
     """Each model's rows of the representations that ``names`` lists for it."""
     models = len(names)
-    sides = [{name: split(tensor, models) for name, tensor in side.items()} for side in (passes.clean, passes.adversarial)]
+    both = (passes.clean, passes.adversarial)
+    sides = [{name: split(tensor, models) for name, tensor in side.items()} for side in both]
     return [
         Passes(None, *({name: side[name][index] for name in own if name in side} for side in sides))
         for index, own in enumerate(names)

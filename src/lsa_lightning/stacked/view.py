@@ -39,7 +39,7 @@ class SeedTrainer(pl.Trainer):
         return getattr(self.__dict__["_whole"], name)
 
     @property
-    def callback_metrics(self) -> dict[str, Tensor]:  # type: ignore[override]
+    def callback_metrics(self) -> dict[str, Tensor]:
         """The seed's own."""
         return self._metrics
 
@@ -58,12 +58,14 @@ class SeedTrainer(pl.Trainer):
         """The keys that the seed's module logs are its own, too."""
         return None
 
-    def log_metrics(self, metrics: dict[str, Tensor]) -> None:
-        """Give the metrics of an epoch to callbacks and loggers, as a Trainer does."""
+    def log_metrics(self, metrics: dict[str, Tensor], *, training: bool) -> None:
+        """Give the metrics of an epoch, or of a validation run in it, to callbacks and loggers, as a Trainer does."""
+        # Lightning counts the last step of an epoch only after it has logged; the hook comes between the two.
+        step = self.fit_loop.epoch_loop._batches_that_stepped - training
         self._metrics.update(metrics)
         scalars = {"epoch": self.current_epoch, **{name: value.item() for name, value in metrics.items()}}
         for logger in self.loggers if metrics else []:
-            logger.log_metrics(scalars, step=self.fit_loop.epoch_loop._batches_that_stepped)
+            logger.log_metrics(scalars, step=step)
             logger.save()
 
     def save_checkpoint(
@@ -104,7 +106,7 @@ class EpochMeans:
 
     def __init__(self) -> None:
         self.training = True
-        self._sums: dict[str, Tensor] = {}
+        self._sums: dict[bool, dict[str, Tensor]] = {True: {}, False: {}}
         self._samples: dict[str, int] = {}
 
     def log(
@@ -125,7 +127,8 @@ class EpochMeans:
         """
         per_step = self.training if on_step is None else on_step
         per_epoch = not self.training if on_epoch is None else on_epoch
-        if per_step or not per_epoch or reduce_fx not in ("mean", torch.mean) or not isinstance(value, Tensor | float | int):
+        is_mean = reduce_fx in ("mean", torch.mean) and isinstance(value, Tensor | float | int)
+        if per_step or not per_epoch or not is_mean:
             msg = (
                 f"seeds=... logs means over epochs, got {name!r} by step or reduced otherwise: log it with "
                 "on_step=False, on_epoch=True, or train the seeds one after another, -m seed=..."
@@ -133,11 +136,11 @@ class EpochMeans:
             raise MisconfigurationException(msg)
         samples = 1 if batch_size is None else batch_size
         value = value.detach().float() if isinstance(value, Tensor) else torch.tensor(float(value))
-        self._sums[name] = self._sums.get(name, torch.zeros(())) + value * samples
+        sums = self._sums[self.training]
+        sums[name] = sums.get(name, torch.zeros(())) + value * samples
         self._samples[name] = self._samples.get(name, 0) + samples
 
-    def close(self) -> dict[str, Tensor]:
-        """The means, with which the epoch ends."""
-        means = {name: total / self._samples[name] for name, total in self._sums.items()}
-        self._sums, self._samples = {}, {}
-        return means
+    def close(self, *, training: bool) -> dict[str, Tensor]:
+        """The means with which an epoch of training, or a validation run, ends."""
+        sums, self._sums[training] = self._sums[training], {}
+        return {name: total / self._samples.pop(name) for name, total in sums.items()}
