@@ -50,9 +50,8 @@ def main() -> None:
         alone = [run([*common, f"seed={k}", f"hydra.run.dir={folder}/{k}"]) for k in range(args.singles)]
         apart = [difference(folder / f"stacked/seed={k}", folder / str(k)) for k in range(args.singles)]
     scale = args.seeds / args.singles
-    ratios = {
-        kind: getattr(together, kind) / (scale * sum(getattr(each, kind) for each in alone)) for kind in Cost._fields
-    }
+    total = Cost(*(scale * sum(each) for each in zip(*alone, strict=True)))
+    ratios = {"wall": together.wall / total.wall, "processor": together.processor / total.processor}
     scaled = "" if scale == 1 else f" (scaled from {args.singles})"
     print(f"{args.seeds} seeds at once: {together.wall:.1f} s, processor {together.processor:.1f} s")
     print(f"{args.seeds} single runs{scaled}: {total.wall:.1f} s, processor {total.processor:.1f} s")
