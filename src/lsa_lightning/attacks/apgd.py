@@ -13,6 +13,7 @@ from lsa_lightning.attacks.balls import Ball, Bounds, per_sample
 from lsa_lightning.attacks.base import Attack, Model, forward_and_gradient
 from lsa_lightning.attacks.losses import LOSSES, LossFn, class_logits, own_losses, targeted_dlr
 from lsa_lightning.functional import predicted_labels
+from lsa_lightning.utils.batch import part_of_batch
 from lsa_lightning.utils.checks import choice, function, integer, number, or_none, refuse
 from lsa_lightning.utils.renamed import renamed
 
@@ -149,7 +150,8 @@ class APGD(Attack):
             if len(left) == 0:
                 break
             goal = _Goal(self._losses, y[left], None if target is None else target[left])
-            best.merge(left, self._run(model, goal, start[left], ball.select(left)))
+            with part_of_batch(left, len(x)):
+                best.merge(left, self._run(model, goal, start[left], ball.select(left)))
         return best.x
 
     def _clean_logits(self, model: Model, x: Tensor) -> Tensor | None:

@@ -25,7 +25,7 @@ from lsa_lightning.utils.batch import check_samples
 from lsa_lightning.utils.checks import function, instance, integer, number, or_none, refuse
 from lsa_lightning.utils.isolation import frozen, lent
 from lsa_lightning.utils.outputs import check_no_probabilities
-from lsa_lightning.utils.random import Purpose, generator_of
+from lsa_lightning.utils.random import Purpose, own_generator
 
 Model: TypeAlias = Callable[[Tensor], Tensor]
 """Maps inputs ``[N, ...]`` to logits: ``[N]`` or ``[N, 1]`` (binary), or ``[N, C]``. Usually an ``nn.Module``.
@@ -171,9 +171,8 @@ class Attack(ABC):
     def generator(self, device: torch.device) -> torch.Generator:
         """The attack's own generator on ``device``; the ranks of a distributed run draw different numbers."""
         if device not in self._generators:
-            seed = torch.initial_seed() if self.seed is None else self.seed
             key = (Purpose.ATTACK, _rank()) if self._stream is None else (Purpose.ATTACK_STREAM, self._stream)
-            self._generators[device] = generator_of(seed, *key, device=device)
+            self._generators[device] = own_generator(self.seed, *key, device=device)
         return self._generators[device]
 
     def state_dict(self) -> dict[str, Tensor]:

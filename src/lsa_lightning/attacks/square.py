@@ -14,6 +14,7 @@ from lsa_lightning.attacks.balls import Ball, Bounds
 from lsa_lightning.attacks.base import Attack, Model
 from lsa_lightning.attacks.losses import margin
 from lsa_lightning.functional import predicted_labels
+from lsa_lightning.utils.batch import part_of_batch
 from lsa_lightning.utils.checks import choice, integer, number
 
 _HALVINGS = (10, 50, 200, 500, 1000, 2000, 4000, 6000, 8000)
@@ -107,7 +108,8 @@ class Square(Attack):
             left = standing.nonzero().flatten()
             if len(left) == 0:
                 break
-            logits = model(candidate[left])
+            with part_of_batch(left, len(x)):
+                logits = model(candidate[left])
             values = margin(logits, y[left])
             better = left[values < best_margin[left]]
             best_x = best_x.index_copy(0, better, candidate[better])

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from lsa_lightning.attacks import Attack, InputSpace
 from lsa_lightning.callbacks.base import FreshCallback
 from lsa_lightning.callbacks.own_keys import log_own_mean
-from lsa_lightning.callbacks.passes import AdversarialStep, StepRequest, loss_of
+from lsa_lightning.callbacks.passes import AdversarialStep, Passes, StepRequest, loss_of
 from lsa_lightning.callbacks.step_input import unlogged
 from lsa_lightning.callbacks.step_patch import patch_training_step
 from lsa_lightning.callbacks.target import Target
@@ -215,35 +215,53 @@ class AdversarialTraining(FreshCallback):
         probed = [*layers, OUTPUT] if self.objective.needs_both_outputs else layers
         asked = StepRequest(run_step, batch, x, y, partial(self._craft, module), probed, self._sites)
         passes = adversarial_step.run(asked, checked=not wraps_another)
-        loss, result, clean, adversarial = loss_of(passes.result), passes.result, passes.clean, passes.adversarial
+        loss, result = loss_of(passes.result), passes.result
         if loss is None:
             return result
+        loss = self.total_loss(module, loss, passes, y, len(x))
+        return {**result, "loss": loss} if isinstance(result, dict) else loss
+
+    def total_loss(self, module: pl.LightningModule, loss: Tensor, passes: Passes, y: Tensor, samples: int) -> Tensor:
+        """What is minimised: the loss of the user's step, the objective's term and the penalty; logs both parts.
+
+        Args:
+            module: what trains.
+            loss: the loss of its step.
+            passes: what the two passes gave; the representations are those of the penalised layers.
+            y: labels.
+            samples: number of samples N.
+        """
+        clean, adversarial = dict(passes.clean), dict(passes.adversarial)
         if self.objective.needs_both_outputs:
             loss = loss + self.objective.term(clean.pop(OUTPUT), adversarial.pop(OUTPUT), y)
-        _log(module, "train/loss_base", loss, len(x))
-        if layers:
+        _log(module, "train/loss_base", loss, samples)
+        if self.penalized_layers(module.current_epoch):
             # Where training skips blocks, a skipped layer has no penalty in this step.
             both = [name for name in clean if name in adversarial]
             penalty = torch.zeros_like(loss)
             if both:
                 clean, adversarial = ({name: side[name] for name in both} for side in (clean, adversarial))
                 penalty = self.penalty(clean, adversarial, y, module.current_epoch)
-            _log(module, "train/loss_lr", penalty, len(x))
+            _log(module, "train/loss_lr", penalty, samples)
             loss = loss + penalty
-        return {**result, "loss": loss} if isinstance(result, dict) else loss
+        return loss
 
     def _craft(self, module: pl.LightningModule, model: nn.Module, x: Tensor, y: Tensor) -> Tensor:
         """The adversarial examples of a step; other callbacks hook in here."""
-        attack = self._attack_now(module)
+        attack = self.attack_now(module)
         x_adv = attack(model, x, y)
-        if self.eps_warmup_epochs > 0:
-            _log(module, "train/eps", torch.tensor(attack.eps, device=x.device), len(x))
+        self.log_eps(module, attack, x)
         with reentrance_off():
             for before_step in self.before_step:
                 before_step(model, x, x_adv, y)
         return x_adv
 
-    def _attack_now(self, module: pl.LightningModule) -> Attack:
+    def log_eps(self, module: pl.LightningModule, attack: Attack, x: Tensor) -> None:
+        """Log the radius of a step, if it warms up."""
+        if self.eps_warmup_epochs > 0:
+            _log(module, "train/eps", torch.tensor(attack.eps, device=x.device), len(x))
+
+    def attack_now(self, module: pl.LightningModule) -> Attack:
         """The attack, with a part of its eps while that warms up."""
         trainer = module.trainer
         step = trainer.fit_loop.epoch_loop.batch_idx + 1

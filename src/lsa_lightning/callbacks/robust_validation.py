@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import lightning.pytorch as pl
 from lightning.pytorch.trainer.states import TrainerFn
-from torch import Tensor
+from torch import Tensor, nn
 from torchmetrics import MeanMetric
 
 from lsa_lightning.attacks import Attack, InputSpace
@@ -181,16 +181,30 @@ class RobustValidation(FreshCallback):
         def share(hits: Tensor) -> Tensor:
             return hits[:real].float().sum() / max(real, 1)
 
-        def under(attack: Attack) -> Tensor:
-            return share(correct(model, attack(model, x, y), y, self.target.output_fn))
-
         with loaders.trainer.precision_plugin.forward_context(), preserved_random_state(x.device):
-            values = {"acc_clean": share(self._hits)}
-            values |= {f"acc_{name}": under(attack) for name, attack in self._fresh.items()}
-            if self.rg_attacks:  # a sum of means is the mean of the batches' sums
-                values["rg_score"] = 100 * sum((under(attack) for attack in self._fresh_rg), values["acc_clean"])
+            values = self.accuracies(self._hits, self.hits(model, x, y), share)
         for name, value in values.items():
             self._log(loaders, module, dataloader_idx, f"{self.prefix}/{name}", value, real)
+
+    def hits(self, model: nn.Module, x: Tensor, y: Tensor) -> list[Tensor]:
+        """Which inputs ``model`` classifies correctly under each attack, then at each radius of R&G; ``[N]`` each."""
+        attacks = [*self._fresh.values(), *self._fresh_rg]
+        return [correct(model, attack(model, x, y), y, self.target.output_fn) for attack in attacks]
+
+    def accuracies(self, clean: Tensor, hits: Sequence[Tensor], share: Callable[[Tensor], Tensor]) -> dict[str, Tensor]:
+        """What is measured on a batch, by the name that the key ends in.
+
+        Args:
+            clean: which inputs are classified correctly, ``[N]``.
+            hits: see :meth:`hits`.
+            share: the share of such a ``[N]`` that is true.
+        """
+        under = [share(each) for each in hits]
+        names = ["acc_clean", *(f"acc_{name}" for name in self._fresh)]
+        values = dict(zip(names, [share(clean), *under], strict=False))
+        if self.rg_attacks:  # a sum of means is the mean of the batches' sums
+            values["rg_score"] = 100 * sum(under[len(self._fresh) :], values["acc_clean"])
+        return values
 
     def _log(
         self,

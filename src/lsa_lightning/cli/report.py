@@ -60,17 +60,15 @@ def write_report(paths: Sequence[Path], output: Path | None = None) -> Report:
         output = (paths[0] if len(paths) == 1 else Path()) / "report.html"
     unread = [message for run in jobs.runs for message in run.unread]
     if len(jobs.runs) == 1 and not jobs.left_out:
-        page, more = _run_page(jobs.runs[0])
-        write_text(output, page)
-        return Report(output, jobs, None, [*unread, *more])
+        return Report(output, jobs, None, [*unread, *write_run_page(jobs.runs[0], output)])
     results = Results.of(jobs.runs)
     write_text(output, _comparison_page(results, jobs, unread))
     results.save(output.parent)
     return Report(output, jobs, results, unread)
 
 
-def _run_page(run: Run) -> tuple[str, list[str]]:
-    """The page of a run, and what kept figures from being shown."""
+def write_run_page(run: Run, output: Path) -> list[str]:
+    """Write the page of one run; what kept figures from being shown."""
     pictures, unread = pictures_of_run(run.folder)
     history = run.summary.history
     layers = next(iter(run.reports.values())).layers if run.reports else []
@@ -85,7 +83,8 @@ def _run_page(run: Run) -> tuple[str, list[str]]:
         in_mvl={layer: sum(layer in entry.mvl for entry in history) for layer in analysed},
         config=(run.folder / CONFIG_FILE).read_text(encoding="utf-8"),
     )
-    return page, unread
+    write_text(output, page)
+    return unread
 
 
 def _comparison_page(results: Results, jobs: Jobs, unread: Sequence[str]) -> str:

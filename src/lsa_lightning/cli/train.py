@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import statistics
 import sys
 import time
 import warnings
@@ -22,7 +23,7 @@ from lightning.pytorch.loggers import CSVLogger, Logger
 from omegaconf import DictConfig, OmegaConf
 
 from lsa_lightning.callbacks import ATLR, AdversarialTraining
-from lsa_lightning.cli.overrides import check_plugins, with_null_groups, with_swept_names
+from lsa_lightning.cli.overrides import check_plugins, with_listed_seeds, with_null_groups, with_swept_names
 from lsa_lightning.layers.report import AnalysedEpoch
 from lsa_lightning.runs.acceleration import accelerate
 from lsa_lightning.runs.attempt import Attempt, NotedEpochs
@@ -36,6 +37,7 @@ from lsa_lightning.runs.installed import check_installed
 from lsa_lightning.runs.kinds import JOB
 from lsa_lightning.runs.last_checkpoint import LastCheckpoint
 from lsa_lightning.runs.loggers import ResultLogger, pixels_of, result_loggers
+from lsa_lightning.runs.read import read_run
 from lsa_lightning.runs.resume import with_resumed_run
 from lsa_lightning.runs.signals import Signals
 from lsa_lightning.runs.stages import Analysis, AnalysisStage, Evaluation, EvaluationStage
@@ -146,7 +148,7 @@ def _run(cfg: DictConfig, attempt: Attempt, signals: Signals) -> RunSummary | No
             versions=versions(),
         )
         summary.save(folder)
-        _log_results(job, summary, folder)
+        _log_results(job.loggers, job.trainer, summary, folder)
     _print_end(summary, folder)
     return summary
 
@@ -299,12 +301,12 @@ def _validation_metrics(trainer: pl.Trainer) -> dict[str, float]:
     return values if best is None else {**values, str(chooser.monitor): float(best)}  # type: ignore[union-attr]
 
 
-def _log_results(job: Job, summary: RunSummary, folder: Path) -> None:
+def _log_results(loggers: list[Logger], trainer: pl.Trainer, summary: RunSummary, folder: Path) -> None:
     """Give figures, tables, results and files of the run folder to the loggers that keep them elsewhere."""
     import pandas as pd
 
-    step = job.trainer.global_step
-    adapters = result_loggers(logger for logger in job.loggers if not isinstance(logger, CSVLogger))
+    step = trainer.global_step
+    adapters = result_loggers(logger for logger in loggers if not isinstance(logger, CSVLogger))
     if not adapters:
         return
     figures = {f"figures/{path.stem}": pixels_of(path) for path in sorted((folder / "figures").glob("*.png"))}
@@ -315,7 +317,7 @@ def _log_results(job: Job, summary: RunSummary, folder: Path) -> None:
             adapter.log_figure(key, pixels, step)
         for key, table in tables.items():
             adapter.log_table(key, table, step)
-        adapter.log_summary({**_results(summary), **_best(job.trainer, summary)}, step)
+        adapter.log_summary({**_results(summary), **_best(trainer, summary)}, step)
     _log_files([adapter for adapter in adapters if adapter.takes_files], summary, folder)
 
 
@@ -323,9 +325,10 @@ def _log_files(adapters: list[ResultLogger], summary: RunSummary, folder: Path) 
     """Give them the best checkpoint and the page about the run, which is written for them."""
     if not adapters:
         return
-    from lsa_lightning.cli.report import write_report
+    from lsa_lightning.cli.report import write_run_page
 
-    files = {"report": write_report([folder])[0]}
+    write_run_page(read_run(folder), folder / "report.html")
+    files = {"report": folder / "report.html"}
     if summary.checkpoint is not None:
         files["model"] = Path(summary.checkpoint)
     for adapter in adapters:
@@ -409,6 +412,10 @@ def _main(cfg: DictConfig) -> float:
     warnings.filterwarnings("ignore", message="Checkpoint directory .* exists and is not empty.*")
     warnings.filterwarnings("ignore", message=".*does not have many workers.*")
     warnings.filterwarnings("ignore", message=".*`isinstance\\(treespec, LeafSpec\\)` is deprecated.*")
+    if cfg.seeds is not None:
+        from lsa_lightning.stacked.train import train_seeds
+
+        return statistics.fmean(optimized(summary, cfg.optimized_metric) for summary in train_seeds(cfg))
     summary = train(cfg)
     return math.nan if summary is None else optimized(summary, cfg.optimized_metric)
 
@@ -416,7 +423,7 @@ def _main(cfg: DictConfig) -> float:
 def main() -> None:
     """Entry point."""
     check_plugins(sys.argv[1:])
-    sys.argv[1:] = with_swept_names(with_resumed_run(with_null_groups(sys.argv[1:])))
+    sys.argv[1:] = with_swept_names(with_resumed_run(with_listed_seeds(with_null_groups(sys.argv[1:]))))
     _main()
 
 

@@ -22,7 +22,7 @@ from lsa_lightning.utils.isolation import evaluating, preserved_random_state, sc
 from lsa_lightning.utils.outputs import LogitsOf, OutputFn
 from lsa_lightning.utils.precision import widest_float
 from lsa_lightning.utils.progress import Progress, forward_passes
-from lsa_lightning.utils.random import Purpose, generator_of, seed_of
+from lsa_lightning.utils.random import Purpose, own_generator, seed_of
 from lsa_lightning.utils.renamed import renamed
 
 _DIRECTIONS = 8
@@ -169,7 +169,7 @@ class MaskingChecks:
         correct(model, x, y)  # where outputs are no logits or labels no classes, an error
         with evaluating(model), scratch_buffers(model):
             gradient = _largest_gradient(model, x, y)
-            generator = generator_of(self.seed, Purpose.DIRECTIONS, index, device=x.device)
+            generator = own_generator(self.seed, Purpose.DIRECTIONS, index, device=x.device)
             agreement = self._agreement(model, x, y, generator)
             with torch.no_grad():
                 first, second = class_logits(model(x)), class_logits(model(x))

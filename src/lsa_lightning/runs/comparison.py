@@ -166,7 +166,7 @@ def comparable(config: Mapping[str, Any]) -> dict[str, Any]:
 
     def strip(node: Any) -> Any:
         if isinstance(node, dict):
-            return {key: strip(value) for key, value in node.items() if key not in ("seed", "paths")}
+            return {key: strip(value) for key, value in node.items() if key not in ("seed", "seeds", "paths")}
         if isinstance(node, list):
             return [strip(value) for value in node]
         return node.replace(folder, "RUN") if folder and isinstance(node, str) else node

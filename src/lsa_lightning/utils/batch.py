@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from contextvars import ContextVar
 from typing import Any, TypeAlias
 
 from lightning.fabric.utilities.apply_func import move_data_to_device
@@ -25,9 +27,11 @@ __all__ = [
     "describe",
     "first_samples",
     "move_data_to_device",
+    "part_of_batch",
     "read_batch",
     "read_samples",
     "replace_tensor",
+    "samples_of_batch",
 ]
 
 
@@ -120,6 +124,37 @@ def first_samples(batch: Any, samples: int, n: int) -> Any:
         {'x': tensor([[0., 0.]]), 'mean': tensor(0.5000)}
     """
     return apply_to_collection(batch, Tensor, lambda rows: rows[:n] if rows.ndim and len(rows) == samples else rows)
+
+
+_PART: ContextVar[tuple[Tensor, int] | None] = ContextVar("part", default=None)
+
+
+@contextmanager
+def part_of_batch(samples: Tensor, of: int) -> Iterator[None]:
+    """Around calls of a model with a part of the batch, for models to which a sample's place in the batch matters.
+
+    Args:
+        samples: indices of the samples, rising.
+        of: number of samples of the whole batch, or of the part that the calls are already in.
+    """
+    outer = _PART.get()
+    token = _PART.set((samples, of) if outer is None else (outer[0][samples], outer[1]))
+    try:
+        yield
+    finally:
+        _PART.reset(token)
+
+
+def samples_of_batch() -> tuple[Tensor, int] | None:
+    """Which samples of a batch, of how many, a model is given now; None: all.
+
+    Example:
+        >>> import torch
+        >>> with part_of_batch(torch.tensor([1, 2, 5]), 6), part_of_batch(torch.tensor([0, 2]), 3):
+        ...     samples_of_batch()
+        (tensor([1, 5]), 6)
+    """
+    return _PART.get()
 
 
 def _only(batch: Mapping[str, Any], keys: tuple[str, ...]) -> Any:

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
 from enum import Enum
 
 import torch
@@ -49,3 +52,33 @@ def generator_of(seed: int, purpose: Purpose, *key: int, device: torch.device | 
         tensor([0, 1, 2, 3])
     """
     return torch.Generator(device or "cpu").manual_seed(seed_of(seed, purpose, *key))
+
+
+MakeGenerator = Callable[..., torch.Generator]
+"""Called as ``make(seed, purpose, *key, device=device)``; a seed of None is that of the model."""
+
+
+_MAKE: ContextVar[MakeGenerator | None] = ContextVar("make", default=None)
+
+
+def own_generator(
+    seed: int | None, purpose: Purpose, *key: int, device: torch.device | str | None = None
+) -> torch.Generator:
+    """:func:`generator_of` for ``seed``, or, where that is None, for torch's initial one.
+
+    Inside of :func:`generators_from` it is made there.
+    """
+    make = _MAKE.get()
+    if make is not None:
+        return make(seed, purpose, *key, device=device)
+    return generator_of(torch.initial_seed() if seed is None else seed, purpose, *key, device=device)
+
+
+@contextmanager
+def generators_from(make: MakeGenerator) -> Iterator[None]:
+    """Inside, :func:`own_generator` returns what ``make`` does: generators for several models at once."""
+    token = _MAKE.set(make)
+    try:
+        yield
+    finally:
+        _MAKE.reset(token)

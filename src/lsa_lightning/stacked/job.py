@@ -1,0 +1,175 @@
+"""The job of one seed among several that are trained at once, and what such jobs cannot do."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import lightning.pytorch as pl
+import torch
+from lightning.pytorch.callbacks import ModelCheckpoint, ModelSummary, ProgressBar
+from lightning.pytorch.loggers import CSVLogger, Logger, TensorBoardLogger
+from omegaconf import DictConfig
+
+from lsa_lightning.attacks import Attack, Ensemble
+from lsa_lightning.attacks.composite import CompositeAttack
+from lsa_lightning.attacks.external import ExternalAttack
+from lsa_lightning.callbacks import ATLR, AdversarialTraining, ReportLogger, RobustValidation
+from lsa_lightning.cli.train import Job, check_job
+from lsa_lightning.runs.first_batch import FirstBatchChecks
+from lsa_lightning.runs.stages import AnalysisStage, EvaluationStage
+from lsa_lightning.stacked.network import check_stackable
+
+INSTEAD = "train the seeds one after another instead: -m seed=0,1,2"
+
+_CALLBACKS = (ModelCheckpoint, ReportLogger, RobustValidation, ProgressBar, ModelSummary, FirstBatchChecks)
+_LOGGERS = (CSVLogger, TensorBoardLogger)
+_OPTIMIZERS = ("SGD", "Adam", "AdamW", "Adamax", "NAdam", "RAdam", "Adagrad", "Adadelta", "RMSprop", "Rprop", "ASGD")
+_MOST_WEIGHTS = 50_000_000
+
+
+@dataclass(frozen=True, eq=False)
+class SeedJob:
+    """What a job of one seed is made of.
+
+    Attributes:
+        seed: the seed.
+        config: the configuration with which ``lsa-train`` would train it alone.
+        folder: its run folder.
+        data: its data.
+        model: its model.
+        callbacks: the callbacks, in the order in which a Trainer runs them.
+        loggers: its loggers.
+        analysis: the stage of the analysis; None: left out.
+        evaluation: the stage of the evaluation; None: left out.
+    """
+
+    seed: int
+    config: DictConfig
+    folder: Path
+    data: pl.LightningDataModule
+    model: pl.LightningModule
+    callbacks: list[pl.Callback]
+    loggers: list[Logger]
+    analysis: AnalysisStage | None
+    evaluation: EvaluationStage | None
+
+    @classmethod
+    def of(cls, config: DictConfig, folder: Path) -> SeedJob:
+        """Make all objects, with the random numbers of the seed."""
+        with _quiet():
+            pl.seed_everything(config.seed, workers=True, verbose=False)
+            job = Job.of(config)
+            check_job(config, job)
+        callbacks = job.trainer.callbacks  # type: ignore[attr-defined]
+        parts = (job.data, job.model, callbacks, job.loggers, job.analysis, job.evaluation)
+        return cls(config.seed, config, folder, *parts)
+
+    @property
+    def method(self) -> AdversarialTraining | None:
+        """The callback that makes training adversarial."""
+        return next((callback for callback in self.callbacks if isinstance(callback, AdversarialTraining)), None)
+
+    @property
+    def validations(self) -> list[RobustValidation]:
+        """The callbacks that measure accuracies."""
+        return [callback for callback in self.callbacks if isinstance(callback, RobustValidation)]
+
+    @staticmethod
+    def own_names(state: dict[str, Any]) -> dict[str, Any]:
+        """The entries of the stacked module under the names of a single one."""
+        return {name.removeprefix("net."): value for name, value in state.items()}
+
+
+def check_supported(job: SeedJob, models: int) -> None:
+    """Raise a ValueError that names what of ``job`` cannot be trained in ``models`` stacked copies."""
+    found = [*_of_trainer(job.config), *_of_callbacks(job), *_of_model(job, models)]
+    found += [f"the logger {type(each).__name__}" for each in job.loggers if not isinstance(each, _LOGGERS)]
+    if found:
+        msg = f"seeds=... trains small models on one device, and does not support {', '.join(found)}; {INSTEAD}"
+        raise ValueError(msg)
+
+
+def _of_trainer(config: DictConfig) -> Iterator[str]:
+    trainer = config.trainer
+    allowed = {
+        "devices": (1, "1"),
+        "num_nodes": (1,),
+        "strategy": ("auto",),
+        "precision": ("32-true", "64-true", 32, 64, "32", "64"),
+        "fast_dev_run": (False,),
+        "barebones": (False,),
+        "overfit_batches": (0, 0.0),
+    }
+    for name, values in allowed.items():
+        if name in trainer and trainer[name] not in values:
+            yield f"trainer.{name}={trainer[name]}"
+    if trainer.get("gradient_clip_val") and trainer.get("gradient_clip_algorithm") != "value":
+        yield "trainer.gradient_clip_val, which clips by the norm of all models together"
+    if config.get("ckpt_path") is not None:
+        yield "ckpt_path (a seed's folder can be resumed alone)"
+
+
+def _of_callbacks(job: SeedJob) -> Iterator[str]:
+    for callback in job.callbacks:
+        if not isinstance(callback, (*_CALLBACKS, AdversarialTraining)):
+            yield f"the callback {type(callback).__name__}"
+        elif isinstance(callback, AdversarialTraining) and type(callback) not in (AdversarialTraining, ATLR):
+            yield f"the callback {type(callback).__name__}, a subclass"
+    for target in (each.target for each in (job.method, *job.validations) if each is not None):
+        if target.backbone is not None:
+            yield f"backbone={target.backbone}"
+    for attack in _attacks(job):
+        if isinstance(attack, ExternalAttack | Ensemble):
+            yield f"the attack {type(attack).__name__}"
+    if len([each for each in job.callbacks if isinstance(each, AdversarialTraining)]) > 1:
+        yield "several callbacks that make training adversarial"
+
+
+def _attacks(job: SeedJob) -> Iterator[Attack]:
+    stages = [job.analysis.attacks if job.analysis else {}, job.evaluation.evaluation.attacks if job.evaluation else {}]
+    attacks = [attack for group in (*stages, *(each.attacks for each in job.validations)) for attack in group.values()]
+    if job.method is not None:
+        attacks.append(job.method.attack)
+    if isinstance(job.method, ATLR):
+        attacks.append(job.method.analysis_attack)
+    while attacks:
+        attack = attacks.pop()
+        attacks += attack.attacks.values() if isinstance(attack, CompositeAttack) else []
+        yield attack
+
+
+def _of_model(job: SeedJob, models: int) -> Iterator[str]:
+    try:
+        check_stackable(job.model)
+    except ValueError as error:
+        yield f"the model: {error}"
+    if not job.model.automatic_optimization:
+        yield "manual optimization"
+    weights = sum(parameter.numel() for parameter in job.model.parameters())
+    if models * weights > _MOST_WEIGHTS:
+        yield f"{models} models of {weights:,} weights, more than {_MOST_WEIGHTS:,} together"
+
+
+def check_optimizers(optimizers: Sequence[torch.optim.Optimizer]) -> None:
+    """Raise a ValueError for an optimizer that does not treat each weight alone."""
+    strange = [type(each).__name__ for each in optimizers if type(each).__name__ not in _OPTIMIZERS]
+    if strange or len(optimizers) != 1:
+        msg = f"expected one optimizer among {', '.join(_OPTIMIZERS)}, got {', '.join(strange) or len(optimizers)}; "
+        raise ValueError(msg + INSTEAD)
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """What a Trainer says of the hardware is said once, by the one that trains."""
+    logger = logging.getLogger("lightning.pytorch.utilities.rank_zero")
+    level = logger.level
+    logger.setLevel(logging.WARNING)
+    try:
+        yield
+    finally:
+        logger.setLevel(level)
