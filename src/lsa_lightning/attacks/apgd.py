@@ -181,7 +181,8 @@ class APGD(Attack):
             if len(climb.left) == 0:
                 break
             climb.move(1.0 if step == 1 else _MOMENTUM)
-            logits, loss, gradient = forward_and_gradient(model, climb.x, climb.goal)
+            with part_of_batch(climb.left, len(start)):
+                logits, loss, gradient = forward_and_gradient(model, climb.x, climb.goal)
             climb.observe(loss, gradient)
             climb = self._without_fooled(climb, logits, best)
             if step in checks:

@@ -11,7 +11,7 @@ from lsa_lightning.attacks.balls import Ball, Bounds, per_sample
 from lsa_lightning.attacks.base import GradientAttack, Model, forward_and_gradient
 from lsa_lightning.attacks.losses import LossFn
 from lsa_lightning.functional import kl_divergence, predicted_labels
-from lsa_lightning.utils.batch import WholeBatchError
+from lsa_lightning.utils.batch import WholeBatchError, part_of_batch
 from lsa_lightning.utils.checks import choice, flag, integer
 
 
@@ -106,7 +106,8 @@ class PGD(GradientAttack):
                 left, points, y, ball = left[standing], points[standing], y[standing], ball.select(standing)
             if len(left) == 0:
                 return x_adv
-            logits, _, gradient = forward_and_gradient(model, points, partial(self.loss, y=y))
+            with part_of_batch(left, len(x_adv)):
+                logits, _, gradient = forward_and_gradient(model, points, partial(self.loss, y=y))
             standing = predicted_labels(logits) == y.flatten()
             x_adv.index_copy_(0, left, points)
             points = ball.ascend(points, gradient, self.alpha)
