@@ -168,16 +168,8 @@ def full_disks(number: int, root: Path, whole: Path, writes: int, moments: rando
         same, right = same + (code == 0 and not different), right + well
         words = "identical" if not different else f"DIFFERENT: {', '.join(different)}"
         problems = "" if well else f"; exit status {failed}, {status}, {errors[-300:]}"
-<<<<<<< HEAD
-        print(
-            f"disk full at write {nth} of {writes}: exit status {failed}, {len(there)} files there, "
-            f"lost {broken + gone or 'none'}; {words}{problems}",
-            flush=True,
-        )
-=======
         what = f"disk full at write {nth} of {writes}: exit status {failed}, {len(there)} files there"
         print(f"{what}, lost {broken + gone or 'none'}; {words}{problems}", flush=True)
->>>>>>> resume
     print(f"{lost} results lost on {number} full disks, {same} identical when resumed, {right} failed as they should")
     return lost == 0 and same == right == number
 

@@ -9,6 +9,7 @@ from unittest.mock import patch
 
 import lightning.pytorch as pl
 import pytest
+from omegaconf import OmegaConf
 from tests.helpers.hydra_run import (
     logged,
     main_as_shown,
@@ -156,9 +157,21 @@ def test_a_sweep_that_is_started_again_runs_only_what_is_unfinished(
     tiny = tiny_without("analysis", "evaluation")
     command = ("-m", *tiny, *TRAINING_ALONE, "seed=0,1", f"hydra.sweep.dir={tmp_path}")
     main_in_process(main, *command)
-    status = tmp_path / "1" / "status.json"
+    first, second = sorted(path.parent for path in tmp_path.glob("*/status.json"))
+    status = second / "status.json"
     status.write_text(status.read_text().replace("finished", "interrupted"))
     capsys.readouterr()
     main_in_process(main, *command)
     assert capsys.readouterr().out.count("Nothing is left to do") == 1
-    assert [read_json(tmp_path / job / "status.json")["attempts"] for job in ("0", "1")] == [1, 2]
+    assert [read_json(job / "status.json")["attempts"] for job in (first, second)] == [1, 2]
+
+
+def test_a_run_of_somebody_else_runs_no_code(tmp_path: Path) -> None:
+    train_tiny(tmp_path / "run", *RUN, *TRAINING_ALONE)
+    overrides = OmegaConf.load(tmp_path / "run" / ".hydra" / "overrides.yaml")
+    canary = tmp_path / "canary"
+    evil = [f"+model.evil={{_target_:os.mkdir,path:{canary}}}"]
+    OmegaConf.save(OmegaConf.create([*overrides, *evil]), tmp_path / "run" / ".hydra" / "overrides.yaml")
+    with pytest.raises(SystemExit, match=r"model\.evil: expected an nn\.Module"):
+        main_in_process(main, f"resume={tmp_path / 'run'}")
+    assert not canary.exists()

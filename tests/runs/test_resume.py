@@ -27,21 +27,55 @@ def _hydra(run: Path) -> str:
     return f"hydra.run.dir='{path}'"
 
 
+def _resume(run: Path) -> str:
+    return _hydra(run).replace("hydra.run.dir", "resume")
+
+
 def test_it_becomes_the_overrides_of_the_run_in_its_folder(run: Path) -> None:
-    assert with_resumed_run([f"resume={run}"]) == [*SAVED, _hydra(run)]
+    assert with_resumed_run([f"resume={run}"]) == [*SAVED, _hydra(run), _resume(run)]
 
 
 def test_what_stands_beside_it_takes_the_place_of_the_runs_own(run: Path) -> None:
     given = ["trainer.max_epochs=9", "++trainer.gradient_clip_val=2.0"]
-    assert with_resumed_run([given[0], f"+resume={run}", given[1]]) == [*SAVED[:2], _hydra(run), *given]
+    assert with_resumed_run([given[0], f"+resume={run}", given[1]]) == [*SAVED[:2], _hydra(run), *given, _resume(run)]
 
 
-def test_where_the_run_found_its_configurations_is_searched_again(run: Path) -> None:
+def test_configurations_from_elsewhere_are_named_again(run: Path) -> None:
     search = "hydra.searchpath=[file://my/conf]"
     sources = [{"provider": "main", "path": "a"}, {"provider": "command-line", "path": "/my/conf"}]
     hydra = {"overrides": {"hydra": [search, "hydra.mode=MULTIRUN"]}, "runtime": {"config_sources": sources}}
     OmegaConf.save(OmegaConf.create({"hydra": hydra}), run / ".hydra" / "hydra.yaml")
-    assert with_resumed_run([f"resume={run}"]) == ["--config-dir=/my/conf", search, *SAVED, _hydra(run)]
+    with pytest.raises(SystemExit) as caught:
+        with_resumed_run([f"resume={run}"])
+    assert f"name them again: --config-dir=/my/conf {search}" in str(caught.value)
+    given = ["--config-dir=/my/conf", search]
+    assert with_resumed_run([f"resume={run}", *given]) == [*SAVED, _hydra(run), *given, _resume(run)]
+
+
+@pytest.mark.parametrize(
+    "override",
+    [
+        "hydra.callbacks.a._target_=os.system",
+        "++hydra.job_logging.handlers.a.class=os.system",
+        "experiment=../../elsewhere/evil",
+        "+experiment=/elsewhere/evil",
+        "experiment=file:evil",
+        "experiment@hydra.callbacks=evil",
+        "hydra/callbacks=evil",
+        "+hydra/callbacks@a=evil",
+        "override hydra/launcher=evil",
+        "data=[moon,../../evil]",
+    ],
+)
+def test_overrides_of_somebody_else_name_no_files_and_leave_hydra_alone(run: Path, override: str) -> None:
+    OmegaConf.save(OmegaConf.create([*SAVED, override]), run / ".hydra" / "overrides.yaml")
+    with pytest.raises(SystemExit, match="expected overrides of lsa-train's own configuration"):
+        with_resumed_run([f"resume={run}"])
+
+
+def test_they_do_not_say_whom_to_trust(run: Path) -> None:
+    OmegaConf.save(OmegaConf.create([*SAVED, "trust=all", "++resume=null"]), run / ".hydra" / "overrides.yaml")
+    assert with_resumed_run([f"resume={run}"]) == [*SAVED, _hydra(run), _resume(run)]
 
 
 def test_other_command_lines_are_left_alone() -> None:

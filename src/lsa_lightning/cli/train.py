@@ -42,6 +42,7 @@ from lsa_lightning.runs.resume import with_resumed_run
 from lsa_lightning.runs.signals import Signals
 from lsa_lightning.runs.stages import Analysis, AnalysisStage, Evaluation, EvaluationStage
 from lsa_lightning.runs.summary import AnalysisSummary, RunSummary
+from lsa_lightning.runs.trust import Trust
 from lsa_lightning.runs.whole_checkpoint import WholeCheckpointIO
 from lsa_lightning.runs.write import draw_inputs, write_analysis, write_evaluation, write_history, write_table
 from lsa_lightning.utils.checks import instance, or_none
@@ -98,6 +99,8 @@ def train(cfg: DictConfig) -> RunSummary | None:
     """
     folder = output_dir()
     config = resolved_but_for_environment(cfg)
+    if cfg.resume is not None:
+        _check_trust(cfg, config)
     attempt = Attempt.of(config, folder)
     if attempt.finished:
         show(f"Nothing is left to do: this job is finished. Run folder: {folder}")
@@ -108,6 +111,15 @@ def train(cfg: DictConfig) -> RunSummary | None:
         checkpoint_file(cfg.ckpt_path)
     with attempt.running() as signals, without_srun_hint():
         return _run(cfg, attempt, signals)
+
+
+def _check_trust(cfg: DictConfig, config: dict[str, Any]) -> None:
+    """End with one line where the overrides of a run that is gone on with name what its maker must be trusted for."""
+    try:
+        Trust.of(cfg.trust).check(OmegaConf.create(config), JOB)
+    except ValueError as error:
+        msg = f"lsa-train: {cfg.resume}: {error}"
+        raise SystemExit(msg) from error
 
 
 def _run(cfg: DictConfig, attempt: Attempt, signals: Signals) -> RunSummary | None:

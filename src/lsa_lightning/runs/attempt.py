@@ -34,12 +34,14 @@ HARMLESS = (
     "num_threads",
     "optimized_metric",
     "paths",
+    "resume",
     "trainer.accelerator",
     "trainer.devices",
     "trainer.enable_model_summary",
     "trainer.enable_progress_bar",
     "trainer.num_nodes",
     "trainer.strategy",
+    "trust",
 )
 """Entries of the configuration that a job may go on with otherwise than it began, since its results are the same."""
 

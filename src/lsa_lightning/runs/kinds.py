@@ -113,7 +113,7 @@ KINDS = {
     ),
     "logger": Kind(
         "a Logger",
-        {"lightning.pytorch.loggers": ("lightning.pytorch.loggers.Logger",)},
+        dict.fromkeys((_OURS, "lightning.pytorch.loggers"), ("lightning.pytorch.loggers.Logger",)),
         allows=lambda name, value: name != "settings",  # of W&B; one of them is the server that the user's key goes to
     ),
     "trainer": Kind("a Trainer", {"lightning.pytorch": ("lightning.pytorch.Trainer",)}),

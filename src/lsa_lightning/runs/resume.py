@@ -9,15 +9,18 @@ from pathlib import Path
 from omegaconf import DictConfig, OmegaConf
 
 from lsa_lightning.runs.folder import CONFIG_FILE, HYDRA_FOLDER
+from lsa_lightning.utils.paths import CONF_DIR
 
 
 def with_resumed_run(arguments: Sequence[str]) -> list[str]:
     """``arguments`` in which ``resume=RUN`` becomes the overrides that RUN was started with, and RUN its folder.
 
     What stands beside it takes the place of RUN's own, and is checked against RUN's configuration when the job starts.
+    RUN may be somebody else's: its overrides choose among our configurations and set values, which the job checks
+    before it makes objects of them, but they neither name files nor change Hydra itself.
 
     Raises:
-        SystemExit: if RUN is no run folder of lsa-train, or a sweep is asked for.
+        SystemExit: if RUN is no run folder of lsa-train, its overrides do more than that, or a sweep is asked for.
     """
     asked = [match[1] for argument in arguments if (match := re.match(r"\+{0,2}resume=(.*)", argument, re.DOTALL))]
     if not asked:
@@ -30,10 +33,11 @@ def with_resumed_run(arguments: Sequence[str]) -> list[str]:
             "a sweep goes on when its own command is given again with hydra.sweep.dir=SWEEP"
         )
         raise SystemExit(msg)
-    left_out = {*_SWEEPS, *(_key(argument) for argument in others)}
+    _check_sources(folder, {_key(argument) for argument in others})
+    left_out = {*_SWEEPS, "resume", "trust", *(_key(argument) for argument in others)}
     former = [override for override in _former_overrides(folder) if not {_key(override), _group(override)} & left_out]
     place = str(folder.resolve()).replace("\\", "\\\\").replace("'", "\\'")
-    return [*former, f"hydra.run.dir='{place}'", *others]
+    return [*former, f"hydra.run.dir='{place}'", *others, f"resume='{place}'"]
 
 
 _SWEEPS = ("cluster", "hparams_search")
@@ -55,18 +59,36 @@ def _run_folder(asked: Sequence[str]) -> Path:
 
 
 def _former_overrides(folder: Path) -> list[str]:
-    """The overrides of the run, and where its command line let Hydra look for configurations."""
+    """The overrides of the run."""
     overrides = [str(override) for override in OmegaConf.load(folder / HYDRA_FOLDER / "overrides.yaml")]
+    for override in overrides:
+        group, option = _key(override).partition("@")[0], override.partition("=")[2]
+        is_group = group.replace("/", "").isidentifier() and (CONF_DIR / group).is_dir()
+        if "hydra" in _key(override) or (is_group and not _OPTION.fullmatch(option)):
+            msg = f"lsa-train: {folder}: expected overrides of lsa-train's own configuration, got {override!r}"
+            raise SystemExit(msg)
+    return overrides
+
+
+_OPTION = re.compile(r"\w[\w-]*(/\w[\w-]*)*|")
+"""The name of a file in a group of ours, or nothing, as after ``~logger``."""
+
+
+def _check_sources(folder: Path, given: set[str]) -> None:
+    """Configurations from elsewhere are read again only where the command itself names them."""
     file = folder / HYDRA_FOLDER / "hydra.yaml"
     hydra = OmegaConf.load(file) if file.is_file() else OmegaConf.create()
     assert isinstance(hydra, DictConfig)
-    hydras = OmegaConf.select(hydra, "hydra.overrides.hydra") or []
-    found = [f"--config-dir={each.path}" for each in _sources(hydra) if each.provider == "command-line"]
-    return [*found, *(str(each) for each in hydras if _key(each) == "hydra.searchpath"), *overrides]
-
-
-def _sources(hydra: DictConfig) -> list[DictConfig]:
-    return list(OmegaConf.select(hydra, "hydra.runtime.config_sources") or [])
+    sources = OmegaConf.select(hydra, "hydra.runtime.config_sources") or []
+    needed = [f"--config-dir={each.path}" for each in sources if each.provider == "command-line"]
+    needed += [
+        str(each) for each in OmegaConf.select(hydra, "hydra.overrides.hydra") or [] if "searchpath" in str(each)
+    ]
+    if missing := [each for each in needed if _key(each) not in given]:
+        msg = (
+            f"lsa-train: {folder} was started with configurations from elsewhere; name them again: {' '.join(missing)}"
+        )
+        raise SystemExit(msg)
 
 
 def _key(override: str) -> str:
