@@ -23,8 +23,8 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import slurm
 import torch
-from scripts import slurm
 
 EXPERIMENTS = ("moon_at", "moon_at_lr")
 QUICK = (
