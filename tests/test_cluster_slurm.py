@@ -17,7 +17,7 @@ pytestmark = pytest.mark.slow
 SCRIPTS = Path(__file__).parents[1] / "scripts"
 OTHERWISE = ("trainer.max_epochs", "data.train_size", "evaluation", "analysis")
 BRIEF = [setting for setting in TINY if not setting.startswith(OTHERWISE)]
-BRIEF += ["trainer.max_epochs=6", "data.train_size=1600", "analysis=null", "evaluation=null"]
+BRIEF += ["data.train_size=1600", "analysis=null", "evaluation=null"]
 """Epochs of some tenths of a second, in whose middle a job can be interrupted."""
 
 
@@ -40,16 +40,15 @@ def test_jobs_that_are_cancelled_or_requeued_lose_nothing(
 ) -> None:
     names = ["experiment-moon_at", "experiment-moon_at_lr"]
     overrides = ["experiment=moon_at,moon_at_lr", *BRIEF]
-    main_in_process(main, "-m", *overrides, f"hydra.sweep.dir={tmp_path}/left_alone")
-    left_alone = bars.Sweep(tmp_path / "left_alone", overrides, names, environment)
-    sweep = bars.Sweep(tmp_path / "disturbed", overrides, names, environment)
+    main_in_process(main, "-m", *overrides, "trainer.max_epochs=6", f"hydra.sweep.dir={tmp_path}/left_alone")
+    left_alone = bars.Sweep(tmp_path / "left_alone", overrides, names, 6, environment)
+    sweep = bars.Sweep(tmp_path / "disturbed", overrides, names, 6, environment)
     launcher = sweep.start()
-    sweep.disturb(names[0], "scancel")
-    sweep.disturb(names[1], "requeue")
+    cancelled, requeued = sweep.disturb("scancel"), sweep.disturb("requeue")
     sweep.wait(launcher)
     assert launcher.returncode == 1
     states = {name: (status["state"], status["attempts"]) for name, status in sweep.statuses().items()}
-    assert states == {names[0]: ("interrupted", 1), names[1]: ("finished", 2)}
+    assert states == {cancelled: ("interrupted", 1), requeued: ("finished", 2)}
     sweep.run()
     assert {name: status["attempts"] for name, status in sweep.statuses().items()} == dict.fromkeys(names, 2)
     for name in names:
