@@ -23,8 +23,8 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import slurm
 import torch
-from scripts import slurm
 
 EXPERIMENTS = ("moon_at", "moon_at_lr")
 QUICK = (
@@ -39,7 +39,7 @@ PATIENCE = 900.0  # seconds to wait for what a job does
 def main() -> None:
     """Run the experiment."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--epochs", type=int, default=4)
+    parser.add_argument("--epochs", type=int, default=6)
     parser.add_argument("--seeds", type=int, default=4)
     args = parser.parse_args()
     if missing := slurm.why_not():
@@ -54,16 +54,16 @@ def main() -> None:
 
 def compare(root: Path, epochs: int, seeds: int, environment: Mapping[str, str]) -> bool:
     """Run both sweeps and print how they compare; whether they are the same."""
-    overrides = [f"experiment={','.join(EXPERIMENTS)}", f"seed=range(0,{seeds})", f"trainer.max_epochs={epochs}"]
+    overrides = [f"experiment={','.join(EXPERIMENTS)}", f"seed=range(0,{seeds})"]
     names = [f"experiment-{experiment}+seed-{seed}" for experiment in EXPERIMENTS for seed in range(seeds)]
-    left_alone = Sweep(root / "left_alone", [*overrides, *QUICK], names, environment)
-    disturbed = Sweep(root / "disturbed", [*overrides, *QUICK], names, environment)
+    left_alone = Sweep(root / "left_alone", [*overrides, *QUICK], names, epochs, environment)
+    disturbed = Sweep(root / "disturbed", [*overrides, *QUICK], names, epochs, environment)
     print(f"undisturbed sweep of {len(names)} jobs", flush=True)
     left_alone.run()
     print("disturbed sweep", flush=True)
     launcher = disturbed.start()
-    for name, way in zip(names, WAYS, strict=False):
-        disturbed.disturb(name, way)
+    for way in WAYS:
+        disturbed.disturb(way)
     disturbed.wait(launcher)
     before = disturbed.statuses()
     print(f"the launcher ended with {launcher.returncode}; started again by the same command", flush=True)
@@ -78,14 +78,22 @@ class Sweep:
         folder: its folder.
         overrides: of lsa-train.
         names: folders of its jobs, in the order of the array.
+        epochs: of each job.
         environment: in which SLURM's commands find it.
     """
 
     def __init__(
-        self, folder: Path, overrides: Sequence[str], names: Sequence[str], environment: Mapping[str, str]
+        self, folder: Path, overrides: Sequence[str], names: Sequence[str], epochs: int, environment: Mapping[str, str]
     ) -> None:
-        self.folder, self.names = folder, list(names)
-        self.overrides = [*overrides, f"hydra.sweep.dir={folder}", "cluster=slurm", "cluster.cpus=1"]
+        self.folder, self.names, self.epochs = folder, list(names), epochs
+        self._disturbed: set[str] = set()
+        self.overrides = [
+            *overrides,
+            f"trainer.max_epochs={epochs}",
+            f"hydra.sweep.dir={folder}",
+            "cluster=slurm",
+            "cluster.cpus=1",
+        ]
         self.environment = {**os.environ, **environment, "OMP_NUM_THREADS": "1"}
 
     def start(self) -> subprocess.Popen[bytes]:
@@ -111,12 +119,17 @@ class Sweep:
         launcher.wait(timeout=PATIENCE)
         until(lambda: not self._asked("squeue", "--noheader"), "an empty queue")
 
-    def disturb(self, name: str, way: str) -> None:
-        """Do to a job, in the middle of its second epoch or later, what clusters do to jobs."""
-        until(lambda: self.status(name).get("epoch", 0) >= 1, f"the first epoch of {name}")
-        time.sleep(0.3)  # somewhere in the next one
+    def disturb(self, way: str) -> str:
+        """Do to a job, in the middle of an epoch, what clusters do to jobs; each is disturbed once.
+
+        Returns:
+            Its name.
+        """
+        until(lambda: bool(self._candidates()), "a job in the middle of training")
+        name = self._candidates()[0]
+        self._disturbed.add(name)
+        time.sleep(0.1)  # its status was written between two epochs
         status = self.status(name)
-        assert status["state"] == "running", f"{name} is too quick: it has {status['state']}"
         job = self._job(name)
         if way == "kill -9":
             os.kill(status["pid"], signal.SIGKILL)
@@ -132,6 +145,13 @@ class Sweep:
             until(lambda: self._asked(*ask) == "PENDING", f"{job} in the queue again")
             print(f"{'':8} queued again with a checkpoint of step {self._step(name)}", flush=True)
             self._asked("scontrol", "update", f"jobid={job}", "starttime=now")  # SLURM waits for two minutes
+        return name
+
+    def _candidates(self) -> list[str]:
+        """Jobs that are neither at their beginning nor near their end."""
+        statuses = {name: status for name, status in self.statuses().items() if name not in self._disturbed}
+        running = {name: status for name, status in statuses.items() if status.get("state") == "running"}
+        return [name for name, status in running.items() if 1 <= status["epoch"] < self.epochs - 1]
 
     def status(self, name: str) -> dict[str, Any]:
         """What the job's status file holds; nothing before there is one."""
