@@ -30,6 +30,7 @@ BENCHMARKS: dict[str, bool] = {
     "evaluation_cost": True,
     "masking_time": True,
     "gpu_throughput": False,
+    "cifar10_fast": True,
 }
 """Benchmarks of speed by name, and whether they read real images."""
 
