@@ -76,7 +76,7 @@ def test_an_unfinished_run_is_an_error(run: Path, tmp_path: Path) -> None:
     (tmp_path / "copy" / "summary.json").unlink()
     message = error_of(tmp_path / "copy")
     assert f"expected {tmp_path / 'copy' / 'summary.json'}" in message
-    assert "found only checkpoints, config.yaml" in message
+    assert "found only .hydra, checkpoints, config.yaml" in message
     assert "the run has not ended" in message
 
 

@@ -1,7 +1,9 @@
 """The state of a job in its folder."""
 
+import errno
 import os
 from pathlib import Path
+from unittest.mock import patch
 
 import pytest
 
@@ -26,3 +28,14 @@ def test_something_else_is_refused_by_name(tmp_path: Path, text: str) -> None:
     (tmp_path / "status.json").write_text(text)
     with pytest.raises(ValueError, match=r"status\.json"):
         Status.load(tmp_path)
+
+
+def test_on_a_full_disk_the_status_takes_the_place_of_the_old_one(tmp_path: Path) -> None:
+    Status(State.RUNNING, reason="a long reason, so that the file becomes shorter").save(tmp_path)
+    with patch("lsa_lightning.runs.status.write_text", side_effect=OSError(errno.ENOSPC, "No space left on device")):
+        Status(State.FAILED).save(tmp_path)
+        with pytest.raises(OSError, match="No space left"):
+            Status(State.FAILED).save(tmp_path / "without")
+    status = Status.load(tmp_path)
+    assert status is not None
+    assert status.state == State.FAILED
