@@ -52,6 +52,8 @@ KILLED = -signal.SIGKILL
 FORK = multiprocessing.get_context("fork")  # importing everything anew takes longer than a run
 SAID = Path(tempfile.gettempdir()) / f"kill_and_resume_{os.getpid()}.txt"
 """What the latest run printed."""
+NOTE = SAID.with_suffix(".there")
+"""The files that were there when the disk became full."""
 
 AFTER_A_KILL = (KILLED, State.RUNNING)
 AFTER_A_SIGNAL = (143, State.INTERRUPTED)
@@ -61,10 +63,10 @@ AFTER_A_SIGNAL = (143, State.INTERRUPTED)
 class Count:
     """What is counted over all kills."""
 
-    kills: int = 0
     same: int = 0
     unreadable: int = 0
     right: int = 0
+    missed: int = 0
 
 
 def main() -> None:
@@ -77,9 +79,11 @@ def main() -> None:
     moments = random.Random(args.seed)
     with tempfile.TemporaryDirectory(dir=_other_file_system()) as root:
         whole = Path(root) / "whole"
-        started = time.perf_counter()
         writes = FORK.Value("i", 0)
-        if finish(run(whole, Counter(writes))) != 0:
+        child = run(whole, Counter(writes))
+        wait_for_the_start(child, whole)
+        started = time.perf_counter()
+        if finish(child) != 0:
             raise SystemExit(SAID.read_text())
         seconds = time.perf_counter() - started
         print(f"run folders in {root}, temporary files in {tempfile.gettempdir()}", flush=True)
@@ -87,6 +91,7 @@ def main() -> None:
         if args.full_disk:
             good &= full_disks(args.full_disk, Path(root), whole, writes.value, moments)
     SAID.unlink(missing_ok=True)
+    NOTE.unlink(missing_ok=True)
     sys.exit(not good)
 
 
@@ -95,82 +100,91 @@ def kills(number: int, root: Path, whole: Path, seconds: float, moments: random.
     count = Count()
     for index in range(number):
         folder = root / f"kill_{index}"
-        if index % 3 == 2:
-            what, expected = _killed_in_writing(folder, KINDS[index // 3 % len(KINDS)], moments)
-        else:
-            what, expected = _killed_at(folder, moments.uniform(0.3, 1.0) * seconds, SIGNALS[index // 3 % 3])
-        _compare(folder, whole, what, expected, count)
+        within = index % 3 == 2
+        signum = signal.SIGKILL if within else SIGNALS[index // 3 % 3]
+        expected = AFTER_A_KILL if signum == signal.SIGKILL else AFTER_A_SIGNAL
+        while True:
+            kind = KINDS[index // 3 % len(KINDS)]
+            what, code = _killed_in_writing(folder, kind) if within else _killed(folder, signum, seconds, moments)
+            state = _state(folder)
+            if code != 0 and state != State.FINISHED:
+                break
+            count.missed += 1  # the run was over before
+            shutil.rmtree(folder)
+        count.right += (code, state) == expected
+        what += f", exit status {code}, {None if state is None else state.value}"
+        _compare(folder, whole, what, count)
         shutil.rmtree(folder)
     print(f"{count.same} of {number} identical, {count.unreadable} unreadable files")
-    print(f"exit status and status file right after {count.right} of {number} kills")
+    print(f"exit status and status file right after {count.right} of {number} kills; {count.missed} too late, redone")
     return count.same == count.right == number and count.unreadable == 0
 
 
-def _killed_at(folder: Path, moment: float, signum: signal.Signals) -> tuple[str, tuple[int, State] | None]:
-    child = run(folder)
+def wait_for_the_start(child: multiprocessing.process.BaseProcess, folder: Path) -> None:
+    """Return when the job's status is there, or the process has ended."""
+    while child.is_alive() and _state(folder) is None:
+        time.sleep(0.01)
+
+
+def _killed(folder: Path, signum: signal.Signals, seconds: float, moments: random.Random) -> tuple[str, int | None]:
+    """End a run at a random moment after its start."""
+    child, moment = run(folder), moments.uniform(0.0, seconds)
+    wait_for_the_start(child, folder)
     if finish(child, moment) is None:
         os.kill(child.pid or 0, signum)
-    code = finish(child)
-    expected = AFTER_A_KILL if signum == signal.SIGKILL else AFTER_A_SIGNAL
-    return f"{signum.name} after {moment:5.2f} s", _verdict(folder, code, expected)
+    return f"{signum.name} {moment:5.2f} s after the start", finish(child)
 
 
-def _killed_in_writing(folder: Path, kind: str, moments: random.Random) -> tuple[str, tuple[int, State] | None]:
-    nth = moments.choice((1, 2)) if kind in ("last.ckpt", "metrics.csv", "status.json", "evaluation.jsonl") else 1
-    code = finish(run(folder, Killer(kind, nth)))
-    return f"SIGKILL in write {nth} of {kind}", _verdict(folder, code, AFTER_A_KILL)
+def _killed_in_writing(folder: Path, kind: str) -> tuple[str, int | None]:
+    """End a run within a write: the second of what is written often, so that there is something to lose."""
+    nth = 2 if kind in ("last.ckpt", "metrics.csv", "status.json", "evaluation.jsonl") else 1
+    return f"SIGKILL within write {nth} of {kind}", finish(run(folder, Killer(kind, nth)))
 
 
-def _verdict(folder: Path, code: int | None, expected: tuple[int, State]) -> tuple[int, State] | None:
-    """None if exit status and status file are as they should be: of the signal, or of an end or a start beside it."""
-    status = Status.load(folder) if (folder / "status.json").is_file() else None
-    state = None if status is None else status.state
-    before_the_start = state is None and code != 0
-    finished = (code, state) == (0, State.FINISHED) or (code == KILLED and state == State.FINISHED)
-    return None if (code, state) == expected or before_the_start or finished else (code or 0, state or State.RUNNING)
+def _state(folder: Path) -> State | None:
+    status = Status.load(folder)
+    return None if status is None else status.state
 
 
-def _compare(folder: Path, whole: Path, what: str, wrong: tuple[int, State] | None, count: Count) -> None:
+def _compare(folder: Path, whole: Path, what: str, count: Count) -> None:
     """Resume a run, compare it, print a line."""
-    broken = [name for name in unreadable_files(folder) if ".part" not in name] if folder.exists() else []
+    broken = [name for name in unreadable_files(folder) if ".part" not in name]
     code = finish(run(folder))
     different = differing_files(folder, whole)
-    count.kills += 1
     count.same += code == 0 and not different
     count.unreadable += len(broken) + len(unreadable_files(folder))
-    count.right += wrong is None
     words = ["identical" if not different else f"DIFFERENT: {', '.join(different)}"]
     words += [f"UNREADABLE: {', '.join(broken)}"] if broken else []
-    words += [f"WRONG exit status and state: {wrong}"] if wrong else []
     words += [f"EXIT STATUS {code} when resumed"] if code else []
     print(f"{what}: {'; '.join(words)}", flush=True)
 
 
 def full_disks(number: int, root: Path, whole: Path, writes: int, moments: random.Random) -> bool:
     """Run on ``number`` disks that become full at one of the writes, then with space; whether no result was lost."""
-    lost = same = right = 0
+    lost = same = right = failures = 0
     for index in range(number):
         with small_disk(root / f"disk_{index}") as (disk, by_filling, free):
             folder = disk / "run"
-            nth = moments.randint(1, writes)
-            failed = finish(run(folder, FullDisk(disk, nth, by_filling)))
+            nth = moments.randint(2, writes)
+            failed = finish(run(folder, FullDisk(disk, nth, by_filling, NOTE)))
             errors = SAID.read_text()
-            there = {path: path.read_bytes() for path in sorted(folder.rglob("*")) if path.is_file()}
-            broken = unreadable_files(folder)
+            there = [Path(name) for name in NOTE.read_text().splitlines()]
+            lost_now = [str(path) for path in there if not path.is_file()] + unreadable_files(folder)
             status = Status.load(folder)
             named = "could not write this file" in errors and status is not None and status.state == State.FAILED
             well = failed == 0 or named
             free()
             code = finish(run(folder))
-            gone = [path for path in there if not path.exists() and ".part" not in path.name]
             different = differing_files(folder, whole)
-        lost += len(broken) + len(gone)
+        lost += len(lost_now)
+        failures += failed != 0
         same, right = same + (code == 0 and not different), right + well
         words = "identical" if not different else f"DIFFERENT: {', '.join(different)}"
         problems = "" if well else f"; exit status {failed}, {status}, {errors[-300:]}"
-        what = f"disk full at write {nth} of {writes}: exit status {failed}, {len(there)} files there"
-        print(f"{what}, lost {broken + gone or 'none'}; {words}{problems}", flush=True)
-    print(f"{lost} results lost on {number} full disks, {same} identical when resumed, {right} failed as they should")
+        what = f"disk full at write {nth} of {writes}: exit status {failed}, {len(there)} files there before"
+        print(f"{what}, lost {lost_now or 'none'}; {words}{problems}", flush=True)
+    print(f"{lost} results lost on {number} full disks, {same} identical when resumed")
+    print(f"{failures} runs failed, the others had written all; {right} of {number} ended as they should")
     return lost == 0 and same == right == number
 
 

@@ -54,8 +54,8 @@ def main() -> None:
 
 def compare(root: Path, epochs: int, seeds: int, environment: Mapping[str, str]) -> bool:
     """Run both sweeps and print how they compare; whether they are the same."""
-    overrides = [f"experiment={','.join(EXPERIMENTS)}", f"seed=range(0,{seeds})"]
-    names = [f"experiment-{experiment}+seed-{seed}" for experiment in EXPERIMENTS for seed in range(seeds)]
+    overrides = [f"seed=range(0,{seeds})", f"experiment={','.join(EXPERIMENTS)}"]
+    names = [f"experiment-{experiment}+seed-{seed}" for seed in range(seeds) for experiment in EXPERIMENTS]
     left_alone = Sweep(root / "left_alone", [*overrides, *QUICK], names, epochs, environment)
     disturbed = Sweep(root / "disturbed", [*overrides, *QUICK], names, epochs, environment)
     print(f"undisturbed sweep of {len(names)} jobs", flush=True)

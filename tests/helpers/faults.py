@@ -76,14 +76,18 @@ class FullDisk:
         folder: where it is mounted.
         nth: which of all writes.
         by_filling: with a file; else writes fail as on a full disk.
+        note: a file elsewhere, for the names of the files that are there at that moment.
     """
 
-    def __init__(self, folder: Path, nth: int, by_filling: bool) -> None:
-        self.folder, self.left, self.by_filling = folder, nth, by_filling
+    def __init__(self, folder: Path, nth: int, by_filling: bool, note: Path) -> None:
+        self.folder, self.left, self.by_filling, self.note = folder, nth, by_filling, note
 
     def __call__(self, path: Path) -> None:
         """Fill the disk, or fail."""
         self.left -= 1
+        if self.left == 0:
+            files = (file for file in self.folder.rglob("*") if file.is_file() and ".part" not in file.name)
+            self.note.write_text("\n".join(map(str, files)))
         if self.left == 0 and self.by_filling:
             _fill(self.folder / "filler")
         if self.left <= 0 and not self.by_filling:
