@@ -1,6 +1,6 @@
 """Gives the library odd arguments, tensors, models and Hydra overrides, and tells how it takes them.
 
-    python -m scripts.fuzz [--cases 5000] [--seed 0] [--verbose]
+    python scripts/fuzz.py [--cases 5000] [--seed 0] [--verbose]
 
 Each case ends in one of these ways:
 
@@ -30,10 +30,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from hydra import compose, initialize_config_dir
-from hydra.errors import ConfigCompositionException, HydraException
-from lightning.fabric.utilities.exceptions import MisconfigurationException
-from scripts.fuzz_tables import (
+from fuzz_tables import (
     CONSTRUCTORS,
     INPUTS,
     LABELS,
@@ -44,6 +41,9 @@ from scripts.fuzz_tables import (
     USERS,
     UsersOwnError,
 )
+from hydra import compose, initialize_config_dir
+from hydra.errors import ConfigCompositionException, HydraException
+from lightning.fabric.utilities.exceptions import MisconfigurationException
 from torch import Tensor, nn
 
 from lsa_lightning.cli.train import Job, check_job

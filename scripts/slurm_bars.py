@@ -1,6 +1,6 @@
 """A sweep on a real SLURM whose jobs are killed, preempted and requeued, compared with one that is left alone.
 
-    python -m scripts.slurm_bars [--epochs 4] [--seeds 4]
+    python scripts/slurm_bars.py [--epochs 4] [--seeds 4]
 
 Starts a one-node SLURM (scripts/slurm.py) and sweeps two experiments on Moon over seeds, twice. In the second sweep one
 job is ended by ``scancel``, one by ``kill -9``, one is requeued in the middle of an epoch, and one gets USR2, which is
