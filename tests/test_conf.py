@@ -43,6 +43,7 @@ EXTRA: dict[str, tuple[str, ...]] = {
     "model/wide_resnet_28_10": ("model.backbone.depth=10", "model.backbone.width=1"),
     "experiment/mnist_at_apgd_lr": ("attack.steps=2",),
     "experiment/cifar10_at_apgd_lr": ("attack.steps=2",),
+    "experiment/cifar10_fast_lr": ("compile={backend:eager}",),
 }
 """What an option needs besides the tiny settings."""
 
@@ -56,7 +57,7 @@ DATA_OF = {
         "wide_resnet_28_10": "cifar10",
         "torchvision": "cifar10",
     },
-    "experiment": {"mnist_at_apgd_lr": "mnist", "cifar10_at_apgd_lr": "cifar10"},
+    "experiment": {"mnist_at_apgd_lr": "mnist", "cifar10_at_apgd_lr": "cifar10", "cifar10_fast_lr": "cifar10"},
 }
 """The image data set that an option needs; the others are run on moons."""
 
