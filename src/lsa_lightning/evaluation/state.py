@@ -141,7 +141,7 @@ def answer_of(model: nn.Module, x: Tensor) -> list[float]:
         outputs = [part for part in tree_leaves(model(x)) if isinstance(part, Tensor) and part.is_floating_point()]
         total = sum((_projected(output) for output in outputs), torch.zeros(()).to(x.device))
         gradient = torch.autograd.grad(total, x, allow_unused=True)[0] if total.requires_grad else None
-    numbers = [float(total), *(float(output.float().norm()) for output in outputs)]
+    numbers = [float(total.detach()), *(float(output.detach().float().norm()) for output in outputs)]
     return numbers if gradient is None else [*numbers, float(_projected(gradient)), float(gradient.float().norm())]
 
 
