@@ -137,7 +137,7 @@ _NET = MLP(2, [3])
 def _analysis(**options: Any) -> Any:
     batch = torch.zeros(2, 2), torch.tensor([0, 1])
     keywords: dict[str, Any] = {
-        name: options.pop(name) for name in ("limit_batches", "attack", "dataloader") if name in options
+        name: options.pop(name) for name in ("limit_batches", "spread", "attack", "dataloader") if name in options
     }
     call: dict[str, Any] = {"dataloader": [batch], "attack": FGSM(0.1, bounds=None), **keywords}
     return LayerSustainabilityAnalysis(**{"model": _NET, **options}).run(**call)
@@ -281,6 +281,7 @@ CONSTRUCTORS: dict[str, Constructor] = {
             "layers": NONE,
             "batch_fn": NONE,
             "limit_batches": FROM_1 | NONE,
+            "spread": FLAG,
             "attack": NOTHING,
             "dataloader": NOTHING,
         },

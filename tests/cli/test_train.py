@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import csv
 import io
+import json
+import os
 import subprocess
 import sys
 from contextlib import redirect_stdout
@@ -395,14 +397,35 @@ def test_help_shows_examples_groups_and_configuration(capsys: pytest.CaptureFixt
     assert "_target_: lsa_lightning.RobustClassifier" in shown
 
 
-@pytest.mark.slow
-def test_with_two_processes_the_first_alone_measures_and_writes(tmp_path: Path) -> None:
-    folder = tmp_path / "run"
-    overrides = ("trainer.devices=2", "trainer.strategy=ddp", f"hydra.run.dir={folder}")
-    command = [sys.executable, "-m", "lsa_lightning.cli.train", "experiment=moon_at_lr", *TINY, *overrides]
-    done = subprocess.run(command, check=True, capture_output=True, text=True, timeout=300, cwd=tmp_path)
-    assert done.stdout.count("R&G:") == 1
-    summary = read_json(folder / "summary.json")
-    assert summary["test_samples"] == 40
-    assert read_json(folder / "profile_pgd.json")["samples"] == 40
-    assert summary["mvl_history"][0]["layers"] == list(summary["profiles"]["pgd"])
+ALIKE = (
+    "experiment=moon_at_lr",
+    "data._target_=tests.helpers.hydra_run.MoonsInBatches",
+    "attack.random_start=false",  # each process draws its own
+    "callbacks.checkpoint.monitor=epoch",
+    "trainer.max_epochs=2",
+)
+
+
+def test_two_processes_train_and_measure_what_one_does_with_twice_the_batch_size(tmp_path: Path) -> None:
+    folder, single = tmp_path / "two", tmp_path / "one"
+    overrides = ("trainer=ddp", "trainer.devices=2", "data.batch_size=16", f"hydra.run.dir={folder}")
+    command = [sys.executable, "-m", "lsa_lightning.cli.train", *TINY, *ALIKE, *overrides]
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(Path(__file__).parents[2]), *sys.path])}
+    done = subprocess.run(
+        command, check=True, capture_output=True, text=True, timeout=300, cwd=tmp_path, env=environment
+    )
+    train_tiny(single, *ALIKE, "data.batch_size=32")
+    both = [torch.load(run / "checkpoints/last.ckpt", weights_only=True)["state_dict"] for run in (folder, single)]
+    torch.testing.assert_close(*both, rtol=0, atol=1e-6)
+    assert read_json(folder / "evaluation.json") == read_json(single / "evaluation.json")
+    for name in ("pgd", "fgsm", "gaussian", "salt"):
+        found, expected = (read_json(run / f"profile_{name}.json") for run in (folder, single))
+        assert found["samples"] == 40
+        assert found["layers"] == expected["layers"]
+        assert found["mean"] == pytest.approx(expected["mean"], abs=1e-5)
+        assert found["sigma"] == pytest.approx(expected["sigma"], abs=1e-5)
+    states = [
+        (folder / "state" / name).read_text().splitlines() for name in ("evaluation.jsonl", "evaluation.jsonl.rank1")
+    ]
+    assert [[json.loads(line)["batch"] for line in lines[1:]] for lines in states] == [[0, 2], [1]]
+    assert (done.stdout.count("R&G:"), done.stdout.count("MVL under")) == (1, 1)

@@ -25,6 +25,14 @@ def test_the_order_depends_on_seed_and_epoch_alone() -> None:
     assert sorted(sampler) == list(range(len(sampler)))
 
 
+def test_the_ranks_together_have_the_batches_of_one() -> None:
+    whole = list(EpochShuffle(12, seed=3))
+    first, second = (list(EpochShuffle(12, seed=3, ranks=2, rank=rank)) for rank in (0, 1))
+    assert [sorted(first[i : i + 2] + second[i : i + 2]) for i in (0, 2, 4)] == [
+        sorted(whole[i : i + 4]) for i in (0, 4, 8)
+    ]
+
+
 def test_goes_on_in_the_middle_of_an_epoch_and_then_from_the_start() -> None:
     loader = numbers()
     whole = given(loader)

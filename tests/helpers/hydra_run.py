@@ -211,3 +211,10 @@ class PoisonedMoons(MoonDataModule):
         poisoned = x.clone()
         poisoned[0] = float("nan") if epoch == 1 else x[0]
         return DataLoader(TensorDataset(poisoned, y), batch_size=self.batch_size)
+
+
+class MoonsInBatches(MoonDataModule):
+    """Moons whose test points come 16 at a time, whatever the batches of training are."""
+
+    def test_dataloader(self) -> DataLoader[tuple[torch.Tensor, ...]]:
+        return DataLoader(self.splits[2], batch_size=16)

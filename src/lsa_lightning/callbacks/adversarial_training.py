@@ -160,6 +160,11 @@ class AdversarialTraining(FreshCallback):
         if self._step is not None:
             self._step.close()
 
+    def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Whatever is still to be said about the last steps, on a GPU, is said now."""
+        if self._step is not None:
+            self._step.settle()
+
     def on_fit_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Give the module its own ``training_step`` back."""
         self._unpatch()

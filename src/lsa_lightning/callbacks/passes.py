@@ -12,6 +12,7 @@ from lightning.fabric.utilities.exceptions import MisconfigurationException
 from torch import Tensor, nn
 from torch.autograd.graph import saved_tensors_hooks
 
+from lsa_lightning.attacks.checks import Checks
 from lsa_lightning.callbacks.step_input import ModelCall, StepWatch, bound, input_of_step, labels_of_loss
 from lsa_lightning.layers.calls import CallSite
 from lsa_lightning.layers.probe import OUTPUT, LayerProbe
@@ -107,7 +108,15 @@ class AdversarialStep:
         self._looked = False
         self._first_call: ModelCall | None = None
         self._watch: StepWatch | None = None
-        self._mixed: Tensor | None = None
+        self._checks = Checks()
+
+    def settle(self) -> None:
+        """Wait for what is still to be said about the labels of earlier batches.
+
+        Raises:
+            MisconfigurationException: if the loss of one does not fit.
+        """
+        self._checks.settle()
 
     def close(self) -> None:
         """After the backward pass, which may run the model again (checkpointing)."""
@@ -144,9 +153,11 @@ class AdversarialStep:
         """
         self.close()
         first, self._looked = not self._looked, True
+        self._checks.begin(self.model, asked.x.device)
         passes, output = self._inside(asked) if self.at_model else self._on_batch(asked, watched=first and checked)
         if checked and (first or self.at_model):
             self._check_loss(passes.result, output, asked.y, first)
+        self._checks.passed(self.model)
         return passes
 
     def _on_batch(self, asked: StepRequest, watched: bool) -> tuple[Passes, Any]:
@@ -174,8 +185,6 @@ class AdversarialStep:
 
     def _inside(self, asked: StepRequest) -> tuple[Passes, Any]:
         """The examples are crafted when the step calls the model, from what it is given; also the model's output."""
-        if self._mixed is not None and bool(self._mixed):
-            self._refuse_labels()
         partners: dict[tuple[Any, ...], Tensor] = {}
         calls: list[ModelCall] = []
         begin_probing: Callable[[], None]
@@ -267,7 +276,10 @@ class AdversarialStep:
             return Passes(result, own, others) if self.on_clean else Passes(result, others, own)
 
     def _check_loss(self, result: Any, output: Any, y: Tensor, first: bool) -> None:
-        """Whether the loss is computed from the model's output, and for these labels."""
+        """Whether the loss is computed from the model's output, and for these labels.
+
+        What is not known at once (see :class:`~lsa_lightning.attacks.checks.Checks`) is looked at in a later step.
+        """
         loss = loss_of(result)
         if loss is None or output is None or not self.check_labels:
             return
@@ -275,8 +287,12 @@ class AdversarialStep:
             logits = self.read_logits(output)
         except MisconfigurationException:  # in train mode alone: the attack, in eval mode, could read it
             return
-        if not _are_logits(logits, y):
+        if logits.ndim not in (1, 2) or y.numel() != len(logits):  # else one label each, for one logit or one per class
             return
+        if first:
+            self.check_labels = bool(_are_classes(y))
+            if not self.check_labels:
+                return
         targets = labels_of_loss(loss, logits)
         if targets is None:
             msg = (
@@ -288,11 +304,12 @@ class AdversarialStep:
         labels = y.flatten().long()
         wrong = ((weights.argmax(1) == labels) | (pulled_to == labels)).float().mean() < _AGREEING
         if self.at_model:
-            self._mixed = wrong = wrong | (weights.topk(2, dim=1).values[:, 1].mean() > _MIXED)
-        if first and bool(wrong):  # later it is read in the next step, when it is surely there
-            self._refuse_labels()
+            wrong = wrong | (weights.topk(2, dim=1).values[:, 1].mean() > _MIXED)
+        self._checks.numbers((wrong & _are_classes(y)).view(1), self._check_fitting)
 
-    def _refuse_labels(self) -> None:
+    def _check_fitting(self, wrong: list[float]) -> None:
+        if not any(wrong):
+            return
         msg = (
             "the loss that training_step returns pulls the samples to other classes than the labels of the batch: what "
             f"{self.name} returns are no logits (features?): name the module that maps x to logits by backbone=...; or "
@@ -333,11 +350,9 @@ def _captured(probe: LayerProbe) -> dict[str, Tensor]:
     return captured
 
 
-def _are_logits(logits: Tensor, y: Tensor) -> bool:
-    """Whether logits can be looked at: one or one per class, for labels that are classes."""
-    if logits.ndim not in (1, 2) or y.numel() != len(logits):
-        return False
-    return not y.is_floating_point() or bool((y == y.round()).all())
+def _are_classes(y: Tensor) -> Tensor:
+    """Whether labels are classes: integers, of whatever type."""
+    return (y == y.round()).all() if y.is_floating_point() else torch.ones((), dtype=torch.bool, device=y.device)
 
 
 def _as_it_is(tensor: Tensor) -> Tensor:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import signal
 import statistics
 import sys
 import time
@@ -10,6 +11,7 @@ import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +26,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from lsa_lightning.callbacks import ATLR, AdversarialTraining
 from lsa_lightning.cli.overrides import check_plugins, with_listed_seeds, with_null_groups, with_swept_names
+from lsa_lightning.evaluation import RobustnessTable
 from lsa_lightning.layers.report import AnalysedEpoch
 from lsa_lightning.runs.acceleration import accelerate
 from lsa_lightning.runs.attempt import Attempt, NotedEpochs
@@ -46,6 +49,7 @@ from lsa_lightning.runs.trust import Trust
 from lsa_lightning.runs.whole_checkpoint import WholeCheckpointIO
 from lsa_lightning.runs.write import draw_inputs, write_analysis, write_evaluation, write_history, write_table
 from lsa_lightning.utils.checks import instance, or_none
+from lsa_lightning.utils.distributed import by_first, take_weights_of_first, together
 from lsa_lightning.utils.paths import CONF_DIR
 
 
@@ -91,7 +95,8 @@ def train(cfg: DictConfig) -> RunSummary | None:
     """Run one job in Hydra's run folder and return what ``summary.json`` holds.
 
     A folder that holds a checkpoint of the same configuration is gone on with, and a finished job is not run again.
-    With several processes, all of them train; what comes then is done by the first alone, and the others return None.
+    With several processes, all of them train, and share the batches of analysis and evaluation; what comes then is done
+    by the first alone, as is all writing, and the others return None.
 
     Raises:
         ValueError: if the folder holds another configuration's, before anything in it is changed.
@@ -132,16 +137,18 @@ def _run(cfg: DictConfig, attempt: Attempt, signals: Signals) -> RunSummary | No
     pl.seed_everything(cfg.seed, workers=True)
     job = Job.of(cfg)
     check_job(cfg, job)
-    with _closed(result_loggers(job.loggers)):
+    with _ending_others(job.trainer), _closed(result_loggers(job.loggers)):
         for logger in job.loggers:
             if not isinstance(logger, CSVLogger):  # config.yaml lies beside metrics.csv
                 logger.log_hyperparams(config)
         seconds = _fit(job, attempt, signals, attempt.checkpoint or cfg.ckpt_path)
-        if _is_done_after_training(job.trainer):
-            return None
-        checkpoint, checkpoint_epoch = _load_best(job.trainer, job.model)
         job.model.to(job.trainer.strategy.root_device)  # fit leaves it on the CPU
-        analysis, evaluation = _measure(job, cfg, folder)
+        checkpoint, checkpoint_epoch = by_first(partial(_load_best, job.trainer, job.model))
+        take_weights_of_first(job.model)
+        analysis, table = _measure(job, cfg, folder)
+        if _is_done_after_measuring(job.trainer):
+            return None
+        evaluation = None if table is None else _check(job, cfg.evaluation, table, folder)
         history = _history(job.callbacks)
         write_history(history, folder)
         summary = RunSummary(
@@ -216,7 +223,18 @@ def _closed(loggers: list[ResultLogger]) -> Iterator[None]:
             logger.finish(failed)
 
 
-def _is_done_after_training(trainer: pl.Trainer) -> bool:
+@contextmanager
+def _ending_others(trainer: pl.Trainer) -> Iterator[None]:
+    """An error or a signal in the first process ends those that it started, which might wait for it for long."""
+    try:
+        yield
+    except BaseException:
+        if trainer.strategy.launcher is not None:
+            trainer.strategy.launcher.kill(signal.SIGKILL)  # SIGTERM ends none that waits for a GPU
+        raise
+
+
+def _is_done_after_measuring(trainer: pl.Trainer) -> bool:
     """Whether this is a process besides the first. The first goes on as if it had always been alone."""
     if dist.is_initialized():
         dist.destroy_process_group()  # else metrics would wait for the others
@@ -237,54 +255,60 @@ def _load_best(trainer: pl.Trainer, model: pl.LightningModule) -> tuple[str | No
     return str(path), int(checkpoint["epoch"])
 
 
-def _measure(job: Job, cfg: DictConfig, folder: Path) -> tuple[Analysis | None, Evaluation | None]:
-    """The stages after training, on the test split; each writes and prints what it found as soon as it is there.
+def _measure(job: Job, cfg: DictConfig, folder: Path) -> tuple[Analysis | None, RobustnessTable | None]:
+    """What all processes do after training, on the test split; the first writes and prints as soon as it can.
 
     What an earlier attempt found of the same weights, with the same settings, is read back.
     """
-    analysis, evaluation = None, None
+    analysis, table = None, None
     if job.analysis is None and job.evaluation is None:
-        return analysis, evaluation
-    loader = split_loader(job.data, "test")
-    finished = FinishedStages(folder, job.model)
+        return analysis, table
+    with together():
+        loader = split_loader(job.data, "test")
+        finished = FinishedStages(folder, job.model)
     if job.analysis is not None:
         pl.seed_everything(cfg.seed, workers=True, verbose=False)  # whatever was drawn before, in this attempt
-        analysis = _analyse(job, cfg.analysis, loader, finished)
-        print_analysis(analysis)
+        analysis = _analyse(job.analysis, job.model, cfg.analysis, loader, finished)
+        by_first(partial(print_analysis, analysis))
     if job.evaluation is not None:
         pl.seed_everything(cfg.seed, workers=True, verbose=False)
-        evaluation = _evaluate(job, cfg.evaluation, loader, finished)
-        print_masking(evaluation.masking)
-        if job.evaluation.drawn is not None:
-            draw_inputs(job.model, loader, job.evaluation.drawn, folder)
-    return analysis, evaluation
+        finished.begin_evaluation(cfg.evaluation)
+        table = job.evaluation.run(job.model, loader, folder / EVALUATION_STATE)
+        by_first(partial(_show_table, table, folder))
+    return analysis, table
 
 
-def _analyse(job: Job, settings: DictConfig, loader: Any, finished: FinishedStages) -> Analysis:
-    assert job.analysis is not None  # else this is not called
+def _analyse(
+    stage: AnalysisStage, model: pl.LightningModule, settings: DictConfig, loader: Any, finished: FinishedStages
+) -> Analysis:
     if finished.has("analysis", settings):
-        return read_analysis(job.analysis, finished.folder)
-    analysis = job.analysis.run(job.model, loader)
-    write_analysis(analysis, finished.folder)
+        return by_first(partial(read_analysis, stage, finished.folder))
+    analysis = stage.run(model, loader)
+    by_first(partial(write_analysis, analysis, finished.folder))
     finished.add("analysis", settings)
     return analysis
 
 
-def _evaluate(job: Job, settings: DictConfig, loader: Any, finished: FinishedStages) -> Evaluation:
-    assert job.evaluation is not None  # else this is not called
-    folder = finished.folder
-    if not finished.has("evaluation", settings):
-        (folder / EVALUATION_STATE).unlink(missing_ok=True)
-        finished.add("evaluation", settings)
-    table = job.evaluation.run(job.model, loader, folder / EVALUATION_STATE)
+def _show_table(table: RobustnessTable, folder: Path) -> None:
     write_table(table, folder)
     print_accuracies({"": table})
+
+
+def _check(job: Job, settings: DictConfig, table: RobustnessTable, folder: Path) -> Evaluation:
+    """What the first process does alone: the masking checks, on few samples, and the drawing."""
+    assert job.evaluation is not None  # else there is no table
+    loader = split_loader(job.data, "test")
+    finished = FinishedStages(folder, job.model)
     if finished.has("masking", settings):
-        return Evaluation(table, read_masking(folder))
-    write_evaluation(Evaluation(table, {}), folder)  # the checks take long, and may be interrupted
-    evaluation = Evaluation(table, job.evaluation.check(job.model, loader))
-    write_evaluation(evaluation, folder)
-    finished.add("masking", settings)
+        evaluation = Evaluation(table, read_masking(folder))
+    else:
+        write_evaluation(Evaluation(table, {}), folder)  # the checks take long, and may be interrupted
+        evaluation = Evaluation(table, job.evaluation.check(job.model, loader))
+        write_evaluation(evaluation, folder)
+        finished.add("masking", settings)
+    print_masking(evaluation.masking)
+    if job.evaluation.drawn is not None:
+        draw_inputs(job.model, loader, job.evaluation.drawn, folder)
     return evaluation
 
 

@@ -7,17 +7,22 @@ from itertools import islice
 from typing import Any
 
 import torch
-from torch.utils.data import DataLoader, Sampler
+from torch.utils.data import DataLoader, DistributedSampler
 
 from lsa_lightning.utils.random import Purpose, generator_of
 
 
-class EpochShuffle(Sampler[int]):
-    """A random order of ``size`` indices for each epoch; Lightning tells the epoch through :meth:`set_epoch`.
+class EpochShuffle(DistributedSampler[int]):
+    """A random order of ``size`` indices for each epoch, dealt out to the ranks; Lightning tells the epoch.
+
+    Lightning leaves a DistributedSampler alone. What it would make of another sampler shuffles once more, so that two
+    ranks together would not get the batches of one.
 
     Args:
         size: number of samples >= 1.
         seed: seed >= 0.
+        ranks: number of processes that share the indices, >= 1; the last ones are repeated if need be.
+        rank: which of them this one is.
 
     Example:
         >>> sampler = EpochShuffle(5, seed=0)
@@ -25,21 +30,13 @@ class EpochShuffle(Sampler[int]):
         ([0, 1, 2, 3, 4], True)
     """
 
-    def __init__(self, size: int, seed: int) -> None:
+    def __init__(self, size: int, seed: int, *, ranks: int = 1, rank: int = 0) -> None:
+        super().__init__(range(size), num_replicas=ranks, rank=rank, shuffle=False, seed=seed)  # type: ignore[arg-type]
         self.size = size
-        self.seed = seed
-        self.epoch = 0
-
-    def set_epoch(self, epoch: int) -> None:
-        """Choose the order of ``epoch``."""
-        self.epoch = epoch
 
     def __iter__(self) -> Iterator[int]:
         order = torch.randperm(self.size, generator=generator_of(self.seed, Purpose.ORDER, self.epoch))
-        return iter(order.tolist())
-
-    def __len__(self) -> int:
-        return self.size
+        return iter(order[torch.tensor(list(super().__iter__()))].tolist())
 
 
 class ResumableDataLoader(DataLoader[Any]):

@@ -76,7 +76,8 @@ class MoonDataModule(pl.LightningDataModule):
 
     def train_dataloader(self) -> DataLoader[tuple[Tensor, ...]]:
         """Training points in an order that depends on seed and epoch."""
-        sampler = EpochShuffle(self.sizes[0], self.seed)
+        ranks, rank = (self.trainer.world_size, self.trainer.global_rank) if self.trainer is not None else (1, 0)
+        sampler = EpochShuffle(self.sizes[0], self.seed, ranks=ranks, rank=rank)
         return ResumableDataLoader(self.splits[0], batch_size=self.batch_size, sampler=sampler)
 
     def val_dataloader(self) -> DataLoader[tuple[Tensor, ...]]:

@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-import torch.distributed as dist
 from torch import Tensor, nn
 
 from lsa_lightning.attacks import Ensemble
@@ -18,6 +17,7 @@ from lsa_lightning.evaluation.accuracy import correct
 from lsa_lightning.evaluation.state import FinishedBatches, answer_of, digest, settings_of
 from lsa_lightning.utils.batch import BatchFn, check_samples, move_data_to_device, read_batch, read_samples
 from lsa_lightning.utils.checks import instance, integer, or_none
+from lsa_lightning.utils.distributed import gathered, own_share, place, together
 from lsa_lightning.utils.isolation import lent
 from lsa_lightning.utils.outputs import LogitsOf, OutputFn
 from lsa_lightning.utils.renamed import renamed
@@ -79,18 +79,18 @@ def evaluate_ensemble(
 
     Raises:
         ValueError: if there is no batch, or the file belongs to another model, ensemble or order of the data.
+        RuntimeError: if another process failed.
     """
     instance("evaluate_ensemble", "model", model, nn.Module)
     instance("evaluate_ensemble", "ensemble", ensemble, Ensemble)
     limit_batches = or_none(integer, "evaluate_ensemble", "limit_batches", limit_batches, low=1)
-    device = next(model.parameters(), torch.zeros(())).device
-    rank, processes = (dist.get_rank(), dist.get_world_size()) if dist.is_initialized() else (0, 1)
-    header = {"ensemble": settings_of(ensemble.attacks), "model": digest(model.state_dict())}
-    finished = FinishedBatches(state_file, header, rank)
-    logits_of = LogitsOf(model, output_fn)
     counts = _Counts(list(ensemble.attacks))
-    for index, batch in enumerate(islice(dataloader, limit_batches)):
-        if index % processes == rank:
+    with together():
+        header = {"ensemble": settings_of(ensemble.attacks), "model": digest(model.state_dict())}
+        finished = FinishedBatches(state_file, header, place()[0])
+        device = next(model.parameters(), torch.zeros(())).device
+        logits_of = LogitsOf(model, output_fn)
+        for index, batch in own_share(islice(dataloader, limit_batches)):
             x, y = read_samples(batch_fn, move_data_to_device(batch, device))
             check_samples(x, y)
             fingerprint = digest({"x": x, "y": y})
@@ -100,7 +100,7 @@ def evaluate_ensemble(
                 standing = _standing(logits_of, ensemble.with_stream(index), x, y)
                 finished.note(index, fingerprint, answer, standing)
             counts.add(len(x), standing)
-    return counts.result(ensemble, device)
+    return counts.result(ensemble)
 
 
 def _standing(model: nn.Module, ensemble: Ensemble, x: Tensor, y: Tensor) -> dict[str, int]:
@@ -126,12 +126,10 @@ class _Counts:
             self.standing[name] += count
             self.batches[name] += 1
 
-    def result(self, ensemble: Ensemble, device: torch.device) -> EnsembleResult:
+    def result(self, ensemble: Ensemble) -> EnsembleResult:
         """Percentages, summed over the processes."""
-        sums = torch.tensor([self.samples, *self.standing.values(), *self.batches.values()], device=device)
-        if dist.is_initialized():
-            dist.all_reduce(sums)
-        samples, *rest = sums.tolist()
+        each = gathered([self.samples, *self.standing.values(), *self.batches.values()])
+        samples, *rest = map(sum, zip(*each, strict=True))
         if samples == 0:
             msg = "expected a dataloader with at least one batch, got an empty one"
             raise ValueError(msg)

@@ -19,6 +19,7 @@ from lsa_lightning.evaluation.state import FinishedBatches, answer_of, digest, s
 from lsa_lightning.evaluation.table import RobustnessTable
 from lsa_lightning.utils.batch import BatchFn, check_samples, move_data_to_device, read_batch, read_samples
 from lsa_lightning.utils.checks import flag, function, instance, integer, mapping, number, or_none, sequence
+from lsa_lightning.utils.distributed import gathered, own_share, place, size_of_own_share, together
 from lsa_lightning.utils.isolation import preserved_random_state
 from lsa_lightning.utils.outputs import LogitsOf, OutputFn
 from lsa_lightning.utils.progress import Progress, forward_passes, number_of_batches
@@ -31,7 +32,7 @@ class RobustnessEvaluation:
 
     Memory does not grow with the data set. A batch's random numbers, also those of a model that draws some itself,
     depend on the seeds and on the batch's number alone, so an evaluation that was interrupted and started again gives
-    the table of one that was not. The global random state is afterwards as before.
+    the table of one that was not, and several processes that of one. The global random state is afterwards as before.
 
     Args:
         attacks: attack by name, at least one.
@@ -91,38 +92,30 @@ class RobustnessEvaluation:
         *,
         label: str = "Evaluating",
     ) -> RobustnessTable:
-        """Evaluate one model.
+        """Evaluate one model; in a distributed run, all processes must.
 
         Args:
             model: maps x to logits; runs in eval mode and is left as it was.
-            dataloader: any iterable of batches, in a fixed order; they are moved to the model's device.
-            state_file: where finished batches are noted, to go on from after an interruption; None: no file.
+            dataloader: any iterable of batches, in a fixed order; they are moved to the model's device. With several
+                processes, give each the same one, not a share of it: of P processes, number p takes the batches p,
+                p + P, p + 2 P, ...
+            state_file: where finished batches are noted, to go on from after an interruption (process p > 0 appends
+                ``.rank<p>`` to the name); None: no file.
             label: what its progress is called.
 
         Returns:
-            The table.
+            The table over all processes.
 
         Raises:
             ValueError: if there is no batch, or the file belongs to another model, evaluation or order of the data.
+            RuntimeError: if another process failed.
         """
         instance(self, "model", model, nn.Module)
-        device = next(model.parameters(), torch.zeros(())).device
-        finished = FinishedBatches(state_file, {**self._describe(), "model": digest(model.state_dict())})
-        logits_of = LogitsOf(model, self.output_fn)
+        with Progress(label, self._steps(dataloader), self.progress) as progress, together():
+            own = self._own_sums(model, dataloader, state_file, progress)
         sums: Counter[str] = Counter()
-        with Progress(label, self._steps(dataloader), self.progress) as progress:
-            for index, batch in enumerate(islice(dataloader, self.limit_batches)):
-                x, y = read_samples(self.batch_fn, move_data_to_device(batch, device))
-                check_samples(x, y)
-                fingerprint = digest({"x": x, "y": y})
-                answer = partial(answer_of, model, x)
-                counts = finished.recall(index, fingerprint, answer)
-                if counts is None:
-                    counts = self._count(logits_of, x, y, index, progress)
-                    finished.note(index, fingerprint, answer, counts)
-                else:
-                    progress.recall((index + 1) * self._steps_per_batch)
-                sums.update(counts)
+        for counts in gathered(own):
+            sums.update(counts)
         return self._table(sums)
 
     def compare(
@@ -143,6 +136,29 @@ class RobustnessEvaluation:
         """
         files = {name: None if state_folder is None else Path(state_folder) / f"{name}.jsonl" for name in models}
         return {name: self.run(model, dataloader, files[name], label=name) for name, model in models.items()}
+
+    def _own_sums(
+        self, model: nn.Module, dataloader: Iterable[Any], state_file: str | Path | None, progress: Progress
+    ) -> Counter[str]:
+        """The counts of this process's batches."""
+        device = next(model.parameters(), torch.zeros(())).device
+        rank, processes = place()
+        finished = FinishedBatches(state_file, {**self._describe(), "model": digest(model.state_dict())}, rank)
+        logits_of = LogitsOf(model, self.output_fn)
+        sums: Counter[str] = Counter()
+        for index, batch in own_share(islice(dataloader, self.limit_batches)):
+            x, y = read_samples(self.batch_fn, move_data_to_device(batch, device))
+            check_samples(x, y)
+            fingerprint = digest({"x": x, "y": y})
+            answer = partial(answer_of, model, x)
+            counts = finished.recall(index, fingerprint, answer)
+            if counts is None:
+                counts = self._count(logits_of, x, y, index, progress)
+                finished.note(index, fingerprint, answer, counts)
+            else:
+                progress.recall((index // processes + 1) * self._steps_per_batch)
+            sums.update(counts)
+        return sums
 
     def _count(self, model: nn.Module, x: Tensor, y: Tensor, index: int, progress: Progress) -> dict[str, int]:
         """Number of samples of a batch, and of hits: clean, and under each attack at each radius."""
@@ -176,7 +192,7 @@ class RobustnessEvaluation:
         return 1 + sum(map(forward_passes, self._grid.values()))
 
     def _steps(self, dataloader: Iterable[Any]) -> int | None:
-        batches = number_of_batches(dataloader, self.limit_batches)
+        batches = size_of_own_share(number_of_batches(dataloader, self.limit_batches))
         return None if batches is None else self._steps_per_batch * batches
 
 

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractContextManager, nullcontext
 from itertools import islice
-from typing import Any
+from typing import Any, TypeAlias
 
 import torch
 from torch import Tensor, nn
@@ -17,10 +17,12 @@ from lsa_lightning.layers.report import SustainabilityReport
 from lsa_lightning.layers.resolve import Layer, LayerSpec, checked_layers, locate_layers
 from lsa_lightning.measures import ComparisonMeasure, RelativeError
 from lsa_lightning.utils.batch import BatchFn, move_data_to_device, read_batch, read_samples
-from lsa_lightning.utils.checks import function, instance, integer, or_none, refuse
+from lsa_lightning.utils.checks import flag, function, instance, integer, or_none, refuse
+from lsa_lightning.utils.distributed import place, size_of_own_share, together
 from lsa_lightning.utils.isolation import evaluating, preserved_random_state
 from lsa_lightning.utils.precision import widest_float
 from lsa_lightning.utils.progress import Progress, forward_passes, number_of_batches
+from lsa_lightning.utils.random import Purpose, seed_of
 from lsa_lightning.utils.renamed import renamed
 
 AttackLike = Attack | Callable[[nn.Module, Tensor, Tensor], Tensor]
@@ -73,16 +75,20 @@ class LayerSustainabilityAnalysis:
         attack: AttackLike,
         *,
         limit_batches: int | None = None,
+        spread: bool = False,
         progress: Progress | bool | None = None,
     ) -> SustainabilityReport:
         """Perturb each batch and compare each layer's two representations, sample by sample.
 
-        In a distributed run each process passes its own batches, and all get the report over all of them.
+        In a distributed run each process passes its own batches, and all get the report over all of them; or, with
+        ``spread``, all pass the same ones, and get the report that one process alone would get.
 
         Args:
             dataloader: any iterable of batches; they are moved to the model's device.
             attack: ``(model, x, y) -> x_adv``.
             limit_batches: number of batches >= 1, or None for all.
+            spread: whether, of P processes, number p takes the batches p, p + P, p + 2 P, ... of those that all pass
+                alike. A batch's random numbers depend then on torch's initial seed and the batch's number alone.
             progress: one that each batch advances by the attack's forward passes; or whether to show one, None: a bar
                 where the error stream is a terminal, and log lines, see
                 :class:`~lsa_lightning.utils.progress.Progress`.
@@ -93,18 +99,17 @@ class LayerSustainabilityAnalysis:
         Raises:
             ValueError: for an empty dataloader, batches that cannot be read or hold NaN, unknown or silent layers, and
                 layers whose first dimension is not the samples.
+            RuntimeError: if another process failed.
         """
         function(self, "attack", attack, what="an attack (model, x, y) -> x_adv")
         limit_batches = or_none(integer, self, "limit_batches", limit_batches, low=1)
         if not isinstance(dataloader, Iterable) or isinstance(dataloader, Tensor):
             refuse(self, "dataloader", "an iterable of batches", dataloader)
-        batches = islice(dataloader, limit_batches)
-        shown = _shown(progress, number_of_batches(dataloader, limit_batches), attack)
-        with preserved_random_state(_device_of(self.model)), shown as steps:
-            layers, profile = self._profile(steps.over(batches, forward_passes(attack)), attack)
-        if profile is None:
-            msg = "expected a dataloader with at least one batch, got an empty one"
-            raise ValueError(msg)
+        number = number_of_batches(dataloader, limit_batches)
+        shown = _shown(progress, size_of_own_share(number) if flag(self, "spread", spread) else number, attack)
+        turns = (_in_turn if spread else _all)(islice(dataloader, limit_batches), attack)
+        with preserved_random_state(_device_of(self.model)), shown as steps, together():
+            layers, profile = self._profile(turns, steps)
         return SustainabilityReport(
             [layer.name for layer in layers],
             [layer.learnable for layer in layers],
@@ -113,13 +118,13 @@ class LayerSustainabilityAnalysis:
             measure=self.measure.name,
         )
 
-    def _profile(self, batches: Iterable[Any], attack: AttackLike) -> tuple[list[Layer], LayerProfile | None]:
-        """The layers, and the sums over the batches; None where there is no batch."""
+    def _profile(self, turns: Iterable[_Turn], steps: Progress) -> tuple[list[Layer], LayerProfile]:
+        """The layers, and the sums over the batches."""
         layers: list[Layer] = []
         profile: LayerProfile | None = None
-        for batch in batches:
+        for batch, attack in turns:
             x, y = read_samples(self.batch_fn, move_data_to_device(batch, _device_of(self.model)))
-            x_adv = attack(self.model, x, y)
+            x_adv = None if attack is None else attack(self.model, x, y)
             with evaluating(self.model), torch.no_grad():
                 if profile is None:
                     layers, sites = locate_layers(self.model, self.layers, x[:_FEW])
@@ -128,8 +133,33 @@ class LayerSustainabilityAnalysis:
                         _profile_on(x.device, list(named)),
                         comparison(self.model, named, self.measure, x),
                     )
-                profile.update(compared.errors(x, x_adv))
+                if x_adv is not None:
+                    profile.update(compared.errors(x, x_adv))
+                    steps.advance(forward_passes(attack))
+        if profile is None:
+            msg = "expected a dataloader with at least one batch, got an empty one"
+            raise ValueError(msg)
         return layers, profile
+
+
+_Turn: TypeAlias = tuple[Any, AttackLike | None]
+"""A batch, and what perturbs it; None: it only shows which layers run, since it is another process's."""
+
+
+def _all(batches: Iterable[Any], attack: AttackLike) -> Iterator[_Turn]:
+    """Every batch, with an attack that draws one batch's random numbers after the other's."""
+    return ((batch, attack) for batch in batches)
+
+
+def _in_turn(batches: Iterable[Any], attack: AttackLike) -> Iterator[_Turn]:
+    """This process's share of the batches, with random numbers of their own; the first batch comes to all."""
+    seed, (rank, processes) = torch.initial_seed(), place()
+    for index, batch in enumerate(batches):
+        own = index % processes == rank
+        if own or index == 0:
+            torch.manual_seed(seed_of(seed, Purpose.ANALYSED_MODEL, index))
+            streamed = attack.with_stream(index) if isinstance(attack, Attack) else attack
+            yield batch, streamed if own else None
 
 
 def _shown(

@@ -15,6 +15,7 @@ from lsa_lightning.layers.report import SustainabilityReport
 from lsa_lightning.masking import MaskingFlag
 from lsa_lightning.runs.folder import read_json, write_json
 from lsa_lightning.runs.stages import Analysis, AnalysisStage
+from lsa_lightning.utils.distributed import by_first
 
 EVALUATION_STATE = Path("state") / "evaluation.jsonl"
 """The finished batches of the evaluation, in the run folder."""
@@ -24,6 +25,8 @@ _FILE = Path("state") / "stages.json"
 
 class FinishedStages:
     """Notes, in a file of the run folder, which weights and settings the results of each stage belong to.
+
+    In a distributed run, the first process reads and writes for all.
 
     Args:
         folder: the run folder.
@@ -36,11 +39,21 @@ class FinishedStages:
 
     def has(self, stage: str, settings: DictConfig) -> bool:
         """Whether the results of ``stage`` are those of this model, with these settings."""
-        return self._read().get(stage) == self._key(settings)
+        return by_first(lambda: self._read().get(stage) == self._key(settings))
 
     def add(self, stage: str, settings: DictConfig) -> None:
         """They are from now on."""
-        write_json({**self._read(), stage: self._key(settings)}, self.folder / _FILE)
+        by_first(lambda: write_json({**self._read(), stage: self._key(settings)}, self.folder / _FILE))
+
+    def begin_evaluation(self, settings: DictConfig) -> None:
+        """Forget the finished batches of an evaluation of other weights, or with other settings."""
+        if not self.has("evaluation", settings):
+            by_first(self._forget_batches)
+            self.add("evaluation", settings)
+
+    def _forget_batches(self) -> None:
+        for file in (self.folder / EVALUATION_STATE.parent).glob(f"{EVALUATION_STATE.name}*"):
+            file.unlink()  # those of all processes
 
     def _read(self) -> dict[str, Any]:
         return read_json(self.folder / _FILE) if (self.folder / _FILE).is_file() else {}

@@ -18,6 +18,7 @@ from lsa_lightning.layers.resolve import LayerSpec, checked_layers
 from lsa_lightning.masking import MaskingChecks, MaskingFlag
 from lsa_lightning.measures import ComparisonMeasure
 from lsa_lightning.utils.checks import choice, flag, instance, integer, mapping, number, or_none
+from lsa_lightning.utils.distributed import size_of_own_share
 from lsa_lightning.utils.progress import Progress, forward_passes, number_of_batches
 
 
@@ -89,13 +90,16 @@ class AnalysisStage:
             raise ValueError(msg) from error
 
     def run(self, model: nn.Module, dataloader: Iterable[Any]) -> Analysis:
-        """Analyse ``model`` under each attack; see :meth:`LayerSustainabilityAnalysis.run`."""
+        """Analyse ``model`` under each attack; see :meth:`LayerSustainabilityAnalysis.run`.
+
+        In a distributed run, all processes must, and pass the same dataloader; each takes its share of the batches.
+        """
         analysis = LayerSustainabilityAnalysis(model, layers=self.layers, measure=self.measure)
-        batches = number_of_batches(dataloader, self.limit_batches)
+        batches = size_of_own_share(number_of_batches(dataloader, self.limit_batches))
         steps = None if batches is None else batches * sum(map(forward_passes, self.attacks.values()))
         with Progress("Analysing", steps, self.progress) as progress:
             reports = {
-                name: analysis.run(dataloader, attack, limit_batches=self.limit_batches, progress=progress)
+                name: analysis.run(dataloader, attack, limit_batches=self.limit_batches, spread=True, progress=progress)
                 for name, attack in self.attacks.items()
             }
         return Analysis(reports, self.mvl_from, reports[self.mvl_from].most_vulnerable(self.eta, self.top_k))

@@ -85,15 +85,27 @@ class StackedAnalysis:
             load(net, index, into=model)
         self.analyses = [LayerSustainabilityAnalysis(model, layers=layers, measure=measure) for model in models]
 
-    def run(self, batches: Iterable[Sequence[Any]], attack: Attack) -> list[SustainabilityReport]:
-        """The report of each model; see :meth:`LayerSustainabilityAnalysis.run`."""
+    def run(
+        self, batches: Iterable[Sequence[Any]], attack: Attack, seeds: Sequence[int] | None = None
+    ) -> list[SustainabilityReport]:
+        """The report of each model; see :meth:`LayerSustainabilityAnalysis.run`.
+
+        Args:
+            batches: one of each model at a time.
+            attack: the attack.
+            seeds: the seed of each model, where a batch's random numbers depend on it and the batch's number alone
+                (``spread``); None: the attack draws one batch's after the other's.
+        """
         models = len(self.models)
         own: list[list[tuple[Tensor, Tensor]]] = [[] for _ in self.models]
         perturbed: list[list[Tensor]] = [[] for _ in self.models]
-        for batch in batches:
+        for number, batch in enumerate(batches):
             x, y = joined(batch, self.unpack)
-            with frozen(self.net):
-                (x_adv,) = in_parts(lambda rows, labels: [attack(self.net, rows, labels)], x, y, models)
+            if seeds is None:
+                x_adv = self._perturbed(x, y, attack)
+            else:
+                with draws_of([seed_of(seed, Purpose.ANALYSED_MODEL, number) for seed in seeds], models):
+                    x_adv = self._perturbed(x, y, attack.with_stream(number))
             for index, parts in enumerate(zip(split(x, models), split(y, models), split(x_adv, models), strict=True)):
                 own[index].append(parts[:2])
                 perturbed[index].append(parts[2])
@@ -101,6 +113,11 @@ class StackedAnalysis:
             analysis.run(pairs, _Prepared(attack, partners))
             for analysis, pairs, partners in zip(self.analyses, own, perturbed, strict=True)
         ]
+
+    def _perturbed(self, x: Tensor, y: Tensor, attack: Attack) -> Tensor:
+        with frozen(self.net):
+            (x_adv,) = in_parts(lambda rows, labels: [attack(self.net, rows, labels)], x, y, len(self.models))
+        return x_adv
 
 
 class _Prepared:

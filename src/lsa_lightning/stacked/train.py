@@ -23,7 +23,6 @@ from lsa_lightning.runs.loggers import result_loggers
 from lsa_lightning.runs.stages import Analysis, AnalysisStage, Evaluation, EvaluationStage
 from lsa_lightning.runs.summary import SUMMARY_FILE, AnalysisSummary, RunSummary
 from lsa_lightning.runs.write import draw_inputs, write_analysis, write_evaluation, write_history, write_table
-from lsa_lightning.stacked.draws import draws_of
 from lsa_lightning.stacked.job import SeedJob, check_supported
 from lsa_lightning.stacked.measure import StackedAnalysis, evaluate
 from lsa_lightning.stacked.network import load, stack
@@ -182,8 +181,7 @@ def _analyse(stage: AnalysisStage, module: StackedTraining, net: Any, loaders: S
     stacked = StackedAnalysis(net, models, stage.layers, stage.measure)
     reports: list[dict[str, SustainabilityReport]] = [{} for _ in models]
     for name, attack in stage.attacks.items():
-        with draws_of(module.seeds, len(models)):
-            found = stacked.run(_together(loaders, stage.limit_batches), attack)
+        found = stacked.run(_together(loaders, stage.limit_batches), attack, module.seeds)
         for own, report in zip(reports, found, strict=True):
             own[name] = report
     return [

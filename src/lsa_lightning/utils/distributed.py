@@ -1,10 +1,93 @@
-"""What the processes of a distributed run have twice."""
+"""How the processes of a distributed run share work, and what they have twice."""
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from itertools import chain, islice
+from typing import Any, TypeVar
 
+import torch.distributed as dist
+from torch import nn
 from torch.utils.data import DistributedSampler
+
+T = TypeVar("T")
+
+
+def place() -> tuple[int, int]:
+    """Number of this process, and how many there are; (0, 1) outside of a distributed run."""
+    return (dist.get_rank(), dist.get_world_size()) if dist.is_initialized() else (0, 1)
+
+
+def own_share(items: Iterable[T]) -> Iterator[tuple[int, T]]:
+    """This process's share of what all processes are given alike, and each item's number.
+
+    Of P processes, number p has the items p, p + P, p + 2 P, ...
+
+    Example:
+        >>> list(own_share("ab"))  # a single process has all
+        [(0, 'a'), (1, 'b')]
+    """
+    rank, processes = place()
+    return islice(enumerate(items), rank, None, processes)
+
+
+def size_of_own_share(items: int | None) -> int | None:
+    """How many of so many items :func:`own_share` gives; None where that is not known."""
+    rank, processes = place()
+    return None if items is None else len(range(rank, items, processes))
+
+
+def gathered(value: T) -> list[T]:
+    """What each process has, by its number; all must call it."""
+    if not dist.is_initialized():
+        return [value]
+    values: list[Any] = [None] * dist.get_world_size()
+    dist.all_gather_object(values, value)
+    return values
+
+
+@contextmanager
+def together() -> Iterator[None]:
+    """Inside, each process works by itself; then all go on, or, where one has failed, none.
+
+    Nobody then waits for a process that is not there any more. Inside, no process may wait for another one.
+
+    Raises:
+        RuntimeError: if another process failed; it names the error.
+    """
+    try:
+        yield
+    except Exception as error:
+        gathered(f"{type(error).__name__}: {error}")
+        raise
+    errors = gathered(None)
+    for rank, message in enumerate(errors):
+        if message is not None:
+            msg = f"process {rank} failed: {message}"
+            raise RuntimeError(msg)
+
+
+def by_first(work: Callable[[], T]) -> T:
+    """Do ``work`` in the first process alone, while the others wait.
+
+    Returns:
+        What it returned, in all processes.
+
+    Raises:
+        RuntimeError: in the others, if it failed.
+    """
+    rank, _ = place()
+    with together():
+        result: Any = work() if rank == 0 else None
+    return gathered(result)[0]  # type: ignore[no-any-return]
+
+
+def take_weights_of_first(model: nn.Module) -> None:
+    """Make the parameters and buffers those of the first process: after training, each has buffers of its own data."""
+    if dist.is_initialized():
+        for tensor in chain(model.parameters(), model.buffers()):
+            dist.broadcast(tensor.detach(), src=0)
 
 
 def own_samples(loader: Any, batch_idx: int, samples: int) -> int:

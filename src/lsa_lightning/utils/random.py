@@ -21,6 +21,7 @@ class Purpose(Enum):
     ATTACK_STREAM = "an attack in an evaluation: batch"
     EXTERNAL = "an attack of another library, which draws from the global generators: draw of our own attack"
     EVALUATED_MODEL = "a model that draws numbers while it is evaluated: batch"
+    ANALYSED_MODEL = "a model that draws numbers while its layers are analysed: batch"
     CHECKED_MODEL = "a model that draws numbers while its gradients are checked: batch"
     DIRECTIONS = "directions in which gradients are compared with differences: batch"
 
