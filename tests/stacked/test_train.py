@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
 from tests.helpers.hydra_run import composed_job, read_json, tiny_without, train_tiny
+from tests.helpers.run_files import differing_files
 
 from lsa_lightning.cli.report import write_report
 from lsa_lightning.cli.train import _main
@@ -29,26 +29,6 @@ def weights(folder: Path, name: str = "last") -> dict[str, torch.Tensor]:
     return state
 
 
-def without_places(value: Any, folder: Path) -> Any:
-    """``value`` without the run folder and the time that training took."""
-    if isinstance(value, dict):
-        left = {key: entry for key, entry in value.items() if key != "training_seconds"}
-        return {str(key).replace(str(folder), "RUN"): without_places(entry, folder) for key, entry in left.items()}
-    if isinstance(value, list | tuple):
-        return [without_places(entry, folder) for entry in value]
-    return value.tolist() if isinstance(value, torch.Tensor) else str(value).replace(str(folder), "RUN")
-
-
-def content(file: Path, folder: Path) -> Any:
-    if file.suffix == ".ckpt":
-        return without_places(torch.load(file, weights_only=True), folder)
-    if file.suffix == ".json":
-        return without_places(read_json(file), folder)
-    if file.suffix in (".yaml", ".csv"):
-        return file.read_text().replace(str(folder), "RUN")
-    return None
-
-
 @pytest.fixture(scope="module")
 def stacked(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("stacked") / "run"
@@ -59,11 +39,7 @@ def stacked(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.mark.parametrize("seed", SEEDS)
 def test_folder_is_that_of_a_single_run(stacked: Path, tmp_path: Path, seed: int) -> None:
     train_tiny(tmp_path, f"seed={seed}", "trainer.max_epochs=2")
-    own = stacked / f"seed={seed}"
-    files = {path.relative_to(tmp_path) for path in tmp_path.rglob("*") if path.is_file()}
-    assert files == {path.relative_to(own) for path in own.rglob("*") if path.is_file()}
-    for file in sorted(files):
-        assert content(own / file, own) == content(tmp_path / file, tmp_path), file
+    assert differing_files(stacked / f"seed={seed}", tmp_path) == []
 
 
 @pytest.mark.parametrize(

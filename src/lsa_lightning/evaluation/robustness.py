@@ -107,7 +107,7 @@ class RobustnessEvaluation:
         """
         instance(self, "model", model, nn.Module)
         device = next(model.parameters(), torch.zeros(())).device
-        finished = FinishedBatches(state_file, {**self._describe(), "model": digest(model.state_dict())})
+        finished = self.finished_batches(model, state_file)
         logits_of = LogitsOf(model, self.output_fn)
         sums: Counter[str] = Counter()
         with Progress(label, self._steps(dataloader), self.progress) as progress:
@@ -143,6 +143,10 @@ class RobustnessEvaluation:
         """
         files = {name: None if state_folder is None else Path(state_folder) / f"{name}.jsonl" for name in models}
         return {name: self.run(model, dataloader, files[name], label=name) for name, model in models.items()}
+
+    def finished_batches(self, model: nn.Module, state_file: str | Path | None) -> FinishedBatches:
+        """What a file says of batches that are finished, of this model and this evaluation."""
+        return FinishedBatches(state_file, {**self._describe(), "model": digest(model.state_dict())})
 
     def _count(self, model: nn.Module, x: Tensor, y: Tensor, index: int, progress: Progress) -> dict[str, int]:
         """Number of samples of a batch, and of hits: clean, and under each attack at each radius."""

@@ -2,19 +2,24 @@
 
 from __future__ import annotations
 
+import copy
 import hashlib
 import json
+import os
 import platform
 import re
 from collections import Counter
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterator, Sequence
+from contextlib import contextmanager
+from contextvars import ContextVar
 from importlib.metadata import version
+from multiprocessing import get_all_start_methods, get_context
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, BinaryIO
+from typing import TYPE_CHECKING, Any, BinaryIO, TypeAlias
 
 from matplotlib import rc_context
 from matplotlib.figure import Figure
-from omegaconf import DictConfig, ListConfig, OmegaConf
+from omegaconf import DictConfig, ListConfig, OmegaConf, read_write
 from omegaconf.resolvers import oc
 
 from lsa_lightning.utils.files import replacing, write_text
@@ -27,6 +32,8 @@ LONGEST_NAME = 120
 """Of a job's folder, in characters."""
 HYDRA_FOLDER = ".hydra"
 """Where a run keeps its command line."""
+SEED_FOLDERS = "seed=*"
+"""Where seeds that are trained at once have their run folders, in that of all."""
 
 
 def output_dir() -> Path:
@@ -143,11 +150,21 @@ def _resolved_child(node: DictConfig | ListConfig, key: Any, written: Any, reads
     return _resolved(value, reads) if isinstance(value, DictConfig | ListConfig) else value
 
 
-def save_command(cfg: DictConfig, folder: Path) -> None:
-    """Write what the job was started with to ``.hydra``, as Hydra does, but only when it is known to be this job's."""
+def save_command(cfg: DictConfig, folder: Path, overrides: Sequence[str] | None = None) -> None:
+    """Write what the job was started with to ``.hydra``, as Hydra does, but only when it is known to be this job's.
+
+    Args:
+        cfg: the configuration, as it was composed.
+        folder: the run folder.
+        overrides: those that start this job; None: those of the command line.
+    """
     from hydra.core.hydra_config import HydraConfig
 
-    hydra = HydraConfig.get()
+    hydra: Any = HydraConfig.get()
+    if overrides is not None:
+        hydra = copy.deepcopy(hydra)
+        with read_write(hydra):
+            hydra.overrides.task, hydra.runtime.output_dir = list(overrides), str(folder)
     whole = OmegaConf.create({"hydra": hydra})
     write_text(folder / HYDRA_FOLDER / "config.yaml", OmegaConf.to_yaml(cfg))
     write_text(folder / HYDRA_FOLDER / "hydra.yaml", OmegaConf.to_yaml(whole))
@@ -156,6 +173,51 @@ def save_command(cfg: DictConfig, folder: Path) -> None:
 
 def save_figure(figure: Figure, folder: Path, name: str) -> None:
     """Write ``figures/<name>.png`` and ``.svg``; the same figure gives the same files."""
+    waiting = _WAITING.get()
+    if waiting is None:
+        _draw(figure, folder, name)
+    else:
+        waiting.append((figure, folder, name))
+
+
+@contextmanager
+def figures_together() -> Iterator[None]:
+    """Inside, figures that are saved wait; at the end they are drawn by as many processes as there are processors."""
+    waiting: list[_Waiting] = []
+    token = _WAITING.set(waiting)
+    try:
+        yield
+    finally:
+        _WAITING.reset(token)
+    number = max(1, min(_processors(), len(waiting)))
+    own, *others = [waiting[first::number] for first in range(number)]
+    context: Any = get_context("fork") if others else None
+    workers = [context.Process(target=_draw_all, args=(share,), daemon=True) for share in others]
+    for worker in workers:
+        worker.start()
+    _draw_all(own)
+    for worker, share in zip(workers, others, strict=True):
+        worker.join()
+        if worker.exitcode != 0:
+            _draw_all(share)  # what has gone wrong there is an error here
+
+
+def _processors() -> int:
+    """How many processes can draw: one where the system cannot fork, or a fork is not safe, as on macOS."""
+    forks = "fork" in get_all_start_methods() and hasattr(os, "sched_getaffinity")
+    return len(os.sched_getaffinity(0)) if forks else 1
+
+
+_Waiting: TypeAlias = tuple[Figure, Path, str]
+_WAITING: ContextVar[list[_Waiting] | None] = ContextVar("waiting", default=None)
+
+
+def _draw_all(figures: Sequence[_Waiting]) -> None:
+    for figure in figures:
+        _draw(*figure)
+
+
+def _draw(figure: Figure, folder: Path, name: str) -> None:
     with replacing(folder / "figures" / f"{name}.png") as png:
         figure.savefig(png)
     with replacing(folder / "figures" / f"{name}.svg") as svg:

@@ -11,16 +11,18 @@ import lightning.pytorch as pl
 import torch
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch.utilities import CombinedLoader
+from lightning.pytorch.utilities.combined_loader import _MaxSize
 from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from torch import Tensor, nn
 
-from lsa_lightning.callbacks import ATLR, AdversarialTraining, ReportLogger, RobustValidation
+from lsa_lightning.callbacks import ATLR, AdversarialTraining, LearningRate, ReportLogger, RobustValidation
 from lsa_lightning.callbacks.passes import AdversarialStep, Passes, StepRequest, loss_of
 from lsa_lightning.callbacks.validation_loaders import ValidationLoaders
 from lsa_lightning.evaluation import correct
 from lsa_lightning.layers.probe import OUTPUT
 from lsa_lightning.layers.report import SustainabilityReport
 from lsa_lightning.runs.first_batch import FirstBatchChecks
+from lsa_lightning.runs.last_checkpoint import LastCheckpoint
 from lsa_lightning.stacked.draws import draws_of
 from lsa_lightning.stacked.job import INSTEAD, SeedJob, check_optimizers
 from lsa_lightning.stacked.measure import StackedAnalysis, in_parts, joined
@@ -48,11 +50,49 @@ class StackedData(pl.LightningDataModule):
 
     def train_dataloader(self) -> CombinedLoader:
         """Batches side by side."""
-        return CombinedLoader([job.data.train_dataloader() for job in self.jobs], "max_size")
+        return SeedLoaders([job.data.train_dataloader() for job in self.jobs], self.jobs)
 
     def val_dataloader(self) -> CombinedLoader:
         """Batches side by side."""
-        return CombinedLoader([job.data.val_dataloader() for job in self.jobs], "max_size")
+        return SeedLoaders([job.data.val_dataloader() for job in self.jobs], self.jobs)
+
+
+class SeedLoaders(CombinedLoader):
+    """Loaders side by side, each of which draws the random numbers of its own seed."""
+
+    def __init__(self, loaders: Sequence[Any], jobs: Sequence[SeedJob]) -> None:
+        super().__init__(list(loaders), "max_size")
+        self._jobs = jobs
+
+    def __iter__(self) -> SeedLoaders:
+        """Begin an epoch."""
+        drawing = [_Drawing(loader, job) for loader, job in zip(self.flattened, self._jobs, strict=True)]
+        self._iterator = iter(_MaxSize(drawing, self._limits))  # type: ignore[arg-type]
+        return self
+
+
+class _Drawing:
+    """The batches of a loader, drawn with the random numbers of its seed."""
+
+    def __init__(self, loader: Any, job: SeedJob) -> None:
+        self.loader = loader
+        self.job = job
+
+    def __len__(self) -> int:
+        return len(self.loader)
+
+    def __iter__(self) -> Iterator[Any]:
+        with self.job.random.used():
+            batches = iter(self.loader)
+        while True:
+            with self.job.random.used():
+                batch = next(batches, _DONE)
+            if batch is _DONE:
+                return
+            yield batch
+
+
+_DONE = object()
 
 
 class StackedTraining(pl.LightningModule):
@@ -82,7 +122,7 @@ class StackedTraining(pl.LightningModule):
 
     def attach(self, trainer: pl.Trainer) -> None:
         """Give each model its own view of the Trainer, and a ``log`` of its own."""
-        self.views = [SeedTrainer(trainer, job, index, self.jobs[0]) for index, job in enumerate(self.jobs)]
+        self.views = [SeedTrainer(trainer, job, index, self.jobs) for index, job in enumerate(self.jobs)]
         for job, view, log in zip(self.jobs, self.views, self.logs, strict=True):
             job.model.trainer = view
             job.data.trainer = view
@@ -99,7 +139,6 @@ class StackedTraining(pl.LightningModule):
 
     def training_step(self, batches: list[Any], batch_idx: int) -> Tensor:
         """The sum of the seeds' losses."""
-        self._log_as(training=True)
         if self._method is None or self._step is None:
             x, _ = joined(batches, self._unpack)
             return torch.stack(self._own_steps("training_step", batches, x, x, batch_idx)).sum()
@@ -107,7 +146,6 @@ class StackedTraining(pl.LightningModule):
 
     def validation_step(self, batches: list[Any], batch_idx: int) -> None:
         """Each seed's own step, and the accuracies that its callbacks measure."""
-        self._log_as(training=False)
         x, y = joined(batches, self._unpack)
         self._own_steps("validation_step", batches, x, x, batch_idx)
         for number, lead in enumerate(self.jobs[0].validations):
@@ -119,7 +157,8 @@ class StackedTraining(pl.LightningModule):
                     for key, value in callback._latest.items():
                         job.model.log(key, value, batch_size=1)
 
-    def _log_as(self, *, training: bool) -> None:
+    def log_as(self, *, training: bool) -> None:
+        """What is logged from now on is of a training step, or of validation."""
         for log in self.logs:
             log.training = training
 
@@ -227,7 +266,8 @@ class SeedCallbacks(pl.Callback):
                 job.method._analyse = self._analyses.of(job)  # type: ignore[method-assign]
 
     def on_fit_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """The checks of the method."""
+        """The checks of the method; what runs on a clock starts it."""
+        self._run("on_fit_start", kinds=(LastCheckpoint,))
         for job, view in zip(self.module.jobs, self.module.views, strict=True):
             if job.method is not None:
                 job.method.on_fit_start(view, job.model)
@@ -245,9 +285,10 @@ class SeedCallbacks(pl.Callback):
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, batch: Any, batch_idx: int
     ) -> None:
         """Forwarded, each with its own batch."""
+        self.module.log_as(training=True)
         for own, job, view in zip(batch, self.module.jobs, self.module.views, strict=True):
             for callback in view.callbacks:
-                if isinstance(callback, FirstBatchChecks | AdversarialTraining):
+                if isinstance(callback, FirstBatchChecks | AdversarialTraining | LearningRate):
                     callback.on_train_batch_start(view, job.model, own, batch_idx)
 
     def on_train_batch_end(
@@ -258,6 +299,7 @@ class SeedCallbacks(pl.Callback):
 
     def on_validation_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Forwarded."""
+        self.module.log_as(training=False)
         self._run("on_validation_epoch_start")
 
     def on_validation_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
@@ -276,7 +318,7 @@ class SeedCallbacks(pl.Callback):
 
     def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Forwarded; what is drawn of the layers is drawn now, as a later drawing replaces an earlier one."""
-        self._run("on_train_end")
+        self._run("on_train_end", kinds=(*_FORWARDED, LastCheckpoint))
 
     def teardown(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
         """Forwarded; the models are given back as they were, and the loggers closed."""
@@ -287,8 +329,11 @@ class SeedCallbacks(pl.Callback):
                 logger.finalize("success")
 
     def _log(self, *, training: bool) -> None:
-        for view, log in zip(self.module.views, self.module.logs, strict=True):
-            view.log_metrics(log.close(training=training), training=training)
+        each = [log.close(training=training) for log in self.module.logs]
+        for view, metrics in zip(self.module.views, each, strict=True):
+            view.log_metrics(metrics, training=training)
+        means = {name: torch.stack([metrics[name] for metrics in each]).mean() for name in each[0]}
+        self.module.trainer.callback_metrics.update(means)  # for those who show how far it is
 
     def _run(self, hook: str, *args: Any, kinds: tuple[type, ...] | None = None) -> None:
         for job, view in zip(self.module.jobs, self.module.views, strict=True):
