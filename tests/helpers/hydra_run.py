@@ -211,3 +211,10 @@ class PoisonedMoons(MoonDataModule):
         poisoned = x.clone()
         poisoned[0] = float("nan") if epoch == 1 else x[0]
         return DataLoader(TensorDataset(poisoned, y), batch_size=self.batch_size)
+
+
+class ShuffledMoons(MoonDataModule):
+    """Moons whose order in training is drawn from torch's global generator."""
+
+    def train_dataloader(self) -> DataLoader[tuple[torch.Tensor, ...]]:
+        return DataLoader(self.splits[0], batch_size=self.batch_size, shuffle=True)

@@ -135,10 +135,14 @@ def test_attempts_are_counted_and_what_killed_writers_left_is_removed(folder: Pa
         assert not part.exists()
 
 
+def _stopped_after(first: Attempt) -> None:
+    first.note(State.FINISHED)
+    signal.raise_signal(signal.SIGTERM)
+
+
 def test_of_several_jobs_those_that_are_finished_stay_so(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     attempts = [Attempt.of(CONFIG, tmp_path / name) for name in ("a", "b")]
     with pytest.raises(Stopped), running(attempts, tmp_path):
-        attempts[0].note(State.FINISHED)
-        signal.raise_signal(signal.SIGTERM)
+        _stopped_after(attempts[0])
     assert [_status(attempt.folder).state for attempt in attempts] == [State.FINISHED, State.INTERRUPTED]
     assert capsys.readouterr().out.count(f"lsa-train resume={tmp_path}\n") == 1
