@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, TensorDataset
 
-from lsa_lightning.data.loader import EpochShuffle, ResumableDataLoader
+from lsa_lightning.data.loader import EpochShuffle, ResumableDataLoader, Rows
 from lsa_lightning.utils.checks import flag, integer, number
 
 
@@ -77,12 +77,13 @@ class MoonDataModule(pl.LightningDataModule):
     def train_dataloader(self) -> DataLoader[tuple[Tensor, ...]]:
         """Training points in an order that depends on seed and epoch."""
         sampler = EpochShuffle(self.sizes[0], self.seed)
-        return ResumableDataLoader(self.splits[0], batch_size=self.batch_size, sampler=sampler)
+        rows = Rows(*self.splits[0].tensors)
+        return ResumableDataLoader(rows, batch_size=self.batch_size, sampler=sampler, collate_fn=list)
 
     def val_dataloader(self) -> DataLoader[tuple[Tensor, ...]]:
         """Validation points."""
-        return DataLoader(self.splits[1], batch_size=self.sizes[1])
+        return DataLoader(Rows(*self.splits[1].tensors), batch_size=self.sizes[1], collate_fn=list)
 
     def test_dataloader(self) -> DataLoader[tuple[Tensor, ...]]:
         """Test points."""
-        return DataLoader(self.splits[2], batch_size=self.sizes[2])
+        return DataLoader(Rows(*self.splits[2].tensors), batch_size=self.sizes[2], collate_fn=list)

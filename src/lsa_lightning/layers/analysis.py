@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from itertools import islice
 from typing import Any
@@ -105,6 +105,10 @@ class LayerSustainabilityAnalysis:
         if profile is None:
             msg = "expected a dataloader with at least one batch, got an empty one"
             raise ValueError(msg)
+        return self.report(layers, profile, attack)
+
+    def report(self, layers: Sequence[Layer], profile: LayerProfile, attack: AttackLike) -> SustainabilityReport:
+        """What the sums over all batches say of these layers, under this attack."""
         return SustainabilityReport(
             [layer.name for layer in layers],
             [layer.learnable for layer in layers],

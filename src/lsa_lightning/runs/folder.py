@@ -5,17 +5,16 @@ from __future__ import annotations
 import copy
 import hashlib
 import json
-import os
 import platform
 import re
 from collections import Counter
 from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
+from functools import partial
 from importlib.metadata import version
-from multiprocessing import get_all_start_methods, get_context
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, BinaryIO, TypeAlias
+from typing import TYPE_CHECKING, Any, BinaryIO
 
 from matplotlib import rc_context
 from matplotlib.figure import Figure
@@ -23,6 +22,7 @@ from omegaconf import DictConfig, ListConfig, OmegaConf, read_write
 from omegaconf.resolvers import oc
 
 from lsa_lightning.utils.files import replacing, write_text
+from lsa_lightning.utils.processes import Task, run_all
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -177,44 +177,22 @@ def save_figure(figure: Figure, folder: Path, name: str) -> None:
     if waiting is None:
         _draw(figure, folder, name)
     else:
-        waiting.append((figure, folder, name))
+        waiting.append(partial(_draw, figure, folder, name))
 
 
 @contextmanager
 def figures_together() -> Iterator[None]:
-    """Inside, figures that are saved wait; at the end they are drawn by as many processes as there are processors."""
-    waiting: list[_Waiting] = []
+    """Inside, figures that are saved wait; at the end they are drawn on all processors."""
+    waiting: list[Task] = []
     token = _WAITING.set(waiting)
     try:
         yield
     finally:
         _WAITING.reset(token)
-    number = max(1, min(_processors(), len(waiting)))
-    own, *others = [waiting[first::number] for first in range(number)]
-    context: Any = get_context("fork") if others else None
-    workers = [context.Process(target=_draw_all, args=(share,), daemon=True) for share in others]
-    for worker in workers:
-        worker.start()
-    _draw_all(own)
-    for worker, share in zip(workers, others, strict=True):
-        worker.join()
-        if worker.exitcode != 0:
-            _draw_all(share)  # what has gone wrong there is an error here
+    run_all(waiting)
 
 
-def _processors() -> int:
-    """How many processes can draw: one where the system cannot fork, or a fork is not safe, as on macOS."""
-    forks = "fork" in get_all_start_methods() and hasattr(os, "sched_getaffinity")
-    return len(os.sched_getaffinity(0)) if forks else 1
-
-
-_Waiting: TypeAlias = tuple[Figure, Path, str]
-_WAITING: ContextVar[list[_Waiting] | None] = ContextVar("waiting", default=None)
-
-
-def _draw_all(figures: Sequence[_Waiting]) -> None:
-    for figure in figures:
-        _draw(*figure)
+_WAITING: ContextVar[list[Task] | None] = ContextVar("waiting", default=None)
 
 
 def _draw(figure: Figure, folder: Path, name: str) -> None:

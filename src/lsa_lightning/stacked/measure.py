@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import partial
 from itertools import islice
 from pathlib import Path
@@ -16,15 +16,18 @@ from lsa_lightning.attacks import Attack
 from lsa_lightning.evaluation import RobustnessEvaluation, RobustnessTable, correct
 from lsa_lightning.evaluation.robustness import _key
 from lsa_lightning.evaluation.state import answer_of, digest
-from lsa_lightning.layers.analysis import LayerSustainabilityAnalysis
+from lsa_lightning.layers.analysis import _FEW, LayerSustainabilityAnalysis
+from lsa_lightning.layers.calls import CallSite
+from lsa_lightning.layers.pairs import BatchComparison
+from lsa_lightning.layers.profile import LayerProfile
 from lsa_lightning.layers.report import SustainabilityReport
-from lsa_lightning.layers.resolve import LayerSpec
+from lsa_lightning.layers.resolve import LayerSpec, locate_layers
 from lsa_lightning.masking import MaskingChecks, MaskingFlag
 from lsa_lightning.measures import ComparisonMeasure
 from lsa_lightning.stacked.draws import Part, drawing, draws_of
 from lsa_lightning.stacked.network import by_model, frozen, load, split
 from lsa_lightning.utils.batch import read_batch
-from lsa_lightning.utils.isolation import preserved_random_state
+from lsa_lightning.utils.isolation import evaluating, preserved_random_state
 from lsa_lightning.utils.outputs import LogitsOf
 from lsa_lightning.utils.progress import Progress, forward_passes
 from lsa_lightning.utils.random import Purpose, seed_of
@@ -66,7 +69,10 @@ def _parts(samples: int, models: int) -> Iterator[Part]:
 
 
 class StackedAnalysis:
-    """LSA of stacked models: the inputs are perturbed for all at once, then each model is analysed on its own.
+    """LSA of stacked models, all at once.
+
+    Where the measure looks at several samples together, inputs are perturbed for all at once, and then each model is
+    analysed on its own.
 
     Args:
         net: the stacked models.
@@ -95,22 +101,64 @@ class StackedAnalysis:
         self, batches: Iterable[Sequence[Any]], attack: Attack, progress: Progress | None = None
     ) -> list[SustainabilityReport]:
         """The report of each model; see :meth:`LayerSustainabilityAnalysis.run`."""
+        pairs = self._perturbed(batches, attack, progress)
+        if self.analyses[0].measure.sample_by_sample:
+            return self._together(pairs, attack)
         models = len(self.models)
-        own: list[list[tuple[Tensor, Tensor]]] = [[] for _ in self.models]
-        perturbed: list[list[Tensor]] = [[] for _ in self.models]
+        own = [[(split(x, models)[i], split(y, models)[i]) for x, y, _ in pairs] for i in range(models)]
+        partners = [[split(x_adv, models)[i] for _, _, x_adv in pairs] for i in range(models)]
+        return [
+            analysis.run(batches, _Prepared(attack, perturbed), progress=False)
+            for analysis, batches, perturbed in zip(self.analyses, own, partners, strict=True)
+        ]
+
+    def _perturbed(
+        self, batches: Iterable[Sequence[Any]], attack: Attack, progress: Progress | None
+    ) -> list[tuple[Tensor, Tensor, Tensor]]:
+        """Inputs, labels and perturbed inputs of each batch, ``[S N, ...]``."""
+        results = []
         for batch in batches:
             x, y = joined(batch, self.unpack)
             with frozen(self.net):
-                (x_adv,) = in_parts(lambda rows, labels: [attack(self.net, rows, labels)], x, y, models)
-            for index, parts in enumerate(zip(split(x, models), split(y, models), split(x_adv, models), strict=True)):
-                own[index].append(parts[:2])
-                perturbed[index].append(parts[2])
+                (x_adv,) = in_parts(lambda rows, labels: [attack(self.net, rows, labels)], x, y, len(self.models))
+            results.append((x, y, x_adv))
             if progress is not None:
                 progress.advance(forward_passes(attack))
-        return [
-            analysis.run(pairs, _Prepared(attack, partners), progress=False)
-            for analysis, pairs, partners in zip(self.analyses, own, perturbed, strict=True)
-        ]
+        return results
+
+    def _together(self, pairs: Sequence[tuple[Tensor, Tensor, Tensor]], attack: Attack) -> list[SustainabilityReport]:
+        models, lead = len(self.models), self.analyses[0]
+        with evaluating(self.models[0]), torch.no_grad():
+            layers, sites = locate_layers(self.models[0], lead.layers, split(pairs[0][0], models)[0][:_FEW])
+        compared = _StackedComparison(self.net, {each.name: sites[each.name] for each in layers}, lead.measure, models)
+        profiles = [LayerProfile([each.name for each in layers]) for _ in self.models]
+        for x, _, x_adv in pairs:
+            with evaluating(self.net), torch.no_grad():
+                errors = compared.errors(x, x_adv).cpu()
+            for profile, own in zip(profiles, split(errors, models), strict=True):
+                profile.update(own)
+        return [lead.report(layers, profile, attack) for profile in profiles]
+
+
+class _StackedComparison(BatchComparison):
+    """Some clean samples of each model and their partners in one pass, then the next ones."""
+
+    def __init__(self, net: nn.Module, layers: Mapping[str, CallSite], measure: ComparisonMeasure, models: int) -> None:
+        super().__init__(net, layers, measure)
+        self.models = models
+
+    def errors(self, x: Tensor, x_adv: Tensor) -> Tensor:
+        """The values of all layers, ``[S N, L]``."""
+        return in_parts(lambda rows, partners: [self._errors_of(rows, partners)], x, x_adv, self.models)[0]
+
+    def _errors_of(self, x: Tensor, x_adv: Tensor) -> Tensor:
+        both = torch.cat([by_model(x, self.models), by_model(x_adv, self.models)], dim=1).flatten(0, 1)
+
+        def compare(_: str, representation: Tensor) -> Tensor:
+            clean, adversarial = by_model(representation, self.models).tensor_split(2, dim=1)
+            return self.measure(clean.flatten(0, 1), adversarial.flatten(0, 1))
+
+        return self._stacked(self._kept(both, compare))
 
 
 class _Prepared:

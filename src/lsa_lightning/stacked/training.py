@@ -4,12 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
 from itertools import chain
 from typing import Any
 
 import lightning.pytorch as pl
 import torch
 from lightning.fabric.utilities.exceptions import MisconfigurationException
+from lightning.pytorch.callbacks import ModelCheckpoint
+from lightning.pytorch.loggers import CSVLogger
 from lightning.pytorch.utilities import CombinedLoader
 from lightning.pytorch.utilities.combined_loader import _MaxSize
 from lightning.pytorch.utilities.types import OptimizerLRScheduler
@@ -29,6 +32,7 @@ from lsa_lightning.stacked.measure import StackedAnalysis, in_parts, joined
 from lsa_lightning.stacked.network import frozen, split, stack
 from lsa_lightning.stacked.view import EpochMeans, SeedTrainer
 from lsa_lightning.utils.batch import read_batch, replace_tensor
+from lsa_lightning.utils.processes import run_all
 
 
 class StackedData(pl.LightningDataModule):
@@ -295,7 +299,7 @@ class SeedCallbacks(pl.Callback):
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
         """Forwarded."""
-        self._run("on_train_batch_end", outputs, None, batch_idx, kinds=(pl.callbacks.ModelCheckpoint,))
+        self._run("on_train_batch_end", outputs, None, batch_idx, kinds=(ModelCheckpoint,))
 
     def on_validation_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Forwarded."""
@@ -318,7 +322,18 @@ class SeedCallbacks(pl.Callback):
 
     def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Forwarded; what is drawn of the layers is drawn now, as a later drawing replaces an earlier one."""
-        self._run("on_train_end", kinds=(*_FORWARDED, LastCheckpoint))
+        drawing = [
+            partial(callback.on_train_end, view, job.model)
+            for job, view in zip(self.module.jobs, self.module.views, strict=True)
+            for callback in view.callbacks
+            if isinstance(callback, ReportLogger)
+        ]
+        if all(isinstance(logger, CSVLogger) for logger in self.module.jobs[0].loggers):  # whose figures are files
+            run_all(drawing)
+        else:
+            for draw in drawing:
+                draw()
+        self._run("on_train_end", kinds=(AdversarialTraining, RobustValidation, ModelCheckpoint, LastCheckpoint))
 
     def teardown(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
         """Forwarded; the models are given back as they were, and the loggers closed."""
@@ -343,7 +358,7 @@ class SeedCallbacks(pl.Callback):
                     getattr(callback, hook)(view, job.model, *args)
 
 
-_FORWARDED = (AdversarialTraining, RobustValidation, ReportLogger, pl.callbacks.ModelCheckpoint)
+_FORWARDED = (AdversarialTraining, RobustValidation, ReportLogger, ModelCheckpoint)
 
 
 class _Analyses:
@@ -367,7 +382,8 @@ class _Analyses:
         module, lead = self.module, self.module.jobs[0].method
         assert isinstance(lead, ATLR)
         attack = lead.analysis_attack.with_eps(lead.analysis_attack.eps)
-        batches = ValidationLoaders(module.trainer).batches(module, 0, lead.analysis_limit_batches)
+        # Read before, as each of torch's functions takes longer inside of ``draws_of``.
+        batches = list(ValidationLoaders(module.trainer).batches(module, 0, lead.analysis_limit_batches))
         models = [job.model for job in module.jobs]
         analysis = StackedAnalysis(module.net, models, lead.layers, lead.regularizer.measure, lead.target.unpack)
         with draws_of(module.seeds, len(models)):
