@@ -218,3 +218,10 @@ class MoonsInBatches(MoonDataModule):
 
     def test_dataloader(self) -> DataLoader[tuple[torch.Tensor, ...]]:
         return DataLoader(self.splits[2], batch_size=16)
+
+
+class ShuffledMoons(MoonDataModule):
+    """Moons whose order in training is drawn from torch's global generator."""
+
+    def train_dataloader(self) -> DataLoader[tuple[torch.Tensor, ...]]:
+        return DataLoader(self.splits[0], batch_size=self.batch_size, shuffle=True)

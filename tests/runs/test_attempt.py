@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from omegaconf import OmegaConf
 
-from lsa_lightning.runs.attempt import LAST, Attempt, differences
+from lsa_lightning.runs.attempt import LAST, Attempt, differences, running
 from lsa_lightning.runs.signals import Stopped
 from lsa_lightning.runs.status import State, Status
 
@@ -99,7 +99,7 @@ def _status(folder: Path) -> Status:
 
 def test_the_status_follows_the_job(tmp_path: Path) -> None:
     attempt = Attempt.of(CONFIG, tmp_path)
-    with attempt.running():
+    with running([attempt], tmp_path):
         assert _status(tmp_path).state == State.RUNNING
         attempt.note_epoch(2)
     assert (_status(tmp_path).state, _status(tmp_path).epoch, _status(tmp_path).attempts) == (State.FINISHED, 2, 1)
@@ -110,7 +110,7 @@ def _fail(message: str) -> None:
 
 
 def test_an_error_is_noted_in_one_line(tmp_path: Path) -> None:
-    with pytest.raises(RuntimeError), Attempt.of(CONFIG, tmp_path).running():
+    with pytest.raises(RuntimeError), running([Attempt.of(CONFIG, tmp_path)], tmp_path):
         _fail("two\nlines")
     assert (_status(tmp_path).state, _status(tmp_path).reason) == (State.FAILED, "RuntimeError: two lines")
 
@@ -120,7 +120,7 @@ def test_a_signal_is_noted_and_the_way_to_go_on_is_printed(
 ) -> None:
     place = tmp_path / "a run"
     place.mkdir()
-    with pytest.raises(Stopped), Attempt.of(CONFIG, place).running():
+    with pytest.raises(Stopped), running([Attempt.of(CONFIG, place)], place):
         signal.raise_signal(signal.SIGTERM)
     assert (_status(place).state, _status(place).reason) == (State.INTERRUPTED, "SIGTERM")
     assert f"lsa-train 'resume={place}'\n" in capsys.readouterr().out
@@ -130,6 +130,19 @@ def test_attempts_are_counted_and_what_killed_writers_left_is_removed(folder: Pa
     Status(State.RUNNING, epoch=1, attempts=2).save(folder)
     part = folder / "checkpoints" / ".last.123.part.ckpt"
     part.touch()
-    with Attempt.of(CONFIG, folder).running():
+    with running([Attempt.of(CONFIG, folder)], folder):
         assert (_status(folder).attempts, _status(folder).epoch) == (3, 1)
         assert not part.exists()
+
+
+def _stopped_after(first: Attempt) -> None:
+    first.note(State.FINISHED)
+    signal.raise_signal(signal.SIGTERM)
+
+
+def test_of_several_jobs_those_that_are_finished_stay_so(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    attempts = [Attempt.of(CONFIG, tmp_path / name) for name in ("a", "b")]
+    with pytest.raises(Stopped), running(attempts, tmp_path):
+        _stopped_after(attempts[0])
+    assert [_status(attempt.folder).state for attempt in attempts] == [State.FINISHED, State.INTERRUPTED]
+    assert capsys.readouterr().out.count(f"lsa-train resume={tmp_path}\n") == 1

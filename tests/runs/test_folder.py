@@ -13,7 +13,15 @@ from matplotlib.figure import Figure
 from omegaconf import OmegaConf
 from tests.helpers.hydra_run import composed_job
 
-from lsa_lightning.runs.folder import group_of, output_dir, save_config, save_figure, versions, write_json
+from lsa_lightning.runs.folder import (
+    figures_together,
+    group_of,
+    output_dir,
+    save_config,
+    save_figure,
+    versions,
+    write_json,
+)
 
 
 def test_save_config_resolves(tmp_path: Path) -> None:
@@ -78,6 +86,30 @@ def test_the_same_figure_gives_the_same_files(tmp_path: Path) -> None:
         assert first == second
     assert b"<text" not in first  # letters are paths
     assert b"<dc:date" not in first
+
+
+def save_all(folders: dict[str, Path]) -> None:
+    for name, folder in folders.items():
+        save_figure(drawing(), folder, name)
+
+
+def test_figures_that_are_drawn_together_give_the_same_files(tmp_path: Path) -> None:
+    names = ("one", "two", "three")
+    with figures_together():
+        save_all(dict.fromkeys(names, tmp_path / "together"))
+        assert not (tmp_path / "together").exists()
+    save_all(dict.fromkeys(names, tmp_path / "alone"))
+    together, alone = (
+        {path.name: path.read_bytes() for path in (tmp_path / folder / "figures").iterdir()}
+        for folder in ("together", "alone")
+    )
+    assert together == alone
+
+
+def test_a_figure_that_cannot_be_drawn_in_another_process_is_an_error(tmp_path: Path) -> None:
+    (tmp_path / "two").touch()
+    with pytest.raises(OSError, match="two/figures"), figures_together():
+        save_all({"one": tmp_path / "one", "two": tmp_path / "two"})
 
 
 @pytest.mark.parametrize(("mode", "group"), [(RunMode.RUN, "my_run"), (RunMode.MULTIRUN, "sweep_1"), (None, "my_run")])

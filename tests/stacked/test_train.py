@@ -2,16 +2,24 @@
 
 from __future__ import annotations
 
+import logging
+import signal
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from unittest.mock import patch
 
+import lightning.pytorch as pl
 import pytest
 import torch
-from tests.helpers.hydra_run import composed_job, read_json, tiny_without, train_tiny
+from tests.helpers.hydra_run import composed_job, main_in_process, read_json, read_metrics, tiny_without, train_tiny
+from tests.helpers.run_files import differing_files
 
 from lsa_lightning.cli.report import write_report
-from lsa_lightning.cli.train import _main
+from lsa_lightning.cli.train import _main, main
 from lsa_lightning.runs.checkpoint import load_run
+from lsa_lightning.runs.signals import Stopped
+from lsa_lightning.stacked.progress import SeedStatus
+from lsa_lightning.stacked.results import SeedResults
 from lsa_lightning.stacked.train import train_seeds
 
 pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("ignore:The dirpath has changed")]
@@ -29,26 +37,6 @@ def weights(folder: Path, name: str = "last") -> dict[str, torch.Tensor]:
     return state
 
 
-def without_places(value: Any, folder: Path) -> Any:
-    """``value`` without the run folder and the time that training took."""
-    if isinstance(value, dict):
-        left = {key: entry for key, entry in value.items() if key != "training_seconds"}
-        return {str(key).replace(str(folder), "RUN"): without_places(entry, folder) for key, entry in left.items()}
-    if isinstance(value, list | tuple):
-        return [without_places(entry, folder) for entry in value]
-    return value.tolist() if isinstance(value, torch.Tensor) else str(value).replace(str(folder), "RUN")
-
-
-def content(file: Path, folder: Path) -> Any:
-    if file.suffix == ".ckpt":
-        return without_places(torch.load(file, weights_only=True), folder)
-    if file.suffix == ".json":
-        return without_places(read_json(file), folder)
-    if file.suffix in (".yaml", ".csv"):
-        return file.read_text().replace(str(folder), "RUN")
-    return None
-
-
 @pytest.fixture(scope="module")
 def stacked(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("stacked") / "run"
@@ -59,11 +47,7 @@ def stacked(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.mark.parametrize("seed", SEEDS)
 def test_folder_is_that_of_a_single_run(stacked: Path, tmp_path: Path, seed: int) -> None:
     train_tiny(tmp_path, f"seed={seed}", "trainer.max_epochs=2")
-    own = stacked / f"seed={seed}"
-    files = {path.relative_to(tmp_path) for path in tmp_path.rglob("*") if path.is_file()}
-    assert files == {path.relative_to(own) for path in own.rglob("*") if path.is_file()}
-    for file in sorted(files):
-        assert content(own / file, own) == content(tmp_path / file, tmp_path), file
+    assert differing_files(stacked / f"seed={seed}", tmp_path) == []
 
 
 @pytest.mark.parametrize(
@@ -85,6 +69,7 @@ def test_folder_is_that_of_a_single_run(stacked: Path, tmp_path: Path, seed: int
         ),
         ("experiment=moon_at_lr", "attack.steps=2", "+trainer.accumulate_grad_batches=2", "callbacks.atlr.eta=-1"),
         ("experiment=moon_at", "attack.steps=2", "model.backbone.out_features=2", "data.train_size=72"),
+        ("experiment=moon_at", "attack=fgsm", "data._target_=tests.helpers.hydra_run.ShuffledMoons"),
     ],
 )
 def test_weights_are_those_of_single_runs(args: tuple[str, ...], tmp_path: Path) -> None:
@@ -99,17 +84,89 @@ def test_weights_are_those_of_single_runs(args: tuple[str, ...], tmp_path: Path)
 def test_checkpoints_and_folders_are_read_by_the_other_commands(stacked: Path) -> None:
     run = load_run(str(stacked / "seed=3/checkpoints/best.ckpt"))
     assert run.config.seed == 3
-    page, unfinished = write_report([stacked])
-    assert unfinished == []
-    assert "seed" in page.read_text()
+    report = write_report([stacked])
+    assert report.jobs.left_out == []
+    assert {found.summary.seed for found in report.jobs.runs} == set(SEEDS)
 
 
-def test_a_seeds_checkpoint_is_resumed_alone(tmp_path: Path) -> None:
+def test_a_seed_goes_on_alone(tmp_path: Path) -> None:
     train_stacked(tmp_path / "stacked", *TRAINING_ONLY)
+    main_in_process(main, f"resume={tmp_path}/stacked/seed=3", "trainer.max_epochs=2")
     train_tiny(tmp_path / "single", *TRAINING_ONLY, "seed=3", "trainer.max_epochs=2")
-    checkpoint = f"ckpt_path='{tmp_path}/stacked/seed=3/checkpoints/last.ckpt'"
-    train_tiny(tmp_path / "resumed", *TRAINING_ONLY, "seed=3", "trainer.max_epochs=2", checkpoint)
-    torch.testing.assert_close(weights(tmp_path / "resumed"), weights(tmp_path / "single"), rtol=0, atol=0)
+    assert read_metrics(tmp_path / "stacked/seed=3") == read_metrics(tmp_path / "single")
+    own, single = weights(tmp_path / "stacked/seed=3"), weights(tmp_path / "single")
+    torch.testing.assert_close(own, single, rtol=0, atol=0)
+
+
+class StopsInSecondEpoch(SeedStatus):
+    """A signal when the first epoch is over."""
+
+    def on_train_epoch_start(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
+        if trainer.current_epoch == 1:
+            signal.raise_signal(signal.SIGTERM)
+
+
+def states(folder: Path) -> list[str]:
+    return [read_json(folder / f"seed={seed}/status.json")["state"] for seed in SEEDS]
+
+
+def test_after_a_signal_in_training_all_seeds_begin_again(tmp_path: Path, stacked: Path) -> None:
+    with patch("lsa_lightning.stacked.train.SeedStatus", StopsInSecondEpoch), pytest.raises(Stopped) as stopped:
+        train_stacked(tmp_path, "trainer.max_epochs=2")
+    assert stopped.value.code == 143
+    assert states(tmp_path) == ["interrupted"] * 2
+    train_stacked(tmp_path, "trainer.max_epochs=2")
+    assert states(tmp_path) == ["finished"] * 2
+    assert [differing_files(tmp_path / f"seed={seed}", stacked / f"seed={seed}") for seed in SEEDS] == [[], []]
+
+
+def stop_at(seed: int) -> Callable[[SeedResults, float], None]:
+    """In place of the end of a seed: a signal at that of ``seed``."""
+    end = SeedResults.end
+
+    def ended(results: SeedResults, seconds: float) -> None:
+        if results.job.seed == seed:
+            signal.raise_signal(signal.SIGINT)
+        end(results, seconds)
+
+    return ended
+
+
+def test_the_line_that_is_printed_after_a_signal_leaves_finished_seeds_as_they_are(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with patch.object(SeedResults, "end", stop_at(SEEDS[1])), pytest.raises(Stopped) as stopped:
+        main_in_process(main, *tiny_without("analysis", "evaluation"), *TRAINING_ONLY, "seeds=[3,0]", at(tmp_path))
+    assert stopped.value.code == 130
+    assert states(tmp_path) == ["finished", "interrupted"]
+    before = (tmp_path / "seed=3/summary.json").stat().st_mtime_ns
+    assert f"lsa-train resume={tmp_path}\n" in capsys.readouterr().out
+    main_in_process(main, f"resume={tmp_path}")
+    assert states(tmp_path) == ["finished"] * 2
+    assert (tmp_path / "seed=3/summary.json").stat().st_mtime_ns == before
+    log = (tmp_path / "train.log").read_text()
+    assert "Finished before: seeds 3" in log
+    assert "Seed 0: trained" in log
+
+
+def at(folder: Path) -> str:
+    return f"hydra.run.dir={folder}"
+
+
+def test_progress_shows_the_means_over_the_seeds(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    args = [*tiny_without("callbacks.progress_bar", "analysis", "evaluation"), *TRAINING_ONLY, "seeds=[0,1]"]
+    shown = [arg for arg in args if "progress_bar" not in arg]
+    with caplog.at_level(logging.INFO), composed_job("train", shown, tmp_path) as cfg:
+        train_seeds(cfg)
+    rows = [read_metrics(tmp_path / f"seed={seed}") for seed in (0, 1)]
+    base, penalty, clean = (
+        sum(float(row[key]) for each in rows for row in each if row[key]) / 2
+        for key in ("train/loss_base", "train/loss_lr", "val/acc_clean")
+    )
+    lines = [message for message in caplog.messages if message.startswith("Epoch 1/1")]
+    assert [line.rpartition(", ")[0].partition(", robust")[0] for line in lines] == [
+        f"Epoch 1/1: loss {base + penalty:.4g}, clean {100 * clean:.1f} %"
+    ]
 
 
 def test_finished_seeds_are_left_as_they_are(tmp_path: Path) -> None:

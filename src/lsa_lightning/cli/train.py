@@ -29,7 +29,7 @@ from lsa_lightning.cli.overrides import check_plugins, with_listed_seeds, with_n
 from lsa_lightning.evaluation import RobustnessTable
 from lsa_lightning.layers.report import AnalysedEpoch
 from lsa_lightning.runs.acceleration import accelerate
-from lsa_lightning.runs.attempt import Attempt, NotedEpochs
+from lsa_lightning.runs.attempt import Attempt, NotedEpochs, running
 from lsa_lightning.runs.checkpoint import checkpoint_file, split_loader
 from lsa_lightning.runs.cluster import without_srun_hint
 from lsa_lightning.runs.console import console, print_accuracies, print_analysis, print_masking, show
@@ -114,7 +114,7 @@ def train(cfg: DictConfig) -> RunSummary | None:
         check_installed(config.get(place), place)
     if cfg.ckpt_path is not None:
         checkpoint_file(cfg.ckpt_path)
-    with attempt.running() as signals, without_srun_hint():
+    with running([attempt], folder) as signals, without_srun_hint():
         return _run(cfg, attempt, signals)
 
 

@@ -7,7 +7,8 @@ from itertools import islice
 from typing import Any
 
 import torch
-from torch.utils.data import DataLoader, DistributedSampler
+from torch import Tensor
+from torch.utils.data import DataLoader, DistributedSampler, TensorDataset
 
 from lsa_lightning.utils.random import Purpose, generator_of
 
@@ -37,6 +38,20 @@ class EpochShuffle(DistributedSampler[int]):
     def __iter__(self) -> Iterator[int]:
         order = torch.randperm(self.size, generator=generator_of(self.seed, Purpose.ORDER, self.epoch))
         return iter(order[torch.tensor(list(super().__iter__()))].tolist())
+
+
+class Rows(TensorDataset):
+    """Tensors that a DataLoader takes a batch of at a time, rather than sample by sample; ``collate_fn=list``.
+
+    Example:
+        >>> loader = DataLoader(Rows(torch.arange(3), torch.zeros(3)), batch_size=2, collate_fn=list)
+        >>> list(loader)
+        [[tensor([0, 1]), tensor([0., 0.])], [tensor([2]), tensor([0.])]]
+    """
+
+    def __getitems__(self, indices: list[int]) -> list[Tensor]:
+        """The rows of a batch, of each tensor."""
+        return [tensor[indices] for tensor in self.tensors]
 
 
 class ResumableDataLoader(DataLoader[Any]):

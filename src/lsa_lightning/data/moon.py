@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, TensorDataset
 
-from lsa_lightning.data.loader import EpochShuffle, ResumableDataLoader
+from lsa_lightning.data.loader import EpochShuffle, ResumableDataLoader, Rows
 from lsa_lightning.utils.checks import flag, integer, number
 
 
@@ -78,12 +78,13 @@ class MoonDataModule(pl.LightningDataModule):
         """Training points in an order that depends on seed and epoch."""
         ranks, rank = (self.trainer.world_size, self.trainer.global_rank) if self.trainer is not None else (1, 0)
         sampler = EpochShuffle(self.sizes[0], self.seed, ranks=ranks, rank=rank)
-        return ResumableDataLoader(self.splits[0], batch_size=self.batch_size, sampler=sampler)
+        rows = Rows(*self.splits[0].tensors)
+        return ResumableDataLoader(rows, batch_size=self.batch_size, sampler=sampler, collate_fn=list)
 
     def val_dataloader(self) -> DataLoader[tuple[Tensor, ...]]:
         """Validation points."""
-        return DataLoader(self.splits[1], batch_size=self.sizes[1])
+        return DataLoader(Rows(*self.splits[1].tensors), batch_size=self.sizes[1], collate_fn=list)
 
     def test_dataloader(self) -> DataLoader[tuple[Tensor, ...]]:
         """Test points."""
-        return DataLoader(self.splits[2], batch_size=self.sizes[2])
+        return DataLoader(Rows(*self.splits[2].tensors), batch_size=self.sizes[2], collate_fn=list)

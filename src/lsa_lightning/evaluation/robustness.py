@@ -143,7 +143,7 @@ class RobustnessEvaluation:
         """The counts of this process's batches."""
         device = next(model.parameters(), torch.zeros(())).device
         rank, processes = place()
-        finished = FinishedBatches(state_file, {**self._describe(), "model": digest(model.state_dict())}, rank)
+        finished = self.finished_batches(model, state_file, rank)
         logits_of = LogitsOf(model, self.output_fn)
         sums: Counter[str] = Counter()
         for index, batch in own_share(islice(dataloader, self.limit_batches)):
@@ -159,6 +159,10 @@ class RobustnessEvaluation:
                 progress.recall((index // processes + 1) * self._steps_per_batch)
             sums.update(counts)
         return sums
+
+    def finished_batches(self, model: nn.Module, state_file: str | Path | None, rank: int = 0) -> FinishedBatches:
+        """What a file says of batches that are finished, of this model and this evaluation."""
+        return FinishedBatches(state_file, {**self._describe(), "model": digest(model.state_dict())}, rank)
 
     def _count(self, model: nn.Module, x: Tensor, y: Tensor, index: int, progress: Progress) -> dict[str, int]:
         """Number of samples of a batch, and of hits: clean, and under each attack at each radius."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from itertools import islice
 from typing import Any, TypeAlias
@@ -110,6 +110,10 @@ class LayerSustainabilityAnalysis:
         turns = (_in_turn if spread else _all)(islice(dataloader, limit_batches), attack)
         with preserved_random_state(_device_of(self.model)), shown as steps, together():
             layers, profile = self._profile(turns, steps)
+        return self.report(layers, profile, attack)
+
+    def report(self, layers: Sequence[Layer], profile: LayerProfile, attack: AttackLike) -> SustainabilityReport:
+        """What the sums over all batches say of these layers, under this attack."""
         return SustainabilityReport(
             [layer.name for layer in layers],
             [layer.learnable for layer in layers],

@@ -16,7 +16,14 @@ from lsa_lightning.attacks.losses import class_logits, cross_entropy, margin
 from lsa_lightning.evaluation import correct
 from lsa_lightning.functional import predicted_labels
 from lsa_lightning.masking.flags import MaskingFlag, flags
-from lsa_lightning.utils.batch import BatchFn, check_samples, move_data_to_device, read_batch, read_samples
+from lsa_lightning.utils.batch import (
+    BatchFn,
+    check_samples,
+    move_data_to_device,
+    part_of_batch,
+    read_batch,
+    read_samples,
+)
 from lsa_lightning.utils.checks import flag, function, instance, integer, number, or_none
 from lsa_lightning.utils.isolation import evaluating, preserved_random_state, scratch_buffers
 from lsa_lightning.utils.outputs import LogitsOf, OutputFn
@@ -136,44 +143,59 @@ class MaskingChecks:
         logits_of = LogitsOf(model, self.output_fn)
         rows: list[dict[str, Tensor]] = []
         missing = self.n_samples
-        with Progress("Checking for masked gradients", self.n_samples * self._passes(), self.progress) as progress:
+        with self.shown() as progress:
             for index, batch in enumerate(dataloader):
                 x, y = read_samples(self.batch_fn, move_data_to_device(batch, device))
                 check_samples(x, y)
                 x, y = x[:missing], y[:missing]
                 with preserved_random_state(device):
                     torch.manual_seed(seed_of(self.seed, Purpose.CHECKED_MODEL, index))
-                    rows.append(self._observe(*self._in_pixels(logits_of, x), y, index, progress))
+                    rows.append(self.observe(*self.in_pixels(logits_of, x), y, index, progress))
                 missing -= len(x)
                 if missing == 0:
                     break
         if not rows:
             msg = "expected a dataloader with at least one batch, got an empty one"
             raise ValueError(msg)
-        observed = {name: torch.cat([row[name] for row in rows]) for name in rows[0]}
+        return self.flags_of({name: torch.cat([row[name] for row in rows]) for name in rows[0]})
+
+    def flags_of(self, observed: dict[str, Tensor]) -> dict[str, MaskingFlag]:
+        """The flags for what :meth:`observe` has seen, put together for all samples."""
         return flags(observed, eps=self.pgd.eps, steps=self.pgd.steps, most_steps=self.longest.steps)
 
-    def _in_pixels(self, model: nn.Module, x: Tensor) -> tuple[nn.Module, Tensor]:
+    def in_pixels(self, model: nn.Module, x: Tensor) -> tuple[nn.Module, Tensor]:
         """The model as a function of pixels, and the pixels of a batch."""
         if self.input_space is None:
             return model, x
         return self.input_space.model_of_pixels(model, x), self.input_space.to_pixels(x, self.pgd.bounds)
 
-    def _passes(self) -> int:
-        """About how many forward passes all attacks take, of which :meth:`_observe` reports each."""
+    def shown(self, models: int = 1) -> Progress:
+        """The progress of checking so many models, of which :meth:`observe` reports the forward passes of attacks."""
         attacks = [*self.black_box.values(), *self.white_box.values()]
-        return sum(map(forward_passes, attacks if self.pgd.bounds is None else [*attacks, self.longest]))
+        passes = sum(map(forward_passes, attacks if self.pgd.bounds is None else [*attacks, self.longest]))
+        return Progress("Checking for masked gradients", models * self.n_samples * passes, self.progress)
 
-    def _observe(self, model: nn.Module, x: Tensor, y: Tensor, index: int, progress: Progress) -> dict[str, Tensor]:
-        """What is seen of each sample of a batch, ``[N]`` each; by attack, whether it alone fools the model."""
+    def observe(
+        self, model: nn.Module, x: Tensor, y: Tensor, index: int, progress: Progress, models: int = 1
+    ) -> dict[str, Tensor]:
+        """What is seen of each sample of a batch, ``[N]`` each; by attack, whether it alone fools the model.
+
+        Args:
+            model: the model, or stacked ones.
+            x: inputs in pixels, ``[N, ...]``; those of each stacked model one after another.
+            y: their labels.
+            index: number of the batch.
+            progress: what is told of each attack.
+            models: how many models are stacked.
+        """
         correct(model, x, y)  # where outputs are no logits or labels no classes, an error
         with evaluating(model), scratch_buffers(model):
             gradient = _largest_gradient(model, x, y)
             generator = own_generator(self.seed, Purpose.DIRECTIONS, index, device=x.device)
-            agreement = self._agreement(model, x, y, generator)
+            agreement = self._agreement(model, x, y, generator, models)
             with torch.no_grad():
                 first, second = class_logits(model(x)), class_logits(model(x))
-        scale = torch.maximum(first.abs().amax(), second.abs().amax()).clamp_min(1e-12)
+        scale = torch.maximum(_largest(first, models), _largest(second, models)).clamp_min(1e-12)
         clean = first.argmax(dim=1) == y.flatten()
         row = {
             "label": y.flatten(),
@@ -193,7 +215,7 @@ class MaskingChecks:
             progress.advance(len(x) * forward_passes(attack))
         return {name: values.cpu() for name, values in row.items()}
 
-    def _agreement(self, model: nn.Module, x: Tensor, y: Tensor, generator: torch.Generator) -> Tensor:
+    def _agreement(self, model: nn.Module, x: Tensor, y: Tensor, generator: torch.Generator, models: int) -> Tensor:
         """Cosine of predicted and measured changes of the margin, ``[N]``; NaN where there are none to speak of."""
         threat = self.pgd.threat
         start = threat.with_eps(threat.eps / 2).ball(x).random_point(generator)
@@ -208,7 +230,7 @@ class MaskingChecks:
                 logits = class_logits(model(ahead))
                 measured.append((margin(logits, y) - margin(model(back), y)).to(wide))
             predicted.append((gradient.to(wide) * (ahead - back).to(wide)).flatten(1).sum(1))
-        return _cosine(torch.stack(predicted), torch.stack(measured), floor=1e-6 * float(logits.abs().amax()))
+        return _cosine(torch.stack(predicted), torch.stack(measured), floor=1e-6 * _largest(logits, models))
 
     def _white_box(self, x: Tensor) -> dict[str, Attack]:
         """Attacks that need a gradient; the last one's ball holds all inputs, if there are bounds."""
@@ -239,10 +261,17 @@ class RandomSearch(Attack):
         for _ in range(self.n_queries):
             # Drawn for all samples, so that nobody's points depend on who was fooled.
             points[left] = ball.boundary_point(self.generator(x.device))[left]
-            left = left[predicted_labels(model(points[left])) == y.flatten()[left]]
+            with part_of_batch(left, len(x)):
+                stands = predicted_labels(model(points[left])) == y.flatten()[left]
+            left = left[stands]
             if len(left) == 0:
                 break
         return points
+
+
+def _largest(logits: Tensor, models: int) -> Tensor:
+    """For each sample, the largest absolute logit of its model's batch, ``[N]``."""
+    return logits.abs().reshape(models, -1).amax(dim=1).repeat_interleave(len(logits) // models)
 
 
 def _largest_gradient(model: nn.Module, x: Tensor, y: Tensor) -> Tensor:
@@ -258,7 +287,7 @@ def _input_gradient(model: nn.Module, x: Tensor, y: Tensor, loss: Callable[[Tens
     return torch.full_like(x, torch.nan) if gradient is None else gradient
 
 
-def _cosine(predicted: Tensor, measured: Tensor, floor: float) -> Tensor:
+def _cosine(predicted: Tensor, measured: Tensor, floor: Tensor) -> Tensor:
     """Cosine over the first dimension, ``[N]``; 0 where one is 0, NaN where no entry of either exceeds ``floor``."""
     lengths = predicted.norm(dim=0) * measured.norm(dim=0)
     cosine: Tensor = ((predicted * measured).sum(0) / lengths).where(lengths != 0, 0.0)

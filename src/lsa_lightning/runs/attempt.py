@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -99,40 +99,61 @@ class Attempt:
         ended = self.former is None or self.former.state == State.FINISHED
         return ended and (self.folder / SUMMARY_FILE).is_file() and not self.changed
 
-    @contextmanager
-    def running(self) -> Iterator[Signals]:
-        """Keep the status while the job runs: interrupted after a signal, failed after an error, else finished.
-
-        Yields:
-            The signals, which end the job.
-        """
-        if _is_first():
-            remove_parts(self.folder)
-        with Signals() as signals:
-            self._note(State.RUNNING)
-            try:
-                yield signals
-            except Stopped as stopped:
-                self._note(State.INTERRUPTED, str(stopped))
-                _print_how_to_resume(self.folder, stopped)
-                signals.hand_on()
-                raise
-            except Exception as error:
-                self._note(State.FAILED, f"{type(error).__name__}: {' '.join(str(error).split())}")
-                raise
-            self._note(State.FINISHED)
+    @property
+    def ended(self) -> bool:
+        """Whether its status, as it is now, says that the job is finished."""
+        now = Status.load(self.folder)
+        return now is not None and now.state == State.FINISHED
 
     def note_epoch(self, epochs: int) -> None:
         """Say in the status how many epochs are finished."""
-        self._note(State.RUNNING, epoch=epochs)
+        self.note(State.RUNNING, epoch=epochs)
 
-    def _note(self, state: State, reason: str = "", epoch: int | None = None) -> None:
+    def note(self, state: State, reason: str = "", epoch: int | None = None) -> None:
+        """Write the status; without ``epoch``, as many epochs are finished as it said before."""
         if not _is_first():
             return
         now = Status.load(self.folder)
         epochs = (0 if now is None else now.epoch) if epoch is None else epoch
         attempts = 1 if self.former is None else self.former.attempts + 1
         Status(state, reason, epochs, attempts).save(self.folder)
+
+
+@contextmanager
+def running(attempts: Sequence[Attempt], folder: Path) -> Iterator[Signals]:
+    """Keep the status of jobs that one process runs: interrupted after a signal, failed after an error, else finished.
+
+    One that is noted as finished before the others stays so.
+
+    Args:
+        attempts: the jobs.
+        folder: what they go on from when it is given to ``lsa-train resume=``.
+
+    Yields:
+        The signals, which end the jobs.
+    """
+    if _is_first():
+        remove_parts(folder)
+    with Signals() as signals:
+        for attempt in attempts:
+            attempt.note(State.RUNNING)
+        try:
+            yield signals
+        except Stopped as stopped:
+            _note_unfinished(attempts, State.INTERRUPTED, str(stopped))
+            _print_how_to_resume(folder, stopped)
+            signals.hand_on()
+            raise
+        except Exception as error:
+            _note_unfinished(attempts, State.FAILED, f"{type(error).__name__}: {' '.join(str(error).split())}")
+            raise
+        _note_unfinished(attempts, State.FINISHED)
+
+
+def _note_unfinished(attempts: Sequence[Attempt], state: State, reason: str = "") -> None:
+    for attempt in attempts:
+        if not attempt.ended:
+            attempt.note(state, reason)
 
 
 class NotedEpochs(pl.Callback):

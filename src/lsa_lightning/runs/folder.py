@@ -2,22 +2,27 @@
 
 from __future__ import annotations
 
+import copy
 import hashlib
 import json
 import platform
 import re
 from collections import Counter
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterator, Sequence
+from contextlib import contextmanager
+from contextvars import ContextVar
+from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO
 
 from matplotlib import rc_context
 from matplotlib.figure import Figure
-from omegaconf import DictConfig, ListConfig, OmegaConf
+from omegaconf import DictConfig, ListConfig, OmegaConf, read_write
 from omegaconf.resolvers import oc
 
 from lsa_lightning.utils.files import replacing, write_text
+from lsa_lightning.utils.processes import Task, run_all
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -27,6 +32,8 @@ LONGEST_NAME = 120
 """Of a job's folder, in characters."""
 HYDRA_FOLDER = ".hydra"
 """Where a run keeps its command line."""
+SEED_FOLDERS = "seed=*"
+"""Where seeds that are trained at once have their run folders, in that of all."""
 
 
 def output_dir() -> Path:
@@ -143,11 +150,21 @@ def _resolved_child(node: DictConfig | ListConfig, key: Any, written: Any, reads
     return _resolved(value, reads) if isinstance(value, DictConfig | ListConfig) else value
 
 
-def save_command(cfg: DictConfig, folder: Path) -> None:
-    """Write what the job was started with to ``.hydra``, as Hydra does, but only when it is known to be this job's."""
+def save_command(cfg: DictConfig, folder: Path, overrides: Sequence[str] | None = None) -> None:
+    """Write what the job was started with to ``.hydra``, as Hydra does, but only when it is known to be this job's.
+
+    Args:
+        cfg: the configuration, as it was composed.
+        folder: the run folder.
+        overrides: those that start this job; None: those of the command line.
+    """
     from hydra.core.hydra_config import HydraConfig
 
-    hydra = HydraConfig.get()
+    hydra: Any = HydraConfig.get()
+    if overrides is not None:
+        hydra = copy.deepcopy(hydra)
+        with read_write(hydra):
+            hydra.overrides.task, hydra.runtime.output_dir = list(overrides), str(folder)
     whole = OmegaConf.create({"hydra": hydra})
     write_text(folder / HYDRA_FOLDER / "config.yaml", OmegaConf.to_yaml(cfg))
     write_text(folder / HYDRA_FOLDER / "hydra.yaml", OmegaConf.to_yaml(whole))
@@ -156,6 +173,29 @@ def save_command(cfg: DictConfig, folder: Path) -> None:
 
 def save_figure(figure: Figure, folder: Path, name: str) -> None:
     """Write ``figures/<name>.png`` and ``.svg``; the same figure gives the same files."""
+    waiting = _WAITING.get()
+    if waiting is None:
+        _draw(figure, folder, name)
+    else:
+        waiting.append(partial(_draw, figure, folder, name))
+
+
+@contextmanager
+def figures_together() -> Iterator[None]:
+    """Inside, figures that are saved wait; at the end they are drawn on all processors."""
+    waiting: list[Task] = []
+    token = _WAITING.set(waiting)
+    try:
+        yield
+    finally:
+        _WAITING.reset(token)
+    run_all(waiting)
+
+
+_WAITING: ContextVar[list[Task] | None] = ContextVar("waiting", default=None)
+
+
+def _draw(figure: Figure, folder: Path, name: str) -> None:
     with replacing(folder / "figures" / f"{name}.png") as png:
         figure.savefig(png)
     with replacing(folder / "figures" / f"{name}.svg") as svg:

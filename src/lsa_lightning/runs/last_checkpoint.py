@@ -18,7 +18,7 @@ from lsa_lightning.runs.signals import Signals, Stopped
 from lsa_lightning.utils.checks import integer, number, or_none
 from lsa_lightning.utils.isolation import RandomState
 
-_KEY = "lsa_lightning"
+KEY = "lsa_lightning"
 """Where the checkpoint holds what Lightning leaves out."""
 
 
@@ -159,7 +159,7 @@ class LastCheckpoint(Checkpoint):
         checkpoint["epoch"] = epochs if self._batches else max(epochs - 1, 0)
         if self._batches is not None:
             _before_fetching(checkpoint["loops"]["fit_loop"], trainer, self._batches)
-        checkpoint[_KEY] = {
+        checkpoint[KEY] = {
             "dirpath": self.dirpath,
             "batches": self._batches,
             "step": trainer.global_step,
@@ -176,7 +176,7 @@ class LastCheckpoint(Checkpoint):
     ) -> None:
         """Keep what is to be restored later, and let the paths follow a run folder that was moved."""
         self._saved_step = int(checkpoint["global_step"])
-        self._loaded = checkpoint.get(_KEY)
+        self._loaded = checkpoint.get(KEY)
         if self._loaded is None:
             return
         states = checkpoint["callbacks"]

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from omegaconf import DictConfig, OmegaConf
 
-from lsa_lightning.runs.folder import CONFIG_FILE, HYDRA_FOLDER
+from lsa_lightning.runs.folder import CONFIG_FILE, HYDRA_FOLDER, SEED_FOLDERS
 from lsa_lightning.utils.paths import CONF_DIR
 
 
@@ -48,7 +48,8 @@ _PLACES = ("hydra.run.dir", "hydra.sweep.dir", "hydra.sweep.subdir", "hydra.mode
 
 def _run_folder(asked: Sequence[str]) -> Path:
     folder = Path(asked[0]).expanduser()
-    known = (folder / CONFIG_FILE).is_file() and (folder / HYDRA_FOLDER / "overrides.yaml").is_file()
+    configured = any(path.is_file() for path in (folder / CONFIG_FILE, *folder.glob(f"{SEED_FOLDERS}/{CONFIG_FILE}")))
+    known = configured and (folder / HYDRA_FOLDER / "overrides.yaml").is_file()
     if len(asked) > 1 or not known:
         msg = (
             f"lsa-train: expected resume=RUN with one run folder of lsa-train, which holds {CONFIG_FILE} and "

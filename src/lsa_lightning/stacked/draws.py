@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
+from lsa_lightning.utils.isolation import RandomState, preserved_random_state
 from lsa_lightning.utils.random import Purpose, generator_of, generators_from
 
 
@@ -98,6 +99,37 @@ class RowGenerators(torch.Generator):
             raise ValueError(msg)
         own = [size[0] // len(self.generators), *size[1:]]
         return torch.cat([function(*limits, own, **{**kwargs, "generator": each}) for each in self.generators])
+
+
+class OwnRandom:
+    """The global random numbers of one seed, which start as they are now, and go on each time where they were left.
+
+    Example:
+        >>> _ = torch.manual_seed(0)
+        >>> own = OwnRandom()
+        >>> with own.used():
+        ...     first = torch.rand(1)
+        >>> with own.used():
+        ...     second = torch.rand(1)
+        >>> torch.equal(torch.cat([first, second]), torch.rand(2))
+        True
+    """
+
+    def __init__(self) -> None:
+        self._state = RandomState(_CPU)
+
+    @contextmanager
+    def used(self) -> Iterator[None]:
+        """Inside, the global generators give these; afterwards they are as before."""
+        with preserved_random_state(_CPU):
+            self._state.restore()
+            try:
+                yield
+            finally:
+                self._state = RandomState(_CPU)
+
+
+_CPU = torch.device("cpu")
 
 
 class _RowByRow(TorchFunctionMode):

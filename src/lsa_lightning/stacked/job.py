@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -18,15 +18,26 @@ from omegaconf import DictConfig
 from lsa_lightning.attacks import Attack, Ensemble
 from lsa_lightning.attacks.composite import CompositeAttack
 from lsa_lightning.attacks.external import ExternalAttack
-from lsa_lightning.callbacks import ATLR, AdversarialTraining, ReportLogger, RobustValidation
+from lsa_lightning.callbacks import ATLR, AdversarialTraining, LearningRate, ReportLogger, RobustValidation
 from lsa_lightning.cli.train import Job, check_job
 from lsa_lightning.runs.first_batch import FirstBatchChecks
+from lsa_lightning.runs.last_checkpoint import LastCheckpoint
 from lsa_lightning.runs.stages import AnalysisStage, EvaluationStage
+from lsa_lightning.stacked.draws import OwnRandom
 from lsa_lightning.stacked.network import check_stackable
 
 INSTEAD = "train the seeds one after another instead: -m seed=0,1,2"
 
-_CALLBACKS = (ModelCheckpoint, ReportLogger, RobustValidation, ProgressBar, ModelSummary, FirstBatchChecks)
+_CALLBACKS = (
+    FirstBatchChecks,
+    LastCheckpoint,
+    LearningRate,
+    ModelCheckpoint,
+    ModelSummary,
+    ProgressBar,
+    ReportLogger,
+    RobustValidation,
+)
 _LOGGERS = (CSVLogger, TensorBoardLogger)
 _OPTIMIZERS = ("SGD", "Adam", "AdamW", "Adamax", "NAdam", "RAdam", "Adagrad", "Adadelta", "RMSprop", "Rprop", "ASGD")
 _MOST_WEIGHTS = 50_000_000
@@ -46,6 +57,7 @@ class SeedJob:
         loggers: its loggers.
         analysis: the stage of the analysis; None: left out.
         evaluation: the stage of the evaluation; None: left out.
+        random: the global random numbers that its data and callbacks draw.
     """
 
     seed: int
@@ -57,6 +69,7 @@ class SeedJob:
     loggers: list[Logger]
     analysis: AnalysisStage | None
     evaluation: EvaluationStage | None
+    random: OwnRandom = field(default_factory=OwnRandom)
 
     @classmethod
     def of(cls, config: DictConfig, folder: Path) -> SeedJob:

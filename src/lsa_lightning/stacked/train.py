@@ -2,30 +2,30 @@
 
 from __future__ import annotations
 
+import re
 import time
-from collections.abc import Iterator, Sequence
-from pathlib import Path
+from collections.abc import Mapping
 from typing import Any
 
-import lightning.pytorch as pl
 import torch
 from hydra.utils import instantiate
 from lightning.pytorch.callbacks import ProgressBar
 from lightning.pytorch.loggers import CSVLogger
 from omegaconf import DictConfig, OmegaConf
 
-from lsa_lightning.cli.train import _closed, _history, _load_best, _log_results, _validation_metrics, _what_was_trained
-from lsa_lightning.layers.report import SustainabilityReport
-from lsa_lightning.runs.checkpoint import split_loader
-from lsa_lightning.runs.console import console
-from lsa_lightning.runs.folder import output_dir, save_config, versions
+from lsa_lightning.callbacks import TrainingProgress
+from lsa_lightning.cli.train import _closed, _plugins
+from lsa_lightning.runs.attempt import Attempt, running
+from lsa_lightning.runs.cluster import without_srun_hint
+from lsa_lightning.runs.console import show
+from lsa_lightning.runs.folder import output_dir, resolved_but_for_environment, save_command, save_config
+from lsa_lightning.runs.installed import check_installed
+from lsa_lightning.runs.kinds import JOB
 from lsa_lightning.runs.loggers import result_loggers
-from lsa_lightning.runs.stages import Analysis, AnalysisStage, Evaluation, EvaluationStage
-from lsa_lightning.runs.summary import SUMMARY_FILE, AnalysisSummary, RunSummary
-from lsa_lightning.runs.write import draw_inputs, write_analysis, write_evaluation, write_history, write_table
+from lsa_lightning.runs.summary import RunSummary
 from lsa_lightning.stacked.job import SeedJob, check_supported
-from lsa_lightning.stacked.measure import StackedAnalysis, evaluate
-from lsa_lightning.stacked.network import load, stack
+from lsa_lightning.stacked.progress import MeanProgress, SeedStatus
+from lsa_lightning.stacked.results import measure_and_write
 from lsa_lightning.stacked.training import SeedCallbacks, StackedData, StackedTraining
 from lsa_lightning.utils.checks import integer, sequence
 
@@ -33,24 +33,32 @@ from lsa_lightning.utils.checks import integer, sequence
 def train_seeds(cfg: DictConfig) -> list[RunSummary]:
     """Train the seeds that ``cfg.seeds`` lists at once, each into a run folder ``seed=<seed>`` of Hydra's.
 
-    A seed's folder is what ``lsa-train`` with that seed alone writes. Started again in the same folder, it leaves
-    seeds that have their ``summary.json`` as they are, and trains the others from the beginning.
+    A seed's folder is what ``lsa-train`` with that seed alone writes, but for ``train.log``, which lies beside the
+    seeds' folders and is about all of them. ``checkpoints/last.ckpt`` is written when training is over; from it, a
+    finished seed goes on alone, as ``lsa-train resume=RUN/seed=0 trainer.max_epochs=100``.
+
+    Started again in the same folder, or with ``lsa-train resume=RUN``, it leaves finished seeds as they are, and trains
+    the others from the beginning.
 
     Returns:
         The summary of each seed, in the order of the list.
 
     Raises:
-        ValueError: if the list holds something else than different seeds, or the configuration something that cannot
-            be trained so.
+        ValueError: if the list holds something else than different seeds, the configuration something that cannot be
+            trained so, or a seed's folder the results of another configuration.
+        Stopped: if a signal ends the job; unfinished seeds are ``interrupted`` then.
     """
     seeds, folder = checked_seeds(cfg.seeds), output_dir()
-    folders = {seed: folder / f"seed={seed}" for seed in seeds}
-    missing = [seed for seed in seeds if not (folders[seed] / SUMMARY_FILE).is_file()]
+    configs = {seed: _config_of(cfg, seed) for seed in seeds}
+    attempts = {
+        seed: Attempt.of(resolved_but_for_environment(own), folder / f"seed={seed}") for seed, own in configs.items()
+    }
+    missing = {seed: attempt for seed, attempt in attempts.items() if not attempt.finished}
     if len(missing) < len(seeds):
-        console.print(f"Finished before: seeds {', '.join(str(seed) for seed in seeds if seed not in missing)}")
+        show(f"Finished before: seeds {', '.join(str(seed) for seed in seeds if seed not in missing)}")
     if missing:
-        _train({seed: folders[seed] for seed in missing}, cfg)
-    return [RunSummary.load(path) for path in folders.values()]
+        _run(cfg, {seed: configs[seed] for seed in missing}, missing)
+    return [RunSummary.load(attempt.folder) for attempt in attempts.values()]
 
 
 def checked_seeds(seeds: Any) -> list[int]:
@@ -73,21 +81,35 @@ def checked_seeds(seeds: Any) -> list[int]:
     return numbers
 
 
-def _train(folders: dict[int, Path], cfg: DictConfig) -> None:
+def _config_of(cfg: DictConfig, seed: int) -> DictConfig:
+    """The configuration of one seed alone."""
+    own = OmegaConf.create(OmegaConf.to_container(cfg))
+    assert isinstance(own, DictConfig)
+    OmegaConf.set_struct(own, True)
+    own.seed, own.seeds, own.paths.output_dir = seed, None, str(output_dir() / f"seed={seed}")
+    return own
+
+
+def _run(cfg: DictConfig, configs: Mapping[int, DictConfig], attempts: Mapping[int, Attempt]) -> None:
+    """Train and measure these seeds."""
+    for place in JOB:
+        check_installed(cfg.get(place), place)
     if cfg.num_threads is not None:
         torch.set_num_threads(_threads(cfg))
-    jobs = [SeedJob.of(_config_of(cfg, seed, folder), folder) for seed, folder in folders.items()]
+    jobs = [SeedJob.of(own, attempts[seed].folder) for seed, own in configs.items()]
     check_supported(jobs[0], len(jobs))
-    configs = [save_config(job.config, job.folder) for job in jobs]
-    with _closed(result_loggers(logger for job in jobs for logger in job.loggers)):
-        for job, config in zip(jobs, configs, strict=True):
-            for logger in job.loggers:
-                if not isinstance(logger, CSVLogger):
-                    logger.log_hyperparams(config)
-        module = StackedTraining(jobs)
-        seconds = _fit(module, cfg)
-        net, checkpoints = _best(module)
-        _measure_and_write(module, net, checkpoints, seconds / len(jobs))
+    with running(list(attempts.values()), output_dir()) as signals, without_srun_hint():
+        save_command(cfg, output_dir())
+        saved = [_save(job) for job in jobs]
+        with _closed(result_loggers(logger for job in jobs for logger in job.loggers)):
+            for job, config in zip(jobs, saved, strict=True):
+                for logger in job.loggers:
+                    if not isinstance(logger, CSVLogger):
+                        logger.log_hyperparams(config)
+            module = StackedTraining(jobs)
+            status = SeedStatus(signals, list(attempts.values()))
+            seconds = _fit(module, cfg, status)
+            measure_and_write(module, status.attempts, seconds / len(jobs))
 
 
 def _threads(cfg: DictConfig) -> int:
@@ -95,113 +117,29 @@ def _threads(cfg: DictConfig) -> int:
     return max(int(cfg.num_threads), torch.get_num_threads())
 
 
-def _config_of(cfg: DictConfig, seed: int, folder: Path) -> DictConfig:
-    """The configuration of one seed alone."""
-    own = OmegaConf.create(OmegaConf.to_container(cfg))
-    assert isinstance(own, DictConfig)
-    OmegaConf.set_struct(own, True)
-    own.seed, own.seeds, own.paths.output_dir = seed, None, str(folder)
-    return own
+def _save(job: SeedJob) -> dict[str, Any]:
+    """Write the seed's configuration, and the command line of the run of it alone."""
+    from hydra.core.hydra_config import HydraConfig
+
+    others = [each for each in HydraConfig.get().overrides.task if not re.match(r"\+{0,2}seeds?=", each)]
+    save_command(job.config, job.folder, [*others, f"seed={job.seed}"])
+    return save_config(job.config, job.folder)
 
 
-def _fit(module: StackedTraining, cfg: DictConfig) -> float:
+def _fit(module: StackedTraining, cfg: DictConfig, status: SeedStatus) -> float:
     """Train; the seconds that it took."""
-    shown = [callback for callback in module.jobs[0].callbacks if isinstance(callback, ProgressBar)]
+    bars = [callback for callback in module.jobs[0].callbacks if isinstance(callback, ProgressBar)]
+    shown = [MeanProgress(bar.shown, len(module.jobs)) if type(bar) is TrainingProgress else bar for bar in bars]
     trainer = instantiate(
         cfg.trainer,
-        callbacks=[SeedCallbacks(module), *shown],
+        callbacks=[SeedCallbacks(module), status, *shown],
         logger=False,
         enable_checkpointing=False,
         enable_model_summary=False,
         num_sanity_val_steps=0,
+        plugins=_plugins(cfg.trainer),
         _convert_="all",
     )
     started = time.perf_counter()
     trainer.fit(module, StackedData(module.jobs))
     return time.perf_counter() - started
-
-
-def _best(module: StackedTraining) -> tuple[Any, list[tuple[str | None, int | None]]]:
-    """The best weights of each seed, stacked, and where they are from."""
-    checkpoints = []
-    for index, (job, view) in enumerate(zip(module.jobs, module.views, strict=True)):
-        load(module.net, index, into=job.model)
-        checkpoints.append(_load_best(view, job.model))
-    models = [job.model for job in module.jobs]
-    for model in models:
-        model.to(module.device)
-    return stack(models).to(module.device), checkpoints
-
-
-def _measure_and_write(
-    module: StackedTraining, net: Any, checkpoints: list[tuple[str | None, int | None]], seconds: float
-) -> None:
-    jobs = module.jobs
-    first = jobs[0]
-    needed = first.analysis is not None or first.evaluation is not None
-    loaders: list[Any] = [split_loader(job.data, "test") if needed else None for job in jobs]
-    analyses = [None] * len(jobs) if first.analysis is None else _analyse(first.analysis, module, net, loaders)
-    tables = [None] * len(jobs) if first.evaluation is None else _evaluate(first.evaluation, net, loaders)
-    for index, job in enumerate(jobs):
-        pl.seed_everything(job.seed, verbose=False)
-        analysis, table, evaluation = analyses[index], tables[index], None
-        if analysis is not None:
-            write_analysis(analysis, job.folder)
-        if job.evaluation is not None and table is not None:
-            write_table(table, job.folder)
-            evaluation = Evaluation(table, job.evaluation.check(job.model, loaders[index]))
-            write_evaluation(evaluation, job.folder)
-            if job.evaluation.drawn is not None:
-                draw_inputs(job.model, loaders[index], job.evaluation.drawn, job.folder)
-        history, view = _history(job.callbacks), module.views[index]
-        write_history(history, job.folder)
-        summary = RunSummary(
-            name=job.config.name,
-            seed=job.seed,
-            trained=_what_was_trained(job.config, job.callbacks),
-            epochs=view.current_epoch,
-            training_seconds=round(seconds, 2),
-            checkpoint=checkpoints[index][0],
-            checkpoint_epoch=checkpoints[index][1],
-            validation=_validation_metrics(view),
-            analysis=None if analysis is None else AnalysisSummary.of(analysis),
-            evaluation=table,
-            masking={} if evaluation is None else evaluation.masking,
-            history=history,
-            versions=versions(),
-        )
-        summary.save(job.folder)
-        _log_results(job.loggers, view, summary, job.folder)
-        _print(summary, job.folder)
-
-
-def _analyse(stage: AnalysisStage, module: StackedTraining, net: Any, loaders: Sequence[Any]) -> list[Analysis]:
-    """Each seed's analysis under each attack."""
-    models = [job.model for job in module.jobs]
-    stacked = StackedAnalysis(net, models, stage.layers, stage.measure)
-    reports: list[dict[str, SustainabilityReport]] = [{} for _ in models]
-    for name, attack in stage.attacks.items():
-        found = stacked.run(_together(loaders, stage.limit_batches), attack, module.seeds)
-        for own, report in zip(reports, found, strict=True):
-            own[name] = report
-    return [
-        Analysis(own, stage.mvl_from, own[stage.mvl_from].most_vulnerable(stage.eta, stage.top_k)) for own in reports
-    ]
-
-
-def _evaluate(stage: EvaluationStage, net: Any, loaders: Sequence[Any]) -> list[Any]:
-    return evaluate(stage.evaluation, net, _together(loaders, None), len(loaders))
-
-
-def _together(loaders: Sequence[Any], limit: int | None) -> Iterator[tuple[Any, ...]]:
-    """One batch of each loader at a time."""
-    for index, batches in enumerate(zip(*loaders, strict=True)):
-        if limit is not None and index == limit:
-            return
-        yield batches
-
-
-def _print(summary: RunSummary, folder: Path) -> None:
-    scores = {} if summary.evaluation is None else summary.evaluation.rg_score
-    shown = ", ".join(f"R&G {score:.2f} under {attack}" for attack, score in scores.items())
-    console.print(f"Seed {summary.seed}: {shown or 'trained'}. Run folder: {folder}", soft_wrap=True)

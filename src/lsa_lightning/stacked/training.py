@@ -4,29 +4,35 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
 from itertools import chain
 from typing import Any
 
 import lightning.pytorch as pl
 import torch
 from lightning.fabric.utilities.exceptions import MisconfigurationException
+from lightning.pytorch.callbacks import ModelCheckpoint
+from lightning.pytorch.loggers import CSVLogger
 from lightning.pytorch.utilities import CombinedLoader
+from lightning.pytorch.utilities.combined_loader import _MaxSize
 from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from torch import Tensor, nn
 
-from lsa_lightning.callbacks import ATLR, AdversarialTraining, ReportLogger, RobustValidation
+from lsa_lightning.callbacks import ATLR, AdversarialTraining, LearningRate, ReportLogger, RobustValidation
 from lsa_lightning.callbacks.passes import AdversarialStep, Passes, StepRequest, loss_of
 from lsa_lightning.callbacks.validation_loaders import ValidationLoaders
 from lsa_lightning.evaluation import correct
 from lsa_lightning.layers.probe import OUTPUT
 from lsa_lightning.layers.report import SustainabilityReport
 from lsa_lightning.runs.first_batch import FirstBatchChecks
+from lsa_lightning.runs.last_checkpoint import LastCheckpoint
 from lsa_lightning.stacked.draws import draws_of
 from lsa_lightning.stacked.job import INSTEAD, SeedJob, check_optimizers
 from lsa_lightning.stacked.measure import StackedAnalysis, in_parts, joined
 from lsa_lightning.stacked.network import frozen, split, stack
 from lsa_lightning.stacked.view import EpochMeans, SeedTrainer
 from lsa_lightning.utils.batch import read_batch, replace_tensor
+from lsa_lightning.utils.processes import run_all
 
 
 class StackedData(pl.LightningDataModule):
@@ -48,11 +54,49 @@ class StackedData(pl.LightningDataModule):
 
     def train_dataloader(self) -> CombinedLoader:
         """Batches side by side."""
-        return CombinedLoader([job.data.train_dataloader() for job in self.jobs], "max_size")
+        return SeedLoaders([job.data.train_dataloader() for job in self.jobs], self.jobs)
 
     def val_dataloader(self) -> CombinedLoader:
         """Batches side by side."""
-        return CombinedLoader([job.data.val_dataloader() for job in self.jobs], "max_size")
+        return SeedLoaders([job.data.val_dataloader() for job in self.jobs], self.jobs)
+
+
+class SeedLoaders(CombinedLoader):
+    """Loaders side by side, each of which draws the random numbers of its own seed."""
+
+    def __init__(self, loaders: Sequence[Any], jobs: Sequence[SeedJob]) -> None:
+        super().__init__(list(loaders), "max_size")
+        self._jobs = jobs
+
+    def __iter__(self) -> SeedLoaders:
+        """Begin an epoch."""
+        drawing = [_Drawing(loader, job) for loader, job in zip(self.flattened, self._jobs, strict=True)]
+        self._iterator = iter(_MaxSize(drawing, self._limits))  # type: ignore[arg-type]
+        return self
+
+
+class _Drawing:
+    """The batches of a loader, drawn with the random numbers of its seed."""
+
+    def __init__(self, loader: Any, job: SeedJob) -> None:
+        self.loader = loader
+        self.job = job
+
+    def __len__(self) -> int:
+        return len(self.loader)
+
+    def __iter__(self) -> Iterator[Any]:
+        with self.job.random.used():
+            batches = iter(self.loader)
+        while True:
+            with self.job.random.used():
+                batch = next(batches, _DONE)
+            if batch is _DONE:
+                return
+            yield batch
+
+
+_DONE = object()
 
 
 class StackedTraining(pl.LightningModule):
@@ -82,7 +126,7 @@ class StackedTraining(pl.LightningModule):
 
     def attach(self, trainer: pl.Trainer) -> None:
         """Give each model its own view of the Trainer, and a ``log`` of its own."""
-        self.views = [SeedTrainer(trainer, job, index, self.jobs[0]) for index, job in enumerate(self.jobs)]
+        self.views = [SeedTrainer(trainer, job, index, self.jobs) for index, job in enumerate(self.jobs)]
         for job, view, log in zip(self.jobs, self.views, self.logs, strict=True):
             job.model.trainer = view
             job.data.trainer = view
@@ -99,7 +143,6 @@ class StackedTraining(pl.LightningModule):
 
     def training_step(self, batches: list[Any], batch_idx: int) -> Tensor:
         """The sum of the seeds' losses."""
-        self._log_as(training=True)
         if self._method is None or self._step is None:
             x, _ = joined(batches, self._unpack)
             return torch.stack(self._own_steps("training_step", batches, x, x, batch_idx)).sum()
@@ -107,7 +150,6 @@ class StackedTraining(pl.LightningModule):
 
     def validation_step(self, batches: list[Any], batch_idx: int) -> None:
         """Each seed's own step, and the accuracies that its callbacks measure."""
-        self._log_as(training=False)
         x, y = joined(batches, self._unpack)
         self._own_steps("validation_step", batches, x, x, batch_idx)
         for number, lead in enumerate(self.jobs[0].validations):
@@ -119,7 +161,8 @@ class StackedTraining(pl.LightningModule):
                     for key, value in callback._latest.items():
                         job.model.log(key, value, batch_size=1)
 
-    def _log_as(self, *, training: bool) -> None:
+    def log_as(self, *, training: bool) -> None:
+        """What is logged from now on is of a training step, or of validation."""
         for log in self.logs:
             log.training = training
 
@@ -227,7 +270,8 @@ class SeedCallbacks(pl.Callback):
                 job.method._analyse = self._analyses.of(job)  # type: ignore[method-assign]
 
     def on_fit_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """The checks of the method."""
+        """The checks of the method; what runs on a clock starts it."""
+        self._run("on_fit_start", kinds=(LastCheckpoint,))
         for job, view in zip(self.module.jobs, self.module.views, strict=True):
             if job.method is not None:
                 job.method.on_fit_start(view, job.model)
@@ -245,19 +289,21 @@ class SeedCallbacks(pl.Callback):
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, batch: Any, batch_idx: int
     ) -> None:
         """Forwarded, each with its own batch."""
+        self.module.log_as(training=True)
         for own, job, view in zip(batch, self.module.jobs, self.module.views, strict=True):
             for callback in view.callbacks:
-                if isinstance(callback, FirstBatchChecks | AdversarialTraining):
+                if isinstance(callback, FirstBatchChecks | AdversarialTraining | LearningRate):
                     callback.on_train_batch_start(view, job.model, own, batch_idx)
 
     def on_train_batch_end(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
         """Forwarded."""
-        self._run("on_train_batch_end", outputs, None, batch_idx, kinds=(pl.callbacks.ModelCheckpoint,))
+        self._run("on_train_batch_end", outputs, None, batch_idx, kinds=(ModelCheckpoint,))
 
     def on_validation_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Forwarded."""
+        self.module.log_as(training=False)
         self._run("on_validation_epoch_start")
 
     def on_validation_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
@@ -276,7 +322,18 @@ class SeedCallbacks(pl.Callback):
 
     def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Forwarded; what is drawn of the layers is drawn now, as a later drawing replaces an earlier one."""
-        self._run("on_train_end")
+        drawing = [
+            partial(callback.on_train_end, view, job.model)
+            for job, view in zip(self.module.jobs, self.module.views, strict=True)
+            for callback in view.callbacks
+            if isinstance(callback, ReportLogger)
+        ]
+        if all(isinstance(logger, CSVLogger) for logger in self.module.jobs[0].loggers):  # whose figures are files
+            run_all(drawing)
+        else:
+            for draw in drawing:
+                draw()
+        self._run("on_train_end", kinds=(AdversarialTraining, RobustValidation, ModelCheckpoint, LastCheckpoint))
 
     def teardown(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
         """Forwarded; the models are given back as they were, and the loggers closed."""
@@ -287,8 +344,11 @@ class SeedCallbacks(pl.Callback):
                 logger.finalize("success")
 
     def _log(self, *, training: bool) -> None:
-        for view, log in zip(self.module.views, self.module.logs, strict=True):
-            view.log_metrics(log.close(training=training), training=training)
+        each = [log.close(training=training) for log in self.module.logs]
+        for view, metrics in zip(self.module.views, each, strict=True):
+            view.log_metrics(metrics, training=training)
+        means = {name: torch.stack([metrics[name] for metrics in each]).mean() for name in each[0]}
+        self.module.trainer.callback_metrics.update(means)  # for those who show how far it is
 
     def _run(self, hook: str, *args: Any, kinds: tuple[type, ...] | None = None) -> None:
         for job, view in zip(self.module.jobs, self.module.views, strict=True):
@@ -298,7 +358,7 @@ class SeedCallbacks(pl.Callback):
                     getattr(callback, hook)(view, job.model, *args)
 
 
-_FORWARDED = (AdversarialTraining, RobustValidation, ReportLogger, pl.callbacks.ModelCheckpoint)
+_FORWARDED = (AdversarialTraining, RobustValidation, ReportLogger, ModelCheckpoint)
 
 
 class _Analyses:
@@ -322,7 +382,8 @@ class _Analyses:
         module, lead = self.module, self.module.jobs[0].method
         assert isinstance(lead, ATLR)
         attack = lead.analysis_attack.with_eps(lead.analysis_attack.eps)
-        batches = ValidationLoaders(module.trainer).batches(module, 0, lead.analysis_limit_batches)
+        # Read before, as each of torch's functions takes longer inside of ``draws_of``.
+        batches = list(ValidationLoaders(module.trainer).batches(module, 0, lead.analysis_limit_batches))
         models = [job.model for job in module.jobs]
         analysis = StackedAnalysis(module.net, models, lead.layers, lead.regularizer.measure, lead.target.unpack)
         with draws_of(module.seeds, len(models)):

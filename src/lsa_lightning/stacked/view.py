@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ from lightning.pytorch.trainer.connectors.checkpoint_connector import _Checkpoin
 from torch import Tensor
 
 from lsa_lightning.callbacks import AdversarialTraining
+from lsa_lightning.runs.last_checkpoint import KEY
 from lsa_lightning.stacked.job import SeedJob
 
 
@@ -22,15 +24,16 @@ class SeedTrainer(pl.Trainer):
         whole: the Trainer that trains the stacked models.
         job: the seed's job.
         index: the number of its model among the stacked ones.
-        lead: the job whose attack crafts the examples of all.
+        jobs: those of all; the attack of the first crafts the examples.
     """
 
-    def __init__(self, whole: pl.Trainer, job: SeedJob, index: int, lead: SeedJob) -> None:
+    def __init__(self, whole: pl.Trainer, job: SeedJob, index: int, jobs: Sequence[SeedJob]) -> None:
         # Not super's: all that a Trainer sets up is that of ``whole``.
         self._whole = whole
         self._job = job
         self._index = index
-        self._lead = lead
+        self._lead = jobs[0]
+        self._models = len(jobs)
         self._metrics: dict[str, Tensor] = {}
         self._loggers = job.loggers
         self.callbacks = list(job.callbacks)
@@ -72,7 +75,8 @@ class SeedTrainer(pl.Trainer):
         self, filepath: str | Path, weights_only: bool | None = None, storage_options: Any | None = None
     ) -> None:
         """Write the checkpoint that the seed's own Trainer would write."""
-        checkpoint = _CheckpointConnector(self).dump_checkpoint(weights_only)
+        with self._job.random.used():
+            checkpoint = _CheckpointConnector(self).dump_checkpoint(weights_only)
         checkpoint["state_dict"] = self._job.own_names(self._sliced(checkpoint["state_dict"]))
         checkpoint["optimizer_states"] = [
             {**state, "state": self._sliced(state["state"])} for state in checkpoint.get("optimizer_states", [])
@@ -82,6 +86,8 @@ class SeedTrainer(pl.Trainer):
         for callback in self.callbacks:
             if isinstance(callback, AdversarialTraining):
                 checkpoint["callbacks"][callback.state_key]["attack"] = self._attack_state()
+        if KEY in checkpoint:
+            checkpoint[KEY]["seconds"] /= self._models
         self.strategy.save_checkpoint(checkpoint, filepath, storage_options=storage_options)
 
     def _attack_state(self) -> dict[str, Tensor]:

@@ -48,8 +48,8 @@ class Progress:
     def __init__(self, label: str, total: int | None, shown: bool | None = None) -> None:
         self.label = label
         self.total = total
-        self.done = 0
-        self._counted = 0
+        self.done: float = 0
+        self._counted: float = 0
         self._silent = shown is False or not is_first_process()
         text = TextColumn("{task.description}", table_column=Column(no_wrap=True, overflow="ellipsis", max_width=30))
         left = TextColumn("{task.fields[left]}", table_column=Column(no_wrap=True, width=15, justify="right"))
@@ -67,7 +67,7 @@ class Progress:
         seconds = duration(time.monotonic() - self._began)
         self._say(f"{self.label}: done in {seconds}" if kind is None else f"{self.label}: stopped after {seconds}")
 
-    def advance(self, steps: int = 1) -> None:
+    def advance(self, steps: float = 1) -> None:
         """So many steps are done."""
         self._counted += steps
         self._show(self.done + steps)
@@ -90,7 +90,7 @@ class Progress:
             return None
         return (time.monotonic() - self._counting) / self._counted * (self.total - self.done)
 
-    def _show(self, done: int) -> None:
+    def _show(self, done: float) -> None:
         self.done = done
         left = time_left(self.seconds_left)
         self._bar.update(self._task, completed=done, left=left)
