@@ -13,6 +13,9 @@ from lsa_lightning.utils.checks import instance
 NORM_FLOOR = 1e-36
 """Norms below this count as 0: they are nothing but zeros, and their reciprocal leaves the range of float32."""
 
+_ORDINARY = (1e-15, 1e15)
+"""Norms between these are right without scaling: no square that counts left the range of float32."""
+
 
 def relative_error(clean: Tensor, perturbed: Tensor) -> Tensor:
     r"""Relative error of each sample's representation.
@@ -39,9 +42,8 @@ def relative_error(clean: Tensor, perturbed: Tensor) -> Tensor:
 
     Source: arXiv 2202.02626, the comparison measure of its eq. (12).
     """
-    clean, perturbed = as_rows(clean, perturbed)
-    distance, scale = _norm(clean - perturbed), _norm(clean)
-    return _ratio(distance, scale, undefined=(distance > NORM_FLOOR).to(distance))
+    error: Tensor = _RelativeError.apply(*as_rows(clean, perturbed))
+    return error
 
 
 def centered_relative_error(clean: Tensor, perturbed: Tensor) -> Tensor:
@@ -176,6 +178,17 @@ def _scale(rows: Tensor) -> Tensor:
     return largest.log2().floor().exp2().where(largest > 0, 1.0)
 
 
+def _lengths(rows: Tensor) -> Tensor:
+    """Euclidean norm of each row, ``[N]``."""
+    lengths: Tensor = torch.linalg.vector_norm(rows, dim=1)
+    # Scaling takes most of the time. Asking whether it can be left out would stop the host of a GPU.
+    if lengths.device.type == "cpu" and bool(((lengths > _ORDINARY[0]) & (lengths < _ORDINARY[1])).all()):
+        return lengths
+    scale = _scale(rows)
+    lengths = scale[:, 0] * torch.linalg.vector_norm(rows / scale, dim=1)
+    return lengths
+
+
 def _norm(rows: Tensor) -> Tensor:
     norm: Tensor = _RowNorm.apply(rows)
     return norm
@@ -186,20 +199,48 @@ class _RowNorm(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, rows: Tensor) -> Tensor:
-        scale = _scale(rows)
-        scaled = rows / scale
-        length = torch.linalg.vector_norm(scaled, dim=1, keepdim=True)
-        ctx.save_for_backward(scaled, length)
-        norm: Tensor = (scale * length)[:, 0]
-        return norm
+        lengths = _lengths(rows)
+        ctx.save_for_backward(rows, lengths)
+        return lengths
 
     @staticmethod
     @once_differentiable  # type: ignore[untyped-decorator, unused-ignore]
     def backward(ctx: Any, gradient: Tensor) -> Tensor:
-        scaled, length = ctx.saved_tensors
-        # The length is at least 1, or 0 for a row of zeros, which has the gradient 0.
-        slope: Tensor = scaled / length.where(length > 0, 1.0) * gradient[:, None]
-        return slope
+        rows, lengths = ctx.saved_tensors
+        return _unit_times(rows, lengths, gradient)
+
+
+class _RelativeError(torch.autograd.Function):
+    """The ratio of two norms; by hand, because it is taken of every penalised layer in each step of training.
+
+    Nothing is kept but what is given, and the gradients are made in place.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, clean: Tensor, perturbed: Tensor) -> Tensor:
+        distance, length = _lengths(clean - perturbed), _lengths(clean)
+        ctx.save_for_backward(clean, perturbed, distance, length)
+        return _ratio(distance, length, undefined=(distance > NORM_FLOOR).to(distance))
+
+    @staticmethod
+    @once_differentiable  # type: ignore[untyped-decorator, unused-ignore]
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, Tensor]:
+        clean, perturbed, distance, length = ctx.saved_tensors
+        none = torch.zeros_like(gradient)
+        slope, ratio = _ratio(gradient, length, undefined=none), _ratio(distance, length, undefined=none)
+        into_perturbed = _unit_times(perturbed - clean, distance, slope, in_place=True)
+        into_clean = _unit_times(clean, length, -gradient * _ratio(ratio, length, undefined=none))
+        return into_clean.sub_(into_perturbed), into_perturbed
+
+
+def _unit_times(rows: Tensor, lengths: Tensor, factors: Tensor, *, in_place: bool = False) -> Tensor:
+    """Each row at length 1, or 0 where it is 0, times its factor.
+
+    In two steps, as length and factor together may leave the range of float32.
+    """
+    divisors = lengths.where(lengths > 0, 1.0)[:, None]
+    units = rows.div_(divisors) if in_place else rows / divisors
+    return units.mul_(factors[:, None])
 
 
 def _unit(rows: Tensor) -> Tensor:
