@@ -185,8 +185,8 @@ def _lengths(rows: Tensor) -> Tensor:
     if lengths.device.type == "cpu" and bool(((lengths > _ORDINARY[0]) & (lengths < _ORDINARY[1])).all()):
         return lengths
     scale = _scale(rows)
-    lengths = scale[:, 0] * torch.linalg.vector_norm(rows / scale, dim=1)
-    return lengths
+    scaled: Tensor = scale[:, 0] * torch.linalg.vector_norm(rows / scale, dim=1)
+    return scaled
 
 
 def _norm(rows: Tensor) -> Tensor:
