@@ -5,17 +5,16 @@ from __future__ import annotations
 import random
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from functools import partial
-from typing import Any, TypeAlias, TypeGuard
+from typing import Any, TypeAlias
 
 import numpy as np
 import torch
-import torch.nn.functional as F  # noqa: N812
 from torch import Tensor, nn
 from torch.jit._script import RecursiveScriptModule
-from torch.nn.modules.batchnorm import _BatchNorm
 from torch.utils import checkpoint
 from torch.utils.hooks import RemovableHandle
+
+from lsa_lightning.utils.stand_ins import stand_in
 
 
 @contextmanager
@@ -47,9 +46,9 @@ def frozen(model: Callable[..., Any]) -> Iterator[Callable[[], None]]:
     The flag alone is set: whoever holds on to a parameter's place in graphs, as DDP's reducer does, finds it again.
     Parameters that are computed from others, as in ``torch.func.functional_call``, stay as they are.
 
-    What a batch norm in eval mode keeps for its weight it keeps of a frozen one too, which is half of what a
-    convolutional network keeps in all; hence :class:`_FixedBatchNorm`. Compiled models choose themselves what they
-    keep, and run the layers that they were compiled from.
+    Layers that then can do with less, such as a batch norm in eval mode, which keeps half of what a convolutional
+    network keeps in all, have a :func:`~lsa_lightning.utils.stand_ins.stand_in` meanwhile. Compiled models choose
+    themselves what they keep, and run the layers that they were compiled from.
 
     Args:
         model: an ``nn.Module`` in eval mode, or a plain function, which is left alone.
@@ -60,18 +59,20 @@ def frozen(model: Callable[..., Any]) -> Iterator[Callable[[], None]]:
     modules = list(model.modules()) if isinstance(model, nn.Module) else []
     parameters = {id(p): p for module in modules for p in module._parameters.values() if p is not None}
     held = [parameter for parameter in parameters.values() if parameter.requires_grad and parameter.is_leaf]
-    norms = [] if any(map(_is_compiled, modules)) else [norm for norm in modules if _is_fixed_norm(norm)]
+    found = [] if any(map(_is_compiled, modules)) else [(module, stand_in(module)) for module in modules]
+    replaced = [module for module, other in found if other is not None]
 
     def thaw() -> None:
         while held:
             held.pop().requires_grad_(True)
-        while norms:
-            del vars(norms.pop())["forward"]
+        while replaced:
+            del vars(replaced.pop())["forward"]
 
     for parameter in held:
         parameter.requires_grad_(False)
-    for norm in norms:
-        vars(norm)["forward"] = partial(_fixed_batch_norm, norm)
+    for module, other in found:
+        if other is not None:
+            vars(module)["forward"] = other
     try:
         yield thaw
     finally:
@@ -83,46 +84,6 @@ def _is_compiled(module: nn.Module) -> bool:
     forward = vars(module).get("forward")
     in_place = module._compiled_call_impl is not None or hasattr(forward, "_torchdynamo_orig_callable")
     return in_place or type(module).__name__ == "OptimizedModule"  # its own module takes long to import
-
-
-def _is_fixed_norm(module: nn.Module) -> TypeGuard[_BatchNorm]:
-    """Whether it is one of torch's own batch norms that normalises with its running statistics."""
-    if type(module) not in (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d, nn.SyncBatchNorm):
-        return False
-    return not module.training and module.running_var is not None and "forward" not in vars(module)
-
-
-def _fixed_batch_norm(norm: _BatchNorm, x: Tensor) -> Tensor:
-    norm._check_input_dim(x)  # type: ignore[no-untyped-call]
-    y: Tensor = _FixedBatchNorm.apply(x, norm.running_mean, norm.running_var, norm.weight, norm.bias, norm.eps)
-    return y
-
-
-class _FixedBatchNorm(torch.autograd.Function):
-    """Batch norm with fixed statistics and weights: a map whose slope, one number per channel, is all that is kept.
-
-    Its values are those of ``torch.nn.functional.batch_norm`` to the bit, its gradients but for rounding.
-    """
-
-    generate_vmap_rule = True
-
-    @staticmethod
-    def forward(
-        x: Tensor, mean: Tensor, variance: Tensor, weight: Tensor | None, bias: Tensor | None, eps: float
-    ) -> Tensor:
-        return F.batch_norm(x, mean, variance, weight, bias, False, 0.0, eps)
-
-    @staticmethod
-    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
-        _, _, variance, weight, _, eps = inputs
-        slope = (variance + eps).rsqrt()
-        ctx.save_for_backward(slope if weight is None else slope * weight)
-
-    @staticmethod
-    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
-        (gradient,), (slope,) = gradients, ctx.saved_tensors
-        shape = (1, -1, *[1] * (gradient.ndim - 2))
-        return (gradient * slope.view(shape)).to(gradient.dtype), None, None, None, None, None
 
 
 @contextmanager
