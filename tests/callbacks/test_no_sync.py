@@ -18,6 +18,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from lsa_lightning import ATLR, AdversarialTraining
 from lsa_lightning.attacks import Attack, checks
 from lsa_lightning.attacks.balls import Ball
+from lsa_lightning.functional import representations
 from lsa_lightning.objectives import AT, MART, TRADES, Objective
 
 ASKING = {"aten::_local_scalar_dense", "aten::equal", "aten::nonzero", "aten::is_nonzero", "aten::_unique2"}
@@ -118,6 +119,7 @@ def asked_in_steps(
 def test_steps_after_the_first_ask_for_nothing(
     make: Callable[[Attack, Objective], pl.Callback], objective: Objective, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(representations, "runs_ahead", lambda device: True)  # as on a GPU
     steps = asked_in_steps(make(Shifted(), objective), monkeypatch)
     assert steps[0]  # the loss of the first batch is looked at
     assert steps[1:] == [[]] * 5

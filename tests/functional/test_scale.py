@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from unittest.mock import patch
 
 import numpy as np
 import pytest
@@ -17,6 +18,7 @@ from lsa_lightning.functional import (
     cosine_distance,
     relative_error,
     relative_spread,
+    representations,
 )
 from lsa_lightning.measures import CosineDistance, RelativeError
 
@@ -118,6 +120,20 @@ def test_a_layer_of_tiny_or_huge_norm_has_the_error_of_its_function() -> None:
     perturbed = clean + 0.1 * torch.rand(4, 1000, generator=generator)
     for scale in (1e-34, 1e-16, 1e17, 3.5e18, 1e33):
         torch.testing.assert_close(relative_error(scale * clean, scale * perturbed), relative_error(clean, perturbed))
+
+
+@settings(max_examples=30, deadline=None)
+@given(pair=scaled_pairs())
+def test_a_gpu_on_which_nothing_is_asked_gives_the_same(pair: tuple[Tensor, Tensor]) -> None:
+    def value_and_gradients() -> list[Tensor]:
+        sides = [side.clone().requires_grad_() for side in pair]
+        value = relative_error(*sides)
+        return [value.detach(), *torch.autograd.grad(value.sum(), sides)]
+
+    asking = value_and_gradients()
+    with patch.object(representations, "runs_ahead", lambda device: True):
+        for one, other in zip(asking, value_and_gradients(), strict=True):
+            torch.testing.assert_close(one, other)
 
 
 def test_a_small_angle_keeps_its_digits() -> None:

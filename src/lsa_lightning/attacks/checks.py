@@ -10,16 +10,13 @@ from typing import Any, TypeAlias
 import torch
 from torch import Tensor, nn
 
+from lsa_lightning.utils.devices import runs_ahead
+
 Test: TypeAlias = Callable[[list[float]], None]
 """Raises a ValueError unless the numbers are as expected."""
 
 _MOST = 64
 """Batches that may wait to be checked; the oldest one is waited for when there are more."""
-
-
-def runs_ahead(device: torch.device) -> bool:
-    """Whether work on ``device`` is only queued, and asking for a number stops the host until all of it is done."""
-    return device.type == "cuda"
 
 
 class Checks:

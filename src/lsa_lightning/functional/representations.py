@@ -9,6 +9,7 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from lsa_lightning.utils.checks import instance
+from lsa_lightning.utils.devices import runs_ahead
 
 NORM_FLOOR = 1e-36
 """Norms below this count as 0: they are nothing but zeros, and their reciprocal leaves the range of float32."""
@@ -181,8 +182,8 @@ def _scale(rows: Tensor) -> Tensor:
 def _lengths(rows: Tensor) -> Tensor:
     """Euclidean norm of each row, ``[N]``."""
     lengths: Tensor = torch.linalg.vector_norm(rows, dim=1)
-    # Scaling takes most of the time. Asking whether it can be left out would stop the host of a GPU.
-    if lengths.device.type == "cpu" and bool(((lengths > _ORDINARY[0]) & (lengths < _ORDINARY[1])).all()):
+    # Scaling takes most of the time; a GPU's host would wait for the answer whether it can be left out.
+    if not runs_ahead(rows.device) and bool(((lengths > _ORDINARY[0]) & (lengths < _ORDINARY[1])).all()):
         return lengths
     scale = _scale(rows)
     scaled: Tensor = scale[:, 0] * torch.linalg.vector_norm(rows / scale, dim=1)

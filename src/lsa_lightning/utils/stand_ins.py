@@ -81,7 +81,7 @@ def _halving_pool(x: Tensor) -> Tensor:
 
 
 class _HalvingPool(torch.autograd.Function):
-    """The largest of each 2 x 2 values, and its place; values and gradients are torch's to the bit."""
+    """The largest of each 2 x 2 values, and its place; values and gradients are torch's to the bit, but for NaN's."""
 
     generate_vmap_rule = True
 
