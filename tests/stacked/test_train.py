@@ -110,6 +110,20 @@ def states(folder: Path) -> list[str]:
     return [read_json(folder / f"seed={seed}/status.json")["state"] for seed in SEEDS]
 
 
+class LosesASignal(SeedStatus):
+    """A signal whose error was lost, as in the callback of a weak reference."""
+
+    def on_train_epoch_start(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
+        self.signals.received = signal.SIGTERM
+
+
+def test_a_signal_whose_error_was_lost_stops_before_the_next_batch(tmp_path: Path) -> None:
+    with patch("lsa_lightning.stacked.train.SeedStatus", LosesASignal), pytest.raises(Stopped):
+        train_stacked(tmp_path, *TRAINING_ONLY)
+    assert states(tmp_path) == ["interrupted"] * 2
+    assert not list(tmp_path.rglob("best.ckpt"))
+
+
 def test_after_a_signal_in_training_all_seeds_begin_again(tmp_path: Path, stacked: Path) -> None:
     with patch("lsa_lightning.stacked.train.SeedStatus", StopsInSecondEpoch), pytest.raises(Stopped) as stopped:
         train_stacked(tmp_path, "trainer.max_epochs=2")

@@ -37,7 +37,10 @@ class MeanProgress(TrainingProgress):
 
 
 class SeedStatus(pl.Callback):
-    """Takes the signals, which end the training at once, and now and then notes finished epochs in each seed's status.
+    """Takes the signals, which end the training, and now and then notes finished epochs in each seed's status.
+
+    A signal stops at once, but for one that comes while Python clears something away, where errors are lost: that one
+    stops before the next batch.
 
     Args:
         signals: the signals.
@@ -52,6 +55,10 @@ class SeedStatus(pl.Callback):
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """The Trainer has just taken the signals."""
         self.signals.install()
+
+    def on_train_batch_start(self, *_: object, **__: object) -> None:
+        """Stop, if a signal was lost."""
+        self.signals.check()
 
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Note the epoch, if the last note is old enough."""

@@ -17,6 +17,7 @@ from lsa_lightning.runs.checkpoint import split_loader
 from lsa_lightning.runs.console import show
 from lsa_lightning.runs.finished_stages import EVALUATION_STATE, FinishedStages
 from lsa_lightning.runs.folder import figures_together, versions
+from lsa_lightning.runs.signals import Signals
 from lsa_lightning.runs.stages import Analysis, AnalysisStage, Evaluation, EvaluationStage
 from lsa_lightning.runs.status import State
 from lsa_lightning.runs.summary import AnalysisSummary, RunSummary
@@ -97,21 +98,26 @@ class SeedResults:
         show(f"Seed {job.seed}: {shown or 'trained'}. Run folder: {job.folder}")
 
 
-def measure_and_write(module: StackedTraining, attempts: Sequence[Attempt], seconds: float) -> None:
+def measure_and_write(module: StackedTraining, attempts: Sequence[Attempt], seconds: float, signals: Signals) -> None:
     """The stages after training, on the test split; a seed is finished when everything of it is written.
 
     Args:
         module: the trained seeds.
         attempts: what is noted as finished, one for each seed.
         seconds: the share of a seed in the time of training.
+        signals: asked between the stages and the seeds, for one that was lost, see
+            :class:`~lsa_lightning.stacked.progress.SeedStatus`.
     """
+    signals.check()
     results = _measure(module)
     pairs = iter(zip(results, attempts, strict=True))
     while some := list(islice(pairs, _AT_ONCE)):
         with figures_together():
             for result, _ in some:
+                signals.check()
                 result.write()
         for result, attempt in some:
+            signals.check()
             result.end(seconds)
             attempt.note(State.FINISHED)
 

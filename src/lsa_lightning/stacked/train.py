@@ -109,7 +109,7 @@ def _run(cfg: DictConfig, configs: Mapping[int, DictConfig], attempts: Mapping[i
             module = StackedTraining(jobs)
             status = SeedStatus(signals, list(attempts.values()))
             seconds = _fit(module, cfg, status)
-            measure_and_write(module, status.attempts, seconds / len(jobs))
+            measure_and_write(module, status.attempts, seconds / len(jobs), signals)
 
 
 def _threads(cfg: DictConfig) -> int:
