@@ -175,3 +175,23 @@ def test_a_run_of_somebody_else_runs_no_code(tmp_path: Path) -> None:
     with pytest.raises(SystemExit, match=r"model\.evil: expected an nn\.Module"):
         main_in_process(main, f"resume={tmp_path / 'run'}")
     assert not canary.exists()
+
+
+def test_a_signal_that_a_finalizer_swallowed_stops_the_job_all_the_same(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    check = MaskingChecks.run
+
+    class Finalized:
+        def __del__(self) -> None:
+            signal.raise_signal(signal.SIGTERM)
+
+    def swallow(*args: Any) -> Any:
+        Finalized()
+        return check(*args)
+
+    monkeypatch.setattr(MaskingChecks, "run", swallow)
+    monkeypatch.setattr("sys.unraisablehook", lambda _: None)
+    with pytest.raises(Stopped):
+        train_tiny(tmp_path, *RUN)
+    assert read_json(tmp_path / "status.json")["state"] == "interrupted"

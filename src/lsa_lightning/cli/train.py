@@ -146,9 +146,11 @@ def _run(cfg: DictConfig, attempt: Attempt, signals: Signals) -> RunSummary | No
         checkpoint, checkpoint_epoch = by_first(partial(_load_best, job.trainer, job.model))
         take_weights_of_first(job.model)
         analysis, table = _measure(job, cfg, folder)
+        signals.check()  # Python swallows what a handler raises in a finalizer
         if _is_done_after_measuring(job.trainer):
             return None
         evaluation = None if table is None else _check(job, cfg.evaluation, table, folder)
+        signals.check()
         history = _history(job.callbacks)
         write_history(history, folder)
         summary = RunSummary(
