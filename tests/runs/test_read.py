@@ -91,7 +91,7 @@ def test_links_lead_to_no_job_twice(few: Path) -> None:
 
 def test_hidden_folders_and_those_of_other_entry_points_are_no_jobs(few: Path) -> None:
     for name in ("7/.hydra", ".archive/0", "evaluate"):
-        (few / name).mkdir(parents=True)
+        (few / name).mkdir(parents=True, exist_ok=True)
         (few / name / "config.yaml").write_text("ckpt_path: x\nname: evaluate\n")
     jobs = find_jobs([few])
     assert (len(jobs.runs), jobs.left_out) == (3, [])
@@ -102,7 +102,8 @@ def test_jobs_that_have_not_finished_are_left_out_with_their_state(sweep: Path) 
     Status(State.INTERRUPTED, reason="SIGTERM").save(sweep / "2")
     Status(State.FAILED, reason="ValueError: expected x, got y").save(sweep / "3")
     Status(State.FINISHED).save(sweep / "4")
-    (sweep / "5" / "summary.json").unlink()
+    for name in ("summary.json", "status.json"):  # as in a folder of before 0.2
+        (sweep / "5" / name).unlink()
     Status(State.FINISHED).save(sweep / "6")
     (sweep / "6" / "summary.json").unlink()
     jobs = find_jobs([sweep])
@@ -225,8 +226,8 @@ def error_of(*paths: Path) -> str:
 
 
 def test_a_sweep_without_a_finished_job_is_an_error(sweep: Path) -> None:
-    for job in sweep.glob("*/summary.json"):
-        job.unlink()
+    for file in [*sweep.glob("*/summary.json"), *sweep.glob("*/status.json")]:
+        file.unlink()
     message = error_of(sweep)
     assert f"expected a finished run, found {sweep / '0'}: unknown, no summary.json and no status.json" in message
     assert message.endswith("(and 11 more)")

@@ -38,7 +38,7 @@ def test_it_becomes_the_overrides_of_the_run_in_its_folder(run: Path) -> None:
 def test_seeds_that_are_trained_at_once_go_on_together(run: Path) -> None:
     (run / "seed=0").mkdir()
     (run / "config.yaml").rename(run / "seed=0" / "config.yaml")
-    assert with_resumed_run([f"resume={run}"]) == [*SAVED, _hydra(run)]
+    assert with_resumed_run([f"resume={run}"]) == [*SAVED, _hydra(run), _resume(run)]
 
 
 def test_what_stands_beside_it_takes_the_place_of_the_runs_own(run: Path) -> None:

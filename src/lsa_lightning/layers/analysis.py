@@ -28,9 +28,6 @@ from lsa_lightning.utils.renamed import renamed
 AttackLike = Attack | Callable[[nn.Module, Tensor, Tensor], Tensor]
 """``(model, x, y) -> x_adv``."""
 
-_FEW = 4
-"""Samples of the first batch that show which layers run: as many as tell rows of samples from other rows."""
-
 
 class LayerSustainabilityAnalysis:
     """LSA of a network: streams over batches, keeps only sums, leaves the network and the random state as they were.
@@ -131,7 +128,7 @@ class LayerSustainabilityAnalysis:
             x_adv = None if attack is None else attack(self.model, x, y)
             with evaluating(self.model), torch.no_grad():
                 if profile is None:
-                    layers, sites = locate_layers(self.model, self.layers, x[:_FEW])
+                    layers, sites = locate_layers(self.model, self.layers, x)
                     named = {layer.name: sites[layer.name] for layer in layers}
                     profile, compared = (
                         _profile_on(x.device, list(named)),

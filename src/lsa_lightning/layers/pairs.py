@@ -99,10 +99,10 @@ class SideBySide(BatchComparison):
             return False
         few = x[:_FEW]
         before = RandomState(x.device)
-        among_others = self._kept(few.clone(), _copy)
         try:
+            among_others = self._kept(few.clone(), _copy)
             alone = self._kept(few[_FEW // 2 :].clone(), _copy)
-        except (ValueError, RuntimeError, IndexError):  # a model that takes the given batch alone
+        except (ValueError, RuntimeError, IndexError):  # a model, or a layer, that takes the given batch alone
             return False
         drawn = RandomState(x.device) != before
         return not drawn and all(_alike(among_others[name].tensor_split(2)[1], alone[name]) for name in self.layers)

@@ -16,7 +16,7 @@ from lsa_lightning.attacks import Attack
 from lsa_lightning.evaluation import RobustnessEvaluation, RobustnessTable, correct
 from lsa_lightning.evaluation.robustness import _key
 from lsa_lightning.evaluation.state import answer_of, digest
-from lsa_lightning.layers.analysis import _FEW, LayerSustainabilityAnalysis
+from lsa_lightning.layers.analysis import LayerSustainabilityAnalysis
 from lsa_lightning.layers.calls import CallSite
 from lsa_lightning.layers.pairs import BatchComparison
 from lsa_lightning.layers.profile import LayerProfile
@@ -149,7 +149,7 @@ class StackedAnalysis:
     def _together(self, pairs: Sequence[tuple[Tensor, Tensor, Tensor]], attack: Attack) -> list[SustainabilityReport]:
         models, lead = len(self.models), self.analyses[0]
         with evaluating(self.models[0]), torch.no_grad():
-            layers, sites = locate_layers(self.models[0], lead.layers, split(pairs[0][0], models)[0][:_FEW])
+            layers, sites = locate_layers(self.models[0], lead.layers, split(pairs[0][0], models)[0])
         compared = _StackedComparison(self.net, {each.name: sites[each.name] for each in layers}, lead.measure, models)
         profiles = [LayerProfile([each.name for each in layers]) for _ in self.models]
         for x, _, x_adv in pairs:
