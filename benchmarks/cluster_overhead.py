@@ -69,7 +69,7 @@ def measure(root: Path, rounds: int, environment: Mapping[str, str]) -> dict[str
     for index in range(rounds):
         folder = root / str(index)
         ways = {"plain": [*JOB, f"hydra.run.dir={folder}/plain"]}
-        ways["resumed"] = [f"resume={folder}/plain", "trainer.max_epochs=2"]
+        ways["resumed"] = [f"resume={folder}/plain", "trainer.max_epochs=2", "trust=[benchmarks]"]
         ways |= {name: ["-m", f"cluster={name}", *JOB, f"hydra.sweep.dir={folder}/{name}"] for name in clusters}
         for way, command in ways.items():
             seconds[way].append(to_first_step(command, folder / f"{way}.time", environment))
