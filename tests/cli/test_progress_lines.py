@@ -61,7 +61,7 @@ def test_epochs_and_stages_have_their_lines_in_order(printed: tuple[str, str]) -
 def test_the_log_has_every_line_that_was_printed_and_no_line_twice(folder: Path, printed: tuple[str, str]) -> None:
     log = log_of(folder)
     lines = [line for line in printed[0].splitlines() if re.match(TIME, line)]
-    assert len(lines) > 10
+    assert len(lines) >= 10  # ours; Lightning adds its own, unless an earlier test has silenced it
     assert len(set(lines)) == len(lines)
     assert [line for line in log if line in lines] == lines
     results = [line.rstrip() for line in printed[0].splitlines() if "backbone.act" in line or line.startswith("R&G")]
