@@ -12,6 +12,7 @@ import pytest
 from lightning.pytorch.callbacks import LearningRateMonitor
 from lightning.pytorch.loggers import CSVLogger
 from tests.helpers.modules import ForeignModule, loader, trainer
+from tests.helpers.training import SaveWithin
 from torch.optim import SGD, Adam, Optimizer
 from torch.optim.lr_scheduler import StepLR
 
@@ -51,17 +52,6 @@ def test_every_epoch_has_the_rate_of_its_first_step(tmp_path: Path) -> None:
     assert rates(tmp_path / "epoch") == [(0, 0.5), (1, 0.25), (2, 0.125)]
     fit(tmp_path / "step", PerStep(), 2)
     assert rates(tmp_path / "step") == [(0, 0.5), (1, 0.0625)]  # three steps later
-
-
-class SaveWithin(pl.Callback):
-    """Saves a checkpoint in the second epoch, after its first step."""
-
-    def __init__(self, file: Path) -> None:
-        self.file = file
-
-    def on_train_batch_end(self, trainer: Any, pl_module: Any, outputs: Any, batch: Any, batch_idx: int) -> None:
-        if (trainer.current_epoch, batch_idx) == (1, 0):
-            trainer.save_checkpoint(self.file)
 
 
 def test_a_fit_that_goes_on_within_an_epoch_logs_the_rate_of_its_first_step_again(tmp_path: Path) -> None:

@@ -18,7 +18,7 @@ import pytest
 import torch
 from rich.console import Console
 from tests.helpers.modules import ForeignModule, loader, trainer
-from tests.helpers.training import assert_same
+from tests.helpers.training import SaveWithin, assert_same
 from tests.helpers.two_processes import two_processes, without_batch_norm
 
 from lsa_lightning import ATLR, RobustValidation
@@ -130,17 +130,6 @@ def test_a_resumed_fit_goes_on_at_its_epoch(tmp_path: Path, log: Log) -> None:
     run.fit(ForeignModule(), loader(), loader(seed=1), ckpt_path=tmp_path / "last.ckpt")
     assert log.messages[0] == "Training: from epoch 3/3"
     assert [line.partition(":")[0] for line in log.messages[1:]] == ["Epoch 3/3", "Training"]
-
-
-class SaveWithin(pl.Callback):
-    """Saves a checkpoint in the second epoch, after its first step."""
-
-    def __init__(self, file: Path) -> None:
-        self.file = file
-
-    def on_train_batch_end(self, trainer: Any, pl_module: Any, outputs: Any, batch: Any, batch_idx: int) -> None:
-        if (trainer.current_epoch, batch_idx) == (1, 0):
-            trainer.save_checkpoint(self.file)
 
 
 def test_a_fit_that_goes_on_within_an_epoch_counts_the_rest_of_it(tmp_path: Path, log: Log) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import lightning.pytorch as pl
@@ -44,3 +45,14 @@ def assert_same(module: nn.Module, other: nn.Module, tolerance: float = 1e-6) ->
     expected = other.state_dict()
     for name, value in module.state_dict().items():
         torch.testing.assert_close(value, expected[name], rtol=0, atol=tolerance, msg=lambda m, n=name: f"{n}: {m}")
+
+
+class SaveWithin(pl.Callback):
+    """Saves a checkpoint in the second epoch, after its first step."""
+
+    def __init__(self, file: Path) -> None:
+        self.file = file
+
+    def on_train_batch_end(self, trainer: Any, pl_module: Any, outputs: Any, batch: Any, batch_idx: int) -> None:
+        if (trainer.current_epoch, batch_idx) == (1, 0):
+            trainer.save_checkpoint(self.file)

@@ -115,6 +115,15 @@ def test_an_error_is_noted_in_one_line(tmp_path: Path) -> None:
     assert (_status(tmp_path).state, _status(tmp_path).reason) == (State.FAILED, "RuntimeError: two lines")
 
 
+@pytest.mark.parametrize("error", [KeyboardInterrupt(), SystemExit(1)])
+def test_a_job_that_ends_itself_is_not_left_running(tmp_path: Path, error: BaseException) -> None:
+    with pytest.raises(type(error)), running([Attempt.of(CONFIG, tmp_path)], tmp_path):
+        raise error
+    status = Status.load(tmp_path)
+    assert status is not None
+    assert status.state is State.INTERRUPTED
+
+
 def test_a_signal_is_noted_and_the_way_to_go_on_is_printed(
     tmp_path: Path, folder: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

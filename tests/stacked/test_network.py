@@ -8,7 +8,7 @@ from lsa_lightning.attacks import APGD, FFGSM, PGD, TPGD, Attack, Square
 from lsa_lightning.models import CNN, MLP, PreActResNet18
 from lsa_lightning.stacked.draws import draws_of
 from lsa_lightning.stacked.measure import in_parts
-from lsa_lightning.stacked.network import frozen, load, split, stack
+from lsa_lightning.stacked.network import load, split, stack
 from lsa_lightning.utils.batch import part_of_batch
 
 MODELS, SAMPLES = 3, 7
@@ -64,7 +64,7 @@ def test_part_of_a_batch_goes_to_the_models_of_its_rows() -> None:
 def test_attack_of_all_is_the_attack_of_each(attack: Attack) -> None:
     models = copies(MLP)
     net, x, y = stack(models), torch.randn(MODELS, SAMPLES, 2), torch.randint(2, (MODELS, SAMPLES))
-    with draws_of(range(MODELS), MODELS), frozen(net):
+    with draws_of(range(MODELS), MODELS):
         found = split(attack.with_eps(attack.eps)(net, x.flatten(0, 1), y.flatten()), MODELS)
     for seed, model in enumerate(models):
         torch.manual_seed(seed)

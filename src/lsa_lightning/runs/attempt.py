@@ -144,8 +144,10 @@ def running(attempts: Sequence[Attempt], folder: Path) -> Iterator[Signals]:
             _print_how_to_resume(folder, stopped)
             signals.hand_on()
             raise
-        except Exception as error:
-            _note_unfinished(attempts, State.FAILED, f"{type(error).__name__}: {' '.join(str(error).split())}")
+        except BaseException as error:
+            # Lightning makes the one of these two into the other.
+            ended = State.INTERRUPTED if isinstance(error, KeyboardInterrupt | SystemExit) else State.FAILED
+            _note_unfinished(attempts, ended, f"{type(error).__name__}: {' '.join(str(error).split())}")
             raise
         _note_unfinished(attempts, State.FINISHED)
 

@@ -25,7 +25,7 @@ from lsa_lightning.layers.resolve import LayerSpec, locate_layers
 from lsa_lightning.masking import MaskingChecks, MaskingFlag
 from lsa_lightning.measures import ComparisonMeasure
 from lsa_lightning.stacked.draws import Part, drawing, draws_of
-from lsa_lightning.stacked.network import by_model, frozen, load, split
+from lsa_lightning.stacked.network import by_model, load, split
 from lsa_lightning.utils.batch import read_batch
 from lsa_lightning.utils.isolation import evaluating, preserved_random_state
 from lsa_lightning.utils.outputs import LogitsOf
@@ -142,9 +142,7 @@ class StackedAnalysis:
         return results
 
     def _attacked(self, x: Tensor, y: Tensor, attack: Attack) -> Tensor:
-        with frozen(self.net):
-            (x_adv,) = in_parts(lambda rows, labels: [attack(self.net, rows, labels)], x, y, len(self.models))
-        return x_adv
+        return in_parts(lambda rows, labels: [attack(self.net, rows, labels)], x, y, len(self.models))[0]
 
     def _together(self, pairs: Sequence[tuple[Tensor, Tensor, Tensor]], attack: Attack) -> list[SustainabilityReport]:
         models, lead = len(self.models), self.analyses[0]
@@ -244,7 +242,7 @@ def _hits(
         progress.advance(len(rows) / len(x))
         return found
 
-    with preserved_random_state(x.device), draws_of(None, models), frozen(net):
+    with preserved_random_state(x.device), draws_of(None, models):
         torch.manual_seed(seed_of(evaluation.seed, Purpose.EVALUATED_MODEL, index))
         return dict(zip(["clean", *attacks], in_parts(hits, x, y, models), strict=True))
 
@@ -259,7 +257,7 @@ def check_masking(
         for index, batch in enumerate(batches):
             x, y = (by_model(rows, models)[:, :missing] for rows in joined(batch, checks.batch_fn))
             missing -= x.shape[1]
-            with preserved_random_state(x.device), draws_of(None, models), frozen(net):
+            with preserved_random_state(x.device), draws_of(None, models):
                 torch.manual_seed(seed_of(checks.seed, Purpose.CHECKED_MODEL, index))
                 model, pixels = checks.in_pixels(logits_of, x.flatten(0, 1))
                 found = checks.observe(model, pixels, y.flatten(0, 1), index, progress, models)

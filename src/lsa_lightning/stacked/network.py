@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from functools import partial
 from typing import Any
 
@@ -79,19 +78,6 @@ def split(tensor: Tensor, models: int) -> tuple[Tensor, ...]:
 def by_model(tensor: Tensor, models: int) -> Tensor:
     """``[S N, ...]`` as ``[S, N, ...]``."""
     return tensor.reshape(models, len(tensor) // models, *tensor.shape[1:])
-
-
-@contextmanager
-def frozen(model: nn.Module) -> Iterator[None]:
-    """Inside, no gradient of a parameter is computed."""
-    trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
-    for parameter in trained:
-        parameter.requires_grad_(False)
-    try:
-        yield
-    finally:
-        for parameter in trained:
-            parameter.requires_grad_(True)
 
 
 def _is_layer(module: nn.Module) -> bool:

@@ -29,7 +29,7 @@ from lsa_lightning.runs.last_checkpoint import LastCheckpoint
 from lsa_lightning.stacked.draws import draws_of
 from lsa_lightning.stacked.job import INSTEAD, SeedJob, check_optimizers
 from lsa_lightning.stacked.measure import StackedAnalysis, in_parts, joined
-from lsa_lightning.stacked.network import frozen, split, stack
+from lsa_lightning.stacked.network import split, stack
 from lsa_lightning.stacked.view import EpochMeans, SeedTrainer
 from lsa_lightning.utils.batch import read_batch, replace_tensor
 from lsa_lightning.utils.processes import run_all
@@ -205,7 +205,7 @@ class StackedTraining(pl.LightningModule):
         """The adversarial examples of all seeds, from the attack of the first, whose rows draw from their own seeds."""
         assert self._method is not None
         attack = self._method.attack_now(self.jobs[0].model)
-        with draws_of(self.seeds, len(self.seeds)), frozen(model):
+        with draws_of(self.seeds, len(self.seeds)):
             x_adv = attack(model, x, y)
         for job, rows in zip(self.jobs, split(x, len(self.jobs)), strict=True):
             self._method.log_eps(job.model, attack, rows)
@@ -239,7 +239,7 @@ class StackedTraining(pl.LightningModule):
             clean = correct(self.net, rows, labels, lead.target.output_fn)
             return [clean, *lead.hits(self.net, rows, labels)]
 
-        with draws_of(self.seeds, models), frozen(self.net):
+        with draws_of(self.seeds, models):
             clean, *under = in_parts(hits, x, y, models)
         values = lead.accuracies(clean, under, share)
         for name, each in values.items():
