@@ -12,6 +12,7 @@ import pytest
 import torch
 from omegaconf import OmegaConf
 from tests.helpers.hydra_run import main_as_shown, main_in_process, read_json, run_as_script, train_tiny
+from tests.helpers.run_copies import copy_that_runs_code
 
 from lsa_lightning import SustainabilityReport
 from lsa_lightning.cli.analyze import main
@@ -122,14 +123,9 @@ def test_help_shows_examples_and_configuration(capsys: pytest.CaptureFixture[str
 
 
 def test_a_run_folder_runs_no_code(run: Path, tmp_path: Path) -> None:
-    shutil.copytree(run, tmp_path / "foreign")
-    config = OmegaConf.load(run / "config.yaml")
-    code = f"open({str(tmp_path / 'code_ran')!r}, 'w').close()"
-    config.threat.norm = {"_target_": "timeit.timeit", "stmt": code, "number": 1}
-    OmegaConf.save(config, tmp_path / "foreign" / "config.yaml")
-    with pytest.raises(
-        SystemExit, match=r"^lsa-analyze: .*config.yaml: threat.norm: expected data, got 'timeit.timeit'"
-    ):
-        main_as_shown(main, f"ckpt_path={tmp_path}/foreign/checkpoints/best.ckpt", f"hydra.run.dir={tmp_path}/out")
-    assert not (tmp_path / "code_ran").exists()
+    foreign, ran = copy_that_runs_code(run, tmp_path)
+    refused = r"^lsa-analyze: .*config.yaml: threat.norm: expected data, got 'timeit.timeit'"
+    with pytest.raises(SystemExit, match=refused):
+        main_as_shown(main, f"ckpt_path={foreign}/checkpoints/best.ckpt", f"hydra.run.dir={tmp_path}/out")
+    assert not ran.exists()
     assert not (tmp_path / "out" / "config.yaml").exists()

@@ -27,3 +27,10 @@ def edit_summary(folder: Path, **entries: Any) -> None:
     """Put these entries into summary.json."""
     values = json.loads((folder / "summary.json").read_text())
     (folder / "summary.json").write_text(json.dumps({**values, **entries}))
+
+
+def copy_that_runs_code(run: Path, folder: Path) -> tuple[Path, Path]:
+    """A copy of ``run`` that would run code if its threat model were made, and the file that the code would make."""
+    ran = folder / "code_ran"
+    node = {"_target_": "timeit.timeit", "stmt": f"open({str(ran)!r}, 'w').close()", "number": 1}
+    return copy_run(run, folder / "foreign", {"threat.norm": node}), ran
