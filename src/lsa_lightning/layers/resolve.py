@@ -21,8 +21,10 @@ LayerSpec: TypeAlias = Sequence[str] | type[nn.Module] | Sequence[type[nn.Module
 """None (learnable layers after their activation), layer names, or module types."""
 
 
-_NORMS = (nn.modules.batchnorm._NormBase, nn.GroupNorm, nn.LayerNorm, nn.LocalResponseNorm)
+_FEW = 4
+"""Samples that show which layers run."""
 
+_NORMS = (nn.modules.batchnorm._NormBase, nn.GroupNorm, nn.LayerNorm, nn.LocalResponseNorm)
 
 _NOT_ACTIVATIONS = (nn.MultiheadAttention, nn.Softmax, nn.LogSoftmax, nn.Softmin, nn.Softmax2d)
 
@@ -100,7 +102,7 @@ def locate_layers(model: nn.Module, spec: LayerSpec, x: Tensor) -> tuple[list[La
     instance("resolve_layers", "model", model, nn.Module)
     if not isinstance(x, Tensor) or x.ndim == 0 or x.numel() == 0:
         refuse("resolve_layers", "x", "a batch [N, ...] of at least one sample", x)
-    calls = _trace(model, x)
+    calls, x = _calls(model, x)
     strange = _without_samples_first(model, calls, x)
     if spec is None:
         layers = [layer for layer in _after_activation(calls) if layer.name not in strange]
@@ -130,7 +132,7 @@ def call_sites(model: nn.Module, x: Tensor) -> dict[str, CallSite]:
     Returns:
         Call site by name, for :class:`~lsa_lightning.layers.probe.LayerProbe`.
     """
-    return {call.name: call.site for call in _trace(model, x)}
+    return {call.name: call.site for call in _calls(model, x)[0]}
 
 
 def _left_out(strange: Mapping[str, tuple[int, ...]], samples: int) -> str:
@@ -142,6 +144,19 @@ def _left_out(strange: Mapping[str, tuple[int, ...]], samples: int) -> str:
 def _types(spec: Any) -> tuple[type[nn.Module], ...]:
     entries = [spec] if isinstance(spec, str | type) else spec
     return tuple(entry for entry in entries if isinstance(entry, type))
+
+
+def _calls(model: nn.Module, x: Tensor) -> tuple[list[_Call], Tensor]:
+    """The calls in a forward pass, and the samples of ``x`` that it ran on: a few, if they reach every module.
+
+    An expert that none of them is sent to may be reached by another sample.
+    """
+    few = x[:_FEW]
+    calls = _trace(model, few)
+    ran = {call.module for call in calls}
+    modules = [module for module in model.modules() if not any(module.children()) and takes_hooks(module)]
+    reached = len(few) == len(x) or ran.issuperset(modules)
+    return (calls, few) if reached else (_trace(model, x), x)
 
 
 def _trace(model: nn.Module, x: Tensor) -> list[_Call]:
