@@ -180,7 +180,7 @@ def test_samples_that_are_wrong_without_an_attack_do_not_count_as_fooled(honest:
     model, (x, y) = honest["mlp on moons"]
     right = model(x).flatten() > 0
     found = checks((x, y)).run(model, [(x, (~right).long())])
-    assert found["pgd_weaker_than_fgsm"].seen.startswith("FGSM fools 0 of 200 samples, PGD-50 0;")
+    assert found["pgd_weaker_than_fgsm"].seen.startswith("FGSM fools 0 of 200 samples, PGD-10 0;")
 
 
 def test_what_does_not_apply_is_said(honest: dict[str, Any]) -> None:
@@ -268,6 +268,32 @@ def test_figures_are_named() -> None:
     }
 
 
+class Idle(Attack):
+    """Fools nobody."""
+
+    def perturb(self, model: Any, x: Tensor, y: Tensor, ball: Any) -> Tensor:
+        return x
+
+
+def test_no_flag_is_raised_that_more_steps_take_back(honest: dict[str, Any]) -> None:
+    model, data = honest["mlp on moons"]
+    few = checks(data)
+    assert ", PGD-10 " in few.run(model, [data])["pgd_weaker_than_fgsm"].seen
+    few.white_box["pgd"] = Idle(0.3, bounds=None)
+    flag = few.run(model, [data])["pgd_weaker_than_fgsm"]
+    assert not flag.raised
+    assert ", PGD-50 " in flag.seen
+
+
+def test_whom_few_steps_fool_more_steps_fool_too(honest: dict[str, Any]) -> None:
+    model, data = honest["mlp on moons"]
+    idle = checks(data, n_queries=30)
+    idle.longest = PGD(1e-9, bounds=None, best="success")
+    idle.white_box["pgd"] = PGD(0.1, bounds=None, best="success")
+    seen = idle.run(model, [data])["steps_do_not_help"].seen
+    assert seen.split(", ")[0].split()[2] == seen.split(", ")[1].split()[1] != "0"
+
+
 @pytest.mark.parametrize("options", [{"eps": 0.0}, {"n_samples": 0}, {"n_queries": 0}, {"steps": 0}])
 def test_wrong_arguments_are_named(options: dict[str, Any]) -> None:
     with pytest.raises(ValueError, match=r"expected .*got"):
@@ -301,5 +327,6 @@ def test_progress_counts_the_forward_passes_of_every_sample(bounds: Any) -> None
     checks = MaskingChecks(0.1, bounds=bounds, n_samples=9, steps=2, n_queries=7)
     with every_progress() as shown:
         checks.run(MLP(hidden=(4,)), [(x[:6], y[:6]), (x[6:], y[6:])])
-    passes = 3 * (1 + 3 * 2 + 10) + 2 * 7 + (0 if bounds is None else 3 * 10)
-    assert [(each.total, each.done) for each in shown] == [(9 * passes, 9 * passes)]
+    passes = 3 * (1 + 3 * 2) + 2 * 7 + (0 if bounds is None else 3 * 2)
+    more = 0 if len(shown) == 1 else 3 * 10 * (1 if bounds is None else 2)
+    assert [(each.total, each.done) for each in shown] == [(9 * each, 9 * each) for each in (passes, more) if each]

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
-from typing import Any
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -15,7 +16,7 @@ from lsa_lightning.attacks.gradients import input_gradient
 from lsa_lightning.attacks.losses import class_logits, cross_entropy, margin
 from lsa_lightning.evaluation import correct
 from lsa_lightning.functional import predicted_labels
-from lsa_lightning.masking.flags import MaskingFlag, flags
+from lsa_lightning.masking.flags import OF_FEW_STEPS, MaskingFlag, flags
 from lsa_lightning.utils.batch import (
     BatchFn,
     check_samples,
@@ -42,7 +43,7 @@ class MaskingChecks:
 
     - ``pgd_weaker_than_fgsm``: one step fools samples that many steps do not.
     - ``accuracy_rises_with_eps``: PGD fools fewer samples at eps/2 than at eps/4, or at eps than at eps/2.
-    - ``steps_do_not_help``: five times as many steps of PGD fool no more samples, but random points of the ball do.
+    - ``steps_do_not_help``: random points of the ball fool samples that PGD does not, also with five times the steps.
     - ``vanishing_gradients``: input gradients of the cross-entropy are 0, below the smallest normal number of their
       dtype, or absent.
     - ``full_range_above_chance``: PGD within the whole range of the bounds leaves more than the share of the most
@@ -58,6 +59,9 @@ class MaskingChecks:
     the low end of their Wilson interval of the same significance. With fewer than 10 samples no comparison can raise a
     flag.
 
+    Before one of ``flags.OF_FEW_STEPS`` is raised, PGD is run once more, with five times the steps, and a sample counts
+    as fooled if either run fools it. That cannot raise these flags, so a model without them need not wait for it.
+
     A model without flags is not thereby proven honest.
 
     Args:
@@ -65,7 +69,7 @@ class MaskingChecks:
         norm: name of the norm, ``"Linf"`` or ``"L2"``.
         bounds: smallest and largest valid input value; None: no bounds, and no ``full_range_above_chance``.
         n_samples: number of samples >= 1, the first of the data.
-        steps: steps of PGD >= 1; five times as many for the strongest.
+        steps: steps of PGD >= 1; five times as many where a flag would be raised.
         n_queries: queries >= 1 of the random search and of Square.
         seed: seed of the attacks and of the models.
         batch_fn: ``batch -> (x, y)``.
@@ -118,7 +122,6 @@ class MaskingChecks:
             "quarter": self.pgd.with_eps(eps / 4),
             "half": self.pgd.with_eps(eps / 2),
             "pgd": self.pgd,
-            "longest": self.longest,
         }
         self.black_box = {
             "random": RandomSearch(eps, n_queries, **options),
@@ -141,27 +144,62 @@ class MaskingChecks:
         instance(self, "model", model, nn.Module)
         device = next(model.parameters(), torch.zeros(())).device
         logits_of = LogitsOf(model, self.output_fn)
-        rows: list[dict[str, Tensor]] = []
+        batches: list[CheckedBatch] = []
         missing = self.n_samples
-        with self.shown() as progress:
-            for index, batch in enumerate(dataloader):
-                x, y = read_samples(self.batch_fn, move_data_to_device(batch, device))
-                check_samples(x, y)
-                x, y = x[:missing], y[:missing]
-                with preserved_random_state(device):
-                    torch.manual_seed(seed_of(self.seed, Purpose.CHECKED_MODEL, index))
-                    rows.append(self.observe(*self.in_pixels(logits_of, x), y, index, progress))
-                missing -= len(x)
-                if missing == 0:
-                    break
-        if not rows:
+        for index, batch in enumerate(dataloader):
+            x, y = read_samples(self.batch_fn, move_data_to_device(batch, device))
+            check_samples(x, y)
+            x, y = x[:missing], y[:missing]
+            batches.append(CheckedBatch(*self.in_pixels(logits_of, x), y, index))
+            missing -= len(x)
+            if missing == 0:
+                break
+        if not batches:
             msg = "expected a dataloader with at least one batch, got an empty one"
             raise ValueError(msg)
-        return self.flags_of({name: torch.cat([row[name] for row in rows]) for name in rows[0]})
+        return self.flags_of(batches)[0]
 
-    def flags_of(self, observed: dict[str, Tensor]) -> dict[str, MaskingFlag]:
-        """The flags for what :meth:`observe` has seen, put together for all samples."""
-        return flags(observed, eps=self.pgd.eps, steps=self.pgd.steps, most_steps=self.longest.steps)
+    def flags_of(self, batches: Sequence[CheckedBatch], models: int = 1) -> list[dict[str, MaskingFlag]]:
+        """The flags of each model; before one of few steps is raised, more are tried.
+
+        Args:
+            batches: the samples.
+            models: how many models are stacked; a batch has the samples of each one after another.
+        """
+        few = [*self.black_box.values(), *self._white_box(1).values()]
+        with self._progress("Checking for masked gradients", few, models) as progress:
+            observed = _by_model([self._observe(batch, progress, models) for batch in batches], models)
+        options: dict[str, Any] = {"eps": self.pgd.eps, "steps": self.pgd.steps, "most_steps": self.longest.steps}
+        found = [flags(own, **options) for own in observed]
+        doubtful = [number for number, own in enumerate(found) if any(own[name].raised for name in OF_FEW_STEPS)]
+        doubtful = [number for number in doubtful if not bool(observed[number]["gradient"].isnan().any())]
+        if doubtful:
+            more = _by_model(self._with_more_steps(batches, models), models)
+            for number in doubtful:
+                found[number] = flags(_strongest(observed[number], more[number]), **options)
+        return found
+
+    def _with_more_steps(self, batches: Sequence[CheckedBatch], models: int) -> list[dict[str, Tensor]]:
+        """By batch and attack, whether it fools a sample with more steps, ``[N]``."""
+        rows = []
+        with self._progress("Checking with more steps", self._of_more_steps(1).values(), models) as progress:
+            for batch in batches:
+                attacks = self._of_more_steps(batch.x[0].numel())
+                with self._seeded(batch):
+                    rows.append({name: self._fooled(attack, batch).cpu() for name, attack in attacks.items()})
+                progress.advance(len(batch.x) * sum(map(forward_passes, attacks.values())))
+        return rows
+
+    @contextmanager
+    def _seeded(self, batch: CheckedBatch) -> Iterator[None]:
+        """Inside, a model that draws random numbers draws those of the batch's number."""
+        with preserved_random_state(batch.x.device):
+            torch.manual_seed(seed_of(self.seed, Purpose.CHECKED_MODEL, batch.number))
+            yield
+
+    def _progress(self, label: str, attacks: Iterable[Attack], models: int) -> Progress:
+        """About how many forward passes ``attacks`` take, each of which is reported when it is done."""
+        return Progress(label, models * self.n_samples * sum(map(forward_passes, attacks)), self.progress)
 
     def in_pixels(self, model: nn.Module, x: Tensor) -> tuple[nn.Module, Tensor]:
         """The model as a function of pixels, and the pixels of a batch."""
@@ -169,51 +207,43 @@ class MaskingChecks:
             return model, x
         return self.input_space.model_of_pixels(model, x), self.input_space.to_pixels(x, self.pgd.bounds)
 
-    def shown(self, models: int = 1) -> Progress:
-        """The progress of checking so many models, of which :meth:`observe` reports the forward passes of attacks."""
-        attacks = [*self.black_box.values(), *self.white_box.values()]
-        passes = sum(map(forward_passes, attacks if self.pgd.bounds is None else [*attacks, self.longest]))
-        return Progress("Checking for masked gradients", models * self.n_samples * passes, self.progress)
+    def _observe(self, batch: CheckedBatch, progress: Progress, models: int) -> dict[str, Tensor]:
+        """What is seen of each sample of a batch, ``[N]`` each; by attack, whether it alone fools the model."""
+        with self._seeded(batch):
+            row = self._without_attack(batch, models)
+            # Attacks that need a gradient fool nobody where there is none.
+            attacks = {**self.black_box, **self._white_box(batch.x[0].numel())}
+            usable = self.black_box if bool(row["gradient"].isnan().all()) else attacks
+            for name, attack in attacks.items():
+                row[name] = row["clean"] & (self._fooled(attack, batch) if name in usable else ~row["clean"])
+                progress.advance(len(batch.x) * forward_passes(attack))
+        return {name: values.cpu() for name, values in row.items()}
 
-    def observe(
-        self, model: nn.Module, x: Tensor, y: Tensor, index: int, progress: Progress, models: int = 1
-    ) -> dict[str, Tensor]:
-        """What is seen of each sample of a batch, ``[N]`` each; by attack, whether it alone fools the model.
+    def _fooled(self, attack: Attack, batch: CheckedBatch) -> Tensor:
+        """Whether ``attack`` leads to a wrong prediction, ``[N]``."""
+        model, x, y, number = batch
+        return ~correct(model, attack.with_stream(number)(model, x, y), y)
 
-        Args:
-            model: the model, or stacked ones.
-            x: inputs in pixels, ``[N, ...]``; those of each stacked model one after another.
-            y: their labels.
-            index: number of the batch.
-            progress: what is told of each attack.
-            models: how many models are stacked.
-        """
+    def _without_attack(self, batch: CheckedBatch, models: int) -> dict[str, Tensor]:
+        """What is seen of the model, its gradients and its logits."""
+        model, x, y, number = batch
         correct(model, x, y)  # where outputs are no logits or labels no classes, an error
         with evaluating(model), scratch_buffers(model):
             gradient = _largest_gradient(model, x, y)
-            generator = own_generator(self.seed, Purpose.DIRECTIONS, index, device=x.device)
+            generator = own_generator(self.seed, Purpose.DIRECTIONS, number, device=x.device)
             agreement = self._agreement(model, x, y, generator, models)
             with torch.no_grad():
                 first, second = class_logits(model(x)), class_logits(model(x))
         scale = torch.maximum(_largest(first, models), _largest(second, models)).clamp_min(1e-12)
-        clean = first.argmax(dim=1) == y.flatten()
-        row = {
+        return {
             "label": y.flatten(),
             "vanished": ~(gradient >= torch.finfo(gradient.dtype).tiny),
             "gradient": gradient,
             "agreement": agreement,
             "change": (first - second).abs().amax(dim=1) / scale,
             "relabelled": first.argmax(dim=1) != second.argmax(dim=1),
-            "clean": clean,
+            "clean": first.argmax(dim=1) == y.flatten(),
         }
-        # Attacks that need a gradient fool nobody where there is none.
-        attacks = {**self.black_box, **self._white_box(x)}
-        usable = self.black_box if bool(gradient.isnan().all()) else attacks
-        for name, attack in attacks.items():
-            stands = correct(model, attack.with_stream(index)(model, x, y), y) if name in usable else clean
-            row[name] = clean & ~stands
-            progress.advance(len(x) * forward_passes(attack))
-        return {name: values.cpu() for name, values in row.items()}
 
     def _agreement(self, model: nn.Module, x: Tensor, y: Tensor, generator: torch.Generator, models: int) -> Tensor:
         """Cosine of predicted and measured changes of the margin, ``[N]``; NaN where there are none to speak of."""
@@ -232,11 +262,35 @@ class MaskingChecks:
             predicted.append((gradient.to(wide) * (ahead - back).to(wide)).flatten(1).sum(1))
         return _cosine(torch.stack(predicted), torch.stack(measured), floor=1e-6 * _largest(logits, models))
 
-    def _white_box(self, x: Tensor) -> dict[str, Attack]:
-        """Attacks that need a gradient; the last one's ball holds all inputs, if there are bounds."""
-        if self.pgd.bounds is None:
-            return self.white_box
-        return {**self.white_box, "range": self.longest.with_eps(self.pgd.threat.diameter(x[0].numel()))}
+    def _white_box(self, coordinates: int) -> dict[str, Attack]:
+        """Attacks that need a gradient."""
+        return {**self.white_box, **self._in_range(self.pgd, coordinates)}
+
+    def _of_more_steps(self, coordinates: int) -> dict[str, Attack]:
+        """The strongest attacks."""
+        return {"longest": self.longest, **self._in_range(self.longest, coordinates)}
+
+    def _in_range(self, attack: PGD, coordinates: int) -> dict[str, Attack]:
+        """``attack`` with a ball that holds all inputs of so many coordinates, if there are bounds."""
+        if attack.bounds is None:
+            return {}
+        return {"range": attack.with_eps(attack.threat.diameter(coordinates))}
+
+
+class CheckedBatch(NamedTuple):
+    """A batch in pixels.
+
+    Attributes:
+        model: the model as a function of them, or stacked ones.
+        x: inputs ``[N, ...]``; those of each stacked model one after another.
+        y: labels ``[N]``.
+        number: which one it is.
+    """
+
+    model: nn.Module
+    x: Tensor
+    y: Tensor
+    number: int
 
 
 class RandomSearch(Attack):
@@ -267,6 +321,18 @@ class RandomSearch(Attack):
             if len(left) == 0:
                 break
         return points
+
+
+def _by_model(rows: Sequence[dict[str, Tensor]], models: int) -> list[dict[str, Tensor]]:
+    """What was seen of each model's samples, of all batches."""
+    stacked = {name: torch.cat([row[name].view(models, -1) for row in rows], dim=1) for name in rows[0]}
+    return [{name: values[number] for name, values in stacked.items()} for number in range(models)]
+
+
+def _strongest(observed: dict[str, Tensor], more: dict[str, Tensor]) -> dict[str, Tensor]:
+    """``observed``, in which a sample counts as fooled by many steps if it is by few or by many."""
+    few = {"longest": "pgd", "range": "range"}
+    return {**observed, **{name: observed["clean"] & (observed[few[name]] | fooled) for name, fooled in more.items()}}
 
 
 def _largest(logits: Tensor, models: int) -> Tensor:

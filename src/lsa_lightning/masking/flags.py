@@ -27,6 +27,10 @@ AGREEMENT = 0.9
 0.98, gradients clipped to one side at 0.7."""
 
 
+OF_FEW_STEPS = ("pgd_weaker_than_fgsm", "steps_do_not_help", "full_range_above_chance", "black_box_stronger")
+"""Flags that more steps of PGD may take back, and cannot raise."""
+
+
 _FEWEST = 10
 
 
@@ -55,23 +59,24 @@ def flags(observed: dict[str, Tensor], *, eps: float, steps: int, most_steps: in
             (NaN: there is none) and whether it ``vanished``; its ``agreement`` with differences (NaN: nothing to
             compare); the relative ``change`` of its logits between two passes and whether it was
             ``relabelled``; whether it is correctly classified (``clean``); and, of the latter, whether each attack
-            fools the model: ``fgsm``, ``quarter``, ``half``, ``pgd``, ``longest``, ``random``, ``square``
-            and, where there are bounds, ``range``.
+            fools the model: ``fgsm``, ``quarter``, ``half``, ``pgd``, ``random``, ``square``, where there are bounds
+            ``range`` and, where more steps were tried, ``longest``, which fools all that ``pgd`` does.
         eps: radius of the attacks.
-        steps: steps of ``pgd``, and of ``quarter`` and ``half`` at eps/4 and eps/2.
-        most_steps: steps of ``longest`` and ``range``.
+        steps: steps of ``pgd``, of ``quarter`` and ``half`` at eps/4 and eps/2, and of ``range`` without ``longest``.
+        most_steps: steps of ``longest``, and of ``range`` with it.
     """
-    short, longest = f"PGD-{steps}", f"PGD-{most_steps}"
+    short = f"PGD-{steps}"
+    strongest = ("longest", f"PGD-{most_steps}") if "longest" in observed else ("pgd", short)
     verdicts = {
-        "pgd_weaker_than_fgsm": _compare(observed, ("longest", longest), ("fgsm", "FGSM")),
+        "pgd_weaker_than_fgsm": _compare(observed, strongest, ("fgsm", "FGSM")),
         "accuracy_rises_with_eps": _first_raised(
             _compare(observed, ("half", f"{short} at eps {eps / 2:g}"), ("quarter", f"{short} at eps {eps / 4:g}")),
             _compare(observed, ("pgd", f"{short} at eps {eps:g}"), ("half", f"{short} at eps {eps / 2:g}")),
         ),
-        "steps_do_not_help": _steps_do_not_help(observed, short, longest),
+        "steps_do_not_help": _steps_do_not_help(observed, short, strongest),
         "vanishing_gradients": _vanishing_gradients(observed),
-        "full_range_above_chance": _full_range_above_chance(observed, longest),
-        "black_box_stronger": _compare(observed, ("longest", longest), ("square", "Square")),
+        "full_range_above_chance": _full_range_above_chance(observed, strongest[1]),
+        "black_box_stronger": _compare(observed, strongest, ("square", "Square")),
         "not_deterministic": _not_deterministic(observed),
         "gradients_disagree": _gradients_disagree(observed),
     }
@@ -113,13 +118,15 @@ def _first_raised(*flags: MaskingFlag) -> MaskingFlag:
     return next((flag for flag in flags if flag.raised), flags[-1])
 
 
-def _steps_do_not_help(observed: dict[str, Tensor], short: str, longest: str) -> MaskingFlag:
-    in_vain = not _stronger(observed, "longest", "pgd")
+def _steps_do_not_help(observed: dict[str, Tensor], short: str, strongest: tuple[str, str]) -> MaskingFlag:
+    key, longest = strongest
+    in_vain = not _stronger(observed, key, "pgd")
+    more = f"{longest} {int(observed[key].sum())}, " if key != "pgd" else ""
     words = (
-        f"{short} fools {int(observed['pgd'].sum())} of {len(observed['clean'])} samples, {longest} "
-        f"{int(observed['longest'].sum())}, random points {int(observed['random'].sum())}"
+        f"{short} fools {int(observed['pgd'].sum())} of {len(observed['clean'])} samples, {more}"
+        f"random points {int(observed['random'].sum())}"
     )
-    return MaskingFlag(in_vain and _stronger(observed, "random", "longest"), words)
+    return MaskingFlag(in_vain and _stronger(observed, "random", key), words)
 
 
 def _vanishing_gradients(observed: dict[str, Tensor]) -> MaskingFlag:
@@ -133,13 +140,13 @@ def _vanishing_gradients(observed: dict[str, Tensor]) -> MaskingFlag:
     return MaskingFlag(_low_end(vanished, samples) > TOLERANCE, words)
 
 
-def _full_range_above_chance(observed: dict[str, Tensor], longest: str) -> MaskingFlag:
+def _full_range_above_chance(observed: dict[str, Tensor], attack: str) -> MaskingFlag:
     if "range" not in observed:
         return MaskingFlag(None, "does not apply: the inputs have no bounds")
     left, samples = int((observed["clean"] & ~observed["range"]).sum()), len(observed["clean"])
     chance = 100 * int(observed["label"].long().bincount().max()) / samples
     words = (
-        f"{longest} with the whole range of the bounds leaves {100 * left / samples:.1f} % of {samples} samples "
+        f"{attack} with the whole range of the bounds leaves {100 * left / samples:.1f} % of {samples} samples "
         f"correct, chance is {chance:.1f} %"
     )
     return MaskingFlag(_low_end(left, samples) > chance, words)

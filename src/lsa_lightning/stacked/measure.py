@@ -23,6 +23,7 @@ from lsa_lightning.layers.profile import LayerProfile
 from lsa_lightning.layers.report import SustainabilityReport
 from lsa_lightning.layers.resolve import LayerSpec, locate_layers
 from lsa_lightning.masking import MaskingChecks, MaskingFlag
+from lsa_lightning.masking.checks import CheckedBatch
 from lsa_lightning.measures import ComparisonMeasure
 from lsa_lightning.stacked.draws import Part, drawing, draws_of
 from lsa_lightning.stacked.network import by_model, load, split
@@ -252,17 +253,12 @@ def check_masking(
 ) -> list[dict[str, MaskingFlag]]:
     """The flags of each of the stacked ``models``; see :meth:`MaskingChecks.run`."""
     logits_of, missing = LogitsOf(net, checks.output_fn), checks.n_samples
-    seen: list[dict[str, Tensor]] = []
-    with checks.shown(models) as progress:
-        for index, batch in enumerate(batches):
-            x, y = (by_model(rows, models)[:, :missing] for rows in joined(batch, checks.batch_fn))
-            missing -= x.shape[1]
-            with preserved_random_state(x.device), draws_of(None, models):
-                torch.manual_seed(seed_of(checks.seed, Purpose.CHECKED_MODEL, index))
-                model, pixels = checks.in_pixels(logits_of, x.flatten(0, 1))
-                found = checks.observe(model, pixels, y.flatten(0, 1), index, progress, models)
-            seen.append({name: by_model(values, models) for name, values in found.items()})
-            if missing == 0:
-                break
-    together = {name: torch.cat([each[name] for each in seen], dim=1) for name in seen[0]}
-    return [checks.flags_of({name: values[number] for name, values in together.items()}) for number in range(models)]
+    some: list[CheckedBatch] = []
+    for number, batch in enumerate(batches):
+        x, y = (by_model(rows, models)[:, :missing] for rows in joined(batch, checks.batch_fn))
+        missing -= x.shape[1]
+        some.append(CheckedBatch(*checks.in_pixels(logits_of, x.flatten(0, 1)), y.flatten(0, 1), number))
+        if missing == 0:
+            break
+    with draws_of(None, models):
+        return checks.flags_of(some, models)
