@@ -27,6 +27,7 @@ BENCHMARKS: dict[str, bool] = {
     "moon_overhead": False,
     "many_seeds": False,
     "cluster_overhead": False,
+    "compiled_graphs": False,
     "evaluation_cost": True,
     "masking_time": True,
     "gpu_throughput": False,

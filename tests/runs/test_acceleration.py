@@ -28,6 +28,21 @@ def test_a_compiled_model_is_the_same_module_and_takes_the_options() -> None:
     assert list(model.state_dict()) == names
 
 
+def test_every_job_of_a_process_is_compiled() -> None:
+    graphs: list[Any] = []
+
+    def backend(graph: torch.fx.GraphModule, inputs: Any) -> Any:
+        graphs.append(graph)
+        return graph.forward
+
+    for _ in range(3):  # torch alone would compile 8 of these 12
+        model, before = CNN(), len(graphs)
+        accelerate(model, compiled={"backend": backend, "dynamic": False})
+        for samples in range(1, 5):
+            model(torch.rand(samples, 1, 28, 28))
+        assert len(graphs) == before + 4
+
+
 def test_channels_last_goes_through_the_network() -> None:
     model, x = CNN().eval(), torch.rand(4, 1, 28, 28)
     expected = model(x)

@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 
 from torch import Tensor, nn
 
+from lsa_lightning.models.activations import ELU
 from lsa_lightning.utils.checks import function, integer, sequence
 
 
@@ -38,7 +39,7 @@ class MLP(nn.Sequential):
         hidden: Sequence[int] = (100, 100, 100),
         *,
         out_features: int = 1,
-        activation: Callable[[], nn.Module] = nn.ELU,
+        activation: Callable[[], nn.Module] = ELU,
     ) -> None:
         hidden = sequence(self, "hidden", hidden, integer, low=1)
         widths = [integer(self, "in_features", in_features, low=1), *hidden]

@@ -10,12 +10,17 @@ from torch import nn
 
 from lsa_lightning.utils.checks import flag, instance
 
+_GRAPHS = 32
+"""Graphs that one ``forward`` may be compiled to: those of attack, step, validation and evaluation, each for its first
+batch size and for any, differ in gradients, modes and frozen parameters. Torch compiles 8 unless told."""
+
 
 def accelerate(model: nn.Module, *, compiled: bool | Mapping[str, Any] = False, channels_last: bool = False) -> None:
     """Change how ``model`` runs, in place; its parameters and their names stay.
 
     Compiled are the passes of attacks, of steps without a penalty, of validation and of evaluation. Passes whose layers
-    are read run as they were written.
+    are read run as they were written. What was compiled before in this process, as by another job of a sweep, is
+    forgotten.
 
     Args:
         model: the model.
@@ -36,4 +41,6 @@ def accelerate(model: nn.Module, *, compiled: bool | Mapping[str, Any] = False, 
     if flag("accelerate", "channels_last", channels_last):
         model.to(memory_format=torch.channels_last)
     if compiled is not False:
+        torch._dynamo.reset()
+        torch._dynamo.config.recompile_limit = max(torch._dynamo.config.recompile_limit, _GRAPHS)
         model.compile(**({} if compiled is True else compiled))
