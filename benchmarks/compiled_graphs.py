@@ -76,12 +76,12 @@ def counted(run: Callable[[], object]) -> dict[str, Any]:
     reasons = Reasons()
     counters.clear()
     log = logging.getLogger("torch._dynamo.guards.__recompiles")
-    torch._logging.set_logs(recompiles=True)
+    torch._logging.set_logs(recompiles=True)  # type: ignore[attr-defined]
     log.handlers, log.propagate = [reasons], False
     try:
         run()
     finally:
-        torch._logging.set_logs()
+        torch._logging.set_logs()  # type: ignore[attr-defined]
     breaks = {reason.splitlines()[0]: count for reason, count in counters["graph_break"].items()}
     return {"graphs": counters["stats"]["unique_graphs"], "breaks": breaks, "recompilations": reasons.seen}
 
