@@ -170,7 +170,6 @@ CONSTRUCTORS: dict[str, Constructor] = {
     "TPGD": (TPGD, lambda: dict(TINY), STEPS),
     "APGD": (
         APGD,
-        FAB,
         lambda: {**TINY, "loss": "dlr"},
         {
             **RANDOM,
@@ -220,10 +219,7 @@ CONSTRUCTORS: dict[str, Constructor] = {
         {**RANDOM, "n_queries": FROM_1, "p_init": SHARE_ABOVE_0, "rescale_schedule": FLAG},
     ),
     "Ensemble": (
-        AdaptiveAttack,
-        AutoAttack,
         Ensemble,
-        LayerAttack,
         lambda: dict(TINY),
         {**RANDOM, "steps": FROM_1, "n_targets": FROM_1, "n_queries": FROM_1, "attacks": NONE},
     ),
