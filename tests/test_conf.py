@@ -23,7 +23,7 @@ from tests.helpers.hydra_run import (
 )
 
 from lsa_lightning import ATLR, AdversarialTraining, measures
-from lsa_lightning.attacks import FGSM, PGD, ThreatModel
+from lsa_lightning.attacks import FGSM, PGD, AdaptiveAttack, LayerAttack, LayerLoss, ThreatModel
 from lsa_lightning.cli.analyze import main as analyze_main
 from lsa_lightning.cli.evaluate import main as evaluate_main
 from lsa_lightning.cli.train import train
@@ -40,6 +40,7 @@ EXTRA: dict[str, tuple[str, ...]] = {
     "logger/wandb": OFFLINE,
     "logger/many": OFFLINE,
     "attack/ensemble": ("attack.steps=2", "attack.n_queries=5"),
+    "attack/autoattack": ("attack.steps=2", "attack.n_queries=5", "attack.n_targets=2"),
     "model/wide_resnet_28_10": ("model.backbone.depth=10", "model.backbone.width=1"),
     "experiment/mnist_at_apgd_lr": ("attack.steps=2",),
     "experiment/cifar10_at_apgd_lr": ("attack.steps=2",),
@@ -198,6 +199,20 @@ def test_natural_overrides_reach_the_callback(tmp_path: Path) -> None:
     assert callback.regularizer.gamma == 0.3
     assert callback.mvl == ["backbone.act3"]
     assert callback.fixed
+
+
+def test_any_attack_can_join_an_analysis_or_an_evaluation(tmp_path: Path) -> None:
+    overrides = ["+attack@analysis.attacks.layer=layer", "analysis.attacks.layer.layers=backbone.act1"]
+    overrides += ["+attack@evaluation.attacks.adaptive=adaptive", "evaluation.attacks.adaptive.best=success"]
+    with composed_job("train", [*overrides, "measure=cosine_distance", "threat.eps=0.4"], tmp_path) as cfg:
+        layer = instantiate(cfg.analysis, _convert_="all").attacks["layer"]
+        adaptive = instantiate(cfg.evaluation, _convert_="all").evaluation.attacks["adaptive"]
+    assert type(layer) is LayerAttack
+    assert type(adaptive) is AdaptiveAttack
+    assert layer.eps == 0.4
+    assert isinstance(layer.loss_fn, LayerLoss)
+    assert isinstance(layer.loss_fn.regularizer.measure, measures.CosineDistance)
+    assert layer.loss_fn.layers == ["backbone.act1"]
 
 
 def test_the_same_overrides_train(tmp_path: Path) -> None:

@@ -10,8 +10,8 @@ import torch.nn.functional as F  # noqa: N812
 from torch import Tensor, nn
 
 from lsa_lightning.attacks import APGD
-from lsa_lightning.attacks.apgd import checkpoints
-from lsa_lightning.attacks.losses import dlr
+from lsa_lightning.attacks.apgd import _Goal, checkpoints
+from lsa_lightning.attacks.losses import cross_entropy, dlr
 from lsa_lightning.functional import classification_loss, predicted_labels
 from lsa_lightning.utils.random import Purpose, generator_of
 
@@ -239,6 +239,7 @@ def test_dlr_works_from_three_classes_and_targets_from_four() -> None:
         ({"n_targets": 3}, "n_targets to be None, or an integer >= 1 with loss='dlr', got 3"),
         ({"n_targets": 0, "loss": "dlr"}, "n_targets to be an integer >= 1 or None, got 0"),
         ({"n_restarts": 0}, "n_restarts to be an integer >= 1, got 0"),
+        ({"n_eot": 0}, "n_eot to be an integer >= 1, got 0"),
         ({"rho": 1.5}, "rho to be a finite number in [0, 1], got 1.5"),
         ({"best": "last"}, "best to be one of ['loss', 'success'], got 'last'"),
         ({"eps": 1.5}, "eps <= 1, the Linf diameter of the bounds (0.0, 1.0), got 1.5"),
@@ -266,3 +267,38 @@ def test_logits_that_stop_being_finite_are_named(first_bad: int) -> None:
 
     with pytest.raises(ValueError, match="expected a model with finite logits and gradients, got a loss that is NaN"):
         APGD(0.1, 5)(breaks_down, torch.rand(3, 2), torch.tensor([0, 1, 0]))
+
+
+class Noisy(nn.Module):
+    """Two classes; each pass shifts the logits by the next of a few numbers."""
+
+    def __init__(self, shifts: list[float]) -> None:
+        super().__init__()
+        self.shifts, self.calls = shifts, 0
+
+    def forward(self, points: Tensor) -> Tensor:
+        shift = self.shifts[self.calls % len(self.shifts)]
+        self.calls += 1
+        return torch.stack([points.square().sum(1) + shift, (1 + shift) * points.sum(1)], dim=1)
+
+
+def test_losses_and_gradients_are_the_mean_of_several_passes() -> None:
+    x, y, shifts = batch()[0], torch.zeros(12, dtype=torch.long), [0.0, 0.5, 1.0]
+    point = x.clone().requires_grad_()
+    each = torch.stack([F.cross_entropy(Noisy([shift])(point), y, reduction="none") for shift in shifts])
+    fooled, loss, gradient = APGD(0.1, n_eot=3)._look(Noisy(shifts), _Goal(cross_entropy, y, None), x)
+    assert fooled is None
+    torch.testing.assert_close(loss, each.mean(0).detach())
+    torch.testing.assert_close(gradient, torch.autograd.grad(each.mean(0).sum(), point)[0])
+    net = Noisy([0.0])
+    APGD(0.1, 4, n_eot=3)(net, x, y)
+    assert net.calls == 15
+
+
+def test_of_a_random_model_misclassified_is_what_is_so_in_each_pass() -> None:
+    x, y = torch.zeros(4, 2), torch.zeros(4, dtype=torch.long)
+    for shifts, expected in (([-1.0, -1.0], True), ([-1.0, 1.0], False), ([1.0, -1.0], False)):
+        attack = APGD(0.1, n_eot=2, best="success")
+        fooled, _, _ = attack._look(Noisy(shifts), _Goal(cross_entropy, y, None), x)
+        assert fooled is not None
+        assert fooled.tolist() == [expected] * 4

@@ -29,6 +29,22 @@ def test_the_share_follows_the_published_schedule() -> None:
     assert patch_share(50, 500, 0.8) == patch_share(1000, 10_000, 0.8)
 
 
+@pytest.mark.parametrize(("rescaled", "budget"), [(True, 100), (False, 10_000)])
+def test_the_schedule_is_stretched_to_the_budget_or_goes_by_the_number_of_the_query(
+    rescaled: bool, budget: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[tuple[int, int]] = []
+
+    def noted(query: int, n_queries: int, p_init: float) -> float:
+        asked.append((query, n_queries))
+        return patch_share(query, n_queries, p_init)
+
+    monkeypatch.setattr("lsa_lightning.attacks.square.patch_share", noted)
+    x, y = torch.zeros(2, 1, 4, 4), torch.tensor([0, 0])
+    Square(0.1, 100, rescale_schedule=rescaled, seed=0)(lambda x: torch.tensor([[1.0, 0.0]] * len(x)), x, y)
+    assert asked[:2] == [(0, budget), (1, budget)]
+
+
 @pytest.mark.parametrize(
     ("share", "height", "width", "expected"),
     [(0.8, 28, 28, (25, 25)), (1e-6, 28, 28, (1, 1)), (0.5, 1, 10, (1, 5)), (0.5, 10, 1, (5, 1)), (1.0, 3, 7, (3, 7))],

@@ -14,15 +14,19 @@ from torch import Tensor, nn
 
 from lsa_lightning.attacks import (
     APGD,
+    FAB,
     FFGSM,
     FGSM,
     NFGSM,
     PGD,
     TPGD,
+    AdaptiveAttack,
     Attack,
+    AutoAttack,
     Ensemble,
     GaussianNoise,
     GradientAttack,
+    LayerAttack,
     PepperNoise,
     SaltNoise,
     SpeckleNoise,
@@ -42,6 +46,8 @@ class AttackCase(NamedTuple):
     """Forward passes of the model that it makes at least."""
     logits: int = 1
     """Logits that it needs at least."""
+    watches: bool = False
+    """Whether it needs a module with a layer before the last one."""
 
     @property
     def draws(self) -> bool:
@@ -69,10 +75,21 @@ CASES: dict[str, AttackCase] = {
     "apgd l2": AttackCase(partial(APGD, steps=5, norm="L2"), "L2"),
     "apgd dlr": AttackCase(partial(APGD, steps=5, loss="dlr"), logits=3),
     "apgd targeted dlr": AttackCase(partial(APGD, steps=3, loss="dlr", n_targets=3), logits=4),
+    "apgd eot": AttackCase(partial(APGD, steps=3, n_eot=2)),
+    "fab": AttackCase(partial(FAB, steps=3)),
+    "fab l2": AttackCase(partial(FAB, steps=3, norm="L2"), "L2"),
+    "fab targeted": AttackCase(partial(FAB, steps=2, n_targets=2, n_restarts=2)),
+    "layer": AttackCase(partial(LayerAttack, steps=3), watches=True),
+    "adaptive": AttackCase(partial(AdaptiveAttack, steps=3), watches=True),
+    "adaptive l2": AttackCase(partial(AdaptiveAttack, steps=3, norm="L2"), "L2", watches=True),
     "square": AttackCase(partial(Square, n_queries=4)),
     "square l2": AttackCase(partial(Square, n_queries=4, norm="L2"), "L2"),
     "ensemble": AttackCase(partial(Ensemble, steps=2, n_queries=2)),
     "ensemble l2": AttackCase(partial(Ensemble, steps=2, n_queries=2, norm="L2"), "L2"),
+    "autoattack": AttackCase(partial(AutoAttack, steps=2, n_queries=2, n_targets=2)),
+    "autoattack plus, l2": AttackCase(
+        partial(AutoAttack, version="plus", steps=2, n_queries=2, n_targets=2, n_restarts=2, norm="L2"), "L2"
+    ),
     "gaussian": AttackCase(GaussianNoise, passes=0),
     "salt": AttackCase(partial(SaltNoise, amount=0.5), passes=0),
     "pepper": AttackCase(partial(PepperNoise, amount=0.5), passes=0),

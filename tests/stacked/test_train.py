@@ -201,6 +201,7 @@ def test_finished_seeds_are_left_as_they_are(tmp_path: Path) -> None:
         (("experiment=moon_awp",), "AdversarialWeightPerturbation"),
         (("experiment=moon_at_fast",), "CatastrophicOverfittingStop"),
         (("attack=ensemble",), "the attack Ensemble"),
+        (("attack=adaptive",), "the attack AdaptiveAttack, which watches layers"),
         (("+trainer.gradient_clip_val=1.0",), "gradient_clip_val"),
         (("trainer.devices=2",), "trainer.devices=2"),
         (("trainer.precision=bf16-mixed",), "trainer.precision=bf16-mixed"),

@@ -1,12 +1,16 @@
 """Attacks and noises: ``x_adv = attack(model, x, y)``."""
 
 from lsa_lightning.attacks.apgd import APGD
+from lsa_lightning.attacks.autoattack import AutoAttack
 from lsa_lightning.attacks.balls import Ball, Bounds
 from lsa_lightning.attacks.base import Attack, GradientAttack, Model
 from lsa_lightning.attacks.ensemble import Ensemble
 from lsa_lightning.attacks.external import ExternalAttack
+from lsa_lightning.attacks.fab import FAB
 from lsa_lightning.attacks.fgsm import FFGSM, FGSM
 from lsa_lightning.attacks.input_space import InputSpace
+from lsa_lightning.attacks.layer_attack import AdaptiveAttack, LayerAttack
+from lsa_lightning.attacks.layer_loss import LayerLoss
 from lsa_lightning.attacks.nfgsm import NFGSM
 from lsa_lightning.attacks.noise import GaussianNoise, PepperNoise, SaltNoise, SpeckleNoise
 from lsa_lightning.attacks.pgd import PGD, TPGD
@@ -15,12 +19,15 @@ from lsa_lightning.attacks.threat import ThreatModel
 
 __all__ = [
     "APGD",
+    "FAB",
     "FFGSM",
     "FGSM",
     "NFGSM",
     "PGD",
     "TPGD",
+    "AdaptiveAttack",
     "Attack",
+    "AutoAttack",
     "Ball",
     "Bounds",
     "Ensemble",
@@ -28,6 +35,8 @@ __all__ = [
     "GaussianNoise",
     "GradientAttack",
     "InputSpace",
+    "LayerAttack",
+    "LayerLoss",
     "Model",
     "PepperNoise",
     "SaltNoise",

@@ -11,8 +11,7 @@ from torch import Tensor
 
 from lsa_lightning.attacks.balls import Ball, Bounds, per_sample
 from lsa_lightning.attacks.base import Attack, Model, forward_and_gradient
-from lsa_lightning.attacks.losses import LOSSES, LossFn, class_logits, own_losses, targeted_dlr
-from lsa_lightning.functional import predicted_labels
+from lsa_lightning.attacks.losses import LOSSES, LossFn, likely_targets, needs_classes, own_losses, targeted_dlr
 from lsa_lightning.utils.batch import part_of_batch
 from lsa_lightning.utils.checks import choice, function, integer, number, or_none, refuse
 from lsa_lightning.utils.renamed import renamed
@@ -73,6 +72,8 @@ class APGD(Attack):
             them if there are fewer), with :func:`~lsa_lightning.attacks.losses.targeted_dlr`; needs ``loss="dlr"`` and
             four classes or more.
         n_restarts: runs from a random start >= 1, per target.
+        n_eot: passes >= 1 per step, whose losses and gradients are averaged: more than one for models that draw random
+            numbers (expectation over transformation). Misclassified is then what is so in each of them.
         rho: share of the steps that must increase the loss, in [0, 1].
         best: what is returned. ``"loss"``, for training: the iterate of highest loss. ``"success"``, for evaluation:
             the first misclassified point, which is x itself if the model errs there, else the highest loss; samples
@@ -105,6 +106,7 @@ class APGD(Attack):
         loss: str = "ce",
         n_targets: int | None = None,
         n_restarts: int = 1,
+        n_eot: int = 1,
         rho: float = 0.75,
         best: str = "loss",
         bounds: Bounds = (0.0, 1.0),
@@ -121,13 +123,14 @@ class APGD(Attack):
         if self.loss_fn is not None and (self.loss != "ce" or self.n_targets is not None):
             refuse(self, "loss_fn", "given instead of loss and n_targets", loss_fn)
         self.n_restarts = integer(self, "n_restarts", n_restarts, low=1)
+        self.n_eot = integer(self, "n_eot", n_eot, low=1)
         self.rho = number(self, "rho", rho, low=0, high=1)
         self.best = choice(self, "best", best, ("loss", "success"))
 
     @property
     def needs_classes(self) -> bool:
         """Not for a loss of one's own, unless misclassified points are looked for."""
-        return self.loss_fn is None or self.best == "success"
+        return needs_classes(self.loss_fn) or self.best == "success"
 
     @property
     def min_classes(self) -> int:
@@ -143,7 +146,7 @@ class APGD(Attack):
         logits = self._clean_logits(model, x)
         best = _Best.of(x)
         if self.best == "success" and logits is not None:
-            best.fooled = predicted_labels(logits) != y.flatten()
+            best.fooled = ~self.standing(logits, y)
         for target in self._rounds(logits, y):
             start = self.start(ball)  # for all samples, so that nobody's random numbers depend on who was fooled
             left = best.standing() if self.best == "success" else torch.arange(len(x), device=x.device)
@@ -167,24 +170,22 @@ class APGD(Attack):
             if self.n_targets is None or logits is None:
                 yield None
             else:
-                others = class_logits(logits).scatter(1, y.view(-1, 1).long(), -torch.inf)
-                count = min(self.n_targets, others.shape[1] - 1)
-                yield from others.topk(count, dim=1).indices.unbind(dim=1)
+                yield from likely_targets(logits, y, self.n_targets)
 
     def _run(self, model: Model, goal: _Goal, start: Tensor, ball: Ball) -> _Best:
         """One ascent from ``start``, of those samples alone that still stand."""
-        logits, loss, gradient = forward_and_gradient(model, start, goal)
+        fooled, loss, gradient = self._look(model, goal, start)
         best, climb = _Best.of(start), _Climb(goal, ball, start, loss, gradient)
-        climb = self._without_fooled(climb, logits, best)
+        climb = self._without_fooled(climb, fooled, best)
         checks, last_check = checkpoints(self.steps), 0
         for step in range(1, self.steps + 1):
             if len(climb.left) == 0:
                 break
             climb.move(1.0 if step == 1 else _MOMENTUM)
             with part_of_batch(climb.left, len(start)):
-                logits, loss, gradient = forward_and_gradient(model, climb.x, climb.goal)
+                fooled, loss, gradient = self._look(model, climb.goal, climb.x)
             climb.observe(loss, gradient)
-            climb = self._without_fooled(climb, logits, best)
+            climb = self._without_fooled(climb, fooled, best)
             if step in checks:
                 climb.reconsider((step - last_check) * self.rho)
                 last_check = step
@@ -192,12 +193,19 @@ class APGD(Attack):
         best.put(climb.left, climb.best_x, climb.best_loss, fooled=False)
         return best
 
-    def _without_fooled(self, climb: _Climb, logits: Tensor, best: _Best) -> _Climb:
+    def _look(self, model: Model, goal: _Goal, x: Tensor) -> tuple[Tensor | None, Tensor, Tensor]:
+        """Who is misclassified, if asked for, losses and their gradient: of one pass, or the mean of several."""
+        logits, loss, gradient = forward_and_gradient(model, x, goal)
+        fooled = ~self.standing(logits, goal.labels) if self.best == "success" else None
+        for _ in range(1, self.n_eot):
+            logits, other_loss, other_gradient = forward_and_gradient(model, x, goal)
+            fooled = None if fooled is None else fooled & ~self.standing(logits, goal.labels)
+            loss, gradient = loss + other_loss, gradient + other_gradient
+        return fooled, loss / self.n_eot, gradient / self.n_eot
+
+    def _without_fooled(self, climb: _Climb, fooled: Tensor | None, best: _Best) -> _Climb:
         """The ascent of those who still stand; the points of the others go to ``best``."""
-        if self.best != "success":
-            return climb
-        fooled = predicted_labels(logits) != climb.goal.labels.flatten()
-        if bool(fooled.any()):
+        if fooled is not None and bool(fooled.any()):
             best.put(climb.left[fooled], climb.x[fooled], climb.loss[fooled], fooled=True)
             climb = climb.select(~fooled)
         return climb

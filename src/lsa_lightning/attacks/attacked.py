@@ -36,7 +36,7 @@ class AttackedModel:
         check: Callable[[AttackedModel, Tensor, Tensor], None],
     ) -> None:
         self.attacked: Callable[..., Any] = getattr(model, "attacked", model)
-        self._model = model
+        self.model = model
         self._checks = checks
         self._thaw = thaw
         self._check = check
@@ -61,9 +61,9 @@ class AttackedModel:
 
     def _output(self, x: Tensor) -> Any:
         try:
-            return self._model(x)
+            return self.model(x)
         except RuntimeError as error:
             if not any(words in str(error) for words in _NEEDS_GRADIENTS):
                 raise
         self._thaw()
-        return self._model(x.clone())
+        return self.model(x.clone())

@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
 from typing import Any, TypeAlias
@@ -18,9 +18,15 @@ from lsa_lightning.attacks.attacked import AttackedModel
 from lsa_lightning.attacks.balls import Ball, Bounds
 from lsa_lightning.attacks.checks import Checks
 from lsa_lightning.attacks.gradients import input_gradient
-from lsa_lightning.attacks.losses import LossFn, own_losses
+from lsa_lightning.attacks.losses import LossFn, WatchingLoss, needs_classes, own_losses
 from lsa_lightning.attacks.threat import ThreatModel
-from lsa_lightning.functional import check_classes, check_label_range, classification_loss, count_classes
+from lsa_lightning.functional import (
+    check_classes,
+    check_label_range,
+    classification_loss,
+    count_classes,
+    predicted_labels,
+)
 from lsa_lightning.utils.batch import check_samples
 from lsa_lightning.utils.checks import function, instance, integer, number, or_none, refuse
 from lsa_lightning.utils.isolation import frozen, lent
@@ -53,6 +59,9 @@ class Attack(ABC):
     Raises:
         ValueError: if an argument is outside its range.
     """
+
+    loss_fn: LossFn | None = None
+    """A loss of one's own that it increases."""
 
     def __init__(self, eps: float, *, norm: str = "Linf", bounds: Bounds = (0.0, 1.0), seed: int | None = None) -> None:
         self.threat = ThreatModel(norm, eps, bounds)
@@ -102,7 +111,8 @@ class Attack(ABC):
         with torch.inference_mode(False), torch.enable_grad(), lent(model, x.device), frozen(model) as thaw:
             x, y = x.detach().clone(), y.detach().clone()
             attacked = AttackedModel(model, self._checks, thaw, partial(self._check_first_output, y))
-            x_adv = self.perturb(attacked, x, y, self.threat.ball(x)).detach()
+            seen = self.loss_fn.watch(attacked, x) if isinstance(self.loss_fn, WatchingLoss) else attacked
+            x_adv = self.perturb(seen, x, y, self.threat.ball(x)).detach()
         self._checks.numbers(torch.stack(x_adv.aminmax()), _check_perturbed)
         self._checks.passed(model)
         return x_adv
@@ -126,6 +136,11 @@ class Attack(ABC):
         if count_classes(logits) < self.min_classes:
             msg = f"expected at least {self.min_classes} classes for {self!r}, got logits of shape {(*logits.shape,)}"
             raise ValueError(msg)
+
+    def standing(self, output: Tensor, y: Tensor) -> Tensor:
+        """Which samples are classified correctly, by what the model that :meth:`perturb` is given returned, ``[N]``."""
+        logits = self.loss_fn.logits(output) if isinstance(self.loss_fn, WatchingLoss) else output
+        return predicted_labels(logits) == y.flatten()
 
     @abstractmethod
     def perturb(self, model: Model, x: Tensor, y: Tensor, ball: Ball) -> Tensor:
@@ -289,8 +304,8 @@ class GradientAttack(Attack):
 
     @property
     def needs_classes(self) -> bool:
-        """Not for a loss of one's own."""
-        return self.loss_fn is None
+        """Not for a loss of one's own, unless it says so."""
+        return needs_classes(self.loss_fn)
 
     @abstractmethod
     def _default_alpha(self) -> float:
@@ -341,16 +356,29 @@ def forward_and_gradient(model: Model, x: Tensor, loss: Callable[[Tensor], Tenso
     Raises:
         ValueError: if the output does not depend on the input through differentiable operations.
     """
+    logits, found = forward_and_gradients(model, x, [loss])
+    return logits, *next(found)
+
+
+def forward_and_gradients(
+    model: Model, x: Tensor, losses: Sequence[Callable[[Tensor], Tensor]]
+) -> tuple[Tensor, Iterator[tuple[Tensor, Tensor]]]:
+    """One pass forward and one back per loss, each when it is asked for; see :func:`forward_and_gradient`."""
     x = x.detach().requires_grad_()
     logits = model(x)
-    losses, gradient = input_gradient(logits, x, loss)
+    pairs = (_checked(input_gradient(logits, x, loss, keep=loss is not losses[-1])) for loss in losses)
+    return logits.detach(), pairs
+
+
+def _checked(found: tuple[Tensor, Tensor | None]) -> tuple[Tensor, Tensor]:
+    losses, gradient = found
     if gradient is None:
         msg = (
             "expected a model that is differentiable with respect to its input, got an output without a gradient: "
             "freeze layers by requires_grad_(False), rather than run them under torch.no_grad()"
         )
         raise ValueError(msg)
-    return logits.detach(), losses, gradient
+    return losses, gradient
 
 
 def _rank() -> int:

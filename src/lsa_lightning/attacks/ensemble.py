@@ -22,8 +22,8 @@ from lsa_lightning.utils.renamed import renamed
 class Ensemble(CompositeAttack):
     """Each attack in turn, on the samples that all before it left correctly classified.
 
-    In the spirit of AutoAttack; the default attacks are ``apgd_ce``, ``apgd_t`` (targeted DLR) and ``square``
-    (AutoAttack's FAB-T is not among them). Attacks that need more classes than the model has are left out, with a
+    The default attacks are ``apgd_ce``, ``apgd_t`` (targeted DLR) and ``square``, a quick form of
+    :class:`~lsa_lightning.attacks.AutoAttack`. Attacks that need more classes than the model has are left out, with a
     warning. A sample that is misclassified from the start is returned as it is, one that withstands all is returned as
     the last attack left it.
 

@@ -35,13 +35,16 @@ def in_float16(*tensors: Tensor) -> bool:
     return autocast or any(tensor.dtype == torch.float16 for tensor in tensors)
 
 
-def input_gradient(logits: Tensor, x: Tensor, loss: Callable[[Tensor], Tensor]) -> tuple[Tensor, Tensor | None]:
+def input_gradient(
+    logits: Tensor, x: Tensor, loss: Callable[[Tensor], Tensor], *, keep: bool = False
+) -> tuple[Tensor, Tensor | None]:
     """Losses, and the gradient of their sum with respect to ``x``.
 
     Args:
         logits: the model's output for ``x``, with its graph.
         x: inputs ``[N, ...]`` that require a gradient.
         loss: maps logits to losses, a scalar or ``[N]``.
+        keep: whether the graph is needed again.
 
     Returns:
         The losses, detached, and the gradient: in the dtype of ``x``, or float32 if the model computes in float16; None
@@ -54,8 +57,9 @@ def input_gradient(logits: Tensor, x: Tensor, loss: Callable[[Tensor], Tensor]) 
     """
     if not in_float16(x, logits):
         losses = loss(logits)
-        depends = losses.requires_grad
-        return losses.detach(), torch.autograd.grad(losses.sum(), x, allow_unused=True)[0] if depends else None
+        if not losses.requires_grad:
+            return losses.detach(), None
+        return losses.detach(), torch.autograd.grad(losses.sum(), x, retain_graph=keep, allow_unused=True)[0]
     wide = logits.detach().to(torch.promote_types(logits.dtype, torch.float32)).requires_grad_()
     losses = loss(wide)
     if not (logits.requires_grad and losses.requires_grad):

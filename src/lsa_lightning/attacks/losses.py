@@ -5,6 +5,7 @@ Logits are ``[N]`` or ``[N, 1]`` (one logit, classes 0 and 1) or ``[N, C]``; val
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable
 from typing import TypeAlias
 
@@ -81,10 +82,30 @@ def targeted_dlr(logits: Tensor, labels: Tensor, targets: Tensor) -> Tensor:
 
     Source: Croce & Hein 2020, arXiv 2003.01690, eq. (7).
     """
-    logits = class_logits(logits)
-    top = logits.topk(4, dim=1).values
-    pair = logits.gather(1, torch.stack([labels.flatten().long(), targets], dim=1))
-    return (pair[:, 1] - pair[:, 0]) / (top[:, 0] - (top[:, 2] + top[:, 3]) / 2 + _TINY)
+    top = class_logits(logits).topk(4, dim=1).values
+    return lead(logits, labels, targets) / (top[:, 0] - (top[:, 2] + top[:, 3]) / 2 + _TINY)
+
+
+def lead(logits: Tensor, labels: Tensor, classes: Tensor) -> Tensor:
+    """By how much the logits of ``classes`` ``[N]`` exceed those of the labels, :math:`z_t - z_y`, ``[N]``.
+
+    Example:
+        >>> lead(torch.tensor([[4.0, 2.0, 1.0]]), torch.tensor([0]), torch.tensor([2]))
+        tensor([-3.])
+    """
+    pair = class_logits(logits).gather(1, torch.stack([labels.flatten().long(), classes], dim=1))
+    return pair[:, 1] - pair[:, 0]
+
+
+def likely_targets(logits: Tensor, labels: Tensor, n: int) -> list[Tensor]:
+    """The ``n`` most likely wrong classes of each sample, ``[N]`` each, or all of them if there are fewer.
+
+    Example:
+        >>> likely_targets(torch.tensor([[4.0, 2.0, 3.0]]), torch.tensor([0]), n=9)
+        [tensor([2]), tensor([1])]
+    """
+    others = class_logits(logits).scatter(1, labels.view(-1, 1).long(), -torch.inf)
+    return list(others.topk(min(n, others.shape[1] - 1), dim=1).indices.unbind(dim=1))
 
 
 def class_logits(logits: Tensor) -> Tensor:
@@ -102,6 +123,36 @@ def class_logits(logits: Tensor) -> Tensor:
 
 LossFn: TypeAlias = Callable[[Tensor, Tensor], Tensor]
 """``(logits, labels) -> [N]``: a loss of one's own to increase, for outputs and labels of any shape."""
+
+
+class WatchingLoss(ABC):
+    """A loss of more than logits and labels, for which an attack watches the model while it runs.
+
+    It goes wherever an attack takes a ``loss_fn``. What the attack then takes for the model is what :meth:`watch`
+    gives, and what it takes for logits is that one's output, ``[N, ...]`` with a row per sample.
+    """
+
+    @property
+    @abstractmethod
+    def needs_classes(self) -> bool:
+        """Whether outputs must be scores of classes, and labels classes."""
+
+    @abstractmethod
+    def watch(self, model: Callable[[Tensor], Tensor], x: Tensor) -> Callable[[Tensor], Tensor]:
+        """``model``, about to be attacked at the clean inputs ``x``, with outputs that hold all that is needed."""
+
+    @abstractmethod
+    def logits(self, output: Tensor) -> Tensor:
+        """The logits in such an output."""
+
+    @abstractmethod
+    def __call__(self, output: Tensor, labels: Tensor) -> Tensor:
+        """The losses, ``[N]``."""
+
+
+def needs_classes(loss_fn: LossFn | None) -> bool:
+    """Whether a loss is about classes: the cross-entropy is (None), and one of one's own need not be."""
+    return loss_fn.needs_classes if isinstance(loss_fn, WatchingLoss) else loss_fn is None
 
 
 def own_losses(loss_fn: LossFn, logits: Tensor, labels: Tensor) -> Tensor:

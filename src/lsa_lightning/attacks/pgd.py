@@ -10,7 +10,7 @@ from torch import Tensor
 from lsa_lightning.attacks.balls import Ball, Bounds, per_sample
 from lsa_lightning.attacks.base import GradientAttack, Model, forward_and_gradient
 from lsa_lightning.attacks.losses import LossFn
-from lsa_lightning.functional import kl_divergence, predicted_labels
+from lsa_lightning.functional import kl_divergence
 from lsa_lightning.utils.batch import WholeBatchError, part_of_batch
 from lsa_lightning.utils.checks import choice, flag, integer
 
@@ -91,7 +91,7 @@ class PGD(GradientAttack):
     def _until_fooled(self, model: Model, x_adv: Tensor, y: Tensor, ball: Ball) -> Tensor:
         """Each sample stays at the first point, of x and the iterates, that is misclassified."""
         with torch.no_grad():
-            standing = predicted_labels(model(ball.x)) == y.flatten()
+            standing = self.standing(model(ball.x), y)
         try:
             return self._on_standing(model, ball.x.where(per_sample(~standing, x_adv), x_adv), y, ball, standing)
         except WholeBatchError:  # the model is given further tensors, of which it must have all rows
@@ -108,7 +108,7 @@ class PGD(GradientAttack):
                 return x_adv
             with part_of_batch(left, len(x_adv)):
                 logits, _, gradient = forward_and_gradient(model, points, partial(self.loss, y=y))
-            standing = predicted_labels(logits) == y.flatten()
+            standing = self.standing(logits, y)
             x_adv.index_copy_(0, left, points)
             points = ball.ascend(points, gradient, self.alpha)
         return x_adv.index_copy_(0, left[standing], points[standing])
@@ -120,7 +120,7 @@ class PGD(GradientAttack):
             if not bool(standing.any()):
                 break
             logits, _, gradient = forward_and_gradient(model, x_adv, partial(self.loss, y=y))
-            standing = standing & (predicted_labels(logits) == y.flatten())
+            standing = standing & self.standing(logits, y)
             x_adv = ball.ascend(x_adv, gradient, self.alpha).where(per_sample(standing, x_adv), x_adv)
         return x_adv
 

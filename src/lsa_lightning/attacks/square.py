@@ -15,10 +15,13 @@ from lsa_lightning.attacks.base import Attack, Model
 from lsa_lightning.attacks.losses import margin
 from lsa_lightning.functional import predicted_labels
 from lsa_lightning.utils.batch import part_of_batch
-from lsa_lightning.utils.checks import choice, integer, number
+from lsa_lightning.utils.checks import choice, flag, integer, number
 
 _HALVINGS = (10, 50, 200, 500, 1000, 2000, 4000, 6000, 8000)
 """Queries out of 10,000 from which on the patches are half as large again."""
+
+_PUBLISHED = 10_000
+"""The number of queries that they are published for."""
 
 
 def patch_share(query: int, n_queries: int, p_init: float) -> float:
@@ -38,7 +41,7 @@ def patch_share(query: int, n_queries: int, p_init: float) -> float:
 
     Source: Andriushchenko et al. 2020, arXiv 1912.00049, section 5.
     """
-    return p_init / 2.0 ** bisect_right(_HALVINGS, query * 10_000 // n_queries - 1)
+    return p_init / 2.0 ** bisect_right(_HALVINGS, query * _PUBLISHED // n_queries - 1)
 
 
 def patch_size(share: float, height: int, width: int) -> tuple[int, int]:
@@ -70,6 +73,8 @@ class Square(Attack):
         n_queries: number of patches tried >= 1.
         norm: ``"Linf"`` or ``"L2"``; there is no search for others.
         p_init: share of the image that the first patches cover, in (0, 1].
+        rescale_schedule: whether the sizes of the patches, which are published for 10,000 queries, are stretched to
+            ``n_queries``; else query k of any number has the patch of query k of 10,000.
         bounds: smallest and largest valid input value, or None.
         seed: seed of the patches, or None.
 
@@ -86,6 +91,7 @@ class Square(Attack):
         *,
         norm: str = "Linf",
         p_init: float = 0.8,
+        rescale_schedule: bool = True,
         bounds: Bounds = (0.0, 1.0),
         seed: int | None = None,
     ) -> None:
@@ -93,6 +99,7 @@ class Square(Attack):
         choice(self, "norm", norm, _SEARCHES)
         self.n_queries = integer(self, "n_queries", n_queries, low=1)
         self.p_init = number(self, "p_init", p_init, above=0, high=1)
+        self.rescale_schedule = flag(self, "rescale_schedule", rescale_schedule)
 
     @torch.no_grad()
     def perturb(self, model: Model, x: Tensor, y: Tensor, ball: Ball) -> Tensor:
@@ -102,7 +109,7 @@ class Square(Attack):
         standing = predicted_labels(logits) == y.flatten()
         best_x, best_margin = x, torch.full_like(margin(logits, y), torch.inf)
         for query in range(self.n_queries):
-            share = patch_share(query, self.n_queries, self.p_init)
+            share = patch_share(query, self.n_queries if self.rescale_schedule else _PUBLISHED, self.p_init)
             # Drawn for all samples, so that nobody's patches depend on who was fooled.
             candidate = search.start() if query == 0 else search.propose(best_x, share)
             left = standing.nonzero().flatten()

@@ -10,7 +10,7 @@ from typing import Any, TypeAlias
 import torch
 from torch import Tensor, nn
 
-from lsa_lightning.attacks import Attack
+from lsa_lightning.attacks.base import Attack
 from lsa_lightning.layers.pairs import comparison
 from lsa_lightning.layers.profile import LayerProfile
 from lsa_lightning.layers.report import SustainabilityReport

@@ -18,6 +18,7 @@ from omegaconf import DictConfig
 from lsa_lightning.attacks import Attack, Ensemble
 from lsa_lightning.attacks.composite import CompositeAttack
 from lsa_lightning.attacks.external import ExternalAttack
+from lsa_lightning.attacks.losses import WatchingLoss
 from lsa_lightning.callbacks import ATLR, AdversarialTraining, LearningRate, ReportLogger, RobustValidation
 from lsa_lightning.cli.train import Job, check_job
 from lsa_lightning.runs.first_batch import FirstBatchChecks
@@ -139,6 +140,8 @@ def _of_callbacks(job: SeedJob) -> Iterator[str]:
     for attack in _attacks(job):
         if isinstance(attack, ExternalAttack | Ensemble):
             yield f"the attack {type(attack).__name__}"
+        elif isinstance(attack.loss_fn, WatchingLoss):
+            yield f"the attack {type(attack).__name__}, which watches layers"
     if len([each for each in job.callbacks if isinstance(each, AdversarialTraining)]) > 1:
         yield "several callbacks that make training adversarial"
 
