@@ -113,32 +113,41 @@ def compose_training(group: str, name: str, folder: Path) -> None:
         OmegaConf.to_container(cfg, resolve=True)
 
 
+def compose_table(group: str, name: str, folder: Path) -> None:
+    """For the paper's tables; tests/test_paper_tables.py runs them."""
+    compose_training("experiment", f"{group.removeprefix('experiment/')}/{name}", folder)
+
+
 def _instances_named_by(node: Any) -> str:
     """The class that a group of one object names."""
     return str(node.get("_target_", "")).rpartition(".")[2] if isinstance(node, DictConfig) else ""
 
 
-WAYS: dict[str, Callable[[str, str, Path], None]] = dict.fromkeys(
-    (
-        "analysis",
-        "attack",
-        "callbacks",
-        "data",
-        "evaluation",
-        "experiment",
-        "hydra/job_logging",
-        "logger",
-        "measure",
-        "model",
-        "objective",
-        "optimizer",
-        "paths",
-        "regularizer",
-        "scheduler",
-        "trainer",
-    ),
-    run_training,
-) | dict.fromkeys(("cluster", "hparams_search"), compose_training)
+WAYS: dict[str, Callable[[str, str, Path], None]] = (
+    dict.fromkeys(
+        (
+            "analysis",
+            "attack",
+            "callbacks",
+            "data",
+            "evaluation",
+            "experiment",
+            "hydra/job_logging",
+            "logger",
+            "measure",
+            "model",
+            "objective",
+            "optimizer",
+            "paths",
+            "regularizer",
+            "scheduler",
+            "trainer",
+        ),
+        run_training,
+    )
+    | dict.fromkeys(("cluster", "hparams_search"), compose_training)
+    | {"experiment/paper": compose_table}
+)
 """How the options of each group are run."""
 
 
