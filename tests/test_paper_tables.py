@@ -12,6 +12,7 @@ from omegaconf import OmegaConf
 from tests.helpers.fake_data import write_every_data_set
 from tests.helpers.hydra_run import TINY, TINY_IMAGES, composed_job, main_in_process
 
+from hydra_plugins.lsa_lightning_rows import RowSweep
 from lsa_lightning.cli.train import main as train_main
 from lsa_lightning.layers.probe import check_names_exist
 from lsa_lightning.utils.paths import CONF_DIR
@@ -61,7 +62,7 @@ def test_a_row_trains_what_its_name_says(table: str, name: str, tmp_path: Path) 
             assert layers is None
 
 
-TWO_ROWS = 'hydra.sweeper.rows={BASE:["callbacks=at","attack=fgsm"],LR:["callbacks=at_lr","attack=fgsm"]}'
+TWO_ROWS = "hydra.sweeper.only=[AT-FGSM,AT-FGSM-LR-L2]"
 
 
 def test_one_command_runs_the_seeds_of_each_row_and_prints_the_table(
@@ -71,17 +72,17 @@ def test_one_command_runs_the_seeds_of_each_row_and_prints_the_table(
     settings = [*TINY, "seeds=[0,1]", "analysis=null", f"hydra.sweep.dir={folder}"]
     main_in_process(train_main, "-m", "experiment=paper/table2", TWO_ROWS, *settings)
     assert sorted(file.parent.relative_to(folder).as_posix() for file in folder.rglob("summary.json")) == [
-        *("BASE/seed=0", "BASE/seed=1", "LR/seed=0", "LR/seed=1")
+        f"{row}/seed={seed}" for row in ("AT-FGSM", "AT-FGSM-LR-L2") for seed in (0, 1)
     ]
     table, paired = pd.read_csv(folder / "comparison.csv"), pd.read_csv(folder / "paired.csv")
-    assert set(table.group) == {"BASE", "LR"}
+    assert set(table.group) == {"AT-FGSM", "AT-FGSM-LR-L2"}
     assert set(table.attack.dropna()) == {"fgsm", "pgd", "exact"}
     assert table.ceiling.notna().all()
     assert set(table.checked) == {2}
     exact = table[table.metric == "accuracy/exact/0.3"].set_index("group")["mean"]
     pgd = table[table.metric == "accuracy/pgd/0.3"].set_index("group")["mean"]
     assert (exact <= pgd).all()
-    assert set(zip(paired.group, paired.base, strict=True)) == {("LR", "BASE")}
+    assert set(zip(paired.group, paired.base, strict=True)) == {("AT-FGSM-LR-L2", "AT-FGSM")}
     assert paired.n.eq(2).all()
     printed = capsys.readouterr().out
     assert "R&G under exact" in printed
@@ -92,9 +93,9 @@ def test_one_command_runs_the_seeds_of_each_row_and_prints_the_table(
 
 
 IMAGES = {
-    "table3": ('hydra.sweeper.rows={LR:["callbacks=at_lr"]}', ()),
+    "table3": ("AT-APGD-LR-LSA", ()),
     "table4": (
-        'hydra.sweeper.rows={LR:["model=wide_resnet_28_10","callbacks=at_lr"]}',
+        "D-AT-APGD-LR-LSA",
         (
             *("model.backbone.depth=10", "model.backbone.width=1", "trainer.limit_val_batches=1"),
             "data.dataset_cls.path=tests.helpers.fake_data.UncheckedCIFAR10",
@@ -106,12 +107,17 @@ IMAGES = {
 @pytest.mark.parametrize("table", IMAGES)
 def test_the_tables_of_images_run(table: str, tmp_path: Path) -> None:
     write_every_data_set(tmp_path / "files")
-    rows, own = IMAGES[table]
+    row, own = IMAGES[table]
     tiny = [each for each in TINY_IMAGES if "limit_train_batches" not in each]
     quick = ["attack.steps=1", "evaluation.attacks.ensemble.steps=1", "evaluation.attacks.ensemble.n_queries=2"]
     settings = [*tiny, *quick, *own, "analysis=null", f"data.root={tmp_path / 'files'}", "seed=0"]
     settings += ["++trainer.limit_train_batches=1", f"hydra.sweep.dir={tmp_path / 'table'}"]
-    main_in_process(train_main, "-m", f"experiment=paper/{table}", rows, *settings)
-    found = pd.read_csv(tmp_path / "table" / "LR" / "seed-0" / "evaluation.csv")
+    main_in_process(train_main, "-m", f"experiment=paper/{table}", f"hydra.sweeper.only=[{row}]", *settings)
+    found = pd.read_csv(tmp_path / "table" / row / "seed-0" / "evaluation.csv")
     attacks = {"fgsm", "pgd", "ensemble"}
     assert set(found.attack) == (attacks | {"ceiling"} if table == "table3" else attacks)
+
+
+def test_a_row_that_is_not_in_the_table_is_named() -> None:
+    with pytest.raises(ValueError, match=r"expected only\[0\] to be one of \['A', 'B'\], got 'C'"):
+        RowSweep(rows={"A": [], "B": ["seed=1"]}, only=["C"])

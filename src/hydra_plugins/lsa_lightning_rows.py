@@ -9,7 +9,7 @@ from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
 from hydra.core.config_store import ConfigStore
 from hydra.core.override_parser.types import Override
 
-from lsa_lightning.utils.checks import mapping, sequence, text
+from lsa_lightning.utils.checks import choice, mapping, sequence, text
 
 
 class RowSweep(BasicSweeper):
@@ -19,21 +19,25 @@ class RowSweep(BasicSweeper):
 
     Args:
         rows: by name, the overrides of a row, perhaps none.
+        only: names of the rows that are run; None: all.
         params: what is swept in each row, as in Hydra's own sweeper; the overrides of the command line come after.
         max_batch_size: see Hydra's own sweeper.
 
     Raises:
-        ValueError: if there is no row.
+        ValueError: if there is no row, or none of such a name.
     """
 
     def __init__(
         self,
         rows: dict[str, list[str]],
+        only: list[str] | None = None,
         params: dict[str, str] | None = None,
         max_batch_size: int | None = None,
     ) -> None:
         super().__init__(max_batch_size=max_batch_size, params=params)
-        self.rows = mapping(self, "rows", rows, _overrides)
+        every = mapping(self, "rows", rows, _overrides)
+        chosen = every if only is None else sequence(self, "only", only, choice, options=every)
+        self.rows = {name: every[name] for name in chosen}
 
     def split_arguments(  # type: ignore[override]  # theirs is static
         self, overrides: list[Override], max_batch_size: int | None
@@ -59,5 +63,5 @@ def _overrides(owner: object, name: str, value: Any, *, also: str = "") -> list[
 
 
 # The arguments stand in conf/experiment/paper.
-NODE = {"_target_": "hydra_plugins.lsa_lightning_rows.RowSweep", "params": None, "max_batch_size": None}
+NODE = {"_target_": "hydra_plugins.lsa_lightning_rows.RowSweep", "only": None, "params": None}
 ConfigStore.instance().store(group="hydra/sweeper", name="lsa_rows", node=NODE, provider="lsa-lightning")

@@ -84,7 +84,7 @@ def test_eps_is_a_radius_or_a_list(run: Path, tmp_path: Path, eps: str, columns:
 
 def test_attacks_can_be_changed_and_added(run: Path, tmp_path: Path) -> None:
     evaluate(run, tmp_path, "~evaluation.attacks.fgsm", "+attack@evaluation.attacks.noise=gaussian")
-    assert list(read_json(tmp_path / "evaluation.json")["accuracy"]) == ["pgd", "noise"]
+    assert list(read_json(tmp_path / "evaluation.json")["accuracy"]) == ["pgd", "noise", "exact"]
     assert OmegaConf.load(tmp_path / "config.yaml").evaluation.attacks.noise.eps == 0.3
 
 
