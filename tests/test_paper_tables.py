@@ -69,7 +69,7 @@ def test_one_command_runs_the_seeds_of_each_row_and_prints_the_table(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     folder = tmp_path / "table"
-    settings = [*TINY, "seeds=[0,1]", "analysis=null", f"hydra.sweep.dir={folder}"]
+    settings = [*TINY, "seeds=[0,1]", f"hydra.sweep.dir={folder}"]
     main_in_process(train_main, "-m", "experiment=paper/table2", TWO_ROWS, *settings)
     assert sorted(file.parent.relative_to(folder).as_posix() for file in folder.rglob("summary.json")) == [
         f"{row}/seed={seed}" for row in ("AT-FGSM", "AT-FGSM-LR-L2") for seed in (0, 1)
@@ -110,7 +110,7 @@ def test_the_tables_of_images_run(table: str, tmp_path: Path) -> None:
     row, own = IMAGES[table]
     tiny = [each for each in TINY_IMAGES if "limit_train_batches" not in each]
     quick = ["attack.steps=1", "evaluation.attacks.ensemble.steps=1", "evaluation.attacks.ensemble.n_queries=2"]
-    settings = [*tiny, *quick, *own, "analysis=null", f"data.root={tmp_path / 'files'}", "seed=0"]
+    settings = [*tiny, *quick, *own, f"data.root={tmp_path / 'files'}", "seed=0"]
     settings += ["++trainer.limit_train_batches=1", f"hydra.sweep.dir={tmp_path / 'table'}"]
     main_in_process(train_main, "-m", f"experiment=paper/{table}", f"hydra.sweeper.only=[{row}]", *settings)
     found = pd.read_csv(tmp_path / "table" / row / "seed-0" / "evaluation.csv")
@@ -121,3 +121,16 @@ def test_the_tables_of_images_run(table: str, tmp_path: Path) -> None:
 def test_a_row_that_is_not_in_the_table_is_named() -> None:
     with pytest.raises(ValueError, match=r"expected only\[0\] to be one of \['A', 'B'\], got 'C'"):
         RowSweep(rows={"A": [], "B": ["seed=1"]}, only=["C"])
+
+
+def test_the_jobs_are_each_row_with_each_combination_and_the_command_line_counts_last() -> None:
+    sweep = RowSweep(rows={"A": [], "B": ["attack=fgsm"]}, params={"seed": "range(0,3)"})
+    assert sweep.jobs(["seed=5,6", "data.root=x"]) == [
+        ["name=A", "seed=5", "data.root=x"],
+        ["name=A", "seed=6", "data.root=x"],
+        ["name=B", "attack=fgsm", "seed=5", "data.root=x"],
+        ["name=B", "attack=fgsm", "seed=6", "data.root=x"],
+    ]
+    assert [job[1] for job in RowSweep(rows={"A": []}, params={"seed": "range(0,3)"}).jobs([])] == [
+        *("seed=0", "seed=1", "seed=2")
+    ]

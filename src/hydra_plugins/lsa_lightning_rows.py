@@ -2,17 +2,23 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from itertools import product
 from pathlib import Path
 from typing import Any
 
-from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
 from hydra.core.config_store import ConfigStore
-from hydra.core.override_parser.types import Override
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.plugins import Plugins
+from hydra.plugins.sweeper import Sweeper
+from hydra.types import HydraContext, TaskFunction
+from omegaconf import DictConfig, OmegaConf
 
 from lsa_lightning.utils.checks import choice, mapping, sequence, text
+from lsa_lightning.utils.files import write_text
 
 
-class RowSweep(BasicSweeper):
+class RowSweep(Sweeper):
     """Runs every row of a table with every combination of what else is swept, then prints the table.
 
     A row is a job with ``name=<row>``, by which ``lsa-report`` labels it.
@@ -21,7 +27,6 @@ class RowSweep(BasicSweeper):
         rows: by name, the overrides of a row, perhaps none.
         only: names of the rows that are run; None: all.
         params: what is swept in each row, as in Hydra's own sweeper; the overrides of the command line come after.
-        max_batch_size: see Hydra's own sweeper.
 
     Raises:
         ValueError: if there is no row, or none of such a name.
@@ -32,29 +37,40 @@ class RowSweep(BasicSweeper):
         rows: dict[str, list[str]],
         only: list[str] | None = None,
         params: dict[str, str] | None = None,
-        max_batch_size: int | None = None,
     ) -> None:
-        super().__init__(max_batch_size=max_batch_size, params=params)
         every = mapping(self, "rows", rows, _overrides)
         chosen = every if only is None else sequence(self, "only", only, choice, options=every)
         self.rows = {name: every[name] for name in chosen}
+        self.params = params or {}
 
-    def split_arguments(  # type: ignore[override]  # theirs is static
-        self, overrides: list[Override], max_batch_size: int | None
-    ) -> list[list[list[str]]]:
-        """The jobs in batches: first all of the first row."""
-        jobs = [job for batch in super().split_arguments(overrides, None) for job in batch]
-        of_rows = [[f"name={name}", *row, *job] for name, row in self.rows.items() for job in jobs]
-        return list(self.split_overrides_to_chunks(of_rows, max_batch_size))
+    def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
+        """Make the launcher."""
+        self._config = config
+        self._launcher = Plugins.instance().instantiate_launcher(hydra_context, task_function, config)
 
     def sweep(self, arguments: list[str]) -> Any:
         """Run the jobs, and print and write the table of them, as ``lsa-report`` does."""
         from lsa_lightning.cli.report import main as report
 
-        returned = super().sweep(arguments)
-        assert self.config is not None  # as setup has been called
-        report([str(Path(self.config.hydra.sweep.dir))])
+        folder = Path(self._config.hydra.sweep.dir)
+        write_text(folder / "multirun.yaml", OmegaConf.to_yaml(self._config))
+        returned = self._launcher.launch(self.jobs(arguments), initial_job_idx=0)
+        for job in returned:
+            _ = job.return_value  # raises what the job did
+        report([str(folder)])
         return returned
+
+    def jobs(self, arguments: Sequence[str]) -> list[list[str]]:
+        """The overrides of each job: first all of the first row."""
+        typed = [*(f"{key}={value}" for key, value in self.params.items()), *arguments]
+        parsed = {each.get_key_element(): each for each in OverridesParser.create().parse_overrides(typed)}
+        options = [
+            [f"{key}={value}" for value in each.sweep_string_iterator()]
+            if each.is_sweep_override()
+            else [str(each.input_line)]
+            for key, each in parsed.items()
+        ]
+        return [[f"name={name}", *row, *job] for name, row in self.rows.items() for job in product(*options)]
 
 
 def _overrides(owner: object, name: str, value: Any, *, also: str = "") -> list[str]:
