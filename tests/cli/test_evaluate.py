@@ -63,6 +63,8 @@ def test_csv_and_json_agree(run: Path, tmp_path: Path) -> None:
     table = read_json(tmp_path / "evaluation.json")
     with (tmp_path / "evaluation.csv").open(newline="") as file:
         rows = [(row["attack"], float(row["eps"]), float(row["accuracy"])) for row in csv.DictReader(file)]
+    rows, ceiling = [row for row in rows if row[0] != "ceiling"], [row[2] for row in rows if row[0] == "ceiling"]
+    assert ceiling == table["ceiling"]["accuracy"]
     assert rows == [
         (name, eps, accuracy)
         for name, row in table["accuracy"].items()
@@ -82,7 +84,7 @@ def test_eps_is_a_radius_or_a_list(run: Path, tmp_path: Path, eps: str, columns:
 
 def test_attacks_can_be_changed_and_added(run: Path, tmp_path: Path) -> None:
     evaluate(run, tmp_path, "~evaluation.attacks.fgsm", "+attack@evaluation.attacks.noise=gaussian")
-    assert list(read_json(tmp_path / "evaluation.json")["accuracy"]) == ["pgd", "noise"]
+    assert list(read_json(tmp_path / "evaluation.json")["accuracy"]) == ["pgd", "noise", "exact"]
     assert OmegaConf.load(tmp_path / "config.yaml").evaluation.attacks.noise.eps == 0.3
 
 
@@ -173,6 +175,18 @@ def test_started_again_it_goes_on_and_gives_the_same_table(
     assert "Going on from the finished batches in" in evaluate([run, other_run], tmp_path / "again")
     for name in ("evaluation.json", "evaluation.csv"):
         assert (tmp_path / "again" / name).read_text() == (tmp_path / "whole" / name).read_text()
+
+
+def test_what_is_measured_without_an_attack_is_the_runs_own(run: Path, tmp_path: Path) -> None:
+    assert "exact: right in the whole ball" in evaluate(run, tmp_path / "own")
+    assert set(read_json(tmp_path / "own" / "evaluation.json")["accuracy"]) == {"fgsm", "pgd", "exact"}
+    evaluate(run, tmp_path / "without", "evaluation.exact=false", "evaluation.ceiling=false")
+    table = read_json(tmp_path / "without" / "evaluation.json")
+    assert (set(table["accuracy"]), table["ceiling"]) == ({"fgsm", "pgd"}, None)
+    evaluate(run, tmp_path / "l2", "threat.norm=L2")
+    table = read_json(tmp_path / "l2" / "evaluation.json")
+    assert table["norm"] == "L2"  # of all rows
+    assert set(table["accuracy"]) == {"fgsm", "pgd", "exact"}
 
 
 def test_masking_checks_can_be_turned_off(run: Path, tmp_path: Path) -> None:

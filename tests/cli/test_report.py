@@ -29,7 +29,7 @@ HOSTILE = "<script>alert('1')</script> $x_{$ & \"quoted\""
 def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A run with its figures."""
     folder = tmp_path_factory.mktemp("train") / "run"
-    train_tiny(folder, "trainer.max_epochs=3", figures=True)
+    train_tiny(folder, "trainer.max_epochs=3", "evaluation.exact=null", "evaluation.ceiling=null", figures=True)
     return folder
 
 
@@ -65,6 +65,27 @@ def test_accuracies_scores_and_intervals_are_those_of_the_evaluation(trained: Pa
         ),
     ]
     assert len(evaluation["accuracy"]) == 2
+
+
+CEILING = {
+    "eps": [0.0, 0.1, 0.3],
+    "accuracy": [100.0, 95.0, 92.0],
+    "rg_eps": [0.0, 0.1, 0.3],
+    "rg_score": 285.0,
+    "part": 2000,
+}
+
+
+def test_what_comes_from_no_attack_and_what_is_flagged_stands_in_the_table(run: Path) -> None:
+    accuracy = {"pgd": [90.0, 70.0, 50.0], "exact": [90.0, 65.0, 45.0]}
+    flags = {"black_box_stronger": {"raised": True, "seen": "Square fools more"}}
+    edit_summary(run, accuracy=accuracy, at_most={"exact": [90.0, 65.5, 46.25]}, ceiling=CEILING, masking=flags)
+    page = page_of(run)
+    assert [row[0] for row in page.tables["accuracy"]] == ["attack", "pgd", "exact", "ceiling"]
+    assert page.tables["accuracy"][3] == ["ceiling", "100.00", "95.00", "92.00", "285.00"]
+    assert "the true share is at most 65.5, 46.25 % at these eps" in page.text
+    assert "from 2000 of them at a time" in page.text
+    assert "Masking flag: black box stronger, see below; the rows under attacks may be too high." in page.text
 
 
 def test_layers_are_those_of_the_profiles(trained: Path, page: Page) -> None:
@@ -281,6 +302,26 @@ def test_a_comparison_is_printed_and_written_as_tables(with_base: Path, capsys: 
     assert (row.n, row["mean"], row.training) == (2, 55.0, True)
     paired = pd.read_csv(with_base / "paired.csv")
     assert paired[paired.metric == "accuracy/fgsm/0.3"]["mean"].tolist() == [2.5, 7.0]
+
+
+def test_a_comparison_has_the_room_that_is_closed_and_the_flags_in_every_table(with_base: Path) -> None:
+    flags = {"black_box_stronger": {"raised": True, "seen": "Square fools more"}}
+    for summary in with_base.rglob("summary.json"):
+        edit_summary(summary.parent, ceiling=CEILING, **({"masking": flags} if summary.parent.name == "1" else {}))
+    page = page_of(with_base)
+    header, *rows = page.tables["results"]
+    assert header[-1] == "room closed"
+    start = [row[0] for row in rows].index("accuracy under fgsm, eps 0.3")
+    flagged = "train, gamma=0.1 masking flags in 1 of 2 runs"
+    assert [[row[0], row[-1]] for row in rows[start + 1 : start + 5]] == [
+        [flagged, f"{100 * 2.5 / (92 - 52.5):+.0f} %"],
+        ["train, gamma=1.0", f"{100 * 7 / (92 - 48):+.0f} %"],
+        ["at", ""],
+        ["ceiling", ""],
+    ]
+    assert [row[0] for row in page.tables["seeds-1"][1:]] == [flagged, "train, gamma=1.0", "at"]
+    assert "train, gamma=0.1 masking: black box stronger" in [row[0] for row in page.tables["accuracy-1"]]
+    assert "Masking flags were raised in 1 of 5 runs checked, of 5 in all." in page.text
 
 
 def test_figures_say_that_their_bars_are_intervals(with_base: Path) -> None:

@@ -80,7 +80,7 @@ def test_a_training_radius_that_was_not_asked_for_is_a_marked_column_outside_of_
     assert "training" in printed
     assert "False" in (tmp_path / "with" / "evaluation.csv").read_text()
     marked = [line for line in (tmp_path / "with" / "evaluation.csv").read_text().splitlines() if ",True," in line]
-    assert [line.split(",")[:2] for line in marked] == [["fgsm", "0.25"], ["pgd", "0.25"]]
+    assert [line.split(",")[:2] for line in marked] == [[row, "0.25"] for row in ("fgsm", "pgd", "exact", "ceiling")]
 
 
 def test_clean_training_has_no_radius(tmp_path: Path) -> None:

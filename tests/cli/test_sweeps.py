@@ -27,7 +27,6 @@ pytestmark = pytest.mark.filterwarnings("ignore:The dirpath has changed")
 BRIEF = [*(setting for setting in TINY if not setting.startswith(("evaluation", "analysis")))]
 BRIEF += ["analysis=null", "evaluation=null"]
 CLUSTERS = sorted(path.stem for path in (CONF_DIR / "cluster").glob("*.yaml"))
-GRIDS = sorted(path.stem for path in (CONF_DIR / "hparams_search").glob("table*.yaml"))
 
 
 def composed(*overrides: str) -> DictConfig:
@@ -168,16 +167,6 @@ def test_a_missing_extra_is_one_line(
 def test_every_choice_that_needs_a_package_is_known() -> None:
     groups = {f"cluster={name}" for name in CLUSTERS if name != "local"}
     assert set(PLUGINS) == groups | {"hparams_search=optuna"}
-
-
-@pytest.mark.parametrize("grid", GRIDS)
-def test_every_grid_composes(grid: str, tmp_path: Path) -> None:
-    folders: list[Path] = []
-    with patch("lsa_lightning.cli.train.train", lambda cfg: folders.append(output_dir())):
-        main_in_process(main, f"hparams_search={grid}", "seed=0", f"hydra.sweep.dir={tmp_path}")
-    assert len(set(folders)) == len(folders) >= 2
-    assert {folder.parent for folder in folders} == {tmp_path}
-    assert str(OmegaConf.load(CONF_DIR / "hparams_search" / f"{grid}.yaml").hydra.sweeper.params.seed)[:8] == "range(0,"
 
 
 def test_joblib_runs_jobs_side_by_side(tmp_path: Path) -> None:

@@ -7,7 +7,7 @@ import dataclasses
 import pytest
 from matplotlib.figure import Figure
 
-from lsa_lightning.evaluation import RobustnessTable
+from lsa_lightning.evaluation import Ceiling, RobustnessTable
 
 TABLE = RobustnessTable([0.0, 0.1], {"fgsm": [90.0, 60.5], "pgd": [90.0, 40.0]}, 8)
 
@@ -26,12 +26,15 @@ def test_to_dict_holds_everything() -> None:
         "training_eps": None,
         "norm": None,
         "samples": 8,
+        "at_most": {},
+        "ceiling": None,
     }
 
 
 def test_to_dataframe_has_a_row_per_attack_and_eps() -> None:
     frame = TABLE.to_dataframe()
-    assert list(frame.columns) == ["attack", "eps", "training", "accuracy", "low", "high"]
+    assert list(frame.columns) == ["attack", "eps", "training", "accuracy", "low", "high", "at_most"]
+    assert frame.at_most.isna().all()
     ends = [*TABLE.intervals["fgsm"], *TABLE.intervals["pgd"]]
     assert [tuple(row) for row in frame[["low", "high"]].to_numpy()] == ends
     assert frame[["attack", "eps", "accuracy"]].to_numpy().tolist() == [
@@ -61,7 +64,27 @@ def test_the_row_of_the_training_radius_is_marked() -> None:
     assert not TABLE.to_dataframe()["training"].any()
 
 
-@pytest.mark.parametrize("table", [TABLE, TRAINED])
+BOUNDED = RobustnessTable(
+    [0.0, 0.1],
+    {"pgd": [90.0, 60.0], "exact": [90.0, 58.0]},
+    50,
+    at_most={"exact": [90.0, 59.0]},
+    ceiling=Ceiling([0.0, 0.1], [100.0, 80.0], [0.0, 0.1], 175.0, 50),
+)
+"""With what comes from no attack."""
+
+
+def test_what_comes_from_no_attack_is_in_the_rows() -> None:
+    frame = BOUNDED.to_dataframe()
+    assert frame.attack.tolist() == ["pgd", "pgd", "exact", "exact", "ceiling", "ceiling"]
+    assert frame.at_most.tolist()[2:4] == [90.0, 59.0]
+    assert frame.accuracy.tolist()[4:] == [100.0, 80.0]
+    assert frame[["low", "high"]].isna().all(axis=1).tolist() == [False] * 4 + [True] * 2
+    assert BOUNDED.rg_score == {"pgd": 150.0, "exact": 148.0}
+    assert labels_of(BOUNDED.plot()) == ["pgd (R&G 150.0)", "exact (R&G 148.0)", "ceiling (R&G 175.0)"]
+
+
+@pytest.mark.parametrize("table", [TABLE, TRAINED, BOUNDED])
 def test_a_table_comes_back_from_its_dict(table: RobustnessTable) -> None:
     assert RobustnessTable.from_dict(table.to_dict()) == table
 

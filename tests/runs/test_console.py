@@ -12,7 +12,7 @@ from rich.console import Console
 from tests.helpers.tables import EPS, FLAGS, OTHER, TABLE
 
 from lsa_lightning import SustainabilityReport
-from lsa_lightning.evaluation import RobustnessTable
+from lsa_lightning.evaluation import Ceiling, RobustnessTable
 from lsa_lightning.runs import console as console_module
 from lsa_lightning.runs.console import ConsoleHandler, print_accuracies, print_analysis, print_masking, show
 from lsa_lightning.runs.stages import Analysis
@@ -80,6 +80,22 @@ def test_two_checkpoints_fit_80_columns_side_by_side(printed: io.StringIO) -> No
         ["square", "A", "100.00"],
         ["square", "B", "50.00"],
     ]
+
+
+def test_what_comes_from_no_attack_is_explained_and_flagged_rows_are_marked(printed: io.StringIO) -> None:
+    ceiling = Ceiling([0.0, 0.1], [100.0, 80.0], [0.0, 0.1], 175.0, 50)
+    rows = {"pgd": [90.0, 60.0], "exact": [90.0, 58.0]}
+    table = RobustnessTable([0.0, 0.1], rows, 50, at_most={"exact": [90.0, 58.5]}, ceiling=ceiling)
+    print_accuracies({"A": table, "B": table}, flagged=["B"])
+    text = printed.getvalue()
+    rows_of = [line.split() for line in text.splitlines() if line.strip()]
+    assert ["pgd", "A", "90.00", "60.00", "150.00"] in rows_of
+    assert ["pgd", "B", "!", "90.00", "60.00", "150.00"] in rows_of
+    assert ["exact", "B", "90.00", "58.00", "148.00"] in rows_of  # no gradient can hide anything from it
+    assert ["ceiling", "A", "100.00", "80.00", "175.00"] in rows_of
+    assert "too low by at most 0.50 points" in text
+    assert "what no classifier exceeds on these samples, from 50 of them at a time" in text
+    assert "!: raised masking flags" in text
 
 
 def test_the_column_of_the_training_radius_is_marked(printed: io.StringIO) -> None:

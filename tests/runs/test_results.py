@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 import pytest
 
-from lsa_lightning.evaluation import RobustnessTable
+from lsa_lightning.evaluation import Ceiling, RobustnessTable
+from lsa_lightning.masking import MaskingFlag
 from lsa_lightning.runs import results as module
 from lsa_lightning.runs.metrics import Spread
 from lsa_lightning.runs.read import LeftOut, Run
@@ -76,7 +78,7 @@ def test_the_files_are_tidy(results: Results, tmp_path: Path) -> None:
     table, paired = pd.read_csv(tmp_path / "comparison.csv"), pd.read_csv(tmp_path / "paired.csv")
     assert list(table.columns) == [
         *("group", "metric", "attack", "eps", "summed_eps", "norm", "training"),
-        *("n", "mean", "std", "ci_low", "ci_high"),
+        *("n", "mean", "std", "ci_low", "ci_high", "ceiling", "flagged", "checked"),
     ]
     assert len(table) == 3 * 7
     assert not table.duplicated(["group", "metric"]).any()
@@ -90,10 +92,56 @@ def test_the_files_are_tidy(results: Results, tmp_path: Path) -> None:
     assert single[["std", "ci_low", "ci_high"]].isna().all(axis=None)
     score = table[table.metric == "rg_score/pgd"].iloc[0]
     assert (score.summed_eps, pd.isna(score.eps), score.training) == ("0 0.1 0.3", True, False)
-    assert list(paired.columns) == ["group", "base", *table.columns[1:]]
+    assert list(paired.columns) == ["group", "base", *table.columns[1:-3], "room_closed", "flagged", "checked"]
     difference = paired[(paired.group == "ATLR, gamma=0.1") & (paired.metric == "accuracy/clean")].iloc[0]
     assert (difference.base, difference.n, difference["mean"]) == ("AdversarialTraining", 2, 3.5)
     assert (difference.ci_low, difference.ci_high) == pytest.approx(Spread.of([3.0, 4.0]).interval)
+
+
+MASKED = {"black_box_stronger": MaskingFlag(True, "Square fools more"), "vanishing_gradients": MaskingFlag(False, "")}
+
+
+@pytest.fixture
+def beside() -> Results:
+    """A base and a method whose ceilings are known, and one of whose runs is flagged."""
+    runs = [run(AT, 0, 80.0), run(AT, 1, 80.0), run(at_lr(0.1), 0, 85.0), run(at_lr(0.1), 1, 85.0)]
+    for number, each in enumerate(runs):
+        table = each.summary.evaluation
+        assert table is not None
+        ceiling = Ceiling(table.eps, [100.0, 90.0, 80.0], table.eps, 250.0, 100)
+        masking = MASKED if number == 3 else {}
+        summary = replace(each.summary, evaluation=replace(table, ceiling=ceiling), masking=masking)
+        runs[number] = replace(each, summary=summary)
+    return Results.of(runs)
+
+
+def test_the_room_below_the_ceiling_that_a_method_closes(beside: Results, tmp_path: Path) -> None:
+    base, method, ceiling = beside.sections["clean accuracy"]
+    assert (base.room, method.room) == (None, pytest.approx(25.0))  # 5 points of 20
+    assert (ceiling.label, ceiling.spread.mean, ceiling.flags) == ("ceiling", 100.0, None)
+    score = beside.sections["R&G under pgd"]
+    assert score[1].room == pytest.approx(100 * 15 / (250 - 209.5))
+    beside.save(tmp_path)
+    table, paired = pd.read_csv(tmp_path / "comparison.csv"), pd.read_csv(tmp_path / "paired.csv")
+    assert table.set_index(["group", "metric"]).loc[("ATLR", "accuracy/pgd/0.3"), "ceiling"] == 80.0
+    assert paired.set_index("metric").loc["accuracy/clean", "room_closed"] == pytest.approx(25.0)
+
+
+def test_each_row_and_each_file_says_which_runs_are_flagged(
+    beside: Results, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    base, method, _ = beside.sections["clean accuracy"]
+    assert (base.flags, method.flags) == ((0, 0, 2), (1, 1, 2))
+    beside.save(tmp_path)
+    for name in ("comparison", "paired"):
+        table = pd.read_csv(tmp_path / f"{name}.csv")
+        assert table[table.group == "ATLR"][["flagged", "checked"]].drop_duplicates().to_numpy().tolist() == [[1, 1]]
+    print_results(beside)
+    printed = capsys.readouterr().out
+    rows = [line.split() for line in printed.splitlines() if line.split()[:1] == ["ATLR"]]
+    assert all(row[-1] == "1/1" for row in rows)
+    assert rows[0][-4:] == ["2", "+25", "%", "1/1"]
+    assert "Masking flags were raised in 1 of 1 runs checked, of 4 in all." in " ".join(printed.split())
 
 
 def test_without_a_pair_the_file_has_its_columns(tmp_path: Path) -> None:

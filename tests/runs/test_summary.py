@@ -94,6 +94,12 @@ def test_metrics_are_named_by_attack_and_radius() -> None:
     assert replace(WHOLE, analysis=None, evaluation=None).metrics == {"val/acc_pgd": 0.5}
 
 
+def test_scores_are_said_with_the_flags_that_were_raised() -> None:
+    assert WHOLE.scores_in_words == "150.00 under fgsm, 140.00 under pgd; masking flags: rising"
+    assert replace(WHOLE, masking={}).scores_in_words == "150.00 under fgsm, 140.00 under pgd"
+    assert replace(WHOLE, evaluation=None, masking={}).scores_in_words == ""
+
+
 FIRST: dict[str, Any] = {
     "name": "train",
     "seed": 0,

@@ -13,15 +13,19 @@ from tests.helpers.tables import FLAGS, OTHER, ROWS, TABLE
 
 from lsa_lightning import SustainabilityReport
 from lsa_lightning.attacks import FGSM
+from lsa_lightning.masking import MaskingFlag
 from lsa_lightning.runs.stages import Analysis, Evaluation
 from lsa_lightning.runs.write import (
     draw_inputs,
     short_names,
     write_analysis,
     write_comparison,
+    write_evaluation,
     write_history,
     write_table,
 )
+
+HONEST = {"not_deterministic": FLAGS["not_deterministic"]}
 
 
 @pytest.fixture(autouse=True)
@@ -51,7 +55,8 @@ def test_several_checkpoints_are_written_side_by_side(tmp_path: Path) -> None:
     assert [entry["checkpoint"] for entry in entries] == ["run/a.ckpt", "run/b.ckpt"]
     assert [entry["rg_score"]["square"] for entry in entries] == [300.0, 150.0]
     frame = pd.read_csv(tmp_path / "evaluation.csv")
-    assert list(frame.columns) == ["checkpoint", "attack", "eps", "training", "accuracy", "low", "high"]
+    columns = ["attack", "eps", "training", "accuracy", "low", "high", "at_most", "masking"]
+    assert list(frame.columns) == ["checkpoint", *columns]
     assert len(frame) == 24
     row = frame[(frame.checkpoint == "run/b.ckpt") & (frame.attack == "fgsm") & (frame.eps == 0.1)].iloc[0]
     assert (row.accuracy, row.low, row.high) == pytest.approx((45.0, *OTHER.intervals["fgsm"][1]))
@@ -61,9 +66,17 @@ def test_several_checkpoints_are_written_side_by_side(tmp_path: Path) -> None:
 def test_the_table_of_one_model_has_no_checkpoint(tmp_path: Path) -> None:
     write_table(TABLE, tmp_path)
     assert list(pd.read_csv(tmp_path / "evaluation.csv").columns) == [
-        *("attack", "eps", "training", "accuracy", "low", "high")
+        *("attack", "eps", "training", "accuracy", "low", "high", "at_most", "masking")
     ]
     assert figures(tmp_path) == {"accuracy"}
+
+
+@pytest.mark.parametrize(("flags", "words"), [({}, "not checked"), (FLAGS, "black_box_stronger"), (HONEST, "none")])
+def test_every_row_of_the_table_says_which_flags_were_raised(
+    flags: dict[str, MaskingFlag], words: str, tmp_path: Path
+) -> None:
+    write_evaluation(Evaluation(TABLE, flags), tmp_path)
+    assert set(pd.read_csv(tmp_path / "evaluation.csv", keep_default_na=False).masking) == {words}
 
 
 def test_an_analysis_has_a_file_per_attack_and_one_table(tmp_path: Path) -> None:

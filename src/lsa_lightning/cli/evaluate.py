@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import hydra
 import lightning.pytorch as pl
@@ -70,9 +71,21 @@ def _adopted(cfg: DictConfig, run: TrainedRun, first: TrainedRun) -> DictConfig:
     if job.evaluation.eps is None:
         radii = first.eval_eps if cfg.eps is None else cfg.eps
         job.evaluation.eps = radii if isinstance(radii, list) or OmegaConf.is_list(radii) else [radii]
+    for name in ("exact", "ceiling"):
+        job.evaluation[name] = _beside_attacks(job.evaluation[name], first, name, job.threat)
     if job.evaluation.training_eps is None:
         job.evaluation.training_eps = first.training_eps
     return job
+
+
+def _beside_attacks(node: DictConfig | bool | None, run: TrainedRun, name: str, threat: DictConfig) -> Any:
+    """What is measured beside the attacks: that of the run, within the job's threat model, unless it was given."""
+    if node is not None:
+        return node or None
+    own = OmegaConf.select(run.config, f"evaluation.{name}")
+    if own is None:
+        return None
+    return OmegaConf.merge(own, {key: threat[key] for key in ("norm", "bounds") if key in own})
 
 
 def _measured(stage: EvaluationStage, run: TrainedRun, split: str, state_file: Path) -> Evaluation:
@@ -94,7 +107,8 @@ def _check_same_data(first: TrainedRun, other: TrainedRun, path: str) -> None:
 
 def _print(evaluations: dict[str, Evaluation]) -> None:
     short = short_names(list(evaluations))
-    print_accuracies({short[path]: each.table for path, each in evaluations.items()})
+    flagged = [short[path] for path, each in evaluations.items() if any(f.raised for f in each.masking.values())]
+    print_accuracies({short[path]: each.table for path, each in evaluations.items()}, flagged)
     for path, each in evaluations.items():
         if short[path]:
             show(f"{short[path]}: {path}")

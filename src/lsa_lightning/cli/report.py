@@ -17,7 +17,7 @@ from lsa_lightning.layers.report import in_words
 from lsa_lightning.runs.comparison import config_differences
 from lsa_lightning.runs.folder import CONFIG_FILE
 from lsa_lightning.runs.read import Jobs, Run, find_jobs, in_one_line
-from lsa_lightning.runs.results import BASE, MEANING, Results, print_left_out, print_results
+from lsa_lightning.runs.results import BASE, MEANING, ROOM, Results, print_left_out, print_results, room_in_words
 from lsa_lightning.utils.files import write_text
 
 
@@ -99,7 +99,7 @@ def _comparison_page(results: Results, jobs: Jobs, unread: Sequence[str]) -> str
         now=datetime.now(timezone.utc).strftime("%Y-%m-%d %H:%M UTC"),
         unread=unread,
         results=results,
-        meaning=f"{MEANING} {BASE}" if results.has_pairs else MEANING,
+        meaning=" ".join([MEANING, *([BASE] if results.has_pairs else []), *([ROOM] if results.has_room else [])]),
         groups=groups,
         labels={run.folder: group.label for group in groups for run in group.runs},
         attacks=attacks,
@@ -128,6 +128,7 @@ def _render(template: str, **values: Any) -> str:
         lstrip_blocks=True,
     )
     environment.filters["in_words"] = in_words
+    environment.filters["room"] = room_in_words
     environment.filters["yaml"] = lambda node: OmegaConf.to_yaml(OmegaConf.create(node)).strip()
     return environment.get_template(template).render(version=__version__, **values)
 

@@ -303,6 +303,7 @@ def _check(job: Job, settings: DictConfig, table: RobustnessTable, folder: Path)
     finished = FinishedStages(folder, job.model)
     if finished.has("masking", settings):
         evaluation = Evaluation(table, read_masking(folder))
+        write_evaluation(evaluation, folder)  # writing the table anew has forgotten the flags
     else:
         write_evaluation(Evaluation(table, {}), folder)  # the checks take long, and may be interrupted
         evaluation = Evaluation(table, job.evaluation.check(job.model, loader))
@@ -395,15 +396,13 @@ def _results(summary: RunSummary) -> dict[str, float | str]:
             values["test/acc"], *rest = (accuracy / 100 for accuracy in row)  # shares, as val/acc_clean
             radii = zip(summary.evaluation.eps[1:], rest, strict=True)
             values |= {f"test/acc_{attack}_eps_{eps:g}": share for eps, share in radii}
-        raised = ", ".join(name for name, flag in summary.masking.items() if flag.raised) or "none"
-        values["test/masking"] = raised if summary.masking else "not checked"
+        values["test/masking"] = Evaluation(summary.evaluation, summary.masking).flags_in_words
     return values
 
 
 def _print_end(summary: RunSummary, folder: Path) -> None:
     if summary.evaluation is not None:
-        scores = ", ".join(f"{score:.2f} under {attack}" for attack, score in summary.evaluation.rg_score.items())
-        show(f"R&G: {scores}")
+        show(f"R&G: {summary.scores_in_words}")
     show(f"Trained in {summary.training_seconds:.1f} s. Run folder: {folder}")
     console.print("  " + "  ".join(sorted(p.name for p in folder.iterdir() if p.name[0] != ".")), soft_wrap=True)
 

@@ -15,16 +15,22 @@ from torch import Tensor, nn
 from lsa_lightning.attacks import Attack
 from lsa_lightning.attacks.base import staying
 from lsa_lightning.evaluation.accuracy import correct
+from lsa_lightning.evaluation.plane import PlaneGrid
 from lsa_lightning.evaluation.state import FinishedBatches, answer_of, digest, settings_of
 from lsa_lightning.evaluation.table import RobustnessTable
 from lsa_lightning.utils.batch import BatchFn, check_samples, move_data_to_device, read_batch, read_samples
-from lsa_lightning.utils.checks import flag, function, instance, integer, mapping, number, or_none, sequence
+from lsa_lightning.utils.checks import flag, function, instance, integer, mapping, number, or_none, refuse, sequence
 from lsa_lightning.utils.distributed import gathered, own_share, place, size_of_own_share, together
 from lsa_lightning.utils.isolation import preserved_random_state
 from lsa_lightning.utils.outputs import LogitsOf, OutputFn
 from lsa_lightning.utils.progress import Progress, forward_passes, number_of_batches
 from lsa_lightning.utils.random import Purpose, seed_of
 from lsa_lightning.utils.renamed import renamed
+
+EXACT = "exact"
+"""Name of the row that a :class:`~lsa_lightning.evaluation.PlaneGrid` fills."""
+
+_AT_MOST = "exact at most"
 
 
 class RobustnessEvaluation:
@@ -38,6 +44,8 @@ class RobustnessEvaluation:
         attacks: attack by name, at least one.
         eps: radii > 0, at least one; the clean column is added. R&G is summed over these.
         training_eps: radius > 0 that the model was trained at: a column in any case, and marked as such; None: none.
+        exact: for points in the plane, a row ``exact`` of robust accuracies that no attack can be too weak for: the
+            lower bounds, with the upper ones in the table's ``at_most``; None: no such row.
         batch_fn: ``batch -> (x, y)``.
         output_fn: see :class:`~lsa_lightning.utils.outputs.LogitsOf`.
         limit_batches: number of batches >= 1, or None for all.
@@ -46,7 +54,8 @@ class RobustnessEvaluation:
             :class:`~lsa_lightning.utils.progress.Progress`.
 
     Raises:
-        ValueError: if there is no attack, no radius, a radius <= 0, or ``limit_batches`` < 1.
+        ValueError: if there is no attack, no radius, a radius <= 0, ``limit_batches`` < 1, or an attack is called
+            ``exact`` beside the row of that name.
 
     Example:
         >>> from lsa_lightning.attacks import FGSM, PGD
@@ -63,6 +72,7 @@ class RobustnessEvaluation:
         eps: Sequence[float],
         *,
         training_eps: float | None = None,
+        exact: PlaneGrid | None = None,
         batch_fn: BatchFn = read_batch,
         output_fn: OutputFn | None = None,
         limit_batches: int | None = None,
@@ -73,6 +83,9 @@ class RobustnessEvaluation:
         self.rg_eps = [0.0, *sorted(set(sequence(self, "eps", eps, number, above=0)))]
         self.training_eps = or_none(number, self, "training_eps", training_eps, above=0)
         self.eps = sorted({*self.rg_eps, *([] if self.training_eps is None else [self.training_eps])})
+        self.exact = or_none(instance, self, "exact", exact, PlaneGrid)
+        if self.exact is not None and EXACT in self.attacks:
+            refuse(self, "attacks", f"called otherwise than {EXACT!r}, the row beside them", list(self.attacks))
         self.batch_fn: BatchFn = function(self, "batch_fn", batch_fn)
         self.output_fn: OutputFn | None = or_none(function, self, "output_fn", output_fn)
         self.limit_batches = or_none(integer, self, "limit_batches", limit_batches, low=1)
@@ -175,21 +188,33 @@ class RobustnessEvaluation:
                 x_adv = attack.with_stream(index)(model, x, y)
                 counts[_key(name, column)] = int(correct(model, x_adv, y).sum())
                 progress.advance(forward_passes(attack))
-        return counts
+            return counts | self.count_exactly(model, x, y)
+
+    def count_exactly(self, model: nn.Module, x: Tensor, y: Tensor) -> dict[str, int]:
+        """Number of samples of a batch that are right in the whole ball: at least, and at most; none without a grid."""
+        if self.exact is None:
+            return {}
+        low, high = self.exact.radii(model, x, y, self.eps[-1], self.output_fn)
+        columns = list(enumerate(self.eps[1:], start=1))
+        certain = {_key(EXACT, column): int((low > eps).sum()) for column, eps in columns}
+        return certain | {_key(_AT_MOST, column): int((high > eps).sum()) for column, eps in columns}
 
     def _table(self, sums: Mapping[str, int]) -> RobustnessTable:
         if not sums:
             msg = "expected a dataloader with at least one batch, got an empty one"
             raise ValueError(msg)
-        keys = {name: ["clean", *(_key(name, i) for i in range(1, len(self.eps)))] for name in self.attacks}
+        rows = [*self.attacks, *([] if self.exact is None else [EXACT, _AT_MOST])]
+        keys = {name: ["clean", *(_key(name, i) for i in range(1, len(self.eps)))] for name in rows}
         accuracy = {name: [100 * sums[key] / sums["samples"] for key in row] for name, row in keys.items()}
-        norms = {attack.norm for attack in self.attacks.values()}
+        at_most = {} if self.exact is None else {EXACT: accuracy.pop(_AT_MOST)}
+        norms = {attack.norm for attack in self.attacks.values()} | (set() if self.exact is None else {self.exact.norm})
         norm = norms.pop() if len(norms) == 1 else None
-        return RobustnessTable(self.eps, accuracy, sums["samples"], self.training_eps, self.rg_eps, norm)
+        return RobustnessTable(self.eps, accuracy, sums["samples"], self.training_eps, self.rg_eps, norm, at_most)
 
     def _describe(self) -> dict[str, Any]:
         """What the counts of a batch depend on, besides the model."""
-        return {"attacks": settings_of(self.attacks), "eps": self.eps, "seed": self.seed}
+        settings = {"attacks": settings_of(self.attacks), "eps": self.eps, "seed": self.seed}
+        return settings if self.exact is None else {**settings, EXACT: repr(self.exact)}
 
     @property
     def _steps_per_batch(self) -> int:

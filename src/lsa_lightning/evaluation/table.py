@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+from lsa_lightning.evaluation.ceiling import Ceiling
 from lsa_lightning.functional import robustness_generalization_score, wilson_interval
 
 if TYPE_CHECKING:
@@ -24,6 +25,8 @@ class RobustnessTable:
         training_eps: the column at whose radius the model was trained; None where that is not known.
         rg_eps: the columns that R&G is summed over; None: all.
         norm: norm of the ball that eps is the radius of; None where the attacks have different ones.
+        at_most: by name of a row that holds lower bounds of the robust accuracy, as ``exact`` does, the upper bounds.
+        ceiling: what no classifier exceeds on these samples; None where that was not asked for.
     """
 
     eps: list[float]
@@ -32,6 +35,8 @@ class RobustnessTable:
     training_eps: float | None = None
     rg_eps: list[float] | None = None
     norm: str | None = None
+    at_most: dict[str, list[float]] = field(default_factory=dict)
+    ceiling: Ceiling | None = None
 
     @property
     def rg_score(self) -> dict[str, float]:
@@ -63,6 +68,8 @@ class RobustnessTable:
             "training_eps": self.training_eps,
             "norm": self.norm,
             "samples": self.samples,
+            "at_most": self.at_most,
+            "ceiling": None if self.ceiling is None else self.ceiling.to_dict(),
         }
 
     @classmethod
@@ -76,31 +83,45 @@ class RobustnessTable:
             msg = f"expected the entries of a RobustnessTable, found no {', '.join(missing)}"
             raise ValueError(msg)
         later = {key: values.get(key) for key in ("training_eps", "rg_eps", "norm")}
-        return cls(values["eps"], values["accuracy"], values["samples"], **later)
+        ceiling = None if values.get("ceiling") is None else Ceiling.from_dict(values["ceiling"])
+        at_most = values.get("at_most", {})
+        return cls(values["eps"], values["accuracy"], values["samples"], **later, at_most=at_most, ceiling=ceiling)
 
     def to_dataframe(self) -> pd.DataFrame:
-        """One row per attack and eps: attack, eps, training, accuracy, low, high.
+        """One row per attack and eps: attack, eps, training, accuracy, low, high, at_most.
 
-        ``training`` tells whether eps is the radius of training; low and high are the ends of the accuracy's interval.
+        ``training`` tells whether eps is the radius of training; low and high are the ends of the accuracy's interval;
+        ``at_most`` is there for rows of lower bounds. The last rows are those of the ceiling, if there is one.
         """
         import pandas as pd
 
-        rows = [
-            (name, eps, eps == self.training_eps, accuracy, *ends)
+        rows: list[tuple[Any, ...]] = [
+            (name, eps, eps == self.training_eps, accuracy, *ends, most)
             for name, row in self.accuracy.items()
-            for eps, accuracy, ends in zip(self.eps, row, self.intervals[name], strict=True)
+            for eps, accuracy, ends, most in zip(self.eps, row, self.intervals[name], self._most(name), strict=True)
         ]
-        return pd.DataFrame(rows, columns=["attack", "eps", "training", "accuracy", "low", "high"])
+        if self.ceiling is not None:
+            columns = zip(self.ceiling.eps, self.ceiling.accuracy, strict=True)
+            rows += [("ceiling", eps, eps == self.training_eps, most, None, None, None) for eps, most in columns]
+        return pd.DataFrame(rows, columns=["attack", "eps", "training", "accuracy", "low", "high", "at_most"])
+
+    def _most(self, name: str) -> Sequence[float | None]:
+        return self.at_most.get(name, [None] * len(self.eps))
 
     def plot(self) -> Figure:
         """Accuracy over eps, one line per attack, with intervals."""
         from lsa_lightning.plotting import plot_accuracy
 
         labels = {name: f"{name} (R&G {score:.1f})" for name, score in self.rg_score.items()}
+        rows = {labels[name]: row for name, row in self.accuracy.items()}
+        intervals = {labels[name]: row for name, row in self.intervals.items()}
+        if self.ceiling is not None:
+            label = f"ceiling (R&G {self.ceiling.rg_score:.1f})"
+            rows[label], intervals[label] = self.ceiling.accuracy, [(most, most) for most in self.ceiling.accuracy]
         return plot_accuracy(
             self.eps,
-            {labels[name]: row for name, row in self.accuracy.items()},
-            {labels[name]: row for name, row in self.intervals.items()},
+            rows,
+            intervals,
             samples=self.samples,
             training_eps=self.training_eps,
             norm=self.norm,

@@ -19,6 +19,8 @@ USED = {
     "model": "model",
     "data": "data",
     **dict.fromkeys(("measure", "regularizer.measure", "analysis.measure"), "measure"),
+    "evaluation.exact": "plane grid",
+    "evaluation.ceiling": "ceiling",
     **dict.fromkeys(("threat", "attack.norm", "evaluation.eps", "callbacks.*.attack.eps"), None),
 }
 """All that a :class:`TrainedRun` takes from its configuration."""

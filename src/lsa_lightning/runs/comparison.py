@@ -7,9 +7,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from statistics import fmean
-from typing import Any, TypeAlias
+from typing import Any, NamedTuple, TypeAlias
 
-from lsa_lightning.runs.metrics import CLEAN, Metric, Spread, measured
+from lsa_lightning.runs.metrics import CLEAN, Metric, Spread, ceilings, measured
 from lsa_lightning.runs.read import Run
 
 Seeds: TypeAlias = tuple[tuple[str, Any], ...]
@@ -19,6 +19,23 @@ _BESIDE_THE_POINT = ("paths", "logger", "optimized_metric", "ckpt_path", "resume
 """Entries that say how a run was kept or went on, not what it is; loggers hold the name of the job's folder."""
 
 _MOST_ENTRIES = 4  # in a label
+
+
+class Flags(NamedTuple):
+    """What the masking checks say of some runs.
+
+    Attributes:
+        raised: number of runs with a flag.
+        checked: number of runs that were checked.
+        runs: number of all.
+    """
+
+    raised: int
+    checked: int
+    runs: int
+
+    def __str__(self) -> str:
+        return f"{self.raised}/{self.checked}" if self.checked else "not checked"
 
 
 @dataclass(frozen=True, eq=False)
@@ -52,6 +69,23 @@ class Group:
                 return {}
             found.setdefault(seeds, []).append(values[metric])
         return {seeds: fmean(values) for seeds, values in found.items()}
+
+    def ceiling(self, metric: Metric) -> Spread | None:
+        """What no classifier exceeds on the test samples, over the seeds; None where a run does not know it."""
+        values = {seeds: own.get(metric) for seeds, own in self._ceilings}
+        known = [value for value in values.values() if value is not None]
+        return Spread.of(known) if len(known) == len(values) else None
+
+    @property
+    def flags(self) -> Flags:
+        """How many of the runs the masking checks flagged."""
+        checked = [run.summary.masking for run in self.runs if run.summary.masking]
+        raised = sum(any(flag.raised for flag in flags.values()) for flags in checked)
+        return Flags(raised, len(checked), len(self.runs))
+
+    @cached_property
+    def _ceilings(self) -> list[tuple[Seeds, dict[Metric, float]]]:
+        return [(seeds_of(run.config), ceilings(run)) for run in self.runs]
 
     @cached_property
     def _measured(self) -> list[tuple[Seeds, dict[Metric, float]]]:

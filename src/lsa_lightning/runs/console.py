@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import logging
 import sys
+from collections.abc import Collection, Iterator
 
 from rich.box import SIMPLE_HEAD
 from rich.console import Console
@@ -63,12 +64,13 @@ def print_analysis(analysis: Analysis) -> None:
     show(f"MVL under {analysis.mvl_from}: {', '.join(analysis.mvl) or 'none'}")
 
 
-def print_accuracies(tables: dict[str, RobustnessTable]) -> None:
+def print_accuracies(tables: dict[str, RobustnessTable], flagged: Collection[str] = ()) -> None:
     """Accuracy in percent above its 95 % interval, attacks and checkpoints by eps, with R&G.
 
     Args:
         tables: by the checkpoint's short name (one without name for a single checkpoint), all of the same attacks and
             radii.
+        flagged: the short names of those that the masking checks flagged; their rows under attacks are marked.
     """
     first = next(iter(tables.values()))
     samples = " and ".join(str(n) for n in sorted({table.samples for table in tables.values()}))
@@ -84,9 +86,32 @@ def print_accuracies(tables: dict[str, RobustnessTable]) -> None:
         for label, table in tables.items():
             ends = zip(table.accuracy[name], table.intervals[name], strict=True)
             cells = [f"{accuracy:.2f}\n{_end(low)}{dash}{_end(high)}" for accuracy, (low, high) in ends]
-            shown.add_row(f"{name} {label}".rstrip(), *cells, f"{table.rg_score[name]:.2f}")
+            mark = " !" if label in flagged and name not in table.at_most else ""
+            shown.add_row(f"{name} {label}".rstrip() + mark, *cells, f"{table.rg_score[name]:.2f}")
         shown.add_section()
+    for label, table in tables.items():
+        if table.ceiling is not None:
+            most = [f"{accuracy:.2f}" for accuracy in table.ceiling.accuracy]
+            shown.add_row(f"ceiling {label}".rstrip(), *most, f"{table.ceiling.rg_score:.2f}")
     _print_table(f"Accuracy in %, 95 % intervals ({samples} samples{norm})", shown)
+    for line in (*_notes(tables.values()), *(["!: raised masking flags; may be too high."] if flagged else [])):
+        show(line)
+
+
+def _notes(tables: Collection[RobustnessTable]) -> Iterator[str]:
+    """What the rows that come from no attack mean."""
+    gaps = [
+        high - low
+        for table in tables
+        for name, row in table.at_most.items()
+        for low, high in zip(table.accuracy[name], row, strict=True)
+    ]
+    if gaps:
+        yield f"exact: right in the whole ball, without an attack; too low by at most {max(gaps):.2f} points."
+    parts = {table.ceiling.part for table in tables if table.ceiling is not None}
+    if parts:
+        sizes = " or ".join(f"{part:,}" for part in sorted(parts))
+        yield f"ceiling: what no classifier exceeds on these samples, from {sizes} of them at a time."
 
 
 def print_masking(flags: dict[str, MaskingFlag]) -> None:

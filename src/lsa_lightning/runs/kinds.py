@@ -125,8 +125,10 @@ KINDS = {
     "evaluation": Kind(
         "an EvaluationStage",
         {_OURS: ("lsa_lightning.runs.stages.EvaluationStage",)},
-        {**_ATTACKS, "masking": "masking checks"},
+        {**_ATTACKS, "masking": "masking checks", "exact": "plane grid", "ceiling": "ceiling"},
     ),
+    "plane grid": Kind("a PlaneGrid", {_OURS: ("lsa_lightning.evaluation.PlaneGrid",)}, {"input_space": "input space"}),
+    "ceiling": Kind("a CeilingBound", {_OURS: ("lsa_lightning.evaluation.CeilingBound",)}),
     "masking checks": Kind(
         "MaskingChecks", {_OURS: ("lsa_lightning.masking.MaskingChecks",)}, {"input_space": "input space"}
     ),

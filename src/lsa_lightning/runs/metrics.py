@@ -99,6 +99,20 @@ def measured(run: Run) -> dict[Metric, float]:
     return values | {Metric(attack, radii, True, norm): score for attack, score in table.rg_score.items()}
 
 
+def ceilings(run: Run) -> dict[Metric, float]:
+    """What no classifier exceeds on the run's test samples, by what the run was measured by; empty if unknown."""
+    found = None if run.summary.evaluation is None else run.summary.evaluation.ceiling
+    if found is None:
+        return {}
+    most = dict(zip(found.eps, found.accuracy, strict=True))
+    scores = {metric: found.rg_score for metric in measured(run) if metric.eps == tuple(found.rg_eps)}
+    return {
+        metric: scores[metric] if metric.is_score else most[metric.eps[0]]
+        for metric in measured(run)
+        if (metric in scores if metric.is_score else metric.eps[0] in most)
+    }
+
+
 def headline(runs: Iterable[Run]) -> list[Metric]:
     """Clean accuracy, that under each attack at each run's radius of training, and R&G, in this order."""
     found: dict[Metric, None] = {}

@@ -6,13 +6,14 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from statistics import fmean
 from typing import TYPE_CHECKING, Any
 
 from rich.box import SIMPLE_HEAD
 from rich.table import Table
 from rich.text import Text
 
-from lsa_lightning.runs.comparison import Group, cautions, group_by_seed
+from lsa_lightning.runs.comparison import Flags, Group, cautions, group_by_seed
 from lsa_lightning.runs.console import console
 from lsa_lightning.runs.folder import save_table
 from lsa_lightning.runs.metrics import Metric, Spread, headline, measured, training_eps
@@ -26,6 +27,9 @@ MEANING = "n: seeds. 95 % intervals of the mean: Student's t over the seeds, or 
 BASE = "Minus base: AT-LR minus the same training without the regularizer, the mean over pairs of one seed."
 
 
+ROOM = "Room: the share of what lies between the base and the ceiling, which no classifier exceeds, that it closes."
+
+
 @dataclass(frozen=True)
 class Row:
     """A method under one metric.
@@ -34,11 +38,16 @@ class Row:
         label: the method.
         spread: the metric over its seeds.
         difference: that of the pairs with its base; None without a base or a pair.
+        room: the share, in percent, of the room between the base and the ceiling that the difference closes; None
+            without a ceiling, a pair or room.
+        flags: what the masking checks say of the method's runs; None for the ceiling, which is none.
     """
 
     label: str
     spread: Spread
     difference: Spread | None
+    room: float | None = None
+    flags: Flags | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -80,6 +89,17 @@ class Results:
         return any(pair.seeds for pair in self.pairs)
 
     @property
+    def has_room(self) -> bool:
+        """Whether there is a pair whose base has room below a ceiling."""
+        return any(row.room is not None for rows in self.sections.values() for row in rows)
+
+    @property
+    def masking(self) -> str:
+        """What the masking checks say of all runs, in one sentence."""
+        total = Flags(*map(sum, zip(*(group.flags for group in self.groups), strict=True)))
+        return f"Masking flags were raised in {total.raised} of {total.checked} runs checked, of {total.runs} in all."
+
+    @property
     def cautions(self) -> list[str]:
         """What must be known before these runs are compared, one sentence each."""
         return cautions(self.groups)
@@ -100,35 +120,53 @@ class Results:
     def comparison_frame(self) -> pd.DataFrame:
         """Each metric of each group over its seeds."""
         rows = [
-            {"group": group.label, **_described(metric, group), **_figures(spread)}
+            {"group": group.label, **_described(metric, group), **_figures(spread), **_beside(metric, group)}
             for group in self.groups
             for metric in measured(group.runs[0])
             if (spread := group.spread(metric)) is not None
         ]
-        return _frame(rows, ["group"])
+        return _frame(rows, ["group"], ["ceiling", "flagged", "checked"])
 
     def paired_frame(self) -> pd.DataFrame:
         """Each metric of each group with the regularizer minus that of its base, over the pairs."""
         rows = [
-            {"group": pair.group.label, "base": pair.base.label, **_described(metric, pair.group), **_figures(spread)}
+            {
+                "group": pair.group.label,
+                "base": pair.base.label,
+                **_described(metric, pair.group),
+                **_figures(spread),
+                "room_closed": room_closed(pair, metric),
+                "flagged": pair.group.flags.raised,
+                "checked": pair.group.flags.checked,
+            }
             for pair in self.pairs
             if pair.base is not None
             for metric in measured(pair.group.runs[0])
             if (spread := pair.difference(metric)) is not None
         ]
-        return _frame(rows, ["group", "base"])
+        return _frame(rows, ["group", "base"], ["room_closed", "flagged", "checked"])
 
     def _rows(self, metric: Metric) -> list[Row]:
-        differences = {pair.group: pair.difference(metric) for pair in self.pairs}
-        spreads = {group: group.spread(metric) for group in self.groups}
-        return [Row(group.label, spread, differences.get(group)) for group, spread in spreads.items() if spread]
+        pairs = {pair.group: pair for pair in self.pairs}
+        rows = []
+        for group in self.groups:
+            if (spread := group.spread(metric)) is not None:
+                pair = pairs.get(group)
+                changed = (None, None) if pair is None else (pair.difference(metric), room_closed(pair, metric))
+                rows.append(Row(group.label, spread, *changed, group.flags))
+        ceilings = [ceiling for group in self.groups if (ceiling := group.ceiling(metric)) is not None]
+        if ceilings:
+            rows.append(Row("ceiling", max(ceilings, key=lambda ceiling: ceiling.n), None))
+        return rows
 
 
 def print_results(results: Results) -> None:
     """The main metrics, methods below one another, in 100 columns or fewer."""
     table = Table(box=SIMPLE_HEAD, padding=(0, 1, 0, 0))
     table.add_column("in %", overflow="fold")
-    for head in ("n", "mean ± 95 %", "std", *(("minus base ± 95 %", "pairs") if results.has_pairs else ())):
+    with_room = results.has_room
+    heads = ["n", "mean ± 95 %", "std", *(("minus base ± 95 %", "pairs") if results.has_pairs else ())]
+    for head in (*heads, *(["room"] if with_room else []), "flags"):
         table.add_column(head, justify="right", no_wrap=True)
     for title, rows in results.sections.items():
         table.add_row(Text(title, style="bold"))
@@ -136,10 +174,15 @@ def print_results(results: Results) -> None:
             cells = [str(row.spread.n), in_words(row.spread), "" if row.spread.std is None else f"{row.spread.std:.2f}"]
             if row.difference is not None:
                 cells += [in_words(row.difference, sign="+"), str(row.difference.n)]
-            table.add_row(Text(f"  {row.label}"), *cells)
+            elif results.has_pairs:
+                cells += ["", ""]
+            cells += [room_in_words(row)] if with_room else []
+            flags = "" if row.flags is None or not row.flags.checked else str(row.flags)
+            table.add_row(Text(f"  {row.label}"), *cells, flags)
         table.add_section()
     console.print(table)
-    for line in (MEANING, *((BASE,) if results.has_pairs else ()), *results.cautions, *results.bases):
+    notes = [MEANING, *((BASE,) if results.has_pairs else ()), *((ROOM,) if with_room else ()), results.masking]
+    for line in (*notes, *results.cautions, *results.bases):
         console.print(Text(line), width=min(console.width, 100))
 
 
@@ -166,6 +209,24 @@ def print_left_out(jobs: Sequence[LeftOut], unread: Sequence[str], top: Path) ->
 def in_words(spread: Spread, sign: str = "") -> str:
     """The mean with half of its interval."""
     return f"{spread.mean:{sign}.2f}" + ("" if spread.half is None else f" ± {spread.half:.2f}")
+
+
+def room_in_words(row: Row) -> str:
+    """The share of the room that a row closes; empty without one."""
+    return "" if row.room is None else f"{row.room:+.0f} %"
+
+
+def room_closed(pair: Pair, metric: Metric) -> float | None:
+    """The share, in percent, of the room between the base and the ceiling that the difference of a pair closes.
+
+    None without a ceiling or a pair, or where the base is at the ceiling.
+    """
+    ceiling, difference = pair.group.ceiling(metric), pair.difference(metric)
+    if ceiling is None or difference is None or pair.base is None:
+        return None
+    ours, theirs = pair.group.values(metric), pair.base.values(metric)
+    room = ceiling.mean - fmean(value for seeds, value in theirs.items() if seeds in ours)
+    return 100 * difference.mean / room if room > 0 else None
 
 
 def _base_in_words(pair: Pair) -> str:
@@ -195,9 +256,16 @@ def _figures(spread: Spread) -> dict[str, Any]:
     return {"n": spread.n, "mean": spread.mean, "std": spread.std, "ci_low": low, "ci_high": high}
 
 
-def _frame(rows: Sequence[dict[str, Any]], first: Sequence[str]) -> pd.DataFrame:
+def _beside(metric: Metric, group: Group) -> dict[str, Any]:
+    """The columns of what a metric must be read beside: its ceiling, and the flags of the runs."""
+    ceiling = group.ceiling(metric)
+    flags = {"flagged": group.flags.raised, "checked": group.flags.checked}
+    return {"ceiling": None if ceiling is None else ceiling.mean, **flags}
+
+
+def _frame(rows: Sequence[dict[str, Any]], first: Sequence[str], last: Sequence[str]) -> pd.DataFrame:
     """A table with all columns, also without a row."""
     import pandas as pd
 
     columns = ("metric", "attack", "eps", "summed_eps", "norm", "training", "n", "mean", "std", "ci_low", "ci_high")
-    return pd.DataFrame(rows, columns=[*first, *columns])
+    return pd.DataFrame(rows, columns=[*first, *columns, *last])

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from torch import nn
 
 from lsa_lightning.attacks import Attack
-from lsa_lightning.evaluation import RobustnessEvaluation, RobustnessTable
+from lsa_lightning.evaluation import CeilingBound, PlaneGrid, RobustnessEvaluation, RobustnessTable
+from lsa_lightning.evaluation.robustness import EXACT
 from lsa_lightning.layers.analysis import LayerSustainabilityAnalysis
 from lsa_lightning.layers.probe import check_names_exist
 from lsa_lightning.layers.report import SustainabilityReport
@@ -112,6 +113,8 @@ class EvaluationStage:
         attacks: attack by name, at least one.
         eps: radii > 0, at least one, which R&G is summed over, with the clean column.
         training_eps: radius > 0 of training, which is always among the columns; None: not known.
+        exact: what robust accuracy is read off by for points in the plane, beside the attacks; None: no such row.
+        ceiling: what bounds the accuracy of every classifier on the samples; None: it is not asked for.
         limit_batches: number of batches >= 1, or None for all.
         seed: see :class:`~lsa_lightning.RobustnessEvaluation`.
         progress: see :class:`~lsa_lightning.RobustnessEvaluation`.
@@ -128,6 +131,8 @@ class EvaluationStage:
         eps: Sequence[float],
         *,
         training_eps: float | None = None,
+        exact: PlaneGrid | None = None,
+        ceiling: CeilingBound | None = None,
         limit_batches: int | None = None,
         seed: int = 0,
         progress: bool | None = None,
@@ -135,8 +140,15 @@ class EvaluationStage:
         draw: str | None = None,
     ) -> None:
         self.evaluation = RobustnessEvaluation(
-            attacks, eps, training_eps=training_eps, limit_batches=limit_batches, seed=seed, progress=progress
+            attacks,
+            eps,
+            training_eps=training_eps,
+            exact=exact,
+            limit_batches=limit_batches,
+            seed=seed,
+            progress=progress,
         )
+        self.ceiling = or_none(instance, self, "ceiling", ceiling, CeilingBound)
         self.masking = or_none(instance, self, "masking", masking, MaskingChecks)
         drawn = or_none(choice, self, "draw", draw, self.evaluation.attacks)
         self.drawn = None if drawn is None else self.evaluation.attacks[drawn]
@@ -144,15 +156,24 @@ class EvaluationStage:
     @property
     def metrics(self) -> list[str]:
         """Names of what it measures, as in the summary's ``metrics``."""
-        attacks, radii = self.evaluation.attacks, self.evaluation.eps[1:]
+        radii = self.evaluation.eps[1:]
+        attacks = [*self.evaluation.attacks, *([] if self.evaluation.exact is None else [EXACT])]
         accuracies = [f"accuracy/{attack}/{eps:g}" for attack in attacks for eps in radii]
         return ["accuracy/clean", *accuracies, *(f"rg_score/{attack}" for attack in attacks)]
 
     def run(
         self, model: nn.Module, dataloader: Iterable[Any], state_file: Path | None = None, label: str = "Evaluating"
     ) -> RobustnessTable:
-        """Measure the accuracies; see :meth:`RobustnessEvaluation.run`."""
-        return self.evaluation.run(model, dataloader, state_file, label=label)
+        """Measure the accuracies, see :meth:`RobustnessEvaluation.run`, and what no classifier exceeds."""
+        return self.with_ceiling(self.evaluation.run(model, dataloader, state_file, label=label), dataloader)
+
+    def with_ceiling(self, table: RobustnessTable, dataloader: Iterable[Any]) -> RobustnessTable:
+        """The table of these samples, with their ceiling if it is asked for."""
+        if self.ceiling is None:
+            return table
+        return replace(
+            table, ceiling=self.ceiling.run(dataloader, table.eps, table.rg_eps, self.evaluation.limit_batches)
+        )
 
     def check(self, model: nn.Module, dataloader: Iterable[Any]) -> dict[str, MaskingFlag]:
         """Run the masking checks; without any, no flags."""
@@ -165,6 +186,12 @@ class Evaluation:
 
     table: RobustnessTable
     masking: dict[str, MaskingFlag]
+
+    @property
+    def flags_in_words(self) -> str:
+        """Names of the flags that were raised, ``none``, or ``not checked``."""
+        raised = ", ".join(name for name, flag in self.masking.items() if flag.raised) or "none"
+        return raised if self.masking else "not checked"
 
     def to_dict(self) -> dict[str, Any]:
         """Plain containers: those of the table, and ``masking``."""

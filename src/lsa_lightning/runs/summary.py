@@ -100,6 +100,14 @@ class RunSummary:
                     values["accuracy/clean" if eps == 0 else f"accuracy/{attack}/{eps:g}"] = accuracy
         return values
 
+    @property
+    def scores_in_words(self) -> str:
+        """R&G under each attack, with the masking flags that were raised; empty without an evaluation."""
+        scores = {} if self.evaluation is None else self.evaluation.rg_score
+        raised = [name for name, flag in self.masking.items() if flag.raised]
+        words = ", ".join(f"{score:.2f} under {attack}" for attack, score in scores.items())
+        return f"{words}; masking flags: {', '.join(raised)}" if raised else words
+
     def to_dict(self) -> dict[str, Any]:
         """Plain containers, as in the file; the entries of stages that were left out are not there."""
         values = {"version": VERSION, **{key: getattr(self, key) for key in _REQUIRED}}

@@ -6,7 +6,7 @@ import string
 from collections.abc import Mapping, Sequence
 from itertools import count
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import nn
@@ -19,6 +19,9 @@ from lsa_lightning.runs.folder import save_figure, save_table, write_json
 from lsa_lightning.runs.stages import Analysis, Evaluation
 from lsa_lightning.utils.isolation import evaluating
 from lsa_lightning.utils.outputs import read_logits
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 
 def write_analysis(analysis: Analysis, folder: Path) -> None:
@@ -33,14 +36,20 @@ def write_analysis(analysis: Analysis, folder: Path) -> None:
 
 
 def write_table(table: RobustnessTable, folder: Path) -> None:
-    """``evaluation.csv`` and the figure of the accuracies."""
-    save_table(table.to_dataframe(), folder / "evaluation.csv")
+    """``evaluation.csv``, as long as nothing is known of masking, and the figure of the accuracies."""
+    save_table(_flagged(Evaluation(table, {})), folder / "evaluation.csv")
     save_figure(table.plot(), folder, "accuracy")
 
 
 def write_evaluation(evaluation: Evaluation, folder: Path) -> None:
-    """``evaluation.json``: accuracies and masking flags."""
+    """``evaluation.json`` and ``evaluation.csv``: accuracies and masking flags."""
     write_json(evaluation.to_dict(), folder / "evaluation.json")
+    save_table(_flagged(evaluation), folder / "evaluation.csv")
+
+
+def _flagged(evaluation: Evaluation) -> pd.DataFrame:
+    """The table with a column of the masking flags that were raised, the same in each row."""
+    return evaluation.table.to_dataframe().assign(masking=evaluation.flags_in_words)
 
 
 def write_comparison(evaluations: Mapping[str, Evaluation], folder: Path) -> None:
@@ -54,7 +63,7 @@ def write_comparison(evaluations: Mapping[str, Evaluation], folder: Path) -> Non
     from lsa_lightning.plotting import plot_mean_accuracy
 
     tables = {path: each.table for path, each in evaluations.items()}
-    frames = {path: table.to_dataframe() for path, table in tables.items()}
+    frames = {path: _flagged(each) for path, each in evaluations.items()}
     save_table(pd.concat(frames, names=["checkpoint"]).reset_index(level=0), folder / "evaluation.csv")
     entries = [{"checkpoint": path, **each.to_dict()} for path, each in evaluations.items()]
     write_json(entries[0] if len(entries) == 1 else {"checkpoints": entries}, folder / "evaluation.json")

@@ -224,6 +224,7 @@ def evaluate(
             parts = zip(models, split(x, len(models)), split(y, len(models)), notes, sums, strict=True)
             for number, (model, rows, labels, note, total) in enumerate(parts):
                 own = {"samples": len(rows), **{name: each[number] for name, each in counts.items()}}
+                own |= evaluation.count_exactly(model, rows, labels)
                 note.note(index, digest({"x": rows, "y": labels}), partial(answer_of, model, rows), own)
                 total.update(own)
     return [evaluation._table(total) for total in sums]

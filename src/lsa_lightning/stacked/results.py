@@ -93,9 +93,8 @@ class SeedResults:
         )
         summary.save(job.folder)
         _log_results(job.loggers, self.view, summary, job.folder)
-        scores = {} if evaluation is None else evaluation.table.rg_score
-        shown = ", ".join(f"R&G {score:.2f} under {attack}" for attack, score in scores.items())
-        show(f"Seed {job.seed}: {shown or 'trained'}. Run folder: {job.folder}")
+        shown = "trained" if evaluation is None else f"R&G {summary.scores_in_words}"
+        show(f"Seed {job.seed}: {shown}. Run folder: {job.folder}")
 
 
 def measure_and_write(module: StackedTraining, attempts: Sequence[Attempt], seconds: float, signals: Signals) -> None:
@@ -170,6 +169,8 @@ def _evaluate(
 ) -> list[Evaluation | None]:
     """Each seed's accuracies and masking flags."""
     files = [job.folder / EVALUATION_STATE for job in jobs]
-    tables = evaluate(stage.evaluation, net, [job.model for job in jobs], batches, files)
+    measured = evaluate(stage.evaluation, net, [job.model for job in jobs], batches, files)
+    own = [[batch[number] for batch in batches] for number in range(len(jobs))]
+    tables = [stage.with_ceiling(table, rows) for table, rows in zip(measured, own, strict=True)]
     masking = [{}] * len(jobs) if stage.masking is None else check_masking(stage.masking, net, len(jobs), batches)
     return [Evaluation(table, flags) for table, flags in zip(tables, masking, strict=True)]
