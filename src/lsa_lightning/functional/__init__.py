@@ -19,6 +19,7 @@ from lsa_lightning.functional.representations import (
     cosine_distance,
     relative_error,
     relative_spread,
+    relative_squared_error,
 )
 from lsa_lightning.functional.scores import robustness_generalization_score, t_interval, wilson_interval
 
@@ -39,6 +40,7 @@ __all__ = [
     "predicted_labels",
     "relative_error",
     "relative_spread",
+    "relative_squared_error",
     "robustness_generalization_score",
     "select_mvl",
     "t_interval",
