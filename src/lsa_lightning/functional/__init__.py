@@ -10,7 +10,7 @@ from lsa_lightning.functional.classification import (
     log_probabilities,
     predicted_labels,
 )
-from lsa_lightning.functional.layers import layerwise_penalty, select_mvl
+from lsa_lightning.functional.layers import amplification, layerwise_penalty, select_mvl
 from lsa_lightning.functional.representations import (
     NORM_FLOOR,
     as_rows,
@@ -25,6 +25,7 @@ from lsa_lightning.functional.scores import robustness_generalization_score, t_i
 
 __all__ = [
     "NORM_FLOOR",
+    "amplification",
     "as_rows",
     "centered_relative_error",
     "centered_relative_error_over_batch",
