@@ -5,7 +5,8 @@
 Needs DATA_ROOT/MNIST/raw. Three kinds of runs, one of each per seed:
 
 - collapsing: FGSM training at --eps. Accuracy under PGD on test digits is measured every --every steps; it has fallen
-  when it lies 5 points below its best so far (--fall). The alarm is in time if it rings before that measurement.
+  when it lies 5 points below its best so far (--fall). The alarm is in time if it rings before that measurement. The
+  radius of these measurements, --watched-eps, is one at which accuracy rises at all before FGSM training collapses.
 - healthy: training with PGD at --eps, N-FGSM at --eps and FGSM at a third of it by turns. The alarm must be silent. A
   run of these whose accuracy falls is counted with the collapsing ones.
 - gated: FGSM training at --eps with AT-LR (relative squared error of all layers and the logits, partners by TPGD in
@@ -47,7 +48,7 @@ def main() -> None:
     parser.add_argument("--first-seed", type=int, default=0)
     parser.add_argument("--kinds", nargs="+", choices=KINDS, default=list(KINDS))
     parser.add_argument("--train-size", type=int, default=5000)
-    parser.add_argument("--test-size", type=int, default=500)
+    parser.add_argument("--test-size", type=int, default=1000)
     parser.add_argument("--eps", type=float, default=0.3)
     parser.add_argument("--epochs", type=int, default=12)
     parser.add_argument("--warmup", type=float, default=3.0, help="epochs in which eps rises")
@@ -55,6 +56,7 @@ def main() -> None:
     parser.add_argument("--lr", type=float, default=1e-3)
     parser.add_argument("--gamma", type=float, default=1.0)
     parser.add_argument("--steps", type=int, default=2, help="steps to the partners that are penalised")
+    parser.add_argument("--watched-eps", type=float, default=0.1, help="radius at which accuracy is watched")
     parser.add_argument("--every", type=int, default=20, help="steps between two measurements")
     parser.add_argument("--fall", type=float, default=5.0, help="points of accuracy under PGD")
     parser.add_argument("--name", default="collapse_alarm")
@@ -85,7 +87,7 @@ def watched(name: str, attack: Attack, train: Batch, test: Batch, args: Settings
     """When the alarm rang, and when accuracy had fallen."""
     signal = Recorded()
     alarm = CollapseAlarm(signal)
-    watch = Watch(alarm, test, attack.eps, args)
+    watch = Watch(alarm, test, args)
     fit(AdversarialTraining(attack, eps_warmup_epochs=args.warmup, alarm=alarm), train, args, seed, [watch])
     rang, fell = watch.rang_at, watch.fell_at
     print(f"{name:<10} seed {seed}: rang at {rang}, fell at {fell}, PGD {watch.accuracies[-1][1]:.1f} %", flush=True)
@@ -145,10 +147,10 @@ class Recorded(LossFell):
 class Watch(pl.Callback):
     """Measures accuracy under PGD every few steps, and notes when the alarm first rang."""
 
-    def __init__(self, alarm: CollapseAlarm, test: Batch, eps: float, args: Settings) -> None:
+    def __init__(self, alarm: CollapseAlarm, test: Batch, args: Settings) -> None:
         self.alarm = alarm
         self.test = test
-        self.attack = PGD(eps, steps=20, seed=0)
+        self.attack = PGD(args.watched_eps, steps=10, seed=0)
         self.args = args
         self.rang_at: int | None = None
         self.accuracies: list[tuple[int, float]] = []

@@ -148,7 +148,9 @@ def test_its_passes_move_no_buffer_and_draw_one_dropout_mask() -> None:
 
 
 def test_the_default_partners_are_crafted_under_the_threat_model_of_training() -> None:
-    attack = ATLR(pgd(), unlabelled=Unlabelled(PartOfBatch())).unlabelled_attack
+    callback = ATLR(pgd(), unlabelled=Unlabelled(PartOfBatch()))
+    assert callback.unlabelled is not None
+    attack = callback.unlabelled.attack
     assert isinstance(attack, TPGD)
     assert (attack.eps, attack.norm, attack.bounds) == (0.1, "Linf", (0.0, 1.0))
 

@@ -17,6 +17,7 @@ from lightning.pytorch.utilities.seed import isolate_rng
 from torch import Tensor
 
 from lsa_lightning.attacks import TPGD, Attack, ThreatModel
+from lsa_lightning.attacks.base import Model
 from lsa_lightning.utils import checks
 from lsa_lightning.utils.checks import flag, instance, integer, number, or_none, refuse
 from lsa_lightning.utils.distributed import place
@@ -219,9 +220,37 @@ class Unlabelled:
         self.attack = or_none(instance, self, "attack", attack, Attack)
         self.only = flag(self, "only", only)
 
-    def attack_for(self, threat: ThreatModel) -> Attack:
-        """The attack, by default under ``threat``."""
-        return self.attack or TPGD(threat.eps, norm=threat.norm, bounds=threat.bounds)
+    def under(self, threat: ThreatModel, in_space: Callable[[Attack], Attack]) -> Unlabelled:
+        """The same with an attack, by default under ``threat``, for inputs and outputs as the model has them."""
+        attack = self.attack or TPGD(threat.eps, norm=threat.norm, bounds=threat.bounds)
+        return Unlabelled(self.source, attack=in_space(attack), only=self.only)
+
+    def draw(self, model: Model, x: Tensor) -> tuple[Tensor, Tensor]:
+        """Inputs ``[M, ...]`` for a step whose own are ``x``, and their partners.
+
+        Raises:
+            ValueError: if there is no attack.
+        """
+        attack = instance(self, "attack", self.attack, Attack)
+        inputs = self.source.draw(x)
+        return inputs, attack(model, inputs, torch.zeros(len(inputs), dtype=torch.long, device=inputs.device))
+
+    def restart(self) -> None:
+        """Begin afresh."""
+        self.source.restart()
+        if self.attack is not None:
+            self.attack.restart()
+
+    def state_dict(self) -> dict[str, Any]:
+        """What a resumed run goes on from."""
+        attack = {} if self.attack is None else self.attack.state_dict()
+        return {"source": self.source.state_dict(), "attack": attack}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Continue with the checkpoint's."""
+        self.source.load_state_dict(state["source"])
+        if self.attack is not None:
+            self.attack.load_state_dict(state["attack"])
 
 
 def _inputs(batch: Any) -> Tensor:

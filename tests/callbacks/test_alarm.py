@@ -57,31 +57,60 @@ def test_it_rings_above_the_mean_plus_deviations_of_the_steps_before() -> None:
     values = [0.1, 0.3] * 10
     mean, deviation = np.mean(values), np.std(values)
     for excess, expected in ((-0.001, 0.0), (0.001, 1.0)):
-        alarm = CollapseAlarm(patience=20, memory=1000, rise=0.0)
+        alarm = CollapseAlarm(smoothing=1, patience=20, memory=1000, rise=0.0)
         levels(alarm, *values)
         assert levels(alarm, float(mean + 2 * deviation) + excess) == [expected]
 
 
 def test_a_rise_that_is_too_small_does_not_count_where_the_signal_stands_still() -> None:
-    assert levels(CollapseAlarm(patience=3, rise=0.1), 0.0, 0.0, 0.0, 0.09, 0.5) == [0.0, 0.0, 0.0, 0.0, 1.0]
+    assert levels(CollapseAlarm(smoothing=1, patience=3, rise=0.1), 0.0, 0.0, 0.0, 0.09, 0.5) == [
+        0.0,
+        0.0,
+        0.0,
+        0.0,
+        1.0,
+    ]
 
 
 def test_it_only_listens_at_first_and_the_level_decays_down_to_0() -> None:
-    alarm = CollapseAlarm(patience=2, decay=0.5)
+    alarm = CollapseAlarm(smoothing=1, patience=2, decay=0.5)
     assert levels(alarm, 0.0, 0.9) == [0.0, 0.0]
     assert levels(alarm, 5.0, *[0.0] * 9) == [1.0, 0.5, 0.25, 0.125, 0.0625, 0.03125, 0.015625, 0.0078125, 0.0, 0.0]
     assert alarm.rang == 1
 
 
+def test_a_single_step_is_smoothed_away() -> None:
+    for smoothing, expected in ((1, 1), (5, 0)):
+        alarm = CollapseAlarm(rise=0.05, smoothing=smoothing, patience=5)
+        levels(alarm, *[0.0] * 10, 0.2, *[0.0] * 10)
+        assert alarm.rang == expected
+
+
+def test_it_rings_for_as_long_as_a_collapse_lasts() -> None:
+    alarm = CollapseAlarm(patience=5, memory=5)
+    levels(alarm, *[0.01] * 10, *[0.4] * 200)
+    assert alarm.level == 1.0
+    assert alarm.rang >= 199
+
+
 def test_values_that_are_not_finite_change_nothing() -> None:
-    alarm, other = CollapseAlarm(patience=0), CollapseAlarm(patience=0)
+    alarm, other = CollapseAlarm(smoothing=1, patience=0), CollapseAlarm(smoothing=1, patience=0)
     levels(alarm, 0.1, float("nan"), 0.2)
     levels(other, 0.1, 0.2)
     assert alarm.state_dict() == other.state_dict()
 
 
 @pytest.mark.parametrize(
-    "options", [{"signal": 1}, {"deviations": -1}, {"decay": 1.1}, {"memory": 0}, {"patience": -1}, {"rise": -0.1}]
+    "options",
+    [
+        {"signal": 1},
+        {"deviations": -1},
+        {"decay": 1.1},
+        {"memory": 0},
+        {"smoothing": 0},
+        {"patience": -1},
+        {"rise": -0.1},
+    ],
 )
 def test_arguments_outside_their_range(options: dict[str, Any]) -> None:
     with pytest.raises(ValueError, match=f"CollapseAlarm: expected {next(iter(options))} to be "):
@@ -147,7 +176,7 @@ def test_it_changes_nothing_of_training() -> None:
 
 def test_it_is_logged(tmp_path: Path) -> None:
     signal = Seen(0.0, 1.0, 0.0)
-    callback = AdversarialTraining(pgd(), alarm=CollapseAlarm(signal, patience=1))
+    callback = AdversarialTraining(pgd(), alarm=CollapseAlarm(signal, smoothing=1, patience=1))
     fit(foreign(), callback, logger=CSVLogger(tmp_path, "", ""), log_every_n_steps=1)
     (row,) = [row for row in csv.DictReader((tmp_path / "metrics.csv").open()) if row["train/alarm_seen"]]
     assert float(row["train/alarm_seen"]) == pytest.approx(1 / 3)
@@ -166,7 +195,7 @@ class CountsForwards(ForeignModule):
 
 def test_a_gated_penalty_is_there_while_the_level_is_and_costs_no_pass_before() -> None:
     signal, module = Seen(0.0, 0.0, 1.0), foreign(CountsForwards)
-    alarm = CollapseAlarm(signal, patience=1, decay=0.5)
+    alarm = CollapseAlarm(signal, smoothing=1, patience=1, decay=0.5)
     callback = ATLR(pgd(), regularizer=LayerwiseRegularizer(0.5), mvl=MVL, alarm=alarm, gated=True)
     layers: list[list[str]] = []
     callback.before_step.append(lambda *_: layers.append(callback.penalized_layers(0)))
@@ -213,10 +242,10 @@ def test_labels_that_are_no_classes_are_refused() -> None:
 
 
 def test_a_checkpoint_holds_what_it_has_heard_and_every_fit_begins_afresh() -> None:
-    alarm = CollapseAlarm(patience=0)
+    alarm = CollapseAlarm(smoothing=1, patience=0, rise=0.5)
     levels(alarm, 0.0, 0.9, 0.1)
     callback = AdversarialTraining(pgd(), alarm=alarm)
-    other = AdversarialTraining(pgd(), alarm=CollapseAlarm(patience=0))
+    other = AdversarialTraining(pgd(), alarm=CollapseAlarm(smoothing=1, patience=0))
     other.load_state_dict(pickle.loads(pickle.dumps(callback.state_dict())))
     assert other.alarm is not None
     assert other.alarm.state_dict() == alarm.state_dict()

@@ -109,9 +109,9 @@ class Kept(LayerwiseRegularizer):
         super().__init__(0.5, measure=RelativeSquaredError())
         self.seen: list[dict[str, Tensor]] = []
 
-    def __call__(self, clean: Any, perturbed: Any, epoch: int = 0, share: float = 1.0) -> Tensor:
+    def __call__(self, clean: Any, perturbed: Any, epoch: int = 0) -> Tensor:  # type: ignore[override]
         self.seen.append({**clean})
-        return super().__call__(clean, perturbed, epoch, share)
+        return super().__call__(clean, perturbed, epoch)
 
 
 @pytest.mark.parametrize("output", ["logits", "probabilities"])

@@ -92,8 +92,10 @@ class CollapseAlarm:
 
     .. math:: level_t = 1 \text{ if } s_t > m_{t-1} + \max(k\,\sigma_{t-1}, r), \text{ else } d\, level_{t-1}
 
-    with m and sigma the exponentially weighted mean and standard deviation of the signal in the steps before. A level
-    that has fallen below 0.01 is 0. A gated regularizer's gamma is multiplied with it: 0 while training is healthy.
+    with s the smoothed signal, m and sigma its exponentially weighted mean and standard deviation in the steps before
+    in which it did not ring: what is normal is not learned from a collapse, and it rings for as long as that lasts. A
+    level that has fallen below 0.01 is 0. A gated regularizer's gamma is multiplied with it: 0 while training is
+    healthy.
 
     The signal of a step is read at the beginning of the next one, so a GPU is not waited for; each process of a
     distributed run listens to its own samples. Logs ``train/alarm_<signal>``, and ``train/alarm_level``.
@@ -104,6 +106,7 @@ class CollapseAlarm:
         rise: the smallest rise r >= 0 that counts, since a healthy signal may stand still at 0.
         decay: d in [0, 1].
         memory: number of steps >= 1 over which mean and deviation forget: weight 1 / memory of a new step.
+        smoothing: number of steps >= 1 over which the signal itself is smoothed: few samples fall in one step.
         patience: steps >= 0 at the start in which it only listens.
 
     Attributes:
@@ -114,7 +117,7 @@ class CollapseAlarm:
         ValueError: if an argument is outside its range.
 
     Example:
-        >>> alarm = CollapseAlarm(patience=2)
+        >>> alarm = CollapseAlarm(patience=2, smoothing=1)
         >>> for value in (0.02, 0.0, 0.01, 0.4, 0.0):
         ...     alarm.hear(value)
         ...     print(alarm.level)
@@ -132,9 +135,10 @@ class CollapseAlarm:
         signal: Signal | None = None,
         *,
         deviations: float = 2.0,
-        rise: float = 0.05,
+        rise: float = 0.02,
         decay: float = 0.99,
         memory: int = 100,
+        smoothing: int = 5,
         patience: int = 20,
     ) -> None:
         self.signal = or_none(instance, self, "signal", signal, Signal) or LossFell()
@@ -142,6 +146,7 @@ class CollapseAlarm:
         self.rise = number(self, "rise", rise, low=0)
         self.decay = number(self, "decay", decay, low=0, high=1)
         self.memory = integer(self, "memory", memory, low=1)
+        self.smoothing = integer(self, "smoothing", smoothing, low=1)
         self.patience = integer(self, "patience", patience, low=0)
         self.restart()
 
@@ -150,6 +155,7 @@ class CollapseAlarm:
         self.level = 0.0
         self.rang = 0
         self._heard = 0
+        self._smooth = 0.0
         self._mean = 0.0
         self._variance = 0.0
         self._coming: _Coming | None = None
@@ -175,17 +181,19 @@ class CollapseAlarm:
         """Take the signal's value of one step; one that is not finite changes nothing."""
         if not math.isfinite(value):
             return
-        limit = self._mean + max(self.deviations * math.sqrt(self._variance), self.rise)
-        if self._heard >= self.patience and value > limit:
-            self.level, self.rang = 1.0, self.rang + 1
-        else:
-            self.level = self.decay * self.level if self.level >= _LOWEST else 0.0
-        self._remember(value)
-
-    def _remember(self, value: float) -> None:
         self._heard += 1
-        weight = 1 / min(self._heard, self.memory)  # the plain mean until there are enough
-        difference = value - self._mean
+        self._smooth += (value - self._smooth) / min(self._heard, self.smoothing)  # the plain mean at first
+        limit = self._mean + max(self.deviations * math.sqrt(self._variance), self.rise)
+        if self._heard > self.patience and self._smooth > limit:
+            self.level, self.rang = 1.0, self.rang + 1
+            return
+        self.level = self.decay * self.level if self.level >= _LOWEST else 0.0
+        self._remember()
+
+    def _remember(self) -> None:
+        """Learn what is normal."""
+        weight = 1 / min(self._heard - self.rang, self.memory)
+        difference = self._smooth - self._mean
         self._mean += weight * difference
         self._variance = (1 - weight) * (self._variance + weight * difference**2)
 
@@ -202,11 +210,11 @@ class CollapseAlarm:
         return {**vars(self), "_coming": None}
 
     def __repr__(self) -> str:
-        options = ("signal", "deviations", "rise", "decay", "memory", "patience")
+        options = ("signal", "deviations", "rise", "decay", "memory", "smoothing", "patience")
         return f"CollapseAlarm({', '.join(f'{name}={getattr(self, name)!r}' for name in options)})"
 
 
-_STATE = ("level", "rang", "_heard", "_mean", "_variance")
+_STATE = ("level", "rang", "_heard", "_smooth", "_mean", "_variance")
 _LOWEST = 0.01
 
 

@@ -155,18 +155,16 @@ class ATLR(AdversarialTraining):
         self.analysis_limit_batches = or_none(integer, self, "analysis_limit_batches", analysis_limit_batches, low=1)
         self.analysis_dataloader = loader_key(self, "analysis_dataloader", analysis_dataloader)
         self.warmup_epochs = integer(self, "warmup_epochs", warmup_epochs, low=0)
-        self.unlabelled = or_none(instance, self, "unlabelled", unlabelled, Unlabelled)
-        theirs = None if self.unlabelled is None else self.unlabelled.attack_for(attack.threat)
-        self.unlabelled_attack = None if theirs is None else self.target.in_space(theirs)
+        theirs = or_none(instance, self, "unlabelled", unlabelled, Unlabelled)
+        self.unlabelled = None if theirs is None else theirs.under(attack.threat, self.target.in_space)
         self._forget()
 
     def start_afresh(self) -> None:
         """Without a list, but for the user's own, and without a history."""
         super().start_afresh()
         self.analysis_attack.restart()
-        if self.unlabelled is not None and self.unlabelled_attack is not None:
-            self.unlabelled.source.restart()
-            self.unlabelled_attack.restart()
+        if self.unlabelled is not None:
+            self.unlabelled.restart()
         self.mvl = self._given
         self._forget()
 
@@ -285,7 +283,7 @@ class ATLR(AdversarialTraining):
     def _layers_now(self, epoch: int) -> list[str]:
         if epoch < self.warmup_epochs or not self.mvl or self._gate() == 0:
             return []
-        weights = self.regularizer.weights(self.mvl, epoch - self.warmup_epochs, self._share)
+        weights = self.regularizer.weights(self.mvl, **self._now(epoch))
         return [name for name, gamma in weights.items() if gamma > 0]
 
     def _gate(self) -> float:
@@ -298,29 +296,25 @@ class ATLR(AdversarialTraining):
         return self._regularized(clean, adversarial, epoch)
 
     def _regularized(self, clean: dict[str, Tensor], adversarial: dict[str, Tensor], epoch: int) -> Tensor:
-        penalty = self.regularizer(clean, adversarial, epoch=epoch - self.warmup_epochs, share=self._share)
-        return self._gate() * penalty
+        return self._gate() * self.regularizer(clean, adversarial, **self._now(epoch))
+
+    def _now(self, epoch: int) -> dict[str, Any]:
+        """How far training is, as the regularizer asks for it; a user's own may know of epochs alone."""
+        by_share = isinstance(self.regularizer.schedule, TrainingSchedule)
+        return {"epoch": epoch - self.warmup_epochs, **({"share": self._share} if by_share else {})}
 
     def total_loss(self, module: pl.LightningModule, loss: Tensor, passes: Passes, y: Tensor, samples: int) -> Tensor:
         """Also the penalty on unlabelled inputs; see :meth:`AdversarialTraining.total_loss`."""
         loss = super().total_loss(module, loss, passes, y, samples)
-        layers = [] if self.unlabelled is None else self._layers_now(module.current_epoch)
-        if not layers:
+        layers = self._layers_now(module.current_epoch)
+        if self.unlabelled is None or self._seen is None or not layers:
             return loss
-        penalty = self._on_unlabelled(layers, module.current_epoch)
+        model, x = self._seen
+        options: dict[str, Any] = {"sites": self._sites, "read": self.target.logits}
+        both = both_representations(model, layers, *self.unlabelled.draw(model, x), **options)
+        penalty = self._regularized(*both, module.current_epoch)
         log_own_mean(self, module, "train/loss_lr_unlabelled", penalty, samples)
         return loss + penalty
-
-    def _on_unlabelled(self, layers: list[str], epoch: int) -> Tensor:
-        """LR on inputs whose partners are crafted without labels."""
-        assert self.unlabelled is not None
-        assert self.unlabelled_attack is not None
-        assert self._seen is not None
-        model, own = self._seen
-        x = self.unlabelled.source.draw(own)
-        x_adv = self.unlabelled_attack(model, x, torch.zeros(len(x), dtype=torch.long, device=x.device))
-        options: dict[str, Any] = {"sites": self._sites, "read": self.target.logits}
-        return self._regularized(*both_representations(model, layers, x, x_adv, **options), epoch)
 
     def state_dict(self) -> dict[str, Any]:
         """The list, its history and the attack's random generators: plain containers and tensors."""
@@ -329,17 +323,11 @@ class ATLR(AdversarialTraining):
             "mvl": self.mvl,
             "history": stacked(self.history),
             "latest": None if self._latest is None else self._latest.to_dict(),
-            **self._state_of_unlabelled(),
+            **({} if self.unlabelled is None else {"unlabelled": self.unlabelled.state_dict()}),
         }
 
     def __getstate__(self) -> dict[str, Any]:
         return {**super().__getstate__(), "_seen": None}
-
-    def _state_of_unlabelled(self) -> dict[str, Any]:
-        if self.unlabelled is None or self.unlabelled_attack is None:
-            return {}
-        states = {"source": self.unlabelled.source.state_dict(), "attack": self.unlabelled_attack.state_dict()}
-        return {"unlabelled": states}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Continue with the checkpoint's list; one that was fixed by the user stays."""
@@ -349,10 +337,8 @@ class ATLR(AdversarialTraining):
         self._latest = None if latest is None else SustainabilityReport.from_dict(latest)
         if not self.fixed:
             self.mvl = state_dict["mvl"]
-        states = state_dict.get("unlabelled")
-        if states is not None and self.unlabelled is not None and self.unlabelled_attack is not None:
-            self.unlabelled.source.load_state_dict(states["source"])
-            self.unlabelled_attack.load_state_dict(states["attack"])
+        if self.unlabelled is not None and "unlabelled" in state_dict:
+            self.unlabelled.load_state_dict(state_dict["unlabelled"])
 
     def _analyse(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> SustainabilityReport:
         validation_input = ValidationInput(pl_module, self.target)
