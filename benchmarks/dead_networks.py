@@ -64,7 +64,7 @@ def train(overrides: list[str], experiment: str, seeds: int) -> list[float]:
             sweep = [f"seeds=range(0,{seeds})", f"hydra.run.dir={folder}"]
         command = [sys.executable, "-m", "lsa_lightning.cli.train", *overrides, *TRAIN_ONLY, *sweep]
         subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
-        files = sorted(Path(folder).glob("seed*/summary.json"))
+        files = sorted(Path(folder).rglob("summary.json"))
         return [json.loads(file.read_text())["accuracy"]["clean"] for file in files]
 
 
