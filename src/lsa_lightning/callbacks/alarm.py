@@ -135,7 +135,7 @@ class CollapseAlarm:
         signal: Signal | None = None,
         *,
         deviations: float = 2.0,
-        rise: float = 0.02,
+        rise: float = 0.01,
         decay: float = 0.99,
         memory: int = 100,
         smoothing: int = 5,
