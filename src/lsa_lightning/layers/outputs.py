@@ -46,7 +46,8 @@ def output_view(model: nn.Module, layer: str) -> Callable[[Tensor], Tensor] | No
         >>> output_view(nn.Linear(2, 3), "logits") is None, output_view(nn.Linear(2, 3), "act1") is None
         (False, True)
     """
-    return None if layer != OUTPUT and _is_submodule(model, layer) else _VIEWS.get(layer)
+    view = _VIEWS.get(layer)  # first, as this is asked in each step, and modules are many
+    return None if view is None or (layer != OUTPUT and _is_submodule(model, layer)) else view
 
 
 def means_all_learnable(model: nn.Module, layer: str) -> bool:
