@@ -136,6 +136,7 @@ WAYS: dict[str, Callable[[str, str, Path], None]] = (
             "hydra/job_logging",
             "logger",
             "measure",
+            "method",
             "model",
             "objective",
             "optimizer",
@@ -195,6 +196,37 @@ def test_a_new_file_would_be_picked_up() -> None:
 def callback_of(tmp_path: Path, *overrides: str, key: str = "atlr") -> Any:
     with composed_job("train", overrides, tmp_path) as cfg:
         return instantiate(cfg.callbacks[key], _convert_="all")
+
+
+def test_the_papers_form_is_the_default_method(tmp_path: Path) -> None:
+    with composed_job("train", [], tmp_path / "default") as cfg:
+        default = OmegaConf.to_container(cfg.callbacks, resolve=True)
+    with composed_job("train", ["method=paper"], tmp_path / "paper") as cfg:
+        assert OmegaConf.to_container(cfg.callbacks, resolve=True).keys() == default.keys()
+        callback = instantiate(cfg.callbacks.atlr, _convert_="all")
+    assert isinstance(callback.regularizer.measure, measures.RelativeError)
+    assert (callback.regularizer.gamma, callback.regularizer.schedule) == (0.1, None)
+    assert (callback.mvl, callback.selector, callback.alarm, callback.gated, callback.unlabelled) == (
+        *(None, None, None),
+        False,
+        None,
+    )
+
+
+def test_a_method_overrules_the_experiment_and_typed_values_overrule_the_method(tmp_path: Path) -> None:
+    callback = callback_of(tmp_path, "experiment=mnist_at_apgd_lr", "method=centred")
+    assert (callback.regularizer.gamma, callback.mvl) == (1.0, ["learnable", "logits"])
+    assert isinstance(callback.regularizer.measure, measures.RelativeSquaredError)
+    assert callback.regularizer.schedule(0.3) == pytest.approx(0.5)
+    typed = ("method=centred", "measure=cosine_distance", "regularizer.gamma=0.2", "callbacks.atlr.mvl=[backbone.act2]")
+    callback = callback_of(tmp_path, *typed)
+    assert (callback.regularizer.gamma, callback.mvl) == (0.2, ["backbone.act2"])
+    assert isinstance(callback.regularizer.measure, measures.CosineDistance)
+
+
+def test_plain_adversarial_training_has_the_methods_alarm(tmp_path: Path) -> None:
+    callback = callback_of(tmp_path, "experiment=moon_at", "method=gated", key="adversarial_training")
+    assert callback.alarm.deviations == 2.0
 
 
 def test_natural_overrides_reach_the_callback(tmp_path: Path) -> None:
@@ -305,6 +337,7 @@ def test_validation_has_the_evaluations_attacks_but_does_not_follow_it(tmp_path:
         ("relative_error", measures.RelativeError),
         ("centered_relative_error", measures.CenteredRelativeError),
         ("cosine_distance", measures.CosineDistance),
+        ("relative_squared_error", measures.RelativeSquaredError),
     ],
 )
 def test_one_group_chooses_the_measure_of_training_and_analysis(tmp_path: Path, name: str, measure: type) -> None:

@@ -5,10 +5,16 @@ import torch
 from torch import Tensor
 
 from lsa_lightning import functional
-from lsa_lightning.measures import CenteredRelativeError, ComparisonMeasure, CosineDistance, RelativeError
+from lsa_lightning.measures import (
+    CenteredRelativeError,
+    ComparisonMeasure,
+    CosineDistance,
+    RelativeError,
+    RelativeSquaredError,
+)
 from lsa_lightning.utils.paths import CONF_DIR
 
-MEASURES = [RelativeError(), CenteredRelativeError(), CosineDistance()]
+MEASURES = [RelativeError(), CenteredRelativeError(), CosineDistance(), RelativeSquaredError()]
 
 
 @pytest.fixture
@@ -24,6 +30,7 @@ def pair() -> tuple[Tensor, Tensor]:
         (RelativeError(), functional.relative_error),
         (CenteredRelativeError(), functional.centered_relative_error),
         (CosineDistance(), functional.cosine_distance),
+        (RelativeSquaredError(), functional.relative_squared_error),
     ],
 )
 def test_measures_are_their_functions(
@@ -60,11 +67,40 @@ def test_centered_relative_error_over_batch_takes_off_the_mean_over_samples(pair
     torch.testing.assert_close(CenteredRelativeError().over_batch(clean, perturbed), expected)
 
 
-def test_a_constant_layer_scores_0_by_relative_error_and_1_by_the_centered_one() -> None:
+def test_relative_squared_error_is_its_formula_over_the_batch_and_by_sample(pair: tuple[Tensor, Tensor]) -> None:
+    clean, perturbed = (rows.flatten(1) for rows in pair)
+    distance = (clean - perturbed).square().sum(1)
+    spread = (clean - clean.mean(0)).square().sum(1).mean()
+    torch.testing.assert_close(RelativeSquaredError()(*pair), distance / spread)
+    torch.testing.assert_close(RelativeSquaredError().over_batch(*pair), distance.mean() / spread)
+
+
+def test_a_shift_of_all_samples_does_not_lower_the_squared_error(pair: tuple[Tensor, Tensor]) -> None:
+    clean, perturbed = pair
+    measure = RelativeSquaredError()
+    torch.testing.assert_close(measure(clean + 100, perturbed + 100), measure(clean, perturbed))
+    assert RelativeError()(clean + 100, perturbed + 100).max() < 0.1 * RelativeError()(clean, perturbed).min()
+
+
+def test_nothing_is_detached_from_the_squared_error(pair: tuple[Tensor, Tensor]) -> None:
+    clean, perturbed = (rows.clone().requires_grad_() for rows in pair)
+    (slope,) = torch.autograd.grad(RelativeSquaredError()(clean, perturbed).sum(), clean)
+    rows = clean.detach().requires_grad_()
+    fixed = (rows - perturbed.detach()).flatten(1).square().sum(1) / (clean - clean.mean(0)).square().sum().detach() * 4
+    assert (slope - torch.autograd.grad(fixed.sum(), rows)[0]).abs().max() > 1e-2
+
+
+def test_a_layer_far_outside_of_float32s_squares_has_its_squared_error() -> None:
+    clean, perturbed = torch.tensor([[1e25], [3e25]]), torch.tensor([[1e25], [3.5e25]])
+    torch.testing.assert_close(RelativeSquaredError()(clean, perturbed), torch.tensor([0.0, 0.25]))
+
+
+def test_a_constant_layer_scores_0_by_relative_error_and_1_by_the_centered_ones() -> None:
     constant = torch.full((4, 3), 5.0)
     assert RelativeError()(constant, constant).tolist() == [0.0] * 4
     assert CenteredRelativeError()(constant, constant).tolist() == [1.0] * 4
     assert float(CenteredRelativeError().over_batch(constant, constant)) == 1.0
+    assert RelativeSquaredError()(constant, constant).tolist() == [1.0] * 4
 
 
 def test_centered_relative_error_of_a_single_sample_is_1() -> None:

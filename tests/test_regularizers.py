@@ -8,8 +8,8 @@ import torch
 from torch import Tensor
 
 from lsa_lightning.functional import relative_error
-from lsa_lightning.measures import CenteredRelativeError, CosineDistance, RelativeError
-from lsa_lightning.regularizers import LayerwiseRegularizer, LinearRamp
+from lsa_lightning.measures import CenteredRelativeError, CosineDistance, RelativeError, RelativeSquaredError
+from lsa_lightning.regularizers import LayerwiseRegularizer, LinearRamp, TrainingRamp
 
 
 @pytest.fixture
@@ -29,7 +29,9 @@ def test_penalty_is_gamma_times_the_sum_over_the_layers(clean: dict[str, Tensor]
     torch.testing.assert_close(LayerwiseRegularizer(gamma=0.3)(clean, perturbed), expected)
 
 
-@pytest.mark.parametrize("measure", [RelativeError(), CenteredRelativeError(), CosineDistance()], ids=repr)
+@pytest.mark.parametrize(
+    "measure", [RelativeError(), CenteredRelativeError(), CosineDistance(), RelativeSquaredError()], ids=repr
+)
 @pytest.mark.parametrize("per_sample", [True, False])
 def test_gradient_flows_into_both_sides(
     clean: dict[str, Tensor], perturbed: dict[str, Tensor], measure: Any, per_sample: bool
@@ -92,6 +94,21 @@ def test_default_measure_is_the_papers_and_repr_shows_the_choice() -> None:
 def test_gamma_must_be_finite_and_not_negative(gamma: Any) -> None:
     with pytest.raises(ValueError, match=r"LayerwiseRegularizer: expected gamma.* to be .*, got "):
         LayerwiseRegularizer(gamma=gamma)
+
+
+def test_a_schedule_of_the_share_of_training_ignores_the_epoch(
+    clean: dict[str, Tensor], perturbed: dict[str, Tensor]
+) -> None:
+    regularizer = LayerwiseRegularizer(gamma=0.8, schedule=TrainingRamp(0.1, 0.5))
+    full = LayerwiseRegularizer(gamma=0.8)(clean, perturbed)
+    for share, factor in ((0.0, 0.0), (0.1, 0.0), (0.3, 0.5), (0.5, 1.0), (0.9, 1.0)):
+        torch.testing.assert_close(regularizer(clean, perturbed, epoch=7, share=share), factor * full)
+
+
+@pytest.mark.parametrize(("start", "end"), [(-0.1, 0.5), (1.0, 1.0), (0.5, 0.5), (0.1, 1.2)])
+def test_shares_of_training_are_ordered_and_within_it(start: float, end: float) -> None:
+    with pytest.raises(ValueError, match=r"TrainingRamp: expected (start|end) to be a finite number"):
+        TrainingRamp(start, end)
 
 
 @pytest.mark.parametrize("epochs", [0, -3])

@@ -76,6 +76,27 @@ class CenteredRelativeError(ComparisonMeasure):
         return functional.centered_relative_error_over_batch(clean, perturbed)
 
 
+class RelativeSquaredError(ComparisonMeasure):
+    r""":math:`\|\phi(x) - \phi(\hat x)\|^2` over the batch's mean of :math:`\|\phi(x) - \bar\phi\|^2`.
+
+    The share of a layer's variance that the perturbation replaces. A constant layer scores 1, not 0, and a bias cannot
+    lower it; as a penalty its pull fades with the distance. The value depends on what else is in the batch.
+
+    Example:
+        >>> import torch
+        >>> RelativeSquaredError()(torch.tensor([[1.0], [3.0]]), torch.tensor([[1.0], [3.5]]))
+        tensor([0.0000, 0.2500])
+    """
+
+    def __call__(self, clean: Tensor, perturbed: Tensor) -> Tensor:
+        """See :func:`lsa_lightning.functional.relative_squared_error`."""
+        return functional.relative_squared_error(clean, perturbed)
+
+    def over_batch(self, clean: Tensor, perturbed: Tensor) -> Tensor:
+        """The mean over the samples: both are divided by the same number."""
+        return self(clean, perturbed).mean()
+
+
 class CosineDistance(ComparisonMeasure):
     r""":math:`1 - \cos(\phi(x), \phi(\hat x))`: blind to a change of length.
 

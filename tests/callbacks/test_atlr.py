@@ -20,9 +20,10 @@ from torch import Tensor, nn
 from lsa_lightning import ATLR, AdversarialTraining, LayerSustainabilityAnalysis, LayerwiseRegularizer
 from lsa_lightning.attacks import FGSM
 from lsa_lightning.layers.report import AnalysedEpoch
-from lsa_lightning.measures import ComparisonMeasure
+from lsa_lightning.measures import ComparisonMeasure, RelativeSquaredError
 from lsa_lightning.objectives import TRADES
-from lsa_lightning.regularizers import LinearRamp
+from lsa_lightning.regularizers import LinearRamp, TrainingRamp
+from lsa_lightning.selectors import Amplification, Level
 
 
 @pytest.mark.parametrize("dropout", [0.0, 0.5])
@@ -58,6 +59,112 @@ def test_gamma_by_layer_and_epochs_of_ramp_and_warmup_equal_the_hand_written_loo
         gamma = {"net.act": 0.5 * factor, "net.relu1": 0.25 * factor}
         at_lr_loop(expected, loader(), attack, optimizer, expected.net.hidden, gamma)
     assert_same(module, expected)
+
+
+def test_gamma_by_the_share_of_training_equals_the_hand_written_loop() -> None:
+    module, expected = foreign(), foreign()
+    regularizer = LayerwiseRegularizer(gamma=0.5, schedule=TrainingRamp(0.25, 0.75))
+    fit(module, ATLR(pgd(), regularizer=regularizer, mvl=MVL), max_epochs=2)
+    torch.manual_seed(1)
+    optimizer, attack = expected.configure_optimizers(), pgd()
+    for step in range(6):
+        gamma = dict.fromkeys(MVL, 0.5 * min(1.0, max(0.0, (step / 6 - 0.25) / 0.5)))
+        batch = [list(loader())[step % 3]]
+        at_lr_loop(expected, batch, attack, optimizer, expected.net.hidden, gamma)
+    assert_same(module, expected)
+
+
+def test_the_share_of_training_goes_by_steps_where_these_end_it() -> None:
+    shares: list[float] = []
+    callback = ATLR(pgd(), mvl=MVL)
+    callback.before_step.append(lambda *_: shares.append(callback._share))
+    fit(foreign(), callback, max_epochs=100, max_steps=4)
+    assert shares == [0.0, 0.25, 0.5, 0.75]
+
+
+def test_a_share_of_training_without_an_end_is_refused() -> None:
+    regularizer = LayerwiseRegularizer(schedule=TrainingRamp())
+    with pytest.raises(MisconfigurationException, match="expects max_epochs or max_steps, got neither"):
+        fit(foreign(), ATLR(pgd(), regularizer=regularizer, mvl=MVL), max_epochs=-1)
+
+
+class OwnLogits(ForeignModule):
+    """Returns more than logits."""
+
+    def forward(self, x: Tensor) -> Any:
+        return {"classes": self.net(x), "noise": x}
+
+    def training_step(self, batch: Any) -> Any:
+        x, y = batch
+        return nn.functional.cross_entropy(self(x)["classes"], y)
+
+    def validation_step(self, batch: Any) -> None:
+        self(batch[0])
+
+
+class Kept(LayerwiseRegularizer):
+    """Keeps the clean representations of each step."""
+
+    def __init__(self) -> None:
+        super().__init__(0.5, measure=RelativeSquaredError())
+        self.seen: list[dict[str, Tensor]] = []
+
+    def __call__(self, clean: Any, perturbed: Any, epoch: int = 0) -> Tensor:  # type: ignore[override]
+        self.seen.append({**clean})
+        return super().__call__(clean, perturbed, epoch)
+
+
+@pytest.mark.parametrize("output", ["logits", "probabilities"])
+@pytest.mark.parametrize("cls", [ForeignModule, OwnLogits])
+@pytest.mark.parametrize("objective", [None, TRADES(0.0)])
+def test_what_the_model_returns_is_penalised_like_a_layer(
+    output: str, cls: type[ForeignModule], objective: TRADES | None
+) -> None:
+    regularizer = Kept()
+    read: dict[str, Any] = {} if cls is ForeignModule else {"output_fn": lambda out: out["classes"]}
+    fit(foreign(cls), ATLR(pgd(), objective, regularizer=regularizer, mvl=["net.act", output], **read))
+    assert all(list(clean) == ["net.act", output] and clean[output].shape == (16, 3) for clean in regularizer.seen)
+    logits = foreign(cls).train().net(next(iter(loader()))[0])
+    first = regularizer.seen[0][output]
+    torch.testing.assert_close(first, logits.softmax(1) if output == "probabilities" else logits)
+
+
+def test_all_learnable_layers_and_the_logits_are_a_list() -> None:
+    module, callback = foreign(), ATLR(pgd(), mvl=["learnable", "logits"], layers=["learnable", "logits"])
+    fit(module, callback)
+    assert callback.mvl == [*LAYERS, "logits"]
+    assert callback.history[0].report.layers == [*LAYERS, "logits"]
+    named = foreign()
+    fit(named, ATLR(pgd(), mvl=[*LAYERS, "logits"]))
+    assert_same(module, named, tolerance=0.0)
+
+
+def test_the_logits_of_a_model_that_the_step_never_calls_are_missed() -> None:
+    class CallsTheNet(ForeignModule):
+        def training_step(self, batch: Any) -> Any:
+            return nn.functional.cross_entropy(self.net(batch[0]), batch[1])
+
+    with pytest.raises(MisconfigurationException, match="expected training_step to call the model itself"):
+        fit(foreign(CallsTheNet), ATLR(pgd(), mvl=["net.act", "logits"]))
+    callback = ATLR(pgd(), mvl=["act", "logits"], backbone="net", analysis_every_n_epochs=0)
+    fit(foreign(CallsTheNet), callback)
+    assert callback.mvl == ["act", "logits"]
+
+
+@pytest.mark.parametrize("selector", [Amplification(top_k=1), Amplification(above=0.0), Level(0.01)], ids=repr)
+def test_a_selector_takes_algorithm_1s_place(selector: Any) -> None:
+    callback = ATLR(pgd(), mvl=selector)
+    fit(foreign(), callback, max_epochs=2)
+    assert not callback.fixed
+    assert [entry.mvl for entry in callback.history] == [selector(entry.report) for entry in callback.history]
+    assert callback.mvl == callback.history[-1].mvl != []
+
+
+def test_a_selector_that_chooses_nothing_is_named_and_top_k_beside_one_refused() -> None:
+    with pytest.warns(UserWarning, match=r"Level\(level=100.0\) chooses no layer"):
+        fit(foreign(), ATLR(pgd(), mvl=Level(100.0)))
+    with pytest.raises(ValueError, match="ATLR: expected top_k to be None beside a selector"):
+        ATLR(pgd(), mvl=Level(1.0), top_k=1)
 
 
 def test_the_penalty_changes_training() -> None:

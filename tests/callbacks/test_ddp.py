@@ -9,7 +9,7 @@ from typing import Any
 import lightning.pytorch as pl
 import pytest
 import torch
-from tests.helpers.modules import loader, trainer
+from tests.helpers.modules import images, loader, trainer
 from tests.helpers.reference_loop import at_lr_loop
 from tests.helpers.training import MVL, assert_same
 from tests.helpers.two_processes import CASES, InOrder, two_processes, without_batch_norm
@@ -17,6 +17,8 @@ from torch import Tensor, nn
 
 from lsa_lightning import ATLR, LayerwiseRegularizer, RobustValidation
 from lsa_lightning.attacks import FGSM, PGD
+from lsa_lightning.functional import relative_error
+from lsa_lightning.unlabelled import FromLoader, Unlabelled
 
 
 @pytest.mark.parametrize("case", CASES)
@@ -42,6 +44,24 @@ def test_training_equals_the_hand_written_loop_on_the_joint_batches(case: str) -
     )
     assert_same(module.net, expected.net, tolerance=2e-3 if case == "bf16" else 1e-6)
     assert "training_step" not in vars(module)
+
+
+def test_the_unlabelled_inputs_of_two_processes_are_those_of_joint_batches() -> None:
+    module, expected, attack = without_batch_norm(), without_batch_norm(), FGSM(0.1)
+    inputs = images(32, seed=5)[0]
+    unlabelled = Unlabelled(FromLoader(inputs.split(4)), attack=attack, only=True)
+    regularizer = LayerwiseRegularizer(gamma=0.5)
+    callback = ATLR(attack, regularizer=regularizer, mvl=MVL, analysis_every_n_epochs=0, unlabelled=unlabelled)
+    two_processes([callback]).fit(module, InOrder(8))
+    optimizer, hidden = expected.configure_optimizers(), expected.net.hidden
+    for (x, y), u in zip(loader(n=64, batch_size=16), inputs.split(8), strict=True):
+        x_adv, u_adv = attack(expected, x, y), attack(expected, u, torch.zeros(8, dtype=torch.long))
+        clean, adversarial = hidden(u), hidden(u_adv)
+        penalty = torch.stack([relative_error(clean[name], adversarial[name]).mean() for name in MVL]).sum()
+        optimizer.zero_grad()
+        (expected.training_step((x_adv, y)) + 0.5 * penalty).backward()
+        optimizer.step()
+    assert_same(module.net, expected.net)
 
 
 class Collector(pl.Callback):

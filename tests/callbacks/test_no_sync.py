@@ -18,6 +18,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from lsa_lightning import ATLR, AdversarialTraining
 from lsa_lightning.attacks import Attack, checks
 from lsa_lightning.attacks.balls import Ball
+from lsa_lightning.callbacks import CollapseAlarm
 from lsa_lightning.functional import representations
 from lsa_lightning.objectives import AT, MART, TRADES, Objective
 
@@ -123,6 +124,24 @@ def test_steps_after_the_first_ask_for_nothing(
     steps = asked_in_steps(make(Shifted(), objective), monkeypatch)
     assert steps[0]  # the loss of the first batch is looked at
     assert steps[1:] == [[]] * 5
+
+
+class LooksFirst(Shifted):
+    """Runs the model once, as a single-step attack does."""
+
+    def __call__(self, model: Any, x: Tensor, y: Tensor) -> Tensor:
+        with torch.no_grad():
+            model(x)
+        return super().__call__(model, x, y)
+
+
+@pytest.mark.parametrize("objective", [AT(), TRADES()])
+def test_nor_do_steps_that_an_alarm_watches(objective: Objective, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(representations, "runs_ahead", lambda device: True)
+    alarm = CollapseAlarm()
+    steps = asked_in_steps(AdversarialTraining(LooksFirst(), objective, alarm=alarm), monkeypatch)
+    assert steps[1:] == [[]] * 5
+    assert alarm.state_dict()["_heard"] == 6  # heard between the steps
 
 
 @pytest.mark.usefixtures("running_ahead")

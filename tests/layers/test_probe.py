@@ -10,7 +10,8 @@ from tests.helpers.modules import ModularConvNet
 from tests.helpers.residual_block import Block, X
 from torch import Tensor, nn
 
-from lsa_lightning.layers.probe import OUTPUT, LayerProbe, check_names_exist
+from lsa_lightning.layers.outputs import OUTPUT
+from lsa_lightning.layers.probe import LayerProbe, check_names_exist
 from lsa_lightning.models import MLP
 
 

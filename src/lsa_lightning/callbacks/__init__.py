@@ -1,6 +1,7 @@
 """Lightning callbacks: adversarial training, AT-LR, what goes with adversarial training, validation, logging."""
 
 from lsa_lightning.callbacks.adversarial_training import AdversarialTraining
+from lsa_lightning.callbacks.alarm import CollapseAlarm, LossFell, SpreadLost
 from lsa_lightning.callbacks.atlr import ATLR
 from lsa_lightning.callbacks.learning_rate import LearningRate
 from lsa_lightning.callbacks.overfitting_stop import CatastrophicOverfittingStop
@@ -15,9 +16,12 @@ __all__ = [
     "AdversarialTraining",
     "AdversarialWeightPerturbation",
     "CatastrophicOverfittingStop",
+    "CollapseAlarm",
     "LearningRate",
+    "LossFell",
     "ReportLogger",
     "RobustValidation",
+    "SpreadLost",
     "Target",
     "TrainingProgress",
 ]

@@ -15,6 +15,7 @@ from lightning.pytorch.utilities import rank_zero_warn
 from torch import Tensor, nn
 
 from lsa_lightning.attacks import Attack, InputSpace
+from lsa_lightning.callbacks.alarm import CollapseAlarm, FirstOutput, StepSeen
 from lsa_lightning.callbacks.base import FreshCallback
 from lsa_lightning.callbacks.own_keys import log_own_mean
 from lsa_lightning.callbacks.passes import AdversarialStep, Passes, StepRequest, loss_of
@@ -22,7 +23,7 @@ from lsa_lightning.callbacks.step_input import unlogged
 from lsa_lightning.callbacks.step_patch import patch_training_step
 from lsa_lightning.callbacks.target import Target
 from lsa_lightning.layers.calls import CallSite
-from lsa_lightning.layers.probe import OUTPUT
+from lsa_lightning.layers.outputs import OUTPUT
 from lsa_lightning.objectives import AT, Objective
 from lsa_lightning.utils.batch import BatchFn
 from lsa_lightning.utils.checks import instance, number, or_none
@@ -59,6 +60,8 @@ class AdversarialTraining(FreshCallback):
         eps_warmup_epochs: number >= 0, not necessarily whole, of epochs in which eps rises step by step from 0 to the
             attack's own; logged as ``train/eps``. At a large eps, such as 0.3 on MNIST, training may otherwise stay at
             chance.
+        alarm: watches for catastrophic overfitting; see :class:`~lsa_lightning.callbacks.alarm.CollapseAlarm`. The
+            user's step then runs uncompiled.
 
     Attributes:
         before_step: where other callbacks hook in, see :data:`BeforeStep`.
@@ -82,6 +85,7 @@ class AdversarialTraining(FreshCallback):
         output_fn: OutputFn | None = None,
         target: Target | None = None,
         eps_warmup_epochs: float = 0.0,
+        alarm: CollapseAlarm | None = None,
     ) -> None:
         instance(self, "attack", attack, Attack, what="an Attack, such as PGD(eps=8/255)")
         self.target = Target.of(
@@ -90,6 +94,8 @@ class AdversarialTraining(FreshCallback):
         self.attack = self.target.in_space(attack)
         self.objective = or_none(instance, self, "objective", objective, Objective) or AT()
         self.eps_warmup_epochs = number(self, "eps_warmup_epochs", eps_warmup_epochs, low=0)
+        self.alarm = or_none(instance, self, "alarm", alarm, CollapseAlarm)
+        self._attacked_from: Tensor | None = None
         self.before_step: list[BeforeStep] = []
         attack_key = without_addresses(repr(self.attack))
         self._state_key = self._generate_state_key(attack=attack_key, backbone=self.target.backbone)
@@ -111,6 +117,8 @@ class AdversarialTraining(FreshCallback):
         """Draw the attack's random numbers from the beginning, and forget which calls the layers of a list mean."""
         self.attack.restart()
         self._sites = {}
+        if self.alarm is not None:
+            self.alarm.restart()
 
     def on_fit_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Check the combination, then wrap ``training_step``."""
@@ -119,6 +127,9 @@ class AdversarialTraining(FreshCallback):
                 f"{type(self).__name__} adds to the loss that training_step returns, which manual optimization "
                 "ignores: expected automatic_optimization=True"
             )
+            raise MisconfigurationException(msg)
+        if self.alarm is not None and not self.attack.needs_classes:
+            msg = f"the alarm looks at the cross-entropy: expected an attack on scores of classes, got {self.attack!r}"
             raise MisconfigurationException(msg)
         if isinstance(trainer.strategy, _UNSUPPORTED):
             msg = f"{type(self).__name__} runs on one device or with DDP, got {type(trainer.strategy).__name__}"
@@ -155,6 +166,13 @@ class AdversarialTraining(FreshCallback):
             msg = "expected a dataloader with a length, or limit_train_batches, for eps_warmup_epochs; got neither"
             raise MisconfigurationException(msg)
 
+    def on_train_batch_start(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, batch: Any, batch_idx: int
+    ) -> None:
+        """Hear what the step before has shown."""
+        if self.alarm is not None:
+            self.alarm.settle()
+
     def on_train_batch_end(self, *_: object, **__: object) -> None:
         """The backward pass is over."""
         if self._step is not None:
@@ -176,16 +194,19 @@ class AdversarialTraining(FreshCallback):
             self._step.close()
 
     def state_dict(self) -> dict[str, Any]:
-        """The state of the attack's random generators."""
-        return {"attack": self.attack.state_dict()}
+        """The state of the attack's random generators, and of the alarm."""
+        heard = {} if self.alarm is None else {"alarm": self.alarm.state_dict()}
+        return {"attack": self.attack.state_dict(), **heard}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Continue the attack's random numbers where the checkpoint left them."""
+        """Continue the attack's random numbers, and the alarm, where the checkpoint left them."""
         self.attack.load_state_dict(state_dict["attack"])
+        if self.alarm is not None and "alarm" in state_dict:  # one that it was trained without begins afresh
+            self.alarm.load_state_dict(state_dict["alarm"])
 
     def __getstate__(self) -> dict[str, Any]:
         # A copy or pickle made in a fit has patched nothing, so it has nothing to take back.
-        return {**self.__dict__, "_step": None, "_unpatch": _nothing}
+        return {**self.__dict__, "_step": None, "_unpatch": _nothing, "_attacked_from": None}
 
     def prepare(self, model: nn.Module, x: Tensor) -> None:
         """Called before each step, with the model and an input as training gives it; does nothing here."""
@@ -218,7 +239,8 @@ class AdversarialTraining(FreshCallback):
         self.prepare(*seen)
         layers = self.penalized_layers(module.current_epoch)
         probed = [*layers, OUTPUT] if self.objective.needs_both_outputs else layers
-        asked = StepRequest(run_step, batch, x, y, partial(self._craft, module), probed, self._sites)
+        craft, watched = partial(self._craft, module), self.alarm is not None and not self.objective.needs_both_outputs
+        asked = StepRequest(run_step, batch, x, y, craft, probed, self._sites, with_output=watched)
         passes = adversarial_step.run(asked, checked=not wraps_another)
         loss, result = loss_of(passes.result), passes.result
         if loss is None:
@@ -237,6 +259,8 @@ class AdversarialTraining(FreshCallback):
             samples: number of samples N.
         """
         clean, adversarial = dict(passes.clean), dict(passes.adversarial)
+        if self.alarm is not None:
+            self._watch(module, self.alarm, passes, y)
         if self.objective.needs_both_outputs:
             loss = loss + self.objective.term(clean.pop(OUTPUT), adversarial.pop(OUTPUT), y)
         _log(module, "train/loss_base", loss, samples)
@@ -254,12 +278,32 @@ class AdversarialTraining(FreshCallback):
     def _craft(self, module: pl.LightningModule, model: nn.Module, x: Tensor, y: Tensor) -> Tensor:
         """The adversarial examples of a step; other callbacks hook in here."""
         attack = self.attack_now(module)
-        x_adv = attack(model, x, y)
+        attacked = model if self.alarm is None else FirstOutput(model)
+        x_adv = attack(attacked, x, y)
+        self._attacked_from = attacked.output if isinstance(attacked, FirstOutput) else None
         self.log_eps(module, attack, x)
         with reentrance_off():
             for before_step in self.before_step:
                 before_step(model, x, x_adv, y)
         return x_adv
+
+    def _watch(self, module: pl.LightningModule, alarm: CollapseAlarm, passes: Passes, y: Tensor) -> None:
+        """Show the alarm what the step has computed, and log what it makes of it."""
+        clean = {name: value for name, value in passes.clean.items() if name != OUTPUT}
+        if self.objective.needs_both_outputs:
+            before: Tensor | None = passes.clean[OUTPUT]
+            after: Tensor | None = passes.adversarial[OUTPUT]
+        else:
+            before, after = (self._logits_of_all(each, len(y)) for each in (self._attacked_from, passes.output))
+        self._attacked_from = None
+        value = alarm.see(StepSeen(y, before, after, clean))
+        if value is not None:
+            _log(module, f"train/alarm_{alarm.signal.name}", value, len(y))
+            _log(module, "train/alarm_level", torch.full_like(value, alarm.level), len(y))
+
+    def _logits_of_all(self, output: Any, samples: int) -> Tensor | None:
+        logits = None if output is None else self.target.logits(output)
+        return logits if logits is not None and len(logits) == samples else None
 
     def log_eps(self, module: pl.LightningModule, attack: Attack, x: Tensor) -> None:
         """Log the radius of a step, if it warms up."""

@@ -17,20 +17,25 @@ from torch import Tensor, nn
 
 from lsa_lightning.attacks import Attack, InputSpace
 from lsa_lightning.callbacks.adversarial_training import AdversarialTraining
+from lsa_lightning.callbacks.alarm import CollapseAlarm
 from lsa_lightning.callbacks.collapse_guard import CollapseGuard
-from lsa_lightning.callbacks.own_keys import log_own
+from lsa_lightning.callbacks.own_keys import log_own, log_own_mean
+from lsa_lightning.callbacks.passes import Passes, both_representations
 from lsa_lightning.callbacks.step_input import ValidationInput
 from lsa_lightning.callbacks.target import Target
 from lsa_lightning.callbacks.validation_loaders import ValidationLoaders, as_in_validation, loader_key
 from lsa_lightning.layers.analysis import LayerSustainabilityAnalysis
 from lsa_lightning.layers.history import rounded, stacked, unstacked
+from lsa_lightning.layers.outputs import ALL_LEARNABLE
 from lsa_lightning.layers.probe import check_names_exist
 from lsa_lightning.layers.report import AnalysedEpoch, SustainabilityReport
 from lsa_lightning.layers.resolve import LayerSpec, call_sites, checked_layers, resolve_layers
 from lsa_lightning.objectives import Objective
-from lsa_lightning.regularizers import LayerwiseRegularizer
+from lsa_lightning.regularizers import LayerwiseRegularizer, TrainingSchedule
+from lsa_lightning.selectors import Selector
+from lsa_lightning.unlabelled import Unlabelled
 from lsa_lightning.utils.batch import BatchFn, first_samples
-from lsa_lightning.utils.checks import instance, integer, number, or_none, sequence, text
+from lsa_lightning.utils.checks import flag, instance, integer, number, or_none, refuse, sequence, text
 from lsa_lightning.utils.outputs import OutputFn
 from lsa_lightning.utils.renamed import renamed
 
@@ -55,7 +60,9 @@ class ATLR(AdversarialTraining):
         regularizer: the penalty; default :class:`~lsa_lightning.regularizers.LayerwiseRegularizer` with gamma 0.1. Its
             measure is also the one of the analysis.
         layers: the layers that the analysis looks at, see :func:`~lsa_lightning.layers.resolve.resolve_layers`.
-        mvl: None: computed; or a fixed list of layer names; or a
+        mvl: None: computed by Algorithm 1; or a :class:`~lsa_lightning.selectors.Selector`, which computes it
+            otherwise; or a fixed list of layer names, where ``"learnable"`` stands for all of the default and
+            ``"logits"`` for what the model returns; or a
             :class:`~lsa_lightning.layers.report.SustainabilityReport`, whose list for ``eta`` and ``top_k`` is used.
         eta: threshold of Algorithm 1 in units of sigma.
         top_k: if given, the k most vulnerable layers, whatever their distance from mu.
@@ -71,6 +78,10 @@ class ATLR(AdversarialTraining):
         output_fn: see :class:`~lsa_lightning.callbacks.AdversarialTraining`.
         target: see :class:`~lsa_lightning.callbacks.AdversarialTraining`.
         eps_warmup_epochs: see :class:`~lsa_lightning.callbacks.AdversarialTraining`; the analysis is at full eps.
+        alarm: see :class:`~lsa_lightning.callbacks.AdversarialTraining`.
+        gated: whether the alarm's level multiplies gamma: without alarm there is no penalty, and no pass for it.
+        unlabelled: inputs without labels that are regularized too, see :class:`~lsa_lightning.unlabelled.Unlabelled`;
+            logs ``train/loss_lr_unlabelled``.
 
     Attributes:
         mvl: the current list, or None before the first analysis.
@@ -92,7 +103,7 @@ class ATLR(AdversarialTraining):
         *,
         regularizer: LayerwiseRegularizer | None = None,
         layers: LayerSpec = None,
-        mvl: Sequence[str] | SustainabilityReport | None = None,
+        mvl: Sequence[str] | SustainabilityReport | Selector | None = None,
         eta: float = 0.0,
         top_k: int | None = None,
         analysis_attack: Attack | None = None,
@@ -106,6 +117,9 @@ class ATLR(AdversarialTraining):
         output_fn: OutputFn | None = None,
         target: Target | None = None,
         eps_warmup_epochs: float = 0.0,
+        alarm: CollapseAlarm | None = None,
+        gated: bool = False,
+        unlabelled: Unlabelled | None = None,
     ) -> None:
         super().__init__(
             attack,
@@ -116,14 +130,21 @@ class ATLR(AdversarialTraining):
             output_fn=output_fn,
             target=target,
             eps_warmup_epochs=eps_warmup_epochs,
+            alarm=alarm,
         )
+        self.gated = flag(self, "gated", gated)
+        if self.gated and self.alarm is None:
+            refuse(self, "alarm", "a CollapseAlarm, by whose level gamma is gated", alarm)
         given = or_none(instance, self, "regularizer", regularizer, LayerwiseRegularizer)
         self.regularizer = given or LayerwiseRegularizer()
         self.layers = checked_layers(self, layers)
         self.eta = number(self, "eta", eta)
         self.top_k = or_none(integer, self, "top_k", top_k, low=1)
-        self.fixed = mvl is not None
-        self._given = self._names(mvl)
+        self.selector = mvl if isinstance(mvl, Selector) else None
+        if self.selector is not None and self.top_k is not None:
+            refuse(self, "top_k", "None beside a selector, which has its own", top_k)
+        self.fixed = mvl is not None and self.selector is None
+        self._given = None if isinstance(mvl, Selector) else self._names(mvl)
         self.mvl = self._given
         own = or_none(instance, self, "analysis_attack", analysis_attack, Attack)
         self.analysis_attack = self.attack if own is None else self.target.in_space(own)
@@ -134,12 +155,16 @@ class ATLR(AdversarialTraining):
         self.analysis_limit_batches = or_none(integer, self, "analysis_limit_batches", analysis_limit_batches, low=1)
         self.analysis_dataloader = loader_key(self, "analysis_dataloader", analysis_dataloader)
         self.warmup_epochs = integer(self, "warmup_epochs", warmup_epochs, low=0)
+        theirs = or_none(instance, self, "unlabelled", unlabelled, Unlabelled)
+        self.unlabelled = None if theirs is None else theirs.under(attack.threat, self.target.in_space)
         self._forget()
 
     def start_afresh(self) -> None:
         """Without a list, but for the user's own, and without a history."""
         super().start_afresh()
         self.analysis_attack.restart()
+        if self.unlabelled is not None:
+            self.unlabelled.restart()
         self.mvl = self._given
         self._forget()
 
@@ -150,6 +175,8 @@ class ATLR(AdversarialTraining):
         self._guard = CollapseGuard()
         self._asked: set[str] = set()
         self._penalized: set[str] = set()
+        self._share = 0.0
+        self._seen: tuple[nn.Module, Tensor] | None = None
 
     def _names(self, mvl: Sequence[str] | SustainabilityReport | None) -> list[str] | None:
         """A fixed list, at least one name; None if there is none."""
@@ -172,6 +199,9 @@ class ATLR(AdversarialTraining):
             except ValueError as error:
                 msg = f"{argument}: {error}"
                 raise MisconfigurationException(msg) from error
+        if isinstance(self.regularizer.schedule, TrainingSchedule) and trainer.max_epochs == trainer.max_steps == -1:
+            msg = "a schedule by the share of training expects max_epochs or max_steps, got neither"
+            raise MisconfigurationException(msg)
         super().on_fit_start(trainer, pl_module)
         self._come_first(trainer)
 
@@ -183,16 +213,19 @@ class ATLR(AdversarialTraining):
     def on_train_batch_start(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, batch: Any, batch_idx: int
     ) -> None:
-        """Note which layers this step should penalise."""
+        """Note how far training is, and which layers this step should penalise."""
+        super().on_train_batch_start(trainer, pl_module, batch, batch_idx)
+        self._share = _share_done(trainer, batch_idx)
         self._asked.update(self.penalized_layers(trainer.current_epoch))
 
     def prepare(self, model: nn.Module, x: Tensor) -> None:
         """See once which calls the names of the list mean; in a fixed one, ``relu`` stands for all its calls."""
+        self._seen = (model, x)
         if self._sites or self.mvl is None:
             return
         if self.fixed:
             calls = self._calls_of(model, x)
-            self._asked = {call for call in calls for name in self._asked if name in (call, call.partition("#")[0])}
+            self._asked = set(self.regularizer.weights(calls)) if self._asked else set()
             self.mvl = calls
         self._sites = call_sites(model, x)
 
@@ -203,7 +236,13 @@ class ATLR(AdversarialTraining):
         except ValueError as error:
             msg = f"mvl: {error}"
             raise MisconfigurationException(msg) from error
-        return [call for name in self.mvl or [] for call in calls if name in (call, call.partition("#")[0])]
+        names = self.mvl or []
+
+        def place(call: str) -> int:
+            meant = next((name for name in (call, call.partition("#")[0]) if name in names), ALL_LEARNABLE)
+            return names.index(meant)
+
+        return sorted(calls, key=place)
 
     def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Make the first list, if this is a regularized epoch and there is none yet."""
@@ -238,17 +277,44 @@ class ATLR(AdversarialTraining):
         self._asked, self._penalized = set(), set()
 
     def penalized_layers(self, epoch: int) -> list[str]:
-        """The current MVL, without the layers whose gamma is 0 in this epoch."""
-        if epoch < self.warmup_epochs or not self.mvl:
+        """The current MVL, without the layers whose gamma is 0 now; none if only unlabelled inputs are regularized."""
+        return [] if self.unlabelled is not None and self.unlabelled.only else self._layers_now(epoch)
+
+    def _layers_now(self, epoch: int) -> list[str]:
+        if epoch < self.warmup_epochs or not self.mvl or self._gate() == 0:
             return []
-        weights = self.regularizer.weights(self.mvl, epoch - self.warmup_epochs)
+        weights = self.regularizer.weights(self.mvl, **self._now(epoch))
         return [name for name, gamma in weights.items() if gamma > 0]
+
+    def _gate(self) -> float:
+        return self.alarm.level if self.gated and self.alarm is not None else 1.0
 
     def penalty(self, clean: dict[str, Tensor], adversarial: dict[str, Tensor], y: Tensor, epoch: int) -> Tensor:
         """LR, Algorithm 3."""
         self._guard.update(clean, y)
         self._penalized |= clean.keys()
-        return self.regularizer(clean, adversarial, epoch=epoch - self.warmup_epochs)
+        return self._regularized(clean, adversarial, epoch)
+
+    def _regularized(self, clean: dict[str, Tensor], adversarial: dict[str, Tensor], epoch: int) -> Tensor:
+        return self._gate() * self.regularizer(clean, adversarial, **self._now(epoch))
+
+    def _now(self, epoch: int) -> dict[str, Any]:
+        """How far training is, as the regularizer asks for it; a user's own may know of epochs alone."""
+        by_share = isinstance(self.regularizer.schedule, TrainingSchedule)
+        return {"epoch": epoch - self.warmup_epochs, **({"share": self._share} if by_share else {})}
+
+    def total_loss(self, module: pl.LightningModule, loss: Tensor, passes: Passes, y: Tensor, samples: int) -> Tensor:
+        """Also the penalty on unlabelled inputs; see :meth:`AdversarialTraining.total_loss`."""
+        loss = super().total_loss(module, loss, passes, y, samples)
+        layers = self._layers_now(module.current_epoch)
+        if self.unlabelled is None or self._seen is None or not layers:
+            return loss
+        model, x = self._seen
+        options: dict[str, Any] = {"sites": self._sites, "read": self.target.logits}
+        both = both_representations(model, layers, *self.unlabelled.draw(model, x), **options)
+        penalty = self._regularized(*both, module.current_epoch)
+        log_own_mean(self, module, "train/loss_lr_unlabelled", penalty, samples)
+        return loss + penalty
 
     def state_dict(self) -> dict[str, Any]:
         """The list, its history and the attack's random generators: plain containers and tensors."""
@@ -257,7 +323,11 @@ class ATLR(AdversarialTraining):
             "mvl": self.mvl,
             "history": stacked(self.history),
             "latest": None if self._latest is None else self._latest.to_dict(),
+            **({} if self.unlabelled is None else {"unlabelled": self.unlabelled.state_dict()}),
         }
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**super().__getstate__(), "_seen": None}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Continue with the checkpoint's list; one that was fixed by the user stays."""
@@ -267,6 +337,8 @@ class ATLR(AdversarialTraining):
         self._latest = None if latest is None else SustainabilityReport.from_dict(latest)
         if not self.fixed:
             self.mvl = state_dict["mvl"]
+        if self.unlabelled is not None and "unlabelled" in state_dict:
+            self.unlabelled.load_state_dict(state_dict["unlabelled"])
 
     def _analyse(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> SustainabilityReport:
         validation_input = ValidationInput(pl_module, self.target)
@@ -277,7 +349,10 @@ class ATLR(AdversarialTraining):
             batches = self._validation_batches(trainer, pl_module, validation_input)
             first = list(islice(batches, 1))  # shows how validation_step calls the model
             analysis = LayerSustainabilityAnalysis(
-                validation_input.model, layers=self.layers, measure=self.regularizer.measure
+                validation_input.model,
+                layers=self.layers,
+                measure=self.regularizer.measure,
+                output_fn=self.target.output_fn,
             )
             return analysis.run(chain(first, batches), attack, progress=False)
 
@@ -304,9 +379,15 @@ class ATLR(AdversarialTraining):
         self._latest = rounded(report)
         if self.fixed:
             return
-        self.mvl = report.most_vulnerable(self.eta, self.top_k)
+        self.mvl = self._chosen(report)
         if not self.mvl and not self._warned_empty:
             self._warned_empty = True
+            if self.selector is not None:
+                rank_zero_warn(
+                    f"{self.selector!r} chooses no layer from means {rounded(report).profile}. Until it does, this "
+                    "trains as plain adversarial training."
+                )
+                return
             if len(report.layers) == 1:
                 rank_zero_warn(
                     f"Only {report.layers[0]} is analysed, and Algorithm 1 cannot choose it: its mean is mu. Until it "
@@ -318,6 +399,9 @@ class ATLR(AdversarialTraining):
                 f"{float(report.z_scores.max()):+.3f} sigma ({report.layers[int(report.z_scores.argmax())]}). Until a "
                 "layer is, this trains as plain adversarial training; lower eta or set top_k."
             )
+
+    def _chosen(self, report: SustainabilityReport) -> list[str]:
+        return report.most_vulnerable(self.eta, self.top_k) if self.selector is None else self.selector(report)
 
     def _remember(self, epoch: int, report: SustainabilityReport) -> None:
         entry = AnalysedEpoch(epoch, rounded(report), list(self.mvl or []))
@@ -342,3 +426,11 @@ class ATLR(AdversarialTraining):
             values[f"lsa/{report.measure}/{index:02d}_{layer}"] = mean
             values[f"lsa/in_mvl/{index:02d}_{layer}"] = float(layer in mvl)
         return values
+
+
+def _share_done(trainer: pl.Trainer, batch_idx: int) -> float:
+    """The share of training that is done when a batch begins, by epochs or by steps, of which the first ends it."""
+    # The number of batches is infinite where it is not known: then the share grows epoch by epoch.
+    epochs = trainer.current_epoch + batch_idx / trainer.num_training_batches
+    ends = [(epochs, trainer.max_epochs), (trainer.global_step, trainer.max_steps)]
+    return min(1.0, max((done / end for done, end in ends if end is not None and end > 0), default=0.0))

@@ -54,8 +54,8 @@ class CollapseGuard:
             layers = ", ".join(f"{name} (spread {spread:.4f} of its norm)" for name, spread in collapsed.items())
             rank_zero_warn(
                 f"The penalty has made layers constant over the batch: {layers}, while the base loss {base_loss:.3f} "
-                f"stands at chance ({chance:.3f}). Lower gamma, start later (warmup_epochs, LinearRamp), or use "
-                "CenteredRelativeError, which a constant layer cannot satisfy."
+                f"stands at chance ({chance:.3f}). Lower gamma, start later (warmup_epochs, TrainingRamp), or use "
+                "RelativeSquaredError, which a constant layer cannot satisfy."
             )
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -15,7 +15,8 @@ from torch.autograd.graph import saved_tensors_hooks
 from lsa_lightning.attacks.checks import Checks
 from lsa_lightning.callbacks.step_input import ModelCall, StepWatch, bound, input_of_step, labels_of_loss
 from lsa_lightning.layers.calls import CallSite
-from lsa_lightning.layers.probe import OUTPUT, LayerProbe
+from lsa_lightning.layers.outputs import OUTPUT, output_view
+from lsa_lightning.layers.probe import LayerProbe
 from lsa_lightning.utils.batch import replace_tensor
 from lsa_lightning.utils.isolation import Buffers, RandomStateAtForward, copied_buffers, reentrance_off, scratch_buffers
 
@@ -37,11 +38,13 @@ class Passes:
         result: what the user's ``training_step`` returned.
         clean: representation of the clean input by layer.
         adversarial: representation of the adversarial input by layer.
+        output: what the model returned in the step, if that was asked for; else None.
     """
 
     result: Any
     clean: dict[str, Tensor]
     adversarial: dict[str, Tensor]
+    output: Any = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -56,6 +59,7 @@ class StepRequest:
         craft: makes the adversarial examples.
         layers: whose representations are wanted; without any, there is no other pass.
         sites: see :class:`~lsa_lightning.layers.probe.LayerProbe`.
+        with_output: whether the model's output in the step is wanted too.
     """
 
     step: Callable[[Any], Any]
@@ -65,6 +69,7 @@ class StepRequest:
     craft: Craft
     layers: list[str]
     sites: Mapping[str, CallSite]
+    with_output: bool = False
 
 
 class AdversarialStep:
@@ -154,11 +159,12 @@ class AdversarialStep:
         self.close()
         first, self._looked = not self._looked, True
         self._checks.begin(self.model, asked.x.device)
-        passes, output = self._inside(asked) if self.at_model else self._on_batch(asked, watched=first and checked)
+        watched = (first and checked) or asked.with_output
+        passes, output = self._inside(asked) if self.at_model else self._on_batch(asked, watched)
         if checked and (first or self.at_model):
             self._check_loss(passes.result, output, asked.y, first)
         self._checks.passed(self.model)
-        return passes
+        return replace(passes, output=output) if asked.with_output else passes
 
     def _on_batch(self, asked: StepRequest, watched: bool) -> tuple[Passes, Any]:
         """The batch is crafted, and the step gets it; also the model's output in the step, if that is ``watched``."""
@@ -319,6 +325,35 @@ class AdversarialStep:
         raise MisconfigurationException(msg)
 
 
+def both_representations(
+    model: nn.Module, layers: list[str], x: Tensor, x_adv: Tensor, **options: Any
+) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+    """What layers make of two inputs in passes of their own, with the same random numbers; buffers stay as they are.
+
+    Args:
+        model: the model, in train mode; left as it was.
+        layers: names of layers; those that do not run are left out.
+        x: inputs ``[N, ...]``.
+        x_adv: their partners.
+        options: of :class:`~lsa_lightning.layers.probe.LayerProbe`.
+    """
+    random_state = RandomStateAtForward(model, x.device)
+
+    def representations(inputs: Tensor) -> dict[str, Tensor]:
+        probe = LayerProbe(model, layers, len(inputs), stop_early=True, needs_gradient=True, **options)
+        with scratch_buffers(model), probe:
+            model(inputs.clone())
+        return _captured(probe)
+
+    with torch.compiler.set_stance("force_eager"):
+        with random_state:
+            clean = representations(x)
+        with random_state.replay():
+            adversarial = representations(x_adv)
+    both = [name for name in clean if name in adversarial]
+    return {name: clean[name] for name in both}, {name: adversarial[name] for name in both}
+
+
 @contextmanager
 def _looking() -> Iterator[None]:
     """Inside, models run so that hooks see them, and that gradients can be taken of what they return."""
@@ -341,10 +376,10 @@ def _captured(probe: LayerProbe) -> dict[str, Tensor]:
         captured = probe.captured if probe.ran else probe.representations
     except ValueError as error:
         raise MisconfigurationException(str(error)) from error
-    if OUTPUT in probe.layers and OUTPUT not in captured:
+    if any(output_view(probe.model, name) and name not in captured for name in probe.layers):
         msg = (
-            "expected training_step to call the model itself, whose output the objective needs; it never ran: name the "
-            "submodule that it calls by backbone=..."
+            "expected training_step to call the model itself, whose output the objective or the penalty needs; it "
+            "never ran: name the submodule that it calls by backbone=..."
         )
         raise MisconfigurationException(msg)
     return captured

@@ -10,7 +10,7 @@ from lsa_lightning.functional.classification import (
     log_probabilities,
     predicted_labels,
 )
-from lsa_lightning.functional.layers import layerwise_penalty, select_mvl
+from lsa_lightning.functional.layers import amplification, layerwise_penalty, select_mvl
 from lsa_lightning.functional.representations import (
     NORM_FLOOR,
     as_rows,
@@ -19,11 +19,13 @@ from lsa_lightning.functional.representations import (
     cosine_distance,
     relative_error,
     relative_spread,
+    relative_squared_error,
 )
 from lsa_lightning.functional.scores import robustness_generalization_score, t_interval, wilson_interval
 
 __all__ = [
     "NORM_FLOOR",
+    "amplification",
     "as_rows",
     "centered_relative_error",
     "centered_relative_error_over_batch",
@@ -39,6 +41,7 @@ __all__ = [
     "predicted_labels",
     "relative_error",
     "relative_spread",
+    "relative_squared_error",
     "robustness_generalization_score",
     "select_mvl",
     "t_interval",

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
+from itertools import pairwise
 
 import torch
 from torch import Tensor
@@ -62,6 +64,30 @@ def select_mvl(
         ]
     eta = number("select_mvl", "eta", eta)
     return [name for value, name in ranked if value - mu > eta * sigma]
+
+
+def amplification(mean: Tensor | Sequence[float]) -> list[float]:
+    r"""How much each layer makes of what the layer before it lets through, :math:`CM_l / CM_{l-1}`.
+
+    Args:
+        mean: :math:`CM_l`, each layer's mean of the measure in the order of execution, shape ``[L]``.
+
+    Returns:
+        ``L - 1`` values >= 0, that of the second layer first. Where both layers stand still it is 1, where only the
+        layer before does it is infinite.
+
+    Raises:
+        ValueError: if a mean is negative or not finite.
+
+    Example:
+        >>> amplification([0.5, 1.0, 0.25])
+        [2.0, 0.25]
+
+    Source: the criticality of CLAT, Gopal et al. 2024, arXiv 2408.10204, with CM in place of its curvature.
+    """
+    values = sequence("amplification", "mean", mean, number, low=0)
+    still = {True: 1.0, False: math.inf}
+    return [value / before if before > 0 else still[value == 0] for before, value in pairwise(values)]
 
 
 def layerwise_penalty(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import torch
@@ -96,6 +97,38 @@ def centered_relative_error_over_batch(clean: Tensor, perturbed: Tensor) -> Tens
     clean, perturbed = as_rows(clean, perturbed)
     distance, spread = (_norm(rows.reshape(1, -1)) for rows in (clean - perturbed, _centered(clean)))
     return _ratio(distance, spread, undefined=torch.ones_like(spread))[0]
+
+
+def relative_squared_error(clean: Tensor, perturbed: Tensor) -> Tensor:
+    r"""Each sample's squared distance over the mean squared distance of the batch from its own mean.
+
+    .. math::
+        N\, \|\phi(x_n) - \phi(\hat x_n)\|_F^2 / \textstyle\sum_m \|\phi(x_m) - \bar\phi\|_F^2
+
+    Its mean over the batch is the share of the layer's variance that the perturbation replaces,
+    :math:`R(a, b) = \overline{\|a - b\|^2} / \overline{\|a - \bar a\|^2}`: no shift of all samples lowers it, as a
+    growing bias lowers :func:`relative_error`, and a layer that is constant over the batch scores 1. Its gradient falls
+    to 0 with the distance. Nothing is detached. A batch of one has no spread: its value is 1.
+
+    Args:
+        clean: :math:`\phi(x)`, shape ``[N, ...]``; the mean :math:`\bar\phi` is taken over its first dimension.
+        perturbed: :math:`\phi(\hat x)`, the same shape.
+
+    Returns:
+        One value >= 0 per sample, shape ``[N]``.
+
+    Raises:
+        ValueError: if the shapes differ, there is no sample dimension or nothing in it.
+
+    Example:
+        >>> relative_squared_error(torch.tensor([[1.0], [3.0]]), torch.tensor([[1.0], [3.5]]))
+        tensor([0.0000, 0.2500])
+
+    Source: the relative squared error of regression, with the clean representation as what is predicted.
+    """
+    clean, perturbed = as_rows(clean, perturbed)
+    spread = _norm(_centered(clean).reshape(1, -1)) / math.sqrt(len(clean))
+    return _ratio(_norm(clean - perturbed), spread, undefined=torch.ones_like(clean[:, 0])).square()
 
 
 def relative_spread(representation: Tensor) -> Tensor:

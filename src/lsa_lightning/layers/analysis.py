@@ -20,6 +20,7 @@ from lsa_lightning.utils.batch import BatchFn, move_data_to_device, read_batch, 
 from lsa_lightning.utils.checks import flag, function, instance, integer, or_none, refuse
 from lsa_lightning.utils.distributed import place, size_of_own_share, together
 from lsa_lightning.utils.isolation import evaluating, preserved_random_state
+from lsa_lightning.utils.outputs import OutputFn, read_logits
 from lsa_lightning.utils.precision import widest_float
 from lsa_lightning.utils.progress import Progress, forward_passes, number_of_batches
 from lsa_lightning.utils.random import Purpose, seed_of
@@ -37,6 +38,8 @@ class LayerSustainabilityAnalysis:
         layers: which layers, see :func:`~lsa_lightning.layers.resolve.resolve_layers`.
         measure: the comparison measure; default :class:`~lsa_lightning.measures.RelativeError`.
         batch_fn: ``batch -> (x, y)``; default :func:`~lsa_lightning.utils.batch.read_batch`.
+        output_fn: ``output -> logits``, for the layers ``logits`` and ``probabilities`` of a model that returns
+            something else than :func:`~lsa_lightning.utils.outputs.read_logits` reads.
 
     Raises:
         ValueError: if an argument is of another kind.
@@ -59,11 +62,14 @@ class LayerSustainabilityAnalysis:
         layers: LayerSpec = None,
         measure: ComparisonMeasure | None = None,
         batch_fn: BatchFn | None = None,
+        output_fn: OutputFn | None = None,
     ) -> None:
         self.model = instance(self, "model", model, nn.Module)
         self.layers = checked_layers(self, layers)
         self.measure = or_none(instance, self, "measure", measure, ComparisonMeasure) or RelativeError()
         self.batch_fn: BatchFn = or_none(function, self, "batch_fn", batch_fn) or read_batch
+        given = or_none(function, self, "output_fn", output_fn)
+        self._read = read_logits if given is None else lambda output: read_logits(given(output))
 
     @renamed(max_batches="limit_batches")
     def run(
@@ -130,10 +136,8 @@ class LayerSustainabilityAnalysis:
                 if profile is None:
                     layers, sites = locate_layers(self.model, self.layers, x)
                     named = {layer.name: sites[layer.name] for layer in layers}
-                    profile, compared = (
-                        _profile_on(x.device, list(named)),
-                        comparison(self.model, named, self.measure, x),
-                    )
+                    profile = _profile_on(x.device, list(named))
+                    compared = comparison(self.model, named, self.measure, x, self._read)
                 if x_adv is not None:
                     profile.update(compared.errors(x, x_adv))
                     steps.advance(forward_passes(attack))

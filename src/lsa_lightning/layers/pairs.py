@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 import torch
 from torch import Tensor, nn
@@ -13,6 +13,7 @@ from lsa_lightning.layers.calls import CallSite
 from lsa_lightning.layers.probe import LayerProbe
 from lsa_lightning.measures import ComparisonMeasure
 from lsa_lightning.utils.isolation import RandomState, RandomStateAtForward, scratch_buffers
+from lsa_lightning.utils.outputs import read_logits
 
 Keep: TypeAlias = Callable[[str, Tensor], Tensor]
 """``(layer, representation) -> what is kept of it``."""
@@ -31,12 +32,20 @@ class BatchComparison(ABC):
         model: the network.
         layers: the layers, and where each is read.
         measure: compares two representations of a layer.
+        read: reads the logits out of what the model returns.
     """
 
-    def __init__(self, model: nn.Module, layers: Mapping[str, CallSite], measure: ComparisonMeasure) -> None:
+    def __init__(
+        self,
+        model: nn.Module,
+        layers: Mapping[str, CallSite],
+        measure: ComparisonMeasure,
+        read: Callable[[Any], Tensor] = read_logits,
+    ) -> None:
         self.model = model
         self.layers = dict(layers)
         self.measure = measure
+        self.read = read
 
     @abstractmethod
     def errors(self, x: Tensor, x_adv: Tensor) -> Tensor:
@@ -44,7 +53,8 @@ class BatchComparison(ABC):
 
     def _kept(self, x: Tensor, keep: Keep) -> dict[str, Tensor]:
         """What is kept of each layer's representation of ``x``, which the model may change."""
-        probe = LayerProbe(self.model, self.layers, len(x), stop_early=True, sites=self.layers, keep=keep)
+        options: dict[str, Any] = {"sites": self.layers, "read": self.read, "keep": keep}
+        probe = LayerProbe(self.model, self.layers, len(x), stop_early=True, **options)
         with scratch_buffers(self.model), probe:
             self.model(x)
         return probe.representations
@@ -109,7 +119,11 @@ class SideBySide(BatchComparison):
 
 
 def comparison(
-    model: nn.Module, layers: Mapping[str, CallSite], measure: ComparisonMeasure, x: Tensor
+    model: nn.Module,
+    layers: Mapping[str, CallSite],
+    measure: ComparisonMeasure,
+    x: Tensor,
+    read: Callable[[Any], Tensor] = read_logits,
 ) -> BatchComparison:
     """The one that suits, and takes least.
 
@@ -118,9 +132,10 @@ def comparison(
         layers: see :class:`BatchComparison`.
         measure: see :class:`BatchComparison`.
         x: a batch.
+        read: see :class:`BatchComparison`.
     """
-    side_by_side = SideBySide(model, layers, measure)
-    return side_by_side if side_by_side.suits(x) else OneAfterTheOther(model, layers, measure)
+    side_by_side = SideBySide(model, layers, measure, read)
+    return side_by_side if side_by_side.suits(x) else OneAfterTheOther(model, layers, measure, read)
 
 
 def _copy(_: str, representation: Tensor) -> Tensor:

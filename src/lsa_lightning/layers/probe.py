@@ -13,20 +13,23 @@ from torch import Tensor, nn
 from torch.jit._script import RecursiveScriptModule
 
 from lsa_lightning.layers.calls import LEARNABLE, CallOrder, CallSite
+from lsa_lightning.layers.outputs import ALL_LEARNABLE, LOGITS, OUTPUT, PROBABILITIES, means_all_learnable, output_view
 from lsa_lightning.utils.isolation import reentrance_off
 from lsa_lightning.utils.outputs import read_logits
 
-OUTPUT = ""
-"""The layer name under which a probe captures the output of the model itself."""
-
 
 def check_names_exist(model: nn.Module, names: Iterable[str]) -> None:
-    """Raise a ValueError for layer names (with or without ``#k``) that are no submodules of ``model``."""
+    """Raise a ValueError for names (with or without ``#k``) that are neither submodules of ``model`` nor known."""
     existing = [name for name, _ in model.named_modules() if name != OUTPUT]
-    unknown = [name for name in names if name != OUTPUT and name.partition("#")[0] not in existing]
+    unknown = [name for name in names if name.partition("#")[0] not in existing and not _means_else(model, name)]
     if unknown:
-        msg = f"expected names of submodules, got unknown {unknown}; these exist: {', '.join(existing)}"
+        others = f"{LOGITS}, {PROBABILITIES}, {ALL_LEARNABLE}"
+        msg = f"expected names of submodules, got unknown {unknown}; these exist: {', '.join(existing)}; or {others}"
         raise ValueError(msg)
+
+
+def _means_else(model: nn.Module, name: str) -> bool:
+    return output_view(model, name) is not None or means_all_learnable(model, name)
 
 
 class _AllCaptured(BaseException):
@@ -44,7 +47,8 @@ class LayerProbe:
 
     Args:
         model: the module whose submodules are named.
-        layers: names as in :func:`resolve_layers`: ``name``, or ``name#k`` for the k-th call.
+        layers: names as in :func:`resolve_layers`: ``name``, or ``name#k`` for the k-th call; and what
+            :mod:`~lsa_lightning.layers.outputs` names.
         samples: number of samples N of the batch. Representations ``[N * k, ...]`` then come out as ``[N, k, ...]``,
             one per sample; None: as the layers return them.
         stop_early: end the forward pass as soon as all layers are captured. The context then swallows the signal
@@ -53,7 +57,8 @@ class LayerProbe:
             pass, which finds another call where the pass inside differs from the one in which names were given.
         needs_gradient: what runs under :func:`torch.no_grad` is no representation then. Reentrant checkpoints, which
             run so, become non-reentrant ones inside the context; their gradients are the same.
-        read: reads the logits out of what the model returns, for :data:`OUTPUT`.
+        read: reads the logits out of what the model returns, for the layers of
+            :mod:`~lsa_lightning.layers.outputs`.
         keep: ``(layer, representation) -> what is kept of it``, called as soon as the layer has run; by default a copy.
 
     Raises:
@@ -87,7 +92,11 @@ class LayerProbe:
         self.needs_gradient = needs_gradient
         self.read = read
         self.keep = keep
-        self._wanted = {_key(layer, sites or {}): layer for layer in self.layers}
+        self._views = {layer: output_view(model, layer) for layer in self.layers}
+        self._wanted: dict[CallSite | tuple[str, int], list[str]] = {}
+        for layer in self.layers:
+            key = _key(layer, sites or {}) if self._views[layer] is None else (OUTPUT, 0)
+            self._wanted.setdefault(key, []).append(layer)
         self._start()
 
     def _start(self) -> None:
@@ -112,7 +121,8 @@ class LayerProbe:
     def captured(self) -> dict[str, Tensor]:
         """Those of :attr:`representations` whose layers ran: a pass in training may skip some."""
         missing = [layer for layer in self.layers if layer not in self._captured]
-        blind = [layer for layer in missing if layer.partition("#")[0] in self._without_gradient]
+        ran = self._without_gradient
+        blind = [name for name in missing if (OUTPUT if self._views[name] else name.partition("#")[0]) in ran]
         if blind:
             msg = (
                 f"expected layers that run where gradients are on, got {blind}, which ran under torch.no_grad(): a "
@@ -175,11 +185,16 @@ class LayerProbe:
 
     def _see(self, name: str, module: nn.Module, output: Any) -> None:
         site = self._order.note(name, module)
-        layer = self._wanted.get(site, self._wanted.get((name, self._times[name])))
+        layers = self._wanted.get(site, self._wanted.get((name, self._times[name]), []))
         self._times[name] += 1
-        if layer is None:
-            return
-        tensor = self.read(output) if layer == OUTPUT else _first_floating(output)
+        for layer in layers:
+            self._take(layer, output)
+        if layers and self.stop_early and len(self._captured) == len(self.layers):
+            raise _AllCaptured
+
+    def _take(self, layer: str, output: Any) -> None:
+        view = self._views[layer]
+        tensor = _first_floating(output) if view is None else view(self.read(output))
         if tensor is None:
             msg = f"expected layer {layer} to return a floating tensor, or a tuple or dict holding one, got "
             raise ValueError(msg + str(type(output)))
@@ -187,8 +202,6 @@ class LayerProbe:
             self._captured[layer] = self.keep(layer, _by_sample(tensor, self.samples))
         else:
             self._captured[layer], self._strange[layer] = tensor, tuple(tensor.shape)
-        if self.stop_early and len(self._captured) == len(self.layers):
-            raise _AllCaptured
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None

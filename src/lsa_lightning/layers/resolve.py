@@ -13,12 +13,13 @@ from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
 from lsa_lightning.layers.calls import LEARNABLE, CallOrder, CallSite
+from lsa_lightning.layers.outputs import LOGITS, OUTPUT, PROBABILITIES, means_all_learnable, output_view
 from lsa_lightning.layers.probe import LayerProbe, _first_floating, check_names_exist, takes_hooks
 from lsa_lightning.utils.checks import instance, refuse, sequence, text
 from lsa_lightning.utils.isolation import lent
 
 LayerSpec: TypeAlias = Sequence[str] | type[nn.Module] | Sequence[type[nn.Module]] | None
-"""None (learnable layers after their activation), layer names, or module types."""
+"""None (learnable layers after their activation), layer names, or module types; names and types may be mixed."""
 
 
 _FEW = 4
@@ -64,7 +65,8 @@ def resolve_layers(model: nn.Module, spec: LayerSpec, x: Tensor) -> list[Layer]:
     Args:
         model: any module; it runs in eval mode and without gradients, and is left as it was.
         spec: None, module names (``"layer1.0.relu"`` means all its calls, ``"layer1.0.relu#1"`` one of them), or module
-            types, whose every call is read.
+            types, whose every call is read. ``"learnable"`` in a list stands for the layers of None, ``"logits"`` and
+            ``"probabilities"`` for what the model returns.
         x: an input batch.
 
     Returns:
@@ -104,12 +106,9 @@ def locate_layers(model: nn.Module, spec: LayerSpec, x: Tensor) -> tuple[list[La
         refuse("resolve_layers", "x", "a batch [N, ...] of at least one sample", x)
     calls, x = _calls(model, x)
     strange = _without_samples_first(model, calls, x)
-    if spec is None:
-        layers = [layer for layer in _after_activation(calls) if layer.name not in strange]
-    elif types := _types(spec):
-        layers = [Layer(call.name, call.name) for call in calls if isinstance(call.module, types)]
-    else:
-        layers = _named(model, calls, [str(name) for name in ([spec] if isinstance(spec, str | type) else spec)])
+    learnable = [layer for layer in _after_activation(calls) if layer.name not in strange]
+    entries = [spec] if isinstance(spec, str | type) else spec
+    layers = learnable if entries is None else _chosen(model, calls, entries, learnable)
     if not layers:
         wanted = "learnable layer before the last one" if spec is None else f"layer of {spec}"
         ran = ", ".join(call.name for call in calls)
@@ -119,7 +118,8 @@ def locate_layers(model: nn.Module, spec: LayerSpec, x: Tensor) -> tuple[list[La
     if chosen:
         msg = f"expected layers that return one representation per sample{_left_out(chosen, len(x))}"
         raise ValueError(msg)
-    return layers, {call.name: call.site for call in calls}
+    outputs = {layer.name: CallSite(OUTPUT, None, 0) for layer in layers if output_view(model, layer.name)}
+    return layers, {**{call.name: call.site for call in calls}, **outputs}
 
 
 def call_sites(model: nn.Module, x: Tensor) -> dict[str, CallSite]:
@@ -139,11 +139,6 @@ def _left_out(strange: Mapping[str, tuple[int, ...]], samples: int) -> str:
     """The part of an error that names layers whose rows are not the samples."""
     shapes = ", ".join(f"{name} {shape}" for name, shape in strange.items())
     return f"; the first dimension of these is not the batch, {samples}, sample by sample: {shapes}" if shapes else ""
-
-
-def _types(spec: Any) -> tuple[type[nn.Module], ...]:
-    entries = [spec] if isinstance(spec, str | type) else spec
-    return tuple(entry for entry in entries if isinstance(entry, type))
 
 
 def _calls(model: nn.Module, x: Tensor) -> tuple[list[_Call], Tensor]:
@@ -275,12 +270,23 @@ def _is_norm(module: nn.Module) -> bool:
     return isinstance(module, _NORMS) or type(module).__name__ == "RMSNorm"
 
 
-def _named(model: nn.Module, calls: Sequence[_Call], names: Sequence[str]) -> list[Layer]:
+def _chosen(
+    model: nn.Module, calls: Sequence[_Call], entries: Sequence[Any], learnable: Sequence[Layer]
+) -> list[Layer]:
+    """The layers that a list means, ``learnable`` being those of its entry of that name; outputs come last."""
+    types = tuple(entry for entry in entries if isinstance(entry, type))
+    names = {str(entry) for entry in entries if not isinstance(entry, type)}
     check_names_exist(model, names)
+    whole = {name for name in names if means_all_learnable(model, name)}
+    names -= whole
+    by_default = {layer.name: layer for layer in learnable if whole}
+    outputs = [name for name in (LOGITS, PROBABILITIES) if name in names and output_view(model, name)]
     ran = {call.name for call in calls} | {call.name.partition("#")[0] for call in calls}
-    silent = [name for name in names if name not in ran]
+    silent = [str(entry) for entry in entries if str(entry) in names - ran - set(outputs)]
     if silent:
         msg = f"expected layers that run in the forward pass, got {silent}, which did not run"
         raise ValueError(msg)
-    wanted = set(names)
-    return [Layer(c.name, c.name) for c in calls if c.name in wanted or c.name.partition("#")[0] in wanted]
+    wanted = [c for c in calls if isinstance(c.module, types) or {c.name, c.name.partition("#")[0]} & names]
+    named = {call.name: Layer(call.name, call.name) for call in wanted}
+    inside = [(named | by_default)[call.name] for call in calls if call.name in named or call.name in by_default]
+    return [*inside, *(Layer(name, name) for name in outputs)]

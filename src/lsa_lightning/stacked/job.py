@@ -134,6 +134,7 @@ def _of_callbacks(job: SeedJob) -> Iterator[str]:
             yield f"the callback {type(callback).__name__}"
         elif isinstance(callback, AdversarialTraining) and type(callback) not in (AdversarialTraining, ATLR):
             yield f"the callback {type(callback).__name__}, a subclass"
+    yield from _of_method(job.method)
     for target in (each.target for each in (job.method, *job.validations) if each is not None):
         if target.backbone is not None:
             yield f"backbone={target.backbone}"
@@ -144,6 +145,13 @@ def _of_callbacks(job: SeedJob) -> Iterator[str]:
             yield f"the attack {type(attack).__name__}, which watches layers"
     if len([each for each in job.callbacks if isinstance(each, AdversarialTraining)]) > 1:
         yield "several callbacks that make training adversarial"
+
+
+def _of_method(method: AdversarialTraining | None) -> Iterator[str]:
+    if method is not None and method.alarm is not None:
+        yield f"an alarm ({method.alarm!r})"
+    if isinstance(method, ATLR) and method.unlabelled is not None:
+        yield "unlabelled inputs"
 
 
 def _attacks(job: SeedJob) -> Iterator[Attack]:

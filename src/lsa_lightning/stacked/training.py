@@ -22,7 +22,7 @@ from lsa_lightning.callbacks import ATLR, AdversarialTraining, LearningRate, Rep
 from lsa_lightning.callbacks.passes import AdversarialStep, Passes, StepRequest, loss_of
 from lsa_lightning.callbacks.validation_loaders import ValidationLoaders
 from lsa_lightning.evaluation import correct
-from lsa_lightning.layers.probe import OUTPUT
+from lsa_lightning.layers.outputs import OUTPUT
 from lsa_lightning.layers.report import SustainabilityReport
 from lsa_lightning.runs.first_batch import FirstBatchChecks
 from lsa_lightning.runs.last_checkpoint import LastCheckpoint

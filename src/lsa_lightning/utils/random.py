@@ -23,6 +23,7 @@ class Purpose(Enum):
     EVALUATED_MODEL = "a model that draws numbers while it is evaluated: batch"
     ANALYSED_MODEL = "a model that draws numbers while its layers are analysed: batch"
     CHECKED_MODEL = "a model that draws numbers while its gradients are checked: batch"
+    UNLABELLED = "inputs without labels that are made in training: rank"
     DIRECTIONS = "directions in which gradients are compared with differences: batch"
 
 

@@ -1,0 +1,261 @@
+"""The alarm of catastrophic overfitting, read off what a training step computes anyway, and the gate that it opens.
+
+The warning about layers that the penalty itself has killed is in :mod:`~lsa_lightning.callbacks.collapse_guard`.
+"""
+
+from __future__ import annotations
+
+import math
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from lsa_lightning.functional import classification_loss, relative_spread
+from lsa_lightning.utils.checks import instance, integer, number, or_none
+
+
+@dataclass(frozen=True, eq=False)
+class StepSeen:
+    """What an alarm may look at: tensors that a step has computed anyway.
+
+    Attributes:
+        y: labels ``[N]``.
+        before: logits where the attack started; None if they are not those of all samples.
+        after: logits of the adversarial examples; None likewise.
+        clean: clean representation by penalised layer; empty in steps without a penalty.
+    """
+
+    y: Tensor
+    before: Tensor | None
+    after: Tensor | None
+    clean: Mapping[str, Tensor]
+
+
+class Signal(ABC):
+    """A number that rises when training collapses."""
+
+    name: str
+    """What log keys call it."""
+
+    @abstractmethod
+    def __call__(self, seen: StepSeen) -> Tensor | None:
+        """A scalar, without a gradient; None if this step shows nothing."""
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}()"
+
+
+class LossFell(Signal):
+    r"""The share of samples whose loss is lower at the adversarial example than where the attack started.
+
+    .. math:: \frac1N \sum_n \big[ CE(f(\hat x_n), y_n) < CE(f(x_n + \delta^0_n), y_n) \big]
+
+    The start is x, or a random point beside it. An attack that steps along an honest gradient raises the loss; where
+    the loss surface is bent, as before and in catastrophic overfitting of single-step training, its step overshoots.
+    Both losses are those of passes that the step makes anyway: the attack's first one, in eval mode, and the one that
+    is trained on, in train mode (both in train mode for objectives of two outputs): with BatchNorm or dropout, the
+    share also holds what the modes differ by, which does not rise with a collapse.
+
+    Source: the abnormal adversarial examples of AAER, Lin et al. 2024, arXiv 2404.08154.
+    """
+
+    name = "loss_fell"
+
+    def __call__(self, seen: StepSeen) -> Tensor | None:
+        """The share, in [0, 1]."""
+        if seen.before is None or seen.after is None:
+            return None
+        before, after = (_losses(logits, seen.y) for logits in (seen.before, seen.after))
+        return (after < before).float().mean()
+
+
+class SpreadLost(Signal):
+    r"""One minus the smallest spread of a penalised layer, :math:`1 - \min_l \|\phi_l - \bar\phi_l\| / \|\phi_l\|`.
+
+    It is 1 when a layer is constant over the batch. Steps without a penalty show nothing.
+    """
+
+    name = "spread_lost"
+
+    def __call__(self, seen: StepSeen) -> Tensor | None:
+        """In [0, 1]."""
+        spreads = [relative_spread(representation.detach()) for representation in seen.clean.values()]
+        return 1 - torch.stack(spreads).min() if spreads else None
+
+
+class CollapseAlarm:
+    r"""Rings when its signal rises above its running mean by so many standard deviations, and remembers it for a while.
+
+    .. math:: level_t = 1 \text{ if } s_t > m_{t-1} + \max(k\,\sigma_{t-1}, r), \text{ else } d\, level_{t-1}
+
+    with s the smoothed signal, m and sigma its exponentially weighted mean and standard deviation in the steps before
+    in which it did not ring: what is normal is not learned from a collapse, and it rings for as long as that lasts. A
+    level that has fallen below 0.01 is 0. A gated regularizer's gamma is multiplied with it: 0 while training is
+    healthy.
+
+    The signal of a step is read at the beginning of the next one, so a GPU is not waited for; each process of a
+    distributed run listens to its own samples. Logs ``train/alarm_<signal>``, and ``train/alarm_level``.
+
+    Args:
+        signal: what it listens to; default :class:`LossFell`.
+        deviations: k >= 0.
+        rise: the smallest rise r >= 0 that counts, since a healthy signal may stand still at 0.
+        decay: d in [0, 1].
+        memory: number of steps >= 1 over which mean and deviation forget: weight 1 / memory of a new step.
+        smoothing: number of steps >= 1 over which the signal itself is smoothed: few samples fall in one step.
+        patience: steps >= 0 at the start in which it only listens.
+
+    Attributes:
+        level: in [0, 1].
+        rang: number of steps so far in which it rang.
+
+    Raises:
+        ValueError: if an argument is outside its range.
+
+    Example:
+        >>> alarm = CollapseAlarm(patience=2, smoothing=1)
+        >>> for value in (0.02, 0.0, 0.01, 0.4, 0.0):
+        ...     alarm.hear(value)
+        ...     print(alarm.level)
+        0.0
+        0.0
+        0.0
+        1.0
+        0.99
+
+    Source: the adaptive weight of ELLE-A, Rocamora et al. 2024, arXiv 2401.11618.
+    """
+
+    def __init__(
+        self,
+        signal: Signal | None = None,
+        *,
+        deviations: float = 2.0,
+        rise: float = 0.01,
+        decay: float = 0.99,
+        memory: int = 100,
+        smoothing: int = 5,
+        patience: int = 20,
+    ) -> None:
+        self.signal = or_none(instance, self, "signal", signal, Signal) or LossFell()
+        self.deviations = number(self, "deviations", deviations, low=0)
+        self.rise = number(self, "rise", rise, low=0)
+        self.decay = number(self, "decay", decay, low=0, high=1)
+        self.memory = integer(self, "memory", memory, low=1)
+        self.smoothing = integer(self, "smoothing", smoothing, low=1)
+        self.patience = integer(self, "patience", patience, low=0)
+        self.restart()
+
+    def restart(self) -> None:
+        """Forget all steps."""
+        self.level = 0.0
+        self.rang = 0
+        self._heard = 0
+        self._smooth = 0.0
+        self._mean = 0.0
+        self._variance = 0.0
+        self._coming: _Coming | None = None
+
+    def see(self, seen: StepSeen) -> Tensor | None:
+        """Look at a step; what it shows is heard by :meth:`settle`.
+
+        Returns:
+            The signal's value, on the device; None if the step shows nothing.
+        """
+        with torch.no_grad():
+            value = self.signal(seen)
+        self._coming = None if value is None else _Coming(value)
+        return value
+
+    def settle(self) -> None:
+        """Hear what the latest step showed."""
+        if self._coming is not None:
+            value, self._coming = self._coming.read(), None
+            self.hear(value)
+
+    def hear(self, value: float) -> None:
+        """Take the signal's value of one step; one that is not finite changes nothing."""
+        if not math.isfinite(value):
+            return
+        self._heard += 1
+        self._smooth += (value - self._smooth) / min(self._heard, self.smoothing)  # the plain mean at first
+        limit = self._mean + max(self.deviations * math.sqrt(self._variance), self.rise)
+        if self._heard > self.patience and self._smooth > limit:
+            self.level, self.rang = 1.0, self.rang + 1
+            return
+        self.level = self.decay * self.level if self.level >= _LOWEST else 0.0
+        self._remember()
+
+    def _remember(self) -> None:
+        """Learn what is normal."""
+        weight = 1 / min(self._heard - self.rang, self.memory)
+        difference = self._smooth - self._mean
+        self._mean += weight * difference
+        self._variance = (1 - weight) * (self._variance + weight * difference**2)
+
+    def state_dict(self) -> dict[str, float]:
+        """What it has heard, as plain numbers."""
+        self.settle()
+        return {name: getattr(self, name) for name in _STATE}
+
+    def load_state_dict(self, state: Mapping[str, float]) -> None:
+        """Continue with the checkpoint's."""
+        vars(self).update({name: state[name] for name in _STATE})
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**vars(self), "_coming": None}
+
+    def __repr__(self) -> str:
+        options = ("signal", "deviations", "rise", "decay", "memory", "smoothing", "patience")
+        return f"CollapseAlarm({', '.join(f'{name}={getattr(self, name)!r}' for name in options)})"
+
+
+_STATE = ("level", "rang", "_heard", "_smooth", "_mean", "_variance")
+_LOWEST = 0.01
+
+
+class _Coming:
+    """A number on its way to the host."""
+
+    def __init__(self, value: Tensor) -> None:
+        self._value = value.detach().to("cpu", non_blocking=True)
+        self._copied: torch.cuda.Event | None = None
+        if value.is_cuda:
+            self._copied = torch.cuda.Event()  # type: ignore[no-untyped-call]
+            self._copied.record(torch.cuda.current_stream(value.device))
+
+    def read(self) -> float:
+        if self._copied is not None:
+            self._copied.synchronize()
+        return float(self._value)
+
+
+class FirstOutput(nn.Module):
+    """``model``, whose first output is kept.
+
+    Args:
+        model: the model; called with the input alone.
+
+    Attributes:
+        output: what the first call returned, or None.
+    """
+
+    def __init__(self, model: nn.Module) -> None:
+        super().__init__()
+        self.model = model
+        self.output: Any = None
+
+    def forward(self, x: Tensor) -> Any:
+        """What ``model`` returns."""
+        output = self.model(x)
+        if self.output is None:
+            self.output = output
+        return output
+
+
+def _losses(logits: Tensor, y: Tensor) -> Tensor:
+    return classification_loss(logits.detach(), y, reduction="none")

@@ -1,0 +1,272 @@
+r"""Inputs without labels for the layer-wise regularizer, which needs none.
+
+:math:`CM(\phi_l(x), \phi_l(\hat x))` asks for no label if :math:`\hat x` is crafted against the model's own
+prediction, as :class:`~lsa_lightning.attacks.TPGD` does. A source of your own is one class: subclass :class:`Source`.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable, Iterator
+from itertools import islice
+from typing import Any
+
+import lightning.pytorch as pl
+import torch
+from lightning.pytorch.utilities.seed import isolate_rng
+from torch import Tensor
+
+from lsa_lightning.attacks import TPGD, Attack, ThreatModel
+from lsa_lightning.attacks.base import Model
+from lsa_lightning.utils import checks
+from lsa_lightning.utils.checks import flag, instance, integer, number, or_none, refuse
+from lsa_lightning.utils.distributed import place
+from lsa_lightning.utils.random import Purpose, own_generator
+
+
+class Source:
+    """Where unlabelled inputs come from. Subclasses write :meth:`draw`."""
+
+    def draw(self, x: Tensor) -> Tensor:
+        """Inputs for one step, ``[M, ...]``, as the model takes them.
+
+        Args:
+            x: the inputs of the step's own batch, ``[N, ...]``, on whose device and of whose dtype they must be.
+        """
+        raise NotImplementedError
+
+    def restart(self) -> None:
+        """Begin afresh; nothing here."""
+
+    def state_dict(self) -> dict[str, Any]:
+        """What a resumed run goes on from: plain containers and tensors; nothing here."""
+        return {}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Continue with the checkpoint's; nothing here."""
+
+
+class PartOfBatch(Source):
+    """The last samples of the step's own batch, whose labels are not looked at.
+
+    Args:
+        share: share of the batch in (0, 1]; rounded up to whole samples.
+
+    Raises:
+        ValueError: if ``share`` is outside its range.
+
+    Example:
+        >>> PartOfBatch(0.5).draw(torch.arange(3.0).view(3, 1))
+        tensor([[1.],
+                [2.]])
+    """
+
+    def __init__(self, share: float = 1.0) -> None:
+        self.share = number(self, "share", share, above=0, high=1)
+
+    def draw(self, x: Tensor) -> Tensor:
+        """The last ones."""
+        return x[len(x) - math.ceil(self.share * len(x)) :]
+
+
+class FromLoader(Source):
+    """The batches of a dataloader, over and over; labels among them are not looked at.
+
+    Each process of a distributed run takes its share of the batches. Drawing leaves the global random state alone. A
+    resumed run goes on behind as many batches of a pass as were taken from it.
+
+    Args:
+        loader: any iterable of batches that can be iterated again, or a ``LightningDataModule``, whose training
+            dataloader is meant: such as a ``MoonDataModule`` of another seed, or one of held-out data.
+        batch_fn: ``batch -> x``; default: the batch itself if it is a tensor, else its first entry.
+
+    Raises:
+        ValueError: if ``loader`` is neither; when it is drawn from, if it gives no batch.
+
+    Example:
+        >>> source = FromLoader([torch.zeros(2, 3), torch.ones(2, 3)])
+        >>> [float(source.draw(torch.zeros(1, 3)).mean()) for _ in range(3)]
+        [0.0, 1.0, 0.0]
+    """
+
+    def __init__(
+        self, loader: Iterable[Any] | pl.LightningDataModule, *, batch_fn: Callable[[Any], Tensor] | None = None
+    ) -> None:
+        if not isinstance(loader, Iterable | pl.LightningDataModule) or isinstance(loader, Tensor):
+            refuse(self, "loader", "a dataloader or a LightningDataModule", loader)
+        self.loader = loader
+        self.batch_fn: Callable[[Any], Tensor] = or_none(checks.function, self, "batch_fn", batch_fn) or _inputs
+        self._batches: Iterable[Any] | None = None
+        self.restart()
+
+    def restart(self) -> None:
+        """From the first batch on."""
+        self._taken = 0
+        self._pass: Iterator[Any] | None = None
+
+    def draw(self, x: Tensor) -> Tensor:
+        """The next batch."""
+        with isolate_rng():  # iterating a dataloader draws from the global random state
+            batch = self._next()
+        return self.batch_fn(batch).to(x)
+
+    def _next(self) -> Any:
+        if self._pass is None:
+            self._pass = self._begin(self._taken)
+        batch = next(self._pass, _END)
+        if batch is _END:
+            self._taken, self._pass = 0, self._begin(0)
+            batch = next(self._pass, _END)
+        if batch is _END:
+            msg = f"FromLoader: expected at least one batch for each process, got none from {self.loader!r}"
+            raise ValueError(msg)
+        self._taken += 1
+        return batch
+
+    def _begin(self, taken: int) -> Iterator[Any]:
+        """This process's batches of one pass, behind the first ``taken``."""
+        if self._batches is None:
+            self._batches = _batches_of(self.loader)
+        rank, processes = place()
+        return islice(self._batches, rank + taken * processes, None, processes)
+
+    def state_dict(self) -> dict[str, Any]:
+        """The number of batches taken from this pass."""
+        return {"taken": self._taken}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Behind as many batches."""
+        self._taken, self._pass = state["taken"], None
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**vars(self), "_pass": None}
+
+
+class Generated(Source):
+    """Inputs that a function makes.
+
+    Args:
+        function: ``(n, generator) -> x``, ``[n, ...]``, on the CPU, drawing from ``generator`` alone.
+        size: number of inputs in a step; None: as many as the batch has.
+        seed: seed of the generator; None: torch's initial one. Each process draws different numbers.
+
+    Raises:
+        ValueError: if an argument is outside its range.
+
+    Example:
+        >>> source = Generated(lambda n, generator: torch.rand(n, 2, generator=generator), size=5)
+        >>> source.draw(torch.zeros(3, 2)).shape
+        torch.Size([5, 2])
+    """
+
+    def __init__(
+        self,
+        function: Callable[[int, torch.Generator], Tensor],
+        *,
+        size: int | None = None,
+        seed: int | None = None,
+    ) -> None:
+        self.function: Callable[[int, torch.Generator], Tensor] = checks.function(self, "function", function)
+        self.size = or_none(integer, self, "size", size, low=1)
+        self.seed = or_none(integer, self, "seed", seed)
+        self.restart()
+
+    def restart(self) -> None:
+        """Draw the random numbers from the beginning."""
+        self._generator: torch.Generator | None = None
+
+    def draw(self, x: Tensor) -> Tensor:
+        """New ones."""
+        return self.function(self.size or len(x), self._own()).to(x)
+
+    def _own(self) -> torch.Generator:
+        if self._generator is None:
+            self._generator = own_generator(self.seed, Purpose.UNLABELLED, place()[0])
+        return self._generator
+
+    def state_dict(self) -> dict[str, Any]:
+        """The state of the generator."""
+        return {"generator": self._own().get_state()}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Continue the random numbers."""
+        self._own().set_state(state["generator"].cpu())
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**vars(self), "_generator": None}
+
+
+class Unlabelled:
+    r"""The layer-wise regularizer on inputs without labels.
+
+    .. math:: \sum_{l \in MVL} \gamma_l\, CM(\phi_l(u), \phi_l(\hat u))
+
+    It costs the attack and two further passes, which end at the deepest penalised layer, move no buffer and draw the
+    same dropout masks. A weight decay cannot learn from such inputs. Inputs go to the model as they are, also where
+    ``training_step`` changes those of the batch first.
+
+    Args:
+        source: where u comes from.
+        attack: crafts the partners; it must not need labels, which it is given zeros for. None:
+            :class:`~lsa_lightning.attacks.TPGD` under the threat model of training's attack.
+        only: whether the regularizer is on these inputs alone; else also on the labelled ones.
+
+    Raises:
+        ValueError: if an argument is of another kind.
+    """
+
+    def __init__(self, source: Source, *, attack: Attack | None = None, only: bool = False) -> None:
+        self.source = instance(self, "source", source, Source)
+        self.attack = or_none(instance, self, "attack", attack, Attack)
+        self.only = flag(self, "only", only)
+
+    def under(self, threat: ThreatModel, in_space: Callable[[Attack], Attack]) -> Unlabelled:
+        """The same with an attack, by default under ``threat``, for inputs and outputs as the model has them."""
+        attack = self.attack or TPGD(threat.eps, norm=threat.norm, bounds=threat.bounds)
+        return Unlabelled(self.source, attack=in_space(attack), only=self.only)
+
+    def draw(self, model: Model, x: Tensor) -> tuple[Tensor, Tensor]:
+        """Inputs ``[M, ...]`` for a step whose own are ``x``, and their partners.
+
+        Raises:
+            ValueError: if there is no attack.
+        """
+        attack = instance(self, "attack", self.attack, Attack)
+        inputs = self.source.draw(x)
+        return inputs, attack(model, inputs, torch.zeros(len(inputs), dtype=torch.long, device=inputs.device))
+
+    def restart(self) -> None:
+        """Begin afresh."""
+        self.source.restart()
+        if self.attack is not None:
+            self.attack.restart()
+
+    def state_dict(self) -> dict[str, Any]:
+        """What a resumed run goes on from."""
+        attack = {} if self.attack is None else self.attack.state_dict()
+        return {"source": self.source.state_dict(), "attack": attack}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Continue with the checkpoint's."""
+        self.source.load_state_dict(state["source"])
+        if self.attack is not None:
+            self.attack.load_state_dict(state["attack"])
+
+
+def _inputs(batch: Any) -> Tensor:
+    if isinstance(batch, Tensor):
+        return batch
+    first: Tensor = next(iter(batch.values())) if isinstance(batch, dict) else batch[0]
+    return first
+
+
+def _batches_of(loader: Iterable[Any] | pl.LightningDataModule) -> Iterable[Any]:
+    if not isinstance(loader, pl.LightningDataModule):
+        return loader
+    loader.prepare_data()
+    loader.setup("fit")
+    batches: Iterable[Any] = loader.train_dataloader()
+    return batches
+
+
+_END = object()

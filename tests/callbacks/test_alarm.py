@@ -1,0 +1,262 @@
+from __future__ import annotations
+
+import copy
+import csv
+import pickle
+from pathlib import Path
+from typing import Any
+
+import lightning.pytorch as pl
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F  # noqa: N812
+from lightning.fabric.utilities.exceptions import MisconfigurationException
+from lightning.pytorch.loggers import CSVLogger
+from tests.helpers.modules import ForeignModule, loader, trainer
+from tests.helpers.training import MVL, assert_same, fit, foreign, pgd
+from torch import Tensor
+
+from lsa_lightning import ATLR, AdversarialTraining, LayerwiseRegularizer
+from lsa_lightning.attacks import FGSM, PGD
+from lsa_lightning.callbacks import CollapseAlarm, LossFell, SpreadLost
+from lsa_lightning.callbacks.alarm import Signal, StepSeen
+from lsa_lightning.objectives import TRADES
+
+LOGITS = torch.tensor([[2.0, 0.0], [2.0, 0.0], [0.0, 2.0]])
+Y = torch.tensor([0, 1, 1])
+
+
+def levels(alarm: CollapseAlarm, *values: float) -> list[float]:
+    found = []
+    for value in values:
+        alarm.hear(value)
+        found.append(alarm.level)
+    return found
+
+
+def test_loss_fell_is_the_share_of_samples_whose_loss_is_lower_after_the_attack() -> None:
+    after = LOGITS + torch.tensor([[1.0, 0.0], [1.0, 0.0], [1.0, 0.0]])  # lower for the first sample alone
+    share = LossFell()(StepSeen(Y, LOGITS, after, {}))
+    assert share is not None
+    assert float(share) == pytest.approx(1 / 3)
+    binary = LossFell()(StepSeen(torch.tensor([1.0, 0.0]), torch.zeros(2, 1), torch.ones(2, 1), {}))
+    assert binary is not None
+    assert float(binary) == 0.5
+    assert LossFell()(StepSeen(Y, None, after, {})) is None
+
+
+def test_spread_lost_is_1_for_a_layer_that_is_constant_over_the_batch() -> None:
+    varied, constant = torch.tensor([[1.0, 0.0], [-1.0, 0.0]]), torch.ones(2, 2)
+    lost = [SpreadLost()(StepSeen(Y, None, None, layers)) for layers in ({"a": varied}, {"a": varied, "b": constant})]
+    assert [float(value) for value in lost if value is not None] == [0.0, 1.0]
+    assert SpreadLost()(StepSeen(Y, None, None, {})) is None
+
+
+def test_it_rings_above_the_mean_plus_deviations_of_the_steps_before() -> None:
+    values = [0.1, 0.3] * 10
+    mean, deviation = np.mean(values), np.std(values)
+    for excess, expected in ((-0.001, 0.0), (0.001, 1.0)):
+        alarm = CollapseAlarm(smoothing=1, patience=20, memory=1000, rise=0.0)
+        levels(alarm, *values)
+        assert levels(alarm, float(mean + 2 * deviation) + excess) == [expected]
+
+
+def test_a_rise_that_is_too_small_does_not_count_where_the_signal_stands_still() -> None:
+    assert levels(CollapseAlarm(smoothing=1, patience=3, rise=0.1), 0.0, 0.0, 0.0, 0.09, 0.5) == [
+        0.0,
+        0.0,
+        0.0,
+        0.0,
+        1.0,
+    ]
+
+
+def test_it_only_listens_at_first_and_the_level_decays_down_to_0() -> None:
+    alarm = CollapseAlarm(smoothing=1, patience=2, decay=0.5)
+    assert levels(alarm, 0.0, 0.9) == [0.0, 0.0]
+    assert levels(alarm, 5.0, *[0.0] * 9) == [1.0, 0.5, 0.25, 0.125, 0.0625, 0.03125, 0.015625, 0.0078125, 0.0, 0.0]
+    assert alarm.rang == 1
+
+
+def test_a_single_step_is_smoothed_away() -> None:
+    for smoothing, expected in ((1, 1), (5, 0)):
+        alarm = CollapseAlarm(rise=0.05, smoothing=smoothing, patience=5)
+        levels(alarm, *[0.0] * 10, 0.2, *[0.0] * 10)
+        assert alarm.rang == expected
+
+
+def test_it_rings_for_as_long_as_a_collapse_lasts() -> None:
+    alarm = CollapseAlarm(patience=5, memory=5)
+    levels(alarm, *[0.01] * 10, *[0.4] * 200)
+    assert alarm.level == 1.0
+    assert alarm.rang >= 199
+
+
+def test_values_that_are_not_finite_change_nothing() -> None:
+    alarm, other = CollapseAlarm(smoothing=1, patience=0), CollapseAlarm(smoothing=1, patience=0)
+    levels(alarm, 0.1, float("nan"), 0.2)
+    levels(other, 0.1, 0.2)
+    assert alarm.state_dict() == other.state_dict()
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"signal": 1},
+        {"deviations": -1},
+        {"decay": 1.1},
+        {"memory": 0},
+        {"smoothing": 0},
+        {"patience": -1},
+        {"rise": -0.1},
+    ],
+)
+def test_arguments_outside_their_range(options: dict[str, Any]) -> None:
+    with pytest.raises(ValueError, match=f"CollapseAlarm: expected {next(iter(options))} to be "):
+        CollapseAlarm(**options)
+
+
+class Seen(Signal):
+    """Keeps what it is shown; its value is given."""
+
+    name = "seen"
+
+    def __init__(self, *values: float) -> None:
+        self.values = list(values)
+        self.steps: list[StepSeen] = []
+
+    def __call__(self, seen: StepSeen) -> Tensor:
+        self.steps.append(seen)
+        return torch.tensor(self.values.pop(0) if self.values else 0.0)
+
+
+class KeepsBatches(pl.Callback):
+    """Copies of the module before each step."""
+
+    def __init__(self) -> None:
+        self.nets: list[Any] = []
+
+    def on_train_batch_start(self, trainer: pl.Trainer, pl_module: Any, batch: Any, batch_idx: int) -> None:
+        self.nets.append(copy.deepcopy(pl_module.net))
+
+
+@pytest.mark.parametrize("attack", [FGSM(0.1), PGD(0.1, steps=2, random_start=False)], ids=["FGSM", "PGD"])
+def test_it_sees_the_logits_at_the_attacks_start_and_at_its_end(attack: Any) -> None:
+    signal, keeps, module = Seen(), KeepsBatches(), foreign()
+    callback = AdversarialTraining(attack, alarm=CollapseAlarm(signal))
+    torch.manual_seed(1)
+    trainer([callback, keeps]).fit(module, loader())
+    assert len(signal.steps) == 3
+    for seen, net, (x, y) in zip(signal.steps, keeps.nets, loader(), strict=True):
+        assert seen.before is not None
+        assert seen.after is not None
+        x_adv = attack(net, x, y)
+        torch.testing.assert_close(seen.before, net.eval()(x))
+        torch.testing.assert_close(seen.after, net.train()(x_adv))
+        assert torch.equal(seen.y, y)
+
+
+def test_objectives_of_two_outputs_show_both_in_train_mode() -> None:
+    signal = Seen()
+    fit(foreign(), ATLR(pgd(), TRADES(1.0), mvl=MVL, alarm=CollapseAlarm(signal)))
+    for seen in signal.steps:
+        assert seen.before is not None
+        assert seen.after is not None
+        assert seen.clean.keys() == set(MVL)
+        assert float((seen.before - seen.after).detach().abs().max()) > 0
+
+
+def test_it_changes_nothing_of_training() -> None:
+    module, other = foreign(dropout=0.5), foreign(dropout=0.5)
+    fit(module, AdversarialTraining(pgd(), alarm=CollapseAlarm()), max_epochs=2)
+    fit(other, AdversarialTraining(pgd()), max_epochs=2)
+    assert_same(module, other, tolerance=0.0)
+
+
+def test_it_is_logged(tmp_path: Path) -> None:
+    signal = Seen(0.0, 1.0, 0.0)
+    callback = AdversarialTraining(pgd(), alarm=CollapseAlarm(signal, smoothing=1, patience=1))
+    fit(foreign(), callback, logger=CSVLogger(tmp_path, "", ""), log_every_n_steps=1)
+    (row,) = [row for row in csv.DictReader((tmp_path / "metrics.csv").open()) if row["train/alarm_seen"]]
+    assert float(row["train/alarm_seen"]) == pytest.approx(1 / 3)
+    assert float(row["train/alarm_level"]) == pytest.approx(1 / 3)  # it rings in the step after
+
+
+class CountsForwards(ForeignModule):
+    """Counts forward passes in train mode."""
+
+    passes = 0
+
+    def forward(self, x: Tensor) -> Tensor:
+        self.passes += self.training
+        return super().forward(x)
+
+
+def test_a_gated_penalty_is_there_while_the_level_is_and_costs_no_pass_before() -> None:
+    signal, module = Seen(0.0, 0.0, 1.0), foreign(CountsForwards)
+    alarm = CollapseAlarm(signal, smoothing=1, patience=1, decay=0.5)
+    callback = ATLR(pgd(), regularizer=LayerwiseRegularizer(0.5), mvl=MVL, alarm=alarm, gated=True)
+    layers: list[list[str]] = []
+    callback.before_step.append(lambda *_: layers.append(callback.penalized_layers(0)))
+    fit(module, callback, max_epochs=2)
+    assert layers == [[], [], [], MVL, MVL, MVL]
+    assert module.passes == 9
+    assert alarm.level == 0.25
+
+
+def test_the_level_multiplies_gamma() -> None:
+    module, other = foreign(), foreign()
+    fit(module, ATLR(pgd(), mvl=MVL, alarm=Loud(), gated=True, regularizer=LayerwiseRegularizer(1.0)))
+    fit(other, ATLR(pgd(), mvl=MVL, regularizer=LayerwiseRegularizer(0.5)))
+    assert_same(module, other)
+
+
+class Loud(CollapseAlarm):
+    """Stands at one level."""
+
+    def hear(self, value: float) -> None:
+        self.level = 0.5
+
+    def restart(self) -> None:
+        super().restart()
+        self.level = 0.5
+
+
+def test_silence_is_plain_adversarial_training() -> None:
+    module, plain = foreign(), foreign()
+    fit(module, ATLR(pgd(), mvl=MVL, alarm=CollapseAlarm(Seen()), gated=True))
+    fit(plain, AdversarialTraining(pgd()))
+    assert_same(module, plain, tolerance=0.0)
+
+
+def test_a_gate_needs_an_alarm() -> None:
+    with pytest.raises(ValueError, match="ATLR: expected alarm to be a CollapseAlarm, by whose level gamma is gated"):
+        ATLR(pgd(), gated=True)
+
+
+def test_labels_that_are_no_classes_are_refused() -> None:
+    attack = FGSM(0.1, loss_fn=lambda output, y: F.mse_loss(output, y, reduction="none").sum(1))
+    with pytest.raises(MisconfigurationException, match="expected an attack on scores of classes"):
+        fit(foreign(), AdversarialTraining(attack, alarm=CollapseAlarm()))
+
+
+def test_a_checkpoint_holds_what_it_has_heard_and_every_fit_begins_afresh() -> None:
+    alarm = CollapseAlarm(smoothing=1, patience=0, rise=0.5)
+    levels(alarm, 0.0, 0.9, 0.1)
+    callback = AdversarialTraining(pgd(), alarm=alarm)
+    other = AdversarialTraining(pgd(), alarm=CollapseAlarm(smoothing=1, patience=0))
+    other.load_state_dict(pickle.loads(pickle.dumps(callback.state_dict())))
+    assert other.alarm is not None
+    assert other.alarm.state_dict() == alarm.state_dict()
+    assert other.alarm.level == 0.99
+    other.start_afresh()
+    assert (other.alarm.level, other.alarm.rang) == (0.0, 0)
+
+
+def test_a_step_is_heard_once_and_before_it_is_saved() -> None:
+    alarm = CollapseAlarm(Seen(0.3))
+    alarm.see(StepSeen(Y, None, None, {}))
+    assert alarm.state_dict()["_heard"] == 1
+    alarm.settle()
+    assert alarm.state_dict()["_heard"] == 1

@@ -1,0 +1,177 @@
+from __future__ import annotations
+
+import csv
+import pickle
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from lightning.pytorch.loggers import CSVLogger
+from tests.helpers.modules import images, loader, trainer
+from tests.helpers.training import MVL, assert_same, fit, foreign, pgd
+from torch import Tensor
+from torch.utils.data import DataLoader, TensorDataset
+
+from lsa_lightning import ATLR, AdversarialTraining, LayerwiseRegularizer, MoonDataModule
+from lsa_lightning.attacks import TPGD
+from lsa_lightning.functional import relative_error
+from lsa_lightning.unlabelled import FromLoader, Generated, PartOfBatch, Source, Unlabelled
+
+
+def noise(n: int, generator: torch.Generator) -> Tensor:
+    return torch.rand(n, 1, 8, 8, generator=generator)
+
+
+def test_a_loaders_batches_come_over_and_over_and_leave_the_random_state_alone() -> None:
+    batches = DataLoader(TensorDataset(*images(5)), batch_size=2, shuffle=True)
+    source = FromLoader(batches)
+    before = torch.get_rng_state()
+    sizes = [len(source.draw(torch.zeros(1))) for _ in range(5)]
+    assert sizes == [2, 2, 1, 2, 2]
+    assert torch.equal(torch.get_rng_state(), before)
+
+
+def test_it_goes_on_behind_the_batches_that_were_taken() -> None:
+    batches = [torch.full((1, 1), float(i)) for i in range(3)]
+    source, resumed = FromLoader(batches), FromLoader(batches)
+    for _ in range(5):
+        source.draw(torch.zeros(1))
+    resumed.load_state_dict(pickle.loads(pickle.dumps(source.state_dict())))
+    assert [float(resumed.draw(torch.zeros(1))) for _ in range(2)] == [2.0, 0.0]
+
+
+def test_each_process_takes_its_share(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("lsa_lightning.unlabelled.place", lambda: (1, 2))
+    source = FromLoader([torch.full((1, 1), float(i)) for i in range(5)])
+    assert [float(source.draw(torch.zeros(1))) for _ in range(3)] == [1.0, 3.0, 1.0]
+
+
+def test_a_datamodule_means_its_training_data() -> None:
+    data = MoonDataModule(train_size=10, batch_size=4, seed=7)
+    x = FromLoader(data).draw(torch.zeros(1, dtype=torch.float64))
+    assert x.shape == (4, 2)
+    assert x.dtype == torch.float64
+
+
+@pytest.mark.parametrize("nothing", [[], DataLoader(TensorDataset(torch.zeros(0, 2)))])
+def test_an_empty_loader_is_an_error(nothing: Any) -> None:
+    with pytest.raises(ValueError, match="FromLoader: expected at least one batch for each process"):
+        FromLoader(nothing).draw(torch.zeros(1))
+
+
+def test_dicts_and_ones_own_batches_are_read() -> None:
+    x = torch.ones(2, 3)
+    assert torch.equal(FromLoader([{"image": x}]).draw(torch.zeros(1)), x)
+    assert torch.equal(FromLoader([("name", x)], batch_fn=lambda batch: batch[1]).draw(torch.zeros(1)), x)
+
+
+def test_generated_inputs_come_from_a_generator_that_goes_on() -> None:
+    source, resumed = Generated(noise, size=2, seed=3), Generated(noise, size=2, seed=3)
+    first = source.draw(torch.zeros(5))
+    resumed.load_state_dict(pickle.loads(pickle.dumps(source.state_dict())))
+    assert torch.equal(resumed.draw(torch.zeros(5)), source.draw(torch.zeros(5)))
+    source.restart()
+    assert torch.equal(source.draw(torch.zeros(5)), first)
+    assert len(Generated(noise).draw(torch.zeros(5))) == 5
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda: PartOfBatch(0.0), "PartOfBatch: expected share to be"),
+        (lambda: FromLoader(3), "FromLoader: expected loader to be a dataloader"),
+        (lambda: FromLoader(torch.zeros(2)), "FromLoader: expected loader to be a dataloader"),
+        (lambda: Generated(3), "Generated: expected function to be"),
+        (lambda: Generated(noise, size=0), "Generated: expected size to be"),
+        (lambda: Unlabelled([1]), "Unlabelled: expected source to be a Source"),
+        (lambda: ATLR(pgd(), unlabelled=PartOfBatch()), "ATLR: expected unlabelled to be an Unlabelled"),
+    ],
+)
+def test_arguments_of_a_wrong_kind(make: Any, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        make()
+
+
+class Fixed(Source):
+    """Gives the same inputs in each step."""
+
+    def __init__(self) -> None:
+        self.x = images(8, seed=5)[0]
+
+    def draw(self, x: Tensor) -> Tensor:
+        return self.x
+
+
+@pytest.mark.parametrize("only", [True, False])
+def test_the_first_step_is_the_one_written_out(only: bool) -> None:
+    module, expected, source = foreign(), foreign(), Fixed()
+    unlabelled = Unlabelled(source, attack=TPGD(0.1, steps=2, seed=1), only=only)
+    callback = ATLR(pgd(), regularizer=LayerwiseRegularizer(0.5), mvl=MVL, unlabelled=unlabelled)
+    fit(module, callback, limit_train_batches=1, limit_val_batches=0)
+
+    optimizer, net = expected.configure_optimizers(), expected.net.hidden
+    (x, y), u = next(iter(loader())), source.x
+    x_adv = pgd()(expected, x, y)
+    loss = expected.train().training_step((x_adv, y))
+    # Behind the step the attack sees the statistics that BatchNorm has then.
+    u_adv = TPGD(0.1, steps=2, seed=1)(expected, u, torch.zeros(8, dtype=torch.long))
+    penalty = _lr(net(u), net(u_adv))
+    if not only:
+        penalty = penalty + _lr(net(x), net(x_adv))
+    (loss + 0.5 * penalty).backward()
+    optimizer.step()
+    parameters = dict(expected.named_parameters())
+    for name, value in module.named_parameters():
+        torch.testing.assert_close(value, parameters[name], rtol=0, atol=1e-6, msg=lambda m, n=name: f"{n}: {m}")
+
+
+def _lr(clean: dict[str, Tensor], adversarial: dict[str, Tensor]) -> Tensor:
+    return torch.stack([relative_error(clean[name], adversarial[name]).mean() for name in MVL]).sum()
+
+
+def test_its_passes_move_no_buffer_and_draw_one_dropout_mask() -> None:
+    class Doubled(Fixed):
+        def draw(self, x: Tensor) -> Tensor:
+            return x
+
+    class Nothing(TPGD):
+        def __call__(self, model: Any, x: Tensor, y: Tensor) -> Tensor:
+            return x.clone()
+
+    module, plain = foreign(dropout=0.5, lr=0.0), foreign(dropout=0.5, lr=0.0)
+    callback = ATLR(pgd(), mvl=["net.act"], unlabelled=Unlabelled(Doubled(), attack=Nothing(0.1), only=True))
+    run = fit(module, callback, limit_train_batches=1)
+    fit(plain, AdversarialTraining(pgd()), limit_train_batches=1)
+    assert float(run.callback_metrics["train/loss_lr_unlabelled"]) == 0.0
+    assert_same(module, plain, tolerance=0.0)
+
+
+def test_the_default_partners_are_crafted_under_the_threat_model_of_training() -> None:
+    callback = ATLR(pgd(), unlabelled=Unlabelled(PartOfBatch()))
+    assert callback.unlabelled is not None
+    attack = callback.unlabelled.attack
+    assert isinstance(attack, TPGD)
+    assert (attack.eps, attack.norm, attack.bounds) == (0.1, "Linf", (0.0, 1.0))
+
+
+def test_it_is_logged_and_leaves_the_labelled_penalty_out(tmp_path: Path) -> None:
+    callback = ATLR(pgd(), mvl=MVL, unlabelled=Unlabelled(PartOfBatch(0.5), only=True))
+    fit(foreign(), callback, logger=CSVLogger(tmp_path, "", ""), log_every_n_steps=1)
+    (row,) = [row for row in csv.DictReader((tmp_path / "metrics.csv").open()) if row["train/loss_lr_unlabelled"]]
+    assert float(row["train/loss_lr_unlabelled"]) > 0
+    assert "train/loss_lr" not in row
+
+
+@pytest.mark.parametrize("source", [lambda: Generated(noise, seed=3), lambda: FromLoader(loader(n=40))])
+def test_a_resumed_run_goes_on_with_the_same_inputs(source: Any, tmp_path: Path) -> None:
+    def callback() -> ATLR:
+        return ATLR(pgd(), mvl=MVL, unlabelled=Unlabelled(source()), regularizer=LayerwiseRegularizer(0.5))
+
+    whole, resumed, file = foreign(), foreign(), tmp_path / "epoch.ckpt"
+    fit(whole, callback(), max_epochs=2)
+    fit(foreign(), half := callback(), max_epochs=1).save_checkpoint(file)
+    assert half.state_dict()["unlabelled"]["source"]
+    torch.manual_seed(1)
+    trainer([callback()], max_epochs=2).fit(resumed, loader(), loader(seed=1), ckpt_path=file)
+    assert_same(resumed, whole)
