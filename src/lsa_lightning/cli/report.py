@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 from collections.abc import Sequence
 from datetime import datetime, timezone
 from pathlib import Path
@@ -12,6 +11,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from omegaconf import OmegaConf
 
 from lsa_lightning import __version__
+from lsa_lightning.cli.command import Parser
 from lsa_lightning.cli.pictures import known_norms, pictures_of_results, pictures_of_run
 from lsa_lightning.layers.report import in_words
 from lsa_lightning.runs.comparison import config_differences
@@ -134,7 +134,7 @@ def _render(template: str, **values: Any) -> str:
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Entry point."""
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         prog="lsa-report",
         description="Write one self-contained HTML file about a run; about several, also print and write one table "
         "(comparison.csv, paired.csv): means and 95 % intervals over seeds, and what the regularizer changes.",
@@ -153,6 +153,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         type=Path,
         help="the .html file; default: report.html in RUN, or in the current folder for several RUNs",
     )
+    parser.add_argument("--version", action="version", version=f"lsa-lightning {__version__}")
     options = parser.parse_args(arguments)
     try:
         report = write_report(options.runs, options.output)

@@ -5,9 +5,15 @@ from __future__ import annotations
 import sys
 from collections.abc import Iterable, Iterator
 from importlib.util import find_spec
+from pathlib import Path
 from typing import Any
 
-_EXTRAS = {"torchattacks": "attacks", "foolbox": "attacks"}
+_EXTRAS = {"torchattacks": "attacks", "foolbox": "attacks", "tensorboard": "tensorboard", "mlflow": "mlflow"}
+_NEEDS = {
+    "lightning.pytorch.loggers.TensorBoardLogger": "tensorboard",
+    "lightning.pytorch.loggers.MLFlowLogger": "mlflow",
+}
+"""Packages that a class of another one needs."""
 
 
 def check_installed(node: Any, place: str) -> None:
@@ -28,9 +34,14 @@ def check_installed(node: Any, place: str) -> None:
 
 def require_installed(target: str, place: str) -> None:
     """Raise a ValueError if the package of ``target``, named at ``place``, is not installed; it is not imported."""
-    package = target.partition(".")[0]
+    package = _NEEDS.get(target, target.partition(".")[0])
     if package in sys.modules or find_spec(package) is not None:
         return
+    if Path(package).is_dir() or Path(f"{package}.py").is_file():
+        msg = (
+            f"{place}: expected {package} to be found, for {target}: it lies in this folder, so begin with PYTHONPATH=."
+        )
+        raise ValueError(msg)
     extra = _EXTRAS.get(package)
     name = package if extra is None else f'"lsa-lightning[{extra}]"'
     msg = f"{place}: expected {package} to be installed, for {target}: pip install {name}"
