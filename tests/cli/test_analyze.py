@@ -129,3 +129,18 @@ def test_a_run_folder_runs_no_code(run: Path, tmp_path: Path) -> None:
         main_as_shown(main, f"ckpt_path={foreign}/checkpoints/best.ckpt", f"hydra.run.dir={tmp_path}/out")
     assert not ran.exists()
     assert not (tmp_path / "out" / "config.yaml").exists()
+
+
+def test_a_list_of_radii_is_an_analysis_at_each(run: Path, tmp_path: Path) -> None:
+    printed = analyze(run, tmp_path / "both", "eps=[0.1,1/5]")
+    for eps in ("0.1", "0.2"):
+        analyze(run, tmp_path / eps, f"eps={eps}")
+        for name in ("profile_pgd.json", "profile_salt.json"):
+            assert read_json(tmp_path / "both" / f"eps={eps}" / name) == read_json(tmp_path / eps / name)
+        assert OmegaConf.load(tmp_path / "both" / f"eps={eps}" / "config.yaml").threat.eps == float(eps)
+        assert f"eps {eps}\n" in printed
+    with (tmp_path / "both" / "profile.csv").open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert [rows[0]["eps"], rows[-1]["eps"]] == ["0.1", "0.2"]
+    assert len(rows) == 2 * 3 * len(ATTACKS)
+    assert printed.count("Run folder:") == 1
