@@ -115,6 +115,12 @@ def test_the_limits_of_the_trainer_hold_for_every_stage(tmp_path: Path) -> None:
     } <= {32}
 
 
+def test_seeds_that_are_trained_at_once_keep_to_the_limits(tmp_path: Path) -> None:
+    batches = ("data._target_=tests.helpers.hydra_run.MoonsInBatches", "trainer.limit_test_batches=2")
+    train_tiny(tmp_path, *batches, "seeds=[0,1]", "analysis=null", "evaluation.masking=null")
+    assert [read_json(tmp_path / f"seed={seed}" / "summary.json")["test_samples"] for seed in (0, 1)] == [32, 32]
+
+
 def test_a_development_run_sees_one_batch_of_everything(tmp_path: Path) -> None:
     train_tiny(tmp_path, "data._target_=tests.helpers.hydra_run.MoonsInBatches", "trainer.fast_dev_run=true")
     assert read_json(tmp_path / "summary.json")["test_samples"] == 16

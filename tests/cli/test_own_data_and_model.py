@@ -47,7 +47,7 @@ QUICK = (
     *FEW_CHECKS,
 )
 
-pytestmark = pytest.mark.filterwarnings("ignore:.*GPU available but not used.*")
+pytestmark = pytest.mark.filterwarnings("ignore:The number of training batches .* is smaller than the logging interval")
 
 
 @pytest.fixture
@@ -88,7 +88,7 @@ def test_every_command_runs(project: Path, command: str) -> None:
     assert len(summary["eps"]) >= 3
 
 
-def test_a_run_of_a_table_is_evaluated_from_any_folder(
+def test_a_run_of_a_folder_is_evaluated_and_resumed_from_any_folder(
     project: Path, monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPathFactory
 ) -> None:
     command = next(command for command in COMMANDS if "data=image_folder" in command)
@@ -105,6 +105,8 @@ def test_a_run_of_a_table_is_evaluated_from_any_folder(
         f"hydra.run.dir={project}/e",
     )
     assert read_json(project / "e" / "evaluation.json")["samples"] == 2
+    main_in_process(main, f"resume={project}/run", "trainer.max_epochs=2")
+    assert read_json(project / "run" / "summary.json")["epochs"] == 2
 
 
 def test_our_groups_in_groups_of_an_app(project: Path) -> None:
@@ -118,7 +120,7 @@ def test_our_groups_in_groups_of_an_app(project: Path) -> None:
     assert repr(callback.attack).startswith("PGD(steps=10")
     assert callback.attack.eps == 0.1
     fast = instantiate(composed("experiment=fast").callbacks.atlr, _convert_="all")
-    assert repr(fast.attack) == "FGSM(norm='Linf', eps=0.1, alpha=0.1)"
+    assert repr(fast.attack) == "FGSM(norm='Linf', bounds=(0.0, 1.0), eps=0.1, alpha=0.1)"
     GlobalHydra.instance().clear()
 
 

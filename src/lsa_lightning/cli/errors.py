@@ -18,7 +18,7 @@ from lsa_lightning.runs.read import in_one_line
 _FOR_USERS = (ValueError, OSError, ImportError, HydraException, OmegaConfBaseException, MisconfigurationException)
 
 
-def is_for_users(error: BaseException) -> bool:
+def is_for_users(error: Exception) -> bool:
     """Whether the message of an error is meant for whoever typed the command, and no sign of a broken program."""
     return isinstance(_root(error), _FOR_USERS)
 
@@ -121,7 +121,7 @@ def _of_the_system(error: Exception, config_name: str, arguments: Sequence[str])
     return f"cannot use {path}: {error.strerror}{hint}"
 
 
-def _of_a_program(error: BaseException) -> str:
+def _of_a_program(error: Exception) -> str:
     """An error that no check foresaw: its type, and the line of code that it comes from."""
     frames = traceback.extract_tb(error.__traceback__)
     installed = tuple(str(Path(path).resolve()) for path in sys.path if path.endswith("site-packages"))
@@ -131,8 +131,8 @@ def _of_a_program(error: BaseException) -> str:
     return f"{what}{place}; HYDRA_FULL_ERROR=1 shows the traceback"
 
 
-def _root(error: BaseException) -> BaseException:
+def _root(error: Exception) -> Exception:
     """What an error of Hydra's is about."""
-    while isinstance(error, InstantiationException) and error.__cause__ is not None:
+    while isinstance(error, InstantiationException) and isinstance(error.__cause__, Exception):
         error = error.__cause__
     return error

@@ -55,7 +55,7 @@ def _divide(node: DictConfig | ListConfig) -> None:
         if isinstance(value, DictConfig | ListConfig):
             _divide(value)
         elif isinstance(value, str) and (match := _FRACTION.fullmatch(value)):
-            node[key] = _quotient(*match.groups(), name=str(key))
+            node[key] = _quotient(match[1], match[2], str(key))
 
 
 def _quotient(above: str, below: str, name: str) -> float:

@@ -25,8 +25,9 @@ def check_trainer(node: DictConfig) -> None:
         ValueError: expected trainer.max_epochs to be an integer or null, got 'two'
     """
     hints = typing.get_type_hints(pl.Trainer.__init__)
-    for name, value in OmegaConf.to_container(node).items():  # type: ignore[union-attr]
-        allowed = _plain_types(hints.get(str(name)))
+    values: Any = OmegaConf.to_container(node)
+    for name, value in values.items():
+        allowed = _plain_types(hints.get(name))
         if allowed and not _is_one(value, allowed):
             known = [_IN_WORDS[kind] for kind in allowed if kind in _IN_WORDS]
             words = " or ".join([*known, *(["null"] if NoneType in allowed else [])])

@@ -7,9 +7,9 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from PIL import Image, UnidentifiedImageError
 from torch import Tensor
 from torchvision.datasets import ImageFolder
+from torchvision.datasets.folder import default_loader
 from torchvision.transforms.functional import center_crop, resize
 
 from lsa_lightning.data.augmentation import Augmentation, CropFlip
@@ -138,15 +138,15 @@ class FolderImages:
     def __len__(self) -> int:
         return len(self.samples)
 
-    def __getitem__(self, index: int) -> tuple[Image.Image, int]:
+    def __getitem__(self, index: int) -> tuple[Any, int]:
         path, label = self.samples[index]
         channels, height, width = self.shape
         try:
-            with Image.open(path) as file:
-                image = file.convert(_MODES[channels])
-        except (UnidentifiedImageError, OSError) as error:
+            image: Any = default_loader(path)
+        except OSError as error:
             msg = f"expected {path} to be an image, got {error}"
             raise ValueError(msg) from error
+        image = image.convert(_MODES[channels])
         if image.size != (width, height):
             scale = max(height / image.height, width / image.width)
             larger = [max(height, round(image.height * scale)), max(width, round(image.width * scale))]
