@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+import re
 import shutil
 from contextlib import redirect_stdout
 from pathlib import Path
@@ -110,9 +111,10 @@ def test_a_checkpoint_without_configuration_is_refused(run: Path, tmp_path: Path
         main_in_process(main, f"ckpt_path={stray}", f"hydra.run.dir={tmp_path}/out")
 
 
-def test_forgetting_the_checkpoint_is_one_line(tmp_path: Path) -> None:
-    with pytest.raises(SystemExit, match=r"^lsa-analyze: expected ckpt_path=RUN/checkpoints/best.ckpt, got none$"):
+def test_forgetting_the_checkpoint_is_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
         main_as_shown(main, f"hydra.run.dir={tmp_path}")
+    assert capsys.readouterr().err == "lsa-analyze: expected ckpt_path=RUN/checkpoints/best.ckpt, got none\n"
 
 
 def test_help_shows_examples_and_configuration(capsys: pytest.CaptureFixture[str]) -> None:
@@ -122,11 +124,12 @@ def test_help_shows_examples_and_configuration(capsys: pytest.CaptureFixture[str
     assert "_target_: lsa_lightning.runs.stages.AnalysisStage" in shown
 
 
-def test_a_run_folder_runs_no_code(run: Path, tmp_path: Path) -> None:
+def test_a_run_folder_runs_no_code(run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     foreign, ran = copy_that_runs_code(run, tmp_path)
     refused = r"^lsa-analyze: .*config.yaml: threat.norm: expected data, got 'timeit.timeit'"
-    with pytest.raises(SystemExit, match=refused):
+    with pytest.raises(SystemExit):
         main_as_shown(main, f"ckpt_path={foreign}/checkpoints/best.ckpt", f"hydra.run.dir={tmp_path}/out")
+    assert re.match(refused, capsys.readouterr().err)
     assert not ran.exists()
     assert not (tmp_path / "out" / "config.yaml").exists()
 

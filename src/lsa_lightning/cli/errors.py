@@ -117,7 +117,7 @@ def _of_the_system(error: Exception, config_name: str, arguments: Sequence[str])
     if not isinstance(error, OSError) or error.filename is None:
         return None
     path = Path(str(error.filename))
-    hint = "" if path.exists() and path.is_file() and path.suffix else "; hydra.run.dir=FOLDER chooses a run folder"
+    hint = "" if path.suffix else "; hydra.run.dir=FOLDER chooses a run folder"
     return f"cannot use {path}: {error.strerror}{hint}"
 
 
