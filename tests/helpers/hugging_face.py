@@ -9,6 +9,7 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from importlib.util import find_spec
+from itertools import pairwise
 from types import ModuleType, SimpleNamespace
 from typing import Any
 from unittest.mock import patch
@@ -53,16 +54,17 @@ class ResNetConfig:
 
 
 class ResNetForImageClassification(nn.Module):
-    """One convolution, of the config's last width, and a classifier."""
+    """A convolution of each width in the config, and a classifier."""
 
     def __init__(self, config: ResNetConfig) -> None:
         super().__init__()
-        width = config.hidden_sizes[-1]
-        self.embedder, self.activation = nn.Conv2d(3, width, 3, stride=2), nn.ReLU()
-        self.classifier = nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(width, config.num_labels))
+        widths = [3, *config.hidden_sizes]
+        stages = [nn.Sequential(nn.Conv2d(*pair, 3, stride=2), nn.ReLU()) for pair in pairwise(widths)]
+        self.resnet = nn.Sequential(*stages, nn.AdaptiveAvgPool2d(1))
+        self.classifier = nn.Sequential(nn.Flatten(), nn.Linear(widths[-1], config.num_labels))
 
     def forward(self, pixel_values: torch.Tensor) -> Any:
-        return SimpleNamespace(logits=self.classifier(self.activation(self.embedder(pixel_values))))
+        return SimpleNamespace(logits=self.classifier(self.resnet(pixel_values)))
 
 
 @contextmanager

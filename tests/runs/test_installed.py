@@ -43,9 +43,7 @@ def test_a_logger_whose_package_is_missing_leads_to_the_extra(
 ) -> None:
     monkeypatch.delitem(sys.modules, extra, raising=False)
     monkeypatch.setattr("lsa_lightning.runs.installed.find_spec", lambda name: None)
-    with pytest.raises(
-        ValueError, match=rf'expected {extra} to be installed, .* pip install "lsa-lightning\[{extra}\]"'
-    ):
+    with pytest.raises(ValueError, match=rf'{extra} to be installed, .* pip install "lsa-lightning\[{extra}\]"'):
         check_installed({"_target_": f"lightning.pytorch.loggers.{logger}"}, "logger")
 
 
