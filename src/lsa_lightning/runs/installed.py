@@ -30,11 +30,16 @@ def check_installed(node: Any, place: str) -> None:
     """
     for where, target in _targets(node, place):
         require_installed(target, where)
+        if target in _NEEDS:
+            _require(_NEEDS[target], target, where)
 
 
 def require_installed(target: str, place: str) -> None:
     """Raise a ValueError if the package of ``target``, named at ``place``, is not installed; it is not imported."""
-    package = _NEEDS.get(target, target.partition(".")[0])
+    _require(target.partition(".")[0], target, place)
+
+
+def _require(package: str, target: str, place: str) -> None:
     if package in sys.modules or find_spec(package) is not None:
         return
     if Path(package).is_dir() or Path(f"{package}.py").is_file():
