@@ -35,7 +35,6 @@ TRAIN: list[tuple[str, str]] = [
     ("objective=trade", "expected objective to be one of at, mart, trades, got trade; did you mean objective=trades?"),
     ("experiment=moon_at_rl", "got moon_at_rl; did you mean experiment=moon_at_lr"),
     ("measure=relative_eror", "did you mean measure=relative_error"),
-    ("data=cifar", "did you mean data=cifar10"),
     ("model=resnet18", "did you mean model=preact_resnet18?"),
     ("modle=cnn", "there is no option modle here; did you mean model?"),
     ("data.nois=0.1", "there is no option data.nois here; did you mean data.noise?"),
@@ -45,7 +44,6 @@ TRAIN: list[tuple[str, str]] = [
     ("threat.eval_eps=0.1", "did you mean evaluation.eps"),
     ("epochs=3", "did you mean trainer.max_epochs"),
     ("lr=0.1", "did you mean optimizer.lr?"),
-    ("batch_size=64", "did you mean data.batch_size?"),
     ("~attck", "there is no option attck here; did you mean attack?"),
     # Grammar
     ("threat.eps", "expected KEY=VALUE, without spaces, got threat.eps"),
@@ -72,7 +70,6 @@ TRAIN: list[tuple[str, str]] = [
     ("+experimet=moon_at", "would do nothing: nothing reads experimet; did you mean experiment?"),
     ("callbacks=normal callbacks.atlr.eta=1", "there is no option callbacks.atlr.eta here; callbacks=at_lr has it"),
     ("attack=fgsm attack.steps=3", "there is no option attack.steps here; attack=apgd has it"),
-    ("analysis=null analysis.eta=1", "there is no option analysis.eta here; analysis=default has it"),
     ("cluster.time=60", "there is no option cluster.time here; cluster=slurm has it"),
     (
         "model=cnn",
