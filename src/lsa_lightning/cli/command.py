@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 import logging
 import os
 import re
@@ -109,11 +108,3 @@ def _check_flags(arguments: Sequence[str]) -> None:
 
 def _refuse(message: str) -> NoReturn:
     raise ValueError(message)
-
-
-class Parser(argparse.ArgumentParser):
-    """A parser whose errors are one line, with exit status 2."""
-
-    def error(self, message: str) -> Any:
-        """End the program."""
-        self.exit(2, f"{self.prog}: error: {message}; {self.prog} --help says more\n")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 from collections.abc import Sequence
 from datetime import datetime, timezone
 from pathlib import Path
@@ -11,7 +12,6 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from omegaconf import OmegaConf
 
 from lsa_lightning import __version__
-from lsa_lightning.cli.command import Parser
 from lsa_lightning.cli.pictures import known_norms, pictures_of_results, pictures_of_run
 from lsa_lightning.layers.report import in_words
 from lsa_lightning.runs.comparison import config_differences
@@ -132,9 +132,17 @@ def _render(template: str, **values: Any) -> str:
     return environment.get_template(template).render(version=__version__, **values)
 
 
+class _Parser(argparse.ArgumentParser):
+    """A parser whose errors are one line, with exit status 2."""
+
+    def error(self, message: str) -> Any:
+        """End the program."""
+        self.exit(2, f"{self.prog}: error: {message}; {self.prog} --help says more\n")
+
+
 def main(arguments: Sequence[str] | None = None) -> None:
     """Entry point."""
-    parser = Parser(
+    parser = _Parser(
         prog="lsa-report",
         description="Write one self-contained HTML file about a run; about several, also print and write one table "
         "(comparison.csv, paired.csv): means and 95 % intervals over seeds, and what the regularizer changes.",
