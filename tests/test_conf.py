@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from hydra.utils import instantiate
 from matplotlib.figure import Figure
 from omegaconf import DictConfig, OmegaConf
@@ -21,6 +22,7 @@ from tests.helpers.hydra_run import (
     tiny_without,
     train_tiny,
 )
+from tests.helpers.pictures import write_pictures
 
 from lsa_lightning import ATLR, AdversarialTraining, measures
 from lsa_lightning.attacks import FGSM, PGD, AdaptiveAttack, LayerAttack, LayerLoss, ThreatModel
@@ -50,7 +52,9 @@ EXTRA: dict[str, tuple[str, ...]] = {
 
 
 DATA_OF = {
-    "data": {name: name for name in ("mnist", "fashion_mnist", "kmnist", "cifar10", "cifar100", "svhn")},
+    "data": {
+        name: name for name in ("mnist", "fashion_mnist", "kmnist", "cifar10", "cifar100", "svhn", "image_folder")
+    },
     "model": {
         "cnn": "mnist",
         "vgg19": "cifar10",
@@ -68,8 +72,14 @@ UNCHECKED = {"cifar10": "UncheckedCIFAR10", "cifar100": "UncheckedCIFAR100", "sv
 def tiny_settings(group: str, name: str, folder: Path) -> list[str]:
     """Overrides that make a job with this option last about a second."""
     data = DATA_OF.get(group, {}).get(name)
+    if group == "debug" and name != "quick":
+        return tiny_without("analysis", "evaluation")
     if data is None:
         return list(TINY)
+    if data == "image_folder":
+        images = [setting for setting in TINY_IMAGES if not setting.startswith("data.val_size=")]
+        root = write_pictures(folder / "pictures")
+        return [*images, "model=cnn", "data.image_shape=[3,32,32]", f"data.root={root}"]
     write_every_data_set(folder / "files")
     settings = [*TINY_IMAGES, f"data.root={folder / 'files'}"]
     if data in UNCHECKED:
@@ -131,6 +141,7 @@ WAYS: dict[str, Callable[[str, str, Path], None]] = (
             "attack",
             "callbacks",
             "data",
+            "debug",
             "evaluation",
             "experiment",
             "hydra/job_logging",
@@ -311,6 +322,29 @@ def test_the_threat_is_a_threat_model_and_the_training_radius_is_among_the_colum
         threat = ThreatModel(**OmegaConf.to_container(cfg.threat))
         assert set(cfg.threat) == {"norm", "eps", "bounds"}
         assert min(cfg.evaluation.eps) <= threat.eps <= max(cfg.evaluation.eps)
+
+
+@pytest.mark.parametrize(
+    ("overrides", "backbone"),
+    [
+        ((), "MLP"),
+        (("data=mnist",), "CNN"),
+        (("data=kmnist",), "CNN"),
+        (("data=cifar10",), "PreActResNet18"),
+        (("data=svhn",), "PreActResNet18"),
+        (("data=mnist", "model=mlp"), "MLP"),
+        (("experiment=cifar10_at_apgd_lr",), "VGG19"),
+        (("experiment=moon_at", "data=fashion_mnist"), "MLP"),
+    ],
+)
+def test_data_bring_a_model_that_fits_unless_another_one_is_chosen(
+    tmp_path: Path, overrides: tuple[str, ...], backbone: str
+) -> None:
+    with composed_job("train", overrides, tmp_path) as cfg:
+        assert cfg.model.backbone._target_.endswith(backbone)
+        shape = cfg.data.get("image_shape", [2])
+        model = instantiate(cfg.model, _convert_="all").eval()
+        assert len(model(torch.zeros(2, *shape))[0]) == cfg.data.get("num_classes", 1)
 
 
 def test_the_training_attack_alone_can_have_another_eps(tmp_path: Path) -> None:

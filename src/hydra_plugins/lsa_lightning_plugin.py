@@ -1,6 +1,7 @@
 """Makes our config groups visible to any Hydra app.
 
-With lsa-lightning installed, an app's defaults list can say ``- lsa_lightning/attack@callbacks.atlr.attack: pgd``.
+With lsa-lightning installed, an app's defaults list can say ``- lsa_lightning/attack@callbacks.atlr.attack: pgd``; in
+a file of one of the app's own groups, such as ``callbacks/robust.yaml``, ``- /lsa_lightning/attack@atlr.attack: pgd``.
 """
 
 from __future__ import annotations

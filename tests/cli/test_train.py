@@ -362,9 +362,9 @@ def test_an_invalid_value_is_refused_before_training(
 
 @pytest.mark.parametrize(
     ("option", "message"),
-    [("data.nois=0.1", "Could not override 'data.nois'"), ("objective=trade", "Could not find 'objective/trade'")],
+    [("data.nois=0.1", "did you mean data.noise?"), ("objective=trade", "did you mean objective=trades?")],
 )
-def test_a_mistyped_option_gets_hydras_error(
+def test_a_mistyped_option_gets_one_line(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], option: str, message: str
 ) -> None:
     with pytest.raises(SystemExit) as exit_:

@@ -27,7 +27,7 @@ from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
 
 from lsa_lightning import MoonDataModule, cli
-from lsa_lightning.cli.overrides import with_listed_seeds, with_null_groups
+from lsa_lightning.cli.overrides import as_typed
 from lsa_lightning.cli.train import _main
 from lsa_lightning.utils.paths import CONF_DIR
 
@@ -92,7 +92,7 @@ def composed_job(name: str, overrides: Sequence[str], folder: Path) -> Iterator[
     """The configuration of one job whose run folder is ``folder``, with Hydra's own set as in a running job."""
     folder.mkdir(parents=True, exist_ok=True)
     with _clean_hydra(), initialize_config_dir(str(CONF_DIR), version_base="1.3"):
-        cfg = compose(name, with_listed_seeds(with_null_groups(overrides)), return_hydra_config=True)
+        cfg = compose(name, as_typed(overrides), return_hydra_config=True)
         OmegaConf.set_readonly(cfg.hydra, False)
         cfg.hydra.runtime.output_dir = str(folder)
         HydraConfig.instance().set_config(cfg)
@@ -144,6 +144,7 @@ def train_tiny(folder: Path, *args: str, figures: bool = False) -> str:
         redirect_stdout(printed),
         drawing,
         composed_job("train", [*tiny_without(*left_out(args)), *args], folder) as cfg,
+        patch.dict("os.environ", {"HYDRA_FULL_ERROR": "1"}),
     ):
         _main.__wrapped__(cfg)
     return printed.getvalue()

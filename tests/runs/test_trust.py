@@ -14,6 +14,7 @@ from hydra.utils import get_class, instantiate
 from omegaconf import DictConfig, OmegaConf
 from tests.helpers.hydra_run import composed_job, train_tiny
 from tests.helpers.malicious import CALLS, ELSEWHERE, PACKAGE, RUN_BY_HYDRA, Trap, put
+from tests.helpers.pictures import write_pictures
 
 from lsa_lightning.runs.checkpoint import USED, load_run
 from lsa_lightning.runs.folder import resolved_but_for_environment
@@ -148,7 +149,8 @@ OTHER_IMAGES = [["model=cnn", f"data={name}"] for name in IMAGES[len(ON_IMAGES) 
 
 @pytest.mark.parametrize("overrides", [*EXPERIMENTS, *MIXED, *ON_IMAGES, *OTHER_IMAGES], ids=" ".join)
 def test_all_that_conf_composes_is_allowed(tmp_path: Path, overrides: list[str]) -> None:
-    Trust().check(OmegaConf.create(saved(tmp_path, *overrides)), {**JOB, **USED})
+    own = [f"data.root={write_pictures(tmp_path / 'pictures')}"] if "data=image_folder" in overrides else []
+    Trust().check(OmegaConf.create(saved(tmp_path, *overrides, *own)), {**JOB, **USED})
 
 
 @pytest.mark.parametrize(

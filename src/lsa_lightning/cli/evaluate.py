@@ -10,8 +10,10 @@ import lightning.pytorch as pl
 from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 
+from lsa_lightning.cli.command import job_of, run
+from lsa_lightning.cli.meant import take_as_meant
+from lsa_lightning.cli.overrides import as_typed
 from lsa_lightning.runs.checkpoint import (
-    RefusedRunError,
     TrainedRun,
     checkpoint_file,
     given,
@@ -68,6 +70,9 @@ def _adopted(cfg: DictConfig, run: TrainedRun, first: TrainedRun) -> DictConfig:
     """The configuration with what it leaves open taken from the run: threat model, and radii of the first run."""
     job = cfg.copy()
     job.threat = OmegaConf.merge(run.threat, given(cfg.threat))
+    if cfg.eps is not None and job.evaluation.eps is not None:
+        msg = f"expected eps={cfg.eps} or evaluation.eps={job.evaluation.eps}, got both"
+        raise ValueError(msg)
     if job.evaluation.eps is None:
         radii = first.eval_eps if cfg.eps is None else cfg.eps
         job.evaluation.eps = radii if isinstance(radii, list) or OmegaConf.is_list(radii) else [radii]
@@ -116,15 +121,20 @@ def _print(evaluations: dict[str, Evaluation]) -> None:
 
 
 @hydra.main(version_base="1.3", config_path=str(CONF_DIR), config_name="evaluate")
-def main(cfg: DictConfig) -> None:
-    """Entry point."""
-    require_checkpoint(cfg, "lsa-evaluate")
-    try:
+def _main(cfg: DictConfig) -> None:
+    """One job."""
+    with job_of("lsa-evaluate", "evaluate"):
+        take_as_meant(cfg, "lsa-evaluate")
+        require_checkpoint(cfg)
         evaluate(cfg)
-    except RefusedRunError as error:
-        msg = f"lsa-evaluate: {error}"
-        raise SystemExit(msg) from None
+
+
+def main() -> None:
+    """Entry point."""
+    run("lsa-evaluate", _main, "evaluate", as_typed)
 
 
 if __name__ == "__main__":
-    main()
+    from lsa_lightning.cli.evaluate import main as by_name  # launchers pickle what other processes can import
+
+    by_name()

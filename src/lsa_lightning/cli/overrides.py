@@ -7,10 +7,12 @@ import sys
 from collections.abc import Iterable, Sequence
 from importlib.util import find_spec
 
+import yaml
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override
 from hydra.errors import HydraException
 
+from lsa_lightning.cli.trainer import TRAINER_OPTIONS
 from lsa_lightning.runs.cluster import EXTRA
 from lsa_lightning.utils.paths import CONF_DIR
 
@@ -21,6 +23,11 @@ PLUGINS = {
     "hparams_search=optuna": "optuna",
 }
 """The module without which a choice cannot be made; all of them come with the extra [cluster]."""
+
+
+def as_typed(arguments: Sequence[str]) -> list[str]:
+    """``arguments`` in Hydra's grammar, of what may be typed in ours; for one job, whatever starts it."""
+    return with_listed_seeds(with_trainer_options(with_quoted_paths(with_null_groups(arguments))))
 
 
 def check_plugins(arguments: Iterable[str]) -> None:
@@ -77,6 +84,30 @@ def with_listed_seeds(arguments: Iterable[str]) -> list[str]:
     """
     return [_RANGE.sub(_listed, argument) for argument in arguments]
 
+
+def with_trainer_options(arguments: Iterable[str]) -> list[str]:
+    """``arguments`` in which every argument of the Trainer is an option, also those that ``conf/trainer`` leaves out.
+
+    Example:
+        >>> with_trainer_options(["trainer.limit_test_batches=2", "+trainer.benchmark=true", "trainer.max_epochs=3"])
+        ['++trainer.limit_test_batches=2', '++trainer.benchmark=true', 'trainer.max_epochs=3']
+    """
+    listed = yaml.safe_load((CONF_DIR / "trainer" / "default.yaml").read_text(encoding="utf-8"))
+    others = "|".join(name for name in TRAINER_OPTIONS if name not in listed)
+    return [re.sub(rf"^\+{{0,2}}(trainer\.(?:{others})[.=])", r"++\1", argument) for argument in arguments]
+
+
+def with_quoted_paths(arguments: Iterable[str]) -> list[str]:
+    """``arguments`` in which paths may hold an ``=``, as the folders ``seed=0`` of a run do.
+
+    Example:
+        >>> with_quoted_paths(["ckpt_path=runs/seed=0/checkpoints/best.ckpt", "seed=0"])
+        ["ckpt_path='runs/seed=0/checkpoints/best.ckpt'", 'seed=0']
+    """
+    return [_PATH.sub(r"\1='\2'", argument) for argument in arguments]
+
+
+_PATH = re.compile(r"^(ckpt_path|data\.root|hydra\.(?:run|sweep)\.dir)=([^'\"\[{$,]*=[^'\"\[{$,]*)$")
 
 _RANGE = re.compile(r"^seeds=range\(\s*(-?\d+)\s*(?:,\s*(-?\d+)\s*)?(?:,\s*([1-9]\d*)\s*)?\)$")
 

@@ -133,9 +133,17 @@ def _render(template: str, **values: Any) -> str:
     return environment.get_template(template).render(version=__version__, **values)
 
 
+class _Parser(argparse.ArgumentParser):
+    """A parser whose errors are one line, with exit status 2."""
+
+    def error(self, message: str) -> Any:
+        """End the program."""
+        self.exit(2, f"{self.prog}: error: {message}; {self.prog} --help says more\n")
+
+
 def main(arguments: Sequence[str] | None = None) -> None:
     """Entry point."""
-    parser = argparse.ArgumentParser(
+    parser = _Parser(
         prog="lsa-report",
         description="Write one self-contained HTML file about a run; about several, also print and write one table "
         "(comparison.csv, paired.csv): means and 95 % intervals over seeds, and what the regularizer changes.",
@@ -154,6 +162,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         type=Path,
         help="the .html file; default: report.html in RUN, or in the current folder for several RUNs",
     )
+    parser.add_argument("--version", action="version", version=f"lsa-lightning {__version__}")
     options = parser.parse_args(arguments)
     try:
         report = write_report(options.runs, options.output)

@@ -5,10 +5,9 @@ from __future__ import annotations
 import math
 import signal
 import statistics
-import sys
 import time
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
@@ -21,11 +20,16 @@ import torch
 import torch.distributed as dist
 from hydra.utils import instantiate
 from lightning.fabric.plugins import CheckpointIO
+from lightning.pytorch.callbacks import ProgressBar
 from lightning.pytorch.loggers import CSVLogger, Logger
 from omegaconf import DictConfig, OmegaConf
 
 from lsa_lightning.callbacks import ATLR, AdversarialTraining
-from lsa_lightning.cli.overrides import check_plugins, with_listed_seeds, with_null_groups, with_swept_names
+from lsa_lightning.cli.command import job_of, run
+from lsa_lightning.cli.idle import check_all_do_something
+from lsa_lightning.cli.meant import take_as_meant
+from lsa_lightning.cli.overrides import as_typed, check_plugins, with_swept_names
+from lsa_lightning.cli.trainer import check_trainer
 from lsa_lightning.evaluation import RobustnessTable
 from lsa_lightning.layers.report import AnalysedEpoch
 from lsa_lightning.runs.acceleration import accelerate
@@ -39,6 +43,7 @@ from lsa_lightning.runs.folder import output_dir, resolved_but_for_environment, 
 from lsa_lightning.runs.installed import check_installed
 from lsa_lightning.runs.kinds import JOB
 from lsa_lightning.runs.last_checkpoint import LastCheckpoint
+from lsa_lightning.runs.limits import check_limit, first_batches
 from lsa_lightning.runs.loggers import ResultLogger, pixels_of, result_loggers
 from lsa_lightning.runs.read import read_run
 from lsa_lightning.runs.resume import with_resumed_run
@@ -78,17 +83,34 @@ class Job:
     @classmethod
     def of(cls, cfg: DictConfig) -> Job:
         """Instantiate every node."""
+        check_trainer(cfg.trainer)
+        shown = cfg.trainer.get("enable_progress_bar") is not False
+        cfg = cfg if shown else _without_progress(cfg)
         data = instantiate(cfg.data, _convert_="all")
         model = instantiate(cfg.model, _convert_="all")
         compiled: Any = OmegaConf.to_container(cfg.compile) if OmegaConf.is_config(cfg.compile) else cfg.compile
         accelerate(model, compiled=compiled, channels_last=cfg.channels_last)
         callbacks, loggers = _instances(cfg.callbacks), _instances(cfg.get("logger"))
+        callbacks = [callback for callback in callbacks if shown or not isinstance(callback, ProgressBar)]
         analysis, evaluation = _stage(cfg.get("analysis")), _stage(cfg.get("evaluation"))
         checks = FirstBatchChecks(analysis)
         trainer = instantiate(
             cfg.trainer, callbacks=[checks, *callbacks], logger=loggers, plugins=_plugins(cfg.trainer), _convert_="all"
         )
         return cls(data, model, callbacks, loggers, trainer, analysis, evaluation)
+
+    def test_batches(self) -> Iterable[Any]:
+        """The batches of the test split, as many of them as the trainer's ``limit_test_batches`` lets through."""
+        return first_batches(split_loader(self.data, "test"), self.trainer.limit_test_batches)
+
+
+def _without_progress(cfg: DictConfig) -> DictConfig:
+    """``cfg`` with stages that do not say how far they are."""
+    silent = cfg.copy()
+    for stage in ("analysis", "evaluation"):
+        if "progress" in (silent.get(stage) or {}):
+            silent[stage].progress = False
+    return silent
 
 
 def train(cfg: DictConfig) -> RunSummary | None:
@@ -266,7 +288,7 @@ def _measure(job: Job, cfg: DictConfig, folder: Path) -> tuple[Analysis | None, 
     if job.analysis is None and job.evaluation is None:
         return analysis, table
     with together():
-        loader = split_loader(job.data, "test")
+        loader = job.test_batches()
         finished = FinishedStages(folder, job.model)
     if job.analysis is not None:
         pl.seed_everything(cfg.seed, workers=True, verbose=False)  # whatever was drawn before, in this attempt
@@ -299,7 +321,7 @@ def _show_table(table: RobustnessTable, folder: Path) -> None:
 def _check(job: Job, settings: DictConfig, table: RobustnessTable, folder: Path) -> Evaluation:
     """What the first process does alone: the masking checks, on few samples, and the drawing."""
     assert job.evaluation is not None  # else there is no table
-    loader = split_loader(job.data, "test")
+    loader = job.test_batches()
     finished = FinishedStages(folder, job.model)
     if finished.has("masking", settings):
         evaluation = Evaluation(table, read_masking(folder))
@@ -410,6 +432,8 @@ def _print_end(summary: RunSummary, folder: Path) -> None:
 def check_job(cfg: DictConfig, job: Job) -> None:
     """Raise a ValueError, before training, for what would only be noticed after it."""
     check_optimized_metric(cfg.optimized_metric, job)
+    if job.analysis is not None or job.evaluation is not None:
+        check_limit(job.trainer.limit_test_batches)
     if job.analysis is not None:
         job.analysis.check_names(job.model)
 
@@ -449,19 +473,26 @@ def _main(cfg: DictConfig) -> float:
     warnings.filterwarnings("ignore", message="Checkpoint directory .* exists and is not empty.*")
     warnings.filterwarnings("ignore", message=".*does not have many workers.*")
     warnings.filterwarnings("ignore", message=".*`isinstance\\(treespec, LeafSpec\\)` is deprecated.*")
-    if cfg.seeds is not None:
-        from lsa_lightning.stacked.train import train_seeds
+    with job_of("lsa-train", "train"):
+        take_as_meant(cfg, "lsa-train")
+        check_all_do_something(cfg)
+        if cfg.seeds is not None:
+            from lsa_lightning.stacked.train import train_seeds
 
-        return statistics.fmean(optimized(summary, cfg.optimized_metric) for summary in train_seeds(cfg))
-    summary = train(cfg)
-    return math.nan if summary is None else optimized(summary, cfg.optimized_metric)
+            return statistics.fmean(optimized(summary, cfg.optimized_metric) for summary in train_seeds(cfg))
+        summary = train(cfg)
+        return math.nan if summary is None else optimized(summary, cfg.optimized_metric)
+
+
+def _arguments(arguments: Sequence[str]) -> list[str]:
+    """What Hydra is given."""
+    check_plugins(arguments)
+    return with_swept_names(with_resumed_run(as_typed(arguments)))
 
 
 def main() -> None:
     """Entry point."""
-    check_plugins(sys.argv[1:])
-    sys.argv[1:] = with_swept_names(with_resumed_run(with_listed_seeds(with_null_groups(sys.argv[1:]))))
-    _main()
+    run("lsa-train", _main, "train", _arguments)
 
 
 if __name__ == "__main__":

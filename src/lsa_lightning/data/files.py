@@ -90,7 +90,11 @@ def fetch(dataset_cls: Any, files: Iterable[DataFile], root: Path, download: Cal
     Raises:
         FileNotFoundError: if the download fails; the message says where to put which files.
     """
-    root.mkdir(parents=True, exist_ok=True)
+    try:
+        root.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        reason = f"{dataset_cls.__name__} is not under {root}, which cannot be made ({error.strerror})."
+        raise FileNotFoundError(where_to_put(dataset_cls, files, reason)) from None
     with tempfile.TemporaryDirectory(dir=root, prefix=".download-") as folder:
         try:
             download(Path(folder))

@@ -26,10 +26,6 @@ USED = {
 """All that a :class:`TrainedRun` takes from its configuration."""
 
 
-class RefusedRunError(ValueError):
-    """A run whose configuration names what is not trusted, or not installed; the message says what to do."""
-
-
 @dataclass(frozen=True, eq=False)
 class TrainedRun:
     """A checkpoint with what it takes to measure it.
@@ -74,11 +70,11 @@ class TrainedRun:
         return next((node for node in nodes if node is not None), None)
 
 
-def require_checkpoint(cfg: DictConfig, command: str) -> None:
-    """End with one line where ``ckpt_path`` was not given."""
+def require_checkpoint(cfg: DictConfig) -> None:
+    """Raise a ValueError where ``ckpt_path`` was not given."""
     if OmegaConf.is_missing(cfg, "ckpt_path"):
-        msg = f"{command}: expected ckpt_path=RUN/checkpoints/best.ckpt, got none"
-        raise SystemExit(msg)
+        msg = "expected ckpt_path=RUN/checkpoints/best.ckpt, got none"
+        raise ValueError(msg)
 
 
 def checkpoint_file(path: str) -> Path:
@@ -104,8 +100,8 @@ def load_run(path: str, data: DictConfig | None = None, trust: Trust = NOBODY) -
         trust: what the run's configuration may name besides what is known to be harmless.
 
     Raises:
-        RefusedRunError: if the configuration names what is not trusted, or not installed.
-        ValueError: if there is no such checkpoint, or no configuration beside it.
+        ValueError: if the configuration names what is not trusted, or not installed; if there is no such checkpoint, or
+            no configuration beside it.
     """
     checkpoint = checkpoint_file(path)
     folder = next((parent for parent in checkpoint.resolve().parents[:2] if (parent / CONFIG_FILE).is_file()), None)
@@ -134,7 +130,7 @@ def _read_config(path: Path, data: dict[str, Any], trust: Trust) -> DictConfig:
         trust.check(config, USED)
     except ValueError as error:
         msg = f"{path}: {error}"
-        raise RefusedRunError(msg) from error
+        raise ValueError(msg) from error
     return config
 
 

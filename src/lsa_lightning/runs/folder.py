@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import hashlib
 import json
+import math
 import platform
 import re
 from collections import Counter
@@ -91,10 +92,19 @@ def training_eps(callbacks: DictConfig | None) -> float | None:
     return next((attack.eps for attack in attacks), None)
 
 
-# For conf/train.yaml, conf/logger/wandb.yaml and conf/evaluation/default.yaml.
+def number_of_classes(root: str) -> int:
+    """Classes of a folder of images."""
+    from lsa_lightning.data.folder import class_folders
+
+    return len(class_folders(root))
+
+
+# For the groups callbacks, data, evaluation, logger and model of conf, and train.yaml.
 OmegaConf.register_new_resolver("lsa.training_eps", training_eps, replace=True)
 OmegaConf.register_new_resolver("lsa.job_folder", job_folder, replace=True)
 OmegaConf.register_new_resolver("lsa.group", group_of, replace=True)
+OmegaConf.register_new_resolver("lsa.n_classes", number_of_classes, replace=True)
+OmegaConf.register_new_resolver("lsa.n_features", math.prod, replace=True)
 OmegaConf.register_new_resolver("lsa.folder", lambda path: Path(path).name, replace=True)
 
 

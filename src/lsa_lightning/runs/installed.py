@@ -5,9 +5,15 @@ from __future__ import annotations
 import sys
 from collections.abc import Iterable, Iterator
 from importlib.util import find_spec
+from pathlib import Path
 from typing import Any
 
-_EXTRAS = {"torchattacks": "attacks", "foolbox": "attacks"}
+_EXTRAS = {"torchattacks": "attacks", "foolbox": "attacks", "tensorboard": "tensorboard", "mlflow": "mlflow"}
+_NEEDS = {
+    "lightning.pytorch.loggers.TensorBoardLogger": "tensorboard",
+    "lightning.pytorch.loggers.MLFlowLogger": "mlflow",
+}
+"""Packages that a class of another one needs."""
 
 
 def check_installed(node: Any, place: str) -> None:
@@ -24,13 +30,23 @@ def check_installed(node: Any, place: str) -> None:
     """
     for where, target in _targets(node, place):
         require_installed(target, where)
+        if target in _NEEDS:
+            _require(_NEEDS[target], target, where)
 
 
 def require_installed(target: str, place: str) -> None:
     """Raise a ValueError if the package of ``target``, named at ``place``, is not installed; it is not imported."""
-    package = target.partition(".")[0]
+    _require(target.partition(".")[0], target, place)
+
+
+def _require(package: str, target: str, place: str) -> None:
     if package in sys.modules or find_spec(package) is not None:
         return
+    if Path(package).is_dir() or Path(f"{package}.py").is_file():
+        msg = (
+            f"{place}: expected {package} to be found, for {target}: it lies in this folder, so begin with PYTHONPATH=."
+        )
+        raise ValueError(msg)
     extra = _EXTRAS.get(package)
     name = package if extra is None else f'"lsa-lightning[{extra}]"'
     msg = f"{place}: expected {package} to be installed, for {target}: pip install {name}"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
@@ -36,8 +37,24 @@ def with_resumed_run(arguments: Sequence[str]) -> list[str]:
     _check_sources(folder, {_key(argument) for argument in others})
     left_out = {*_SWEEPS, "resume", "trust", *(_key(argument) for argument in others)}
     former = [override for override in _former_overrides(folder) if not {_key(override), _group(override)} & left_out]
-    place = str(folder.resolve()).replace("\\", "\\\\").replace("'", "\\'")
-    return [*former, f"hydra.run.dir='{place}'", *others, f"resume='{place}'"]
+    place, root = _quoted(str(folder.resolve())), _root_of_data(folder)
+    if root is not None and not {"data", "data.root"} & left_out:
+        former = [*(override for override in former if _key(override) != "data.root"), f"data.root={_quoted(root)}"]
+    return [*former, f"hydra.run.dir={place}", *others, f"resume={place}"]
+
+
+def _quoted(path: str) -> str:
+    escaped = path.replace("\\", "\\\\").replace("'", "\\'")
+    return f"'{escaped}'"
+
+
+def _root_of_data(folder: Path) -> str | None:
+    """Where the run has its data: what its overrides say was relative to the folder that it was started in."""
+    files = [folder / CONFIG_FILE, *sorted(folder.glob(f"{SEED_FOLDERS}/{CONFIG_FILE}"))]
+    config: Any = OmegaConf.to_container(OmegaConf.load(next(file for file in files if file.is_file())), resolve=False)
+    data = config.get("data") if isinstance(config, dict) else None
+    root = data.get("root") if isinstance(data, dict) else None
+    return root if isinstance(root, str) and "${" not in root else None
 
 
 _SWEEPS = ("cluster", "hparams_search")

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from torch import nn
 
@@ -21,6 +21,9 @@ from lsa_lightning.measures import ComparisonMeasure
 from lsa_lightning.utils.checks import choice, flag, instance, integer, mapping, number, or_none
 from lsa_lightning.utils.distributed import size_of_own_share
 from lsa_lightning.utils.progress import Progress, forward_passes, number_of_batches
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 
 @dataclass(frozen=True, eq=False)
@@ -41,6 +44,13 @@ class Analysis:
     def report(self) -> SustainabilityReport:
         """The one that the MVL comes from."""
         return self.reports[self.mvl_from]
+
+    def to_dataframe(self) -> pd.DataFrame:
+        """One row per attack and layer."""
+        import pandas as pd
+
+        frames = {name: report.to_dataframe() for name, report in self.reports.items()}
+        return pd.concat(frames, names=["attack"]).reset_index(level=0)
 
 
 class AnalysisStage:

@@ -17,6 +17,7 @@ from lsa_lightning.functional import predicted_labels
 from lsa_lightning.layers.report import AnalysedEpoch, plot_history, plot_reports
 from lsa_lightning.runs.folder import save_figure, save_table, write_json
 from lsa_lightning.runs.stages import Analysis, Evaluation
+from lsa_lightning.utils.batch import read_batch
 from lsa_lightning.utils.isolation import evaluating
 from lsa_lightning.utils.outputs import read_logits
 
@@ -26,12 +27,9 @@ if TYPE_CHECKING:
 
 def write_analysis(analysis: Analysis, folder: Path) -> None:
     """``profile_<attack>.json``, ``profile.csv`` and the figure of the layers."""
-    import pandas as pd
-
     for name, report in analysis.reports.items():
         report.save(folder / f"profile_{name}.json")
-    frames = {name: report.to_dataframe() for name, report in analysis.reports.items()}
-    save_table(pd.concat(frames, names=["attack"]).reset_index(level=0), folder / "profile.csv")
+    save_table(analysis.to_dataframe(), folder / "profile.csv")
     save_figure(plot_reports(analysis.reports, analysis.mvl), folder, "layer_profile")
 
 
@@ -89,7 +87,7 @@ def draw_inputs(model: nn.Module, dataloader: Any, attack: Attack, folder: Path)
     from lsa_lightning.plotting import plot_adversarial_images, plot_decision_boundary
 
     device = next(model.parameters(), torch.zeros(())).device
-    x, y = (part.to(device) for part in next(iter(dataloader)))
+    x, y = (part.to(device) for part in read_batch(next(iter(dataloader))))
     if x.ndim == 2 and x.shape[1] == 2 and int(y.max()) <= 1:
         x, y = x[:200], y[:200]
         save_figure(plot_decision_boundary(model, x, y, attack(model, x, y)), folder, "decision_boundary")

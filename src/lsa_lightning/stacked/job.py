@@ -58,6 +58,7 @@ class SeedJob:
         loggers: its loggers.
         analysis: the stage of the analysis; None: left out.
         evaluation: the stage of the evaluation; None: left out.
+        limit_test_batches: the trainer's.
         random: the global random numbers that its data and callbacks draw.
     """
 
@@ -70,6 +71,7 @@ class SeedJob:
     loggers: list[Logger]
     analysis: AnalysisStage | None
     evaluation: EvaluationStage | None
+    limit_test_batches: int | float | None
     random: OwnRandom = field(default_factory=OwnRandom)
 
     @classmethod
@@ -81,7 +83,7 @@ class SeedJob:
             check_job(config, job)
         callbacks = job.trainer.callbacks  # type: ignore[attr-defined]
         parts = (job.data, job.model, callbacks, job.loggers, job.analysis, job.evaluation)
-        return cls(config.seed, config, folder, *parts)
+        return cls(config.seed, config, folder, *parts, job.trainer.limit_test_batches)
 
     @property
     def method(self) -> AdversarialTraining | None:

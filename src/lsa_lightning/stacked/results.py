@@ -17,6 +17,7 @@ from lsa_lightning.runs.checkpoint import split_loader
 from lsa_lightning.runs.console import show
 from lsa_lightning.runs.finished_stages import EVALUATION_STATE, FinishedStages
 from lsa_lightning.runs.folder import figures_together, versions
+from lsa_lightning.runs.limits import first_batches
 from lsa_lightning.runs.signals import Signals
 from lsa_lightning.runs.stages import Analysis, AnalysisStage, Evaluation, EvaluationStage
 from lsa_lightning.runs.status import State
@@ -128,7 +129,7 @@ def _measure(module: StackedTraining) -> list[SeedResults]:
     first = jobs[0]
     batches: list[Any] = []
     if first.analysis is not None or first.evaluation is not None:
-        loaders = (split_loader(job.data, "test") for job in jobs)
+        loaders = (first_batches(split_loader(job.data, "test"), job.limit_test_batches) for job in jobs)
         batches = [move_data_to_device(each, module.device) for each in zip(*loaders, strict=True)]
     analyses = [None] * len(jobs) if first.analysis is None else _analyse(first.analysis, module, net, batches)
     found = [None] * len(jobs) if first.evaluation is None else _evaluate(first.evaluation, jobs, net, batches)

@@ -25,7 +25,7 @@ _LIMITS |= {"below": ("<", operator.lt)}
 def refuse(owner: object, name: str, what: str, value: object) -> NoReturn:
     """Raise the ValueError of an argument that is not ``what``."""
     title = owner if isinstance(owner, str) else type(owner).__name__
-    got = repr(value)
+    got = " ".join(repr(value).split())
     msg = f"{title}: expected {name} to be {what}, got {got if len(got) <= 300 else f'{got[:300]}...'}"
     raise ValueError(msg)
 

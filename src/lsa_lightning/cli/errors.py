@@ -1,0 +1,138 @@
+"""Errors in one line that says what to type."""
+
+from __future__ import annotations
+
+import re
+import sys
+import traceback
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from hydra.errors import HydraException, InstantiationException, MissingConfigException, OverrideParseException
+from lightning.fabric.utilities.exceptions import MisconfigurationException
+from omegaconf.errors import InterpolationKeyError, OmegaConfBaseException
+
+from lsa_lightning.cli import options
+from lsa_lightning.runs.read import in_one_line
+
+_FOR_USERS = (ValueError, OSError, ImportError, HydraException, OmegaConfBaseException, MisconfigurationException)
+
+
+def is_for_users(error: Exception) -> bool:
+    """Whether the message of an error is meant for whoever typed the command, and no sign of a broken program."""
+    return isinstance(_root(error), _FOR_USERS)
+
+
+def explained(error: Exception, config_name: str, arguments: Sequence[str]) -> str:
+    """What was wrong, and what to type instead, in one line.
+
+    Args:
+        error: what a command ended with.
+        config_name: the file in conf that the command composes.
+        arguments: what was typed.
+    """
+    known: list[Callable[[Exception, str, Sequence[str]], str | None]] = [
+        _no_such_option,
+        _not_an_override,
+        _no_such_key,
+        _with_or_without_plus,
+        _missing_value,
+        _missing_reference,
+        _unusable_object,
+        _of_the_system,
+    ]
+    messages = (explain(error, config_name, arguments) for explain in known)
+    message = next((message for message in messages if message is not None), None)
+    if message is not None:
+        return message
+    return in_one_line(error) if is_for_users(error) else _of_a_program(error)
+
+
+def _no_such_option(error: Exception, config_name: str, arguments: Sequence[str]) -> str | None:
+    if not isinstance(error, MissingConfigException) or not error.options:
+        return None
+    group, _, name = str(error.missing_cfg_file).rpartition("/")
+    return (
+        f"expected {group} to be one of {', '.join(error.options)}, got {name}"
+        f"{options.did_you_mean([f'{group}={near}' for near in options.near(name, error.options)])}"
+    )
+
+
+def _not_an_override(error: Exception, config_name: str, arguments: Sequence[str]) -> str | None:
+    text = str(error)
+    if isinstance(error, OverrideParseException):
+        override = error.override
+        if "=" not in override:
+            return f"expected KEY=VALUE, without spaces, got {override}"
+        return f"expected KEY=VALUE, a list as 'KEY=[A,B]' in quotes of the shell, got {override}"
+    if match := re.match(r"Ambiguous value for argument '([^=]+)=(.*)'\n", text):
+        return f"expected one value or a list, '{match[1]}=[{match[2]}]', got {match[0][30:-2]}; -m runs a job for each"
+    return None
+
+
+def _no_such_key(error: Exception, config_name: str, arguments: Sequence[str]) -> str | None:
+    match = re.match(r"Could not (?:override|delete from config\.) '([^']+)'", str(error))
+    return None if match is None else options.unknown(match[1], config_name, arguments)
+
+
+def _with_or_without_plus(error: Exception, config_name: str, arguments: Sequence[str]) -> str | None:
+    text = str(error)
+    if match := re.match(r"Could not append to config\. An item is already at '([^']+)'", text):
+        return f"expected {match[1]}=VALUE without +, since there is a {match[1]} to replace"
+    if match := re.match(r"Multiple values for ([\w/@.]+)\. To override a value use 'override [^:]+: (.*)'", text):
+        return f"expected {match[1]}={match[2]} without +, and once"
+    if match := re.match(r"Could not append '?([\w/@.=]+)", text):
+        return f"expected {match[1]} without +"
+    return None
+
+
+def _missing_value(error: Exception, config_name: str, arguments: Sequence[str]) -> str | None:
+    match = re.search(r"Missing mandatory value: (\S+)", str(error))
+    return f"expected {match[1]}=VALUE, got none" if match and isinstance(error, OmegaConfBaseException) else None
+
+
+def _missing_reference(error: Exception, config_name: str, arguments: Sequence[str]) -> str | None:
+    match = re.match(r"Interpolation key '([^']+)' not found", str(error))
+    if not isinstance(error, InterpolationKeyError) or match is None:
+        return None
+    wanted, reader = match[1], str(error.full_key)
+    return f"{reader} takes {wanted}, which is not in this configuration{options.who_has(wanted, reader)}"
+
+
+def _unusable_object(error: Exception, config_name: str, arguments: Sequence[str]) -> str | None:
+    """An object that Hydra could not make: what its class says, and where it stands."""
+    if not isinstance(error, InstantiationException):
+        return None
+    root, key = _root(error), re.search(r"full_key: (\S+)", str(error))
+    where = "" if key is None else f"{key[1]}: "
+    if match := re.match(r"Error locating target '([^']+)'", str(error)):
+        return f"{where}expected _target_ to name a class or a function, got {match[1]}: {in_one_line(root)}"
+    if isinstance(root, TypeError) and (match := re.match(r"(.*)\(\) (got an unexpected .*|missing .*)", str(root))):
+        return f"{where}{match[1].removesuffix('.__init__')} {match[2]}"
+    return f"{where}{in_one_line(root) if is_for_users(root) else _of_a_program(root)}"
+
+
+def _of_the_system(error: Exception, config_name: str, arguments: Sequence[str]) -> str | None:
+    """A file or a folder that cannot be read or written."""
+    if not isinstance(error, OSError) or error.filename is None:
+        return None
+    path = Path(str(error.filename))
+    hint = "" if path.suffix else "; hydra.run.dir=FOLDER chooses a run folder"
+    return f"cannot use {path}: {error.strerror}{hint}"
+
+
+def _of_a_program(error: Exception) -> str:
+    """An error that no check foresaw: its type, and the line of code that it comes from."""
+    frames = traceback.extract_tb(error.__traceback__)
+    installed = tuple(str(Path(path).resolve()) for path in sys.path if path.endswith("site-packages"))
+    own = [frame for frame in frames if not frame.filename.startswith((*installed, "<"))] or list(frames)
+    place = f" ({own[-1].filename}:{own[-1].lineno})" if own else ""
+    what = f"{type(error).__name__}: {in_one_line(Exception(str(error)))}".rstrip(": ")
+    return f"{what}{place}; HYDRA_FULL_ERROR=1 shows the traceback"
+
+
+def _root(error: Exception) -> Exception:
+    """What an error of Hydra's is about."""
+    while isinstance(error, InstantiationException) and isinstance(error.__cause__, Exception):
+        error = error.__cause__
+    return error
