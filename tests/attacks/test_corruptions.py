@@ -76,5 +76,5 @@ def test_blur_wants_images() -> None:
 def test_arguments_are_checked() -> None:
     with pytest.raises(ValueError, match=r"expected factor.* in \[0, 1\], got 1.5"):
         Contrast(0.1, factor=1.5)
-    with pytest.raises(ValueError, match="expected sigma.* > 0, got 0"):
+    with pytest.raises(ValueError, match=r"expected sigma.* > 0, got 0"):
         Blur(0.1, sigma=0.0)

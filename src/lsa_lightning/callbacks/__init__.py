@@ -3,6 +3,7 @@
 from lsa_lightning.callbacks.adversarial_training import AdversarialTraining
 from lsa_lightning.callbacks.atlr import ATLR
 from lsa_lightning.callbacks.learning_rate import LearningRate
+from lsa_lightning.callbacks.model_table import ModelTable
 from lsa_lightning.callbacks.overfitting_stop import CatastrophicOverfittingStop
 from lsa_lightning.callbacks.progress import TrainingProgress
 from lsa_lightning.callbacks.report_logger import ReportLogger
@@ -16,6 +17,7 @@ __all__ = [
     "AdversarialWeightPerturbation",
     "CatastrophicOverfittingStop",
     "LearningRate",
+    "ModelTable",
     "ReportLogger",
     "RobustValidation",
     "Target",

@@ -26,6 +26,9 @@ MEANING = "n: seeds. 95 % intervals of the mean: Student's t over the seeds, or 
 BASE = "Minus base: AT-LR minus the same training without the regularizer, the mean over pairs of one seed."
 
 
+_FEW = 3  # pairs
+
+
 @dataclass(frozen=True)
 class Row:
     """A method under one metric.
@@ -39,6 +42,27 @@ class Row:
     label: str
     spread: Spread
     difference: Spread | None
+
+
+@dataclass(frozen=True)
+class Headline:
+    """What the regularizer changes in one metric.
+
+    Attributes:
+        methods: the methods, one minus the other.
+        metric: the metric.
+        spread: the differences over the pairs.
+    """
+
+    methods: str
+    metric: str
+    spread: Spread
+
+    def __str__(self) -> str:
+        ends = "no interval from one pair"
+        if self.spread.interval is not None:
+            ends = "95 % interval {:+.2f} to {:+.2f}".format(*self.spread.interval)
+        return f"{self.methods}, {self.metric}: {self.spread.mean:+.2f} points ({ends}, n {self.spread.n})"
 
 
 @dataclass(frozen=True, eq=False)
@@ -78,6 +102,21 @@ class Results:
     def has_pairs(self) -> bool:
         """Whether there is any pair of a run and its base."""
         return any(pair.seeds for pair in self.pairs)
+
+    @property
+    def headlines(self) -> list[Headline]:
+        """Clean accuracy and that at the radius of training, with the regularizer minus without it.
+
+        Of at most three pairs: of more, the figure says it at a glance.
+        """
+        pairs = [pair for pair in self.pairs if pair.seeds]
+        metrics = [metric for metric in headline(self.runs) if not metric.is_score]
+        return [
+            Headline(f"{pair.group.label} minus {pair.base_label}", metric.title, spread)
+            for pair in (pairs if len(pairs) <= _FEW else [])
+            for metric in metrics
+            if (spread := pair.difference(metric)) is not None
+        ]
 
     @property
     def cautions(self) -> list[str]:
@@ -138,6 +177,8 @@ def print_results(results: Results) -> None:
                 cells += [in_words(row.difference, sign="+"), str(row.difference.n)]
             table.add_row(Text(f"  {row.label}"), *cells)
         table.add_section()
+    for each in results.headlines:
+        console.print(Text(str(each), style="bold"))
     console.print(table)
     for line in (MEANING, *((BASE,) if results.has_pairs else ()), *results.cautions, *results.bases):
         console.print(Text(line), width=min(console.width, 100))
