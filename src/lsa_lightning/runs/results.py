@@ -178,7 +178,7 @@ def print_results(results: Results) -> None:
             table.add_row(Text(f"  {row.label}"), *cells)
         table.add_section()
     for each in results.headlines:
-        console.print(Text(str(each), style="bold"))
+        console.print(Text(str(each), style="bold"), width=min(console.width, 100))
     console.print(table)
     for line in (MEANING, *((BASE,) if results.has_pairs else ()), *results.cautions, *results.bases):
         console.print(Text(line), width=min(console.width, 100))
