@@ -83,6 +83,6 @@ def labels_of(figure: Figure) -> list[str]:
 def test_the_figure_has_scores_norm_and_the_radius_of_training() -> None:
     assert labels_of(TABLE.plot()) == ["fgsm, R&G 150.5 of 200", "pgd, R&G 130.0 of 200"]
     figure = TRAINED.plot()
-    assert labels_of(figure) == ["pgd: 20.0 % at eps 0.15, R&G 130.0 of 200", "training eps 0.15"]
+    assert labels_of(figure) == ["pgd: 20.0 % at eps 0.25, R&G 130.0 of 200", "training eps 0.25"]
     assert figure.axes[0].get_xlabel() == "eps (L2)"
     assert TRAINED.plot("inputs in [0, 1]").axes[0].get_xlabel() == "eps (L2, inputs in [0, 1])"
