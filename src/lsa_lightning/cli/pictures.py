@@ -8,7 +8,7 @@ import textwrap
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from matplotlib.figure import Figure
 
@@ -142,7 +142,7 @@ def _pictures_of_groups(groups: Sequence[Group], attacks: Sequence[str], where: 
         most=_common({table.rg_max for table in tables}),
     )
     pictures = [_drawn(f"R&G of each method{where}", f"Sum of the accuracies over eps.{note}", figure)]
-    circumstances = {
+    circumstances: dict[str, Any] = {
         "training_eps": _common({training_eps(run) for run in runs}),
         "norm": _common({table.norm for table in tables}),
         "unit": _common({_unit(run) for run in runs}),

@@ -163,8 +163,8 @@ def observe(
     if first is None:
         msg = "expected a dataloader with at least one batch, got an empty one"
         raise ValueError(msg)
-    labels = (torch.cat(part) for part in zip(*seen, strict=True))
-    table = ClassTable.of(name, f"{name}, {radius_in_words([attack])}", *labels, classes)
+    y, clean, adversarial = (torch.cat(part) for part in zip(*seen, strict=True))
+    table = ClassTable.of(name, f"{name}, {radius_in_words([attack])}", y, clean, adversarial, classes)
     return Observed(attack, table, first, farthest, "" if errors_of is None else errors_of.measure.name)
 
 

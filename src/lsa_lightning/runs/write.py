@@ -34,8 +34,9 @@ def write_analysis(analysis: Analysis, folder: Path) -> None:
         report.save(folder / f"profile_{name}.json")
     frames = {name: report.to_dataframe() for name, report in analysis.reports.items()}
     save_table(pd.concat(frames, names=["attack"]).reset_index(level=0), folder / "profile.csv")
-    threshold = analysis.threshold
-    line = None if threshold is None else (f"threshold {threshold:.3g} under {analysis.mvl_from}", threshold)
+    line = None
+    if analysis.threshold is not None:
+        line = f"threshold mu + {analysis.eta:g} sigma, {analysis.mvl_from}", analysis.threshold
     save_figure(plot_reports(analysis.reports, analysis.mvl, line), folder, "layer_profile")
 
 
