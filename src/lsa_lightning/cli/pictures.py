@@ -5,7 +5,7 @@ from __future__ import annotations
 import base64
 import io
 import textwrap
-from collections.abc import Iterable, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
@@ -15,7 +15,7 @@ from matplotlib.figure import Figure
 from lsa_lightning.plotting import plot_differences, plot_mean_accuracy, plot_rg_scores
 from lsa_lightning.runs.comparison import Group, measured_on
 from lsa_lightning.runs.folder import save_svg
-from lsa_lightning.runs.metrics import headline, training_eps
+from lsa_lightning.runs.metrics import Spread, headline, training_eps
 from lsa_lightning.runs.read import Run, in_one_line
 from lsa_lightning.runs.results import Results
 from lsa_lightning.runs.stages import unit_in_words
@@ -107,7 +107,7 @@ def pictures_of_run(folder: Path) -> tuple[dict[str, Picture], list[str]]:
     return pictures, unread
 
 
-def pictures_of_results(results: Results, attacks: Iterable[str]) -> list[Picture]:
+def pictures_of_results(results: Results, attacks: Sequence[str]) -> list[Picture]:
     """What the regularizer changes; R&G and accuracy over eps of each method, one figure per test set."""
     pictures = _difference_pictures(results)
     parts: dict[tuple[str | None, int | None], list[Group]] = {}
@@ -116,47 +116,55 @@ def pictures_of_results(results: Results, attacks: Iterable[str]) -> list[Pictur
             parts.setdefault(measured_on(group.runs[0]), []).append(group)
     for (data, samples), groups in parts.items():
         where = "" if len(parts) == 1 else f", {samples} samples of {str(data).rpartition('.')[2]}"
-        pictures += _pictures_of_groups(groups, list(attacks), where)
+        pictures += _pictures_of_groups(groups, attacks, where)
     return pictures
 
 
 def _pictures_of_groups(groups: Sequence[Group], attacks: Sequence[str], where: str) -> list[Picture]:
     """R&G and accuracy over eps of groups that were measured on the same samples, with 95 % intervals."""
-    scores = {
-        _drawable(group.label): {a: score for a in attacks if (score := group.rg_score(a)) is not None}
-        for group in groups
-    }
-    scores = {label: row for label, row in scores.items() if row}
+    scores: dict[str, dict[str, Spread]] = {}
+    for group in groups:
+        row = {attack: score for attack in attacks if (score := group.rg_score(attack)) is not None}
+        if row:
+            scores[_drawable(group.label)] = row
     if not scores:
         return []
     over_seeds = any(score.half is not None for row in scores.values() for score in row.values())
     note = " Mean over the seeds, with its 95 % interval by Student's t." if over_seeds else ""
-    means = {label: {attack: score.mean for attack, score in row.items()} for label, row in scores.items()}
-    halves = {label: {attack: score.half_or_nan for attack, score in row.items()} for label, row in scores.items()}
     runs = [run for group in groups for run in group.runs]
-    tables = [run.summary.evaluation for run in runs if run.summary.evaluation is not None]
+    most = _common({run.summary.evaluation.rg_max for run in runs if run.summary.evaluation is not None})
     figure = plot_rg_scores(
-        means,
-        errors=halves if over_seeds else None,
+        {label: {attack: score.mean for attack, score in row.items()} for label, row in scores.items()},
+        errors=_halves(scores) if over_seeds else None,
         bars="95 % interval" if over_seeds else None,
-        most=_common({table.rg_max for table in tables}),
+        most=most,
     )
     pictures = [_drawn(f"R&G of each method{where}", f"Sum of the accuracies over eps.{note}", figure)]
-    circumstances: dict[str, Any] = {
-        "training_eps": _common({training_eps(run) for run in runs}),
-        "norm": _common({table.norm for table in tables}),
-        "unit": _common({_unit(run) for run in runs}),
-        "bars": "mean and 95 % interval over seeds" if over_seeds else "95 % interval",
-    }
     for attack in attacks:
         curves = {_drawable(g.label): _curve(g, attack, over_seeds) for g in groups if g.rg_score(attack)}
-        best = sorted(curves, key=lambda label: means[label][attack], reverse=True)[:_MOST_LINES]
+        best = sorted(curves, key=lambda label: scores[label][attack].mean, reverse=True)[:_MOST_LINES]
         only = f" Only the {_MOST_LINES} methods of highest R&G are drawn." if len(curves) > _MOST_LINES else ""
-        if drawn := {label: curve for label, curve in curves.items() if label in best}:
-            figure = plot_mean_accuracy(drawn, **circumstances)
+        if best:
+            drawn = {label: curve for label, curve in curves.items() if label in best}
+            figure = plot_mean_accuracy(drawn, **_circumstances(runs, over_seeds))
             title = f"Accuracy over eps under {attack}{where}"
             pictures.append(_drawn(title, f"Accuracy on the test set.{note}{only}", figure))
     return pictures
+
+
+def _halves(scores: Mapping[str, Mapping[str, Spread]]) -> dict[str, dict[str, float]]:
+    """Half widths of the intervals."""
+    return {label: {attack: score.half_or_nan for attack, score in row.items()} for label, row in scores.items()}
+
+
+def _circumstances(runs: Sequence[Run], over_seeds: bool) -> dict[str, Any]:
+    """What the axes and marks of curves say, as far as it is the same for all runs."""
+    return {
+        "training_eps": _common({training_eps(run) for run in runs}),
+        "norm": _common({run.summary.evaluation.norm for run in runs if run.summary.evaluation is not None}),
+        "unit": _common({_unit(run) for run in runs}),
+        "bars": "mean and 95 % interval over seeds" if over_seeds else "95 % interval",
+    }
 
 
 def _curve(group: Group, attack: str, over_seeds: bool) -> dict[float, tuple[float, tuple[float, float] | None]]:
