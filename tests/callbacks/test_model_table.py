@@ -16,7 +16,7 @@ def test_parts_and_sums_are_printed_without_flops_and_modes(capsys: pytest.Captu
     lines = [line.split() for line in printed.splitlines() if line.strip()]
     assert lines[0] == ["name", "type", "params"]
     total = sum(parameter.numel() for parameter in module.parameters())
-    assert f"{total} parameters, {frozen.numel()} of them frozen" in printed
+    assert f"{total:,} parameters, {frozen.numel():,} of them frozen" in printed
     assert "FLOPs" not in printed
     assert "Mode" not in printed
     for name, _ in module.named_children():

@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import Any
 
 from lightning.pytorch.callbacks import ModelSummary
-from lightning.pytorch.utilities.model_summary import get_human_readable_count
 from rich.box import SIMPLE_HEAD
 from rich.table import Table
 
@@ -50,6 +49,4 @@ class ModelTable(ModelSummary):
         for row in zip(*columns.values(), strict=True):
             table.add_row(*row)
         frozen = total_parameters - trainable_parameters
-        counted = f"{get_human_readable_count(int(total_parameters)).strip()} parameters"
-        kept = f", {get_human_readable_count(int(frozen)).strip()} of them frozen" if frozen else ""
-        show(table, f"{counted}{kept}")
+        show(table, f"{total_parameters:,} parameters" + (f", {frozen:,} of them frozen" if frozen else ""))

@@ -92,7 +92,7 @@ class ClassTable:
         """One row per class and kind of input: class, input, samples, accuracy, low, high, taken_for."""
         import pandas as pd
 
-        others = {"clean": [None] * len(self.clean), self.attack: self.taken_for}
+        others: dict[str, list[int | None]] = {"clean": [None] * len(self.clean), self.attack: self.taken_for}
         rows = [
             (i, name, self.samples[i], accuracy, *ends, others[name][i])
             for name, row in self.accuracies.items()
