@@ -138,7 +138,7 @@ def test_no_error_bar_is_drawn_for_nan() -> None:
 
 def test_axes_say_what_the_error_bars_are() -> None:
     (scores,) = plot_rg_scores(SCORES, errors=SCORES, bars="95 % interval").axes
-    assert scores.get_xlabel() == "R&G: sum of the accuracies (%) over eps,\nmean and 95 % interval"
+    assert scores.get_xlabel() == "R&G: sum of the accuracies (%)\nover eps,\nmean and 95 % interval"
     (curves,) = plot_mean_accuracy({"AT": {0.0: (90.0, (88.0, 92.0))}}, bars="95 % interval").axes
     assert curves.get_ylabel() == "accuracy (%),\n95 % interval"
     assert plot_mean_accuracy({"AT": {0.0: (90.0, None)}}).axes[0].get_ylabel() == "accuracy (%)"
@@ -146,7 +146,7 @@ def test_axes_say_what_the_error_bars_are() -> None:
 
 def test_the_axis_of_scores_says_how_large_they_can_be() -> None:
     (axes,) = plot_rg_scores(SCORES, most=600.0).axes
-    assert axes.get_xlabel() == "R&G: sum of the accuracies (%) over eps, at most 600"
+    assert axes.get_xlabel() == "R&G: sum of the accuracies (%)\nover eps, at most 600"
 
 
 def test_what_was_not_measured_says_so_in_its_place() -> None:

@@ -153,7 +153,7 @@ def plot_rg_scores(
     axes.set_yticks(range(len(scores)), list(scores))
     axes.set_ylim(len(scores) - 0.5, -0.5)  # the first method at the top
     axes.set_xlim(0, 1.12 * max(axes.get_xlim()))  # room for the numbers
-    label = "R&G: sum of the accuracies (%) over eps" + ("" if most is None else f", at most {most:g}")
+    label = "R&G: sum of the accuracies (%)\nover eps" + ("" if most is None else f", at most {most:g}")
     axes.set(xlabel=_with_bars(label, bars))
     legend_above(figure, columns=min(len(attacks), 4))
     return figure
