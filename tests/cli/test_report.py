@@ -293,9 +293,9 @@ def test_paired_differences_are_the_headline(with_base: Path, capsys: pytest.Cap
     text = " ".join(page_of(with_base).text.split())
     half = 12.7062047 * 0.5
     interval = f"95 % interval {2.5 - half:+.2f} to {2.5 + half:+.2f}"
-    first = f"+2.50 accuracy under fgsm, eps 0.3: {interval}, 2 pairs train, gamma=0.1 minus at"
+    first = f"+2.50accuracy under fgsm, eps 0.3: {interval}, 2 pairs train, gamma=0.1 minus at"
     assert first in text
-    assert "+7.00 accuracy under fgsm, eps 0.3: a single pair, no interval train, gamma=1.0 minus at" in text
+    assert "+7.00accuracy under fgsm, eps 0.3: a single pair, no interval train, gamma=1.0 minus at" in text
     assert text.index(first) < text.index("Paired differences in accuracy")
     main([str(with_base)])
     printed = capsys.readouterr().out
@@ -411,9 +411,9 @@ def test_the_headline_of_clean_training_is_at_the_radius_of_the_threat_model(run
     accuracy = {attack: [90.0, 70.0, 60.0, 50.0] for attack in ("fgsm", "pgd")}
     edit_summary(run, eps=[0.0, 0.1, 0.3, 0.5], training_eps=None, rg_eps=None, accuracy=accuracy)
     text = " ".join(page_of(run).text.split())
-    assert "60.00 % accuracy under pgd at eps 0.3 (Linf), 95 % interval" in text
+    assert "60.00 %accuracy under pgd at eps 0.3 (Linf), 95 % interval" in text
     edit_summary(run, eps=[0.0, 0.1, 0.2, 0.5])
-    assert "50.00 % accuracy under pgd at the largest eps 0.5" in " ".join(page_of(run).text.split())
+    assert "50.00 %accuracy under pgd at the largest eps 0.5" in " ".join(page_of(run).text.split())
 
 
 def without_stages(run: Path) -> None:
