@@ -52,6 +52,12 @@ def _draw(axes: Axes, curves: Mapping[str, Curve], kept: int | None) -> None:
     longest = max(map(len, curves.values()))
     for (name, curve), style in zip(curves.items(), line_styles(), strict=False):
         every = max(1, longest // 15)  # of many epochs some have a marker
-        axes.plot(list(curve), list(curve.values()), label=name, markevery=every, **{**style, "markersize": 4.5})
+        axes.plot(
+            list(curve),
+            list(curve.values()),
+            label=name,
+            markevery=every,
+            **{**style, "markersize": style["markersize"] - 2},
+        )
     if kept is not None:
         axes.axvline(kept, color="0.4", linestyle=":", zorder=0, label=f"kept: epoch {kept}")
