@@ -62,6 +62,7 @@ DATA_OF = {
         "wide_resnet_28_10": "cifar10",
         "torchvision": "cifar10",
     },
+    "attack": {"blur": "mnist"},
     "experiment": {"mnist_at_apgd_lr": "mnist", "cifar10_at_apgd_lr": "cifar10", "cifar10_fast_lr": "cifar10"},
 }
 """The image data set that an option needs; the others are run on moons."""
@@ -85,6 +86,7 @@ def tiny_settings(group: str, name: str, folder: Path) -> list[str]:
     if data in UNCHECKED:
         settings.append(f"data.dataset_cls.path=tests.helpers.fake_data.{UNCHECKED[data]}")
     settings += [f"data={data}"] if group == "model" else []
+    settings += [f"data={data}", "model=cnn"] if group == "attack" else []
     settings += ["model=cnn"] if group == "data" else []
     return settings
 

@@ -182,6 +182,18 @@ def test_the_bar_is_a_line_of_80_columns_with_everything(monkeypatch: pytest.Mon
     assert re.match(r"Epoch 2/2 ━+ loss [\d.]+, clean [\d.]+ %, robust [\d.]+ % 0:00:\d\d left", line)
 
 
+def test_the_longest_words_leave_it_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    error = io.StringIO()
+    monkeypatch.setattr(lines, "Console", lambda **_: Console(file=error, width=80))
+    longest = ("Epoch 1000/1000", "loss 1.234e-05, clean 100.0 %, robust 100.0 %", "> 23:59:59 left")
+    for name, words in zip(("_epoch", "_figures", "_left"), longest, strict=True):
+        monkeypatch.setattr(module._Fit, name, words)
+    fit(TrainingProgress(shown=True))
+    (line,) = error.getvalue().splitlines()
+    assert len(line) == 80
+    assert all(words in line for words in longest)
+
+
 @pytest.mark.parametrize("seconds", [0.0, 1e9])
 def test_within_an_epoch_there_is_a_line_now_and_then(
     monkeypatch: pytest.MonkeyPatch, log: Log, seconds: float

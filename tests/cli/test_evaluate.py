@@ -19,6 +19,7 @@ from tests.helpers.run_copies import copy_that_runs_code
 
 from lsa_lightning.attacks import PGD
 from lsa_lightning.cli.evaluate import main
+from lsa_lightning.runs.write import checkpoint_labels
 
 
 @pytest.fixture(scope="module")
@@ -133,10 +134,16 @@ def other_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_several_checkpoints_stand_side_by_side(run: Path, other_run: Path, tmp_path: Path) -> None:
     printed = evaluate([run, other_run], tmp_path / "both", "eps=0.2")
     entries = read_json(tmp_path / "both" / "evaluation.json")["checkpoints"]
-    for name, each, entry in zip("AB", (run, other_run), entries, strict=True):
-        evaluate(each, tmp_path / name, "eps=0.2")
-        assert read_json(tmp_path / name / "evaluation.json") == entry
-        assert f"{name}: {each}/checkpoints/best.ckpt" in printed
+    checkpoints = [f"{each}/checkpoints/best.ckpt" for each in (run, other_run)]
+    labels = checkpoint_labels(checkpoints)
+    assert ["seed 0" in labels[checkpoints[0]], "seed 1" in labels[checkpoints[1]]] == [True, True]
+    for place, (each, entry) in enumerate(zip((run, other_run), entries, strict=True)):
+        alone = tmp_path / f"alone_{place}"
+        evaluate(each, alone, "eps=0.2")
+        assert read_json(alone / "evaluation.json") == entry
+        classes = (tmp_path / "both" / str(place) / "classes.json").read_text()
+        assert classes == (alone / "classes.json").read_text()
+        assert f"{labels[checkpoints[place]]}: {checkpoints[place]}" in printed
     assert entries[0]["accuracy"] != entries[1]["accuracy"]
 
 

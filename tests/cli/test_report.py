@@ -58,7 +58,7 @@ def wilson(accuracy: float, samples: int) -> str:
 def test_accuracies_scores_and_intervals_are_those_of_the_evaluation(trained: Path, page: Page) -> None:
     evaluation = read_json(trained / "evaluation.json")
     assert page.tables["accuracy"] == [
-        ["attack", "clean", "eps 0.1", "eps 0.3 training", "R&G"],
+        ["attack", "clean", "eps 0.1", "eps 0.3 training", "R&G of 300"],
         *(
             [attack, *(f"{a:.2f} {wilson(a, 40)}" for a in row), f"{evaluation['rg_score'][attack]:.2f}"]
             for attack, row in evaluation["accuracy"].items()
@@ -100,9 +100,24 @@ def test_layers_are_those_of_the_profiles(trained: Path, page: Page) -> None:
             "MVL" if layer in mvl else "",
             *(f"{p['mean'][i]:.3f} ± {p['std'][i]:.3f}" for p in profiles),
         ]
-    assert [row[0] for row in rows[3:]] == ["mu", "sigma"]
+    assert [row[0] for row in rows[3:]] == ["mu", "sigma", "threshold"]
     assert rows[3][2:] == [f"{p['mu']:.3f}" for p in profiles]
+    assert rows[5][2:] == [f"{profiles[0]['mu']:.3f}", *[""] * 5]  # eta is 0
     assert mvl
+
+
+def test_classes_are_those_of_the_file(trained: Path, page: Page) -> None:
+    header, *rows = page.tables["classes"]
+    counts = read_json(trained / "classes.json")
+    assert header == ["class", "samples", "clean", "pgd", "mostly taken for"]
+    for i, row in enumerate(rows):
+        samples, clean, attacked = sum(counts["clean"][i]), counts["clean"][i][i], counts["adversarial"][i][i]
+        assert row[:2] == [str(i), str(samples)]
+        shares = [100 * hits / samples for hits in (clean, attacked)]
+        assert row[2:4] == [f"{share:.2f} {wilson(share, samples)}" for share in shares]
+        assert row[4] == ("-" if attacked == samples else str(1 - i))
+    assert len(rows) == 2
+    assert "on the first 40 test samples, clean and under pgd, eps 0.3 (Linf)" in " ".join(page.text.split())
 
 
 def test_the_mvl_history_is_that_of_the_summary(trained: Path, page: Page) -> None:
@@ -199,6 +214,7 @@ def test_a_run_with_the_least_still_has_a_page(run: Path) -> None:
     for key in ("measure", "mvl_from", "mvl", "mvl_history", "profiles", "versions", "mu", "sigma", "checkpoint"):
         del values[key]
     write_json(values, run / "summary.json")
+    (run / "classes.json").unlink()
     for path in (run / "figures").iterdir():
         path.unlink()
     page = page_of(run)
@@ -237,7 +253,7 @@ def test_a_comparison_shows_each_run(seeds: Path) -> None:
 
 def test_a_comparison_has_mean_and_spread_over_the_seeds(seeds: Path) -> None:
     page = page_of(seeds)
-    assert page.tables["seeds-1"][0] == ["method", "seeds", "clean", "eps 0.1", "eps 0.3", "R&G"]
+    assert page.tables["seeds-1"][0] == ["method", "seeds", "clean", "eps 0.1", "eps 0.3 training", "R&G"]
     std = f"{statistics.stdev([50, 60]):.2f}"
     half = 12.7062047 * 5  # Student's t of one degree of freedom, times the standard error
     interval, scores = (f"{mean - half:.2f} to {mean + half:.2f}" for mean in (55, 215))
@@ -290,6 +306,32 @@ def test_a_comparison_has_the_paired_difference_of_each_regularizer_to_its_base(
     ]
     assert "Base of train, gamma=0.1: at, in pairs of seeds 0, 1." in page.text
     assert [alt for alt, _ in page.images][:2] == ["Paired differences in accuracy", "Paired differences in R&G"]
+    drawn = base64.b64decode(page.images[0][1].partition(",")[2]).decode()
+    assert "<!-- train, gamma=0.1 minus -->" in drawn
+
+
+def test_paired_differences_are_the_headline(with_base: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    text = " ".join(page_of(with_base).text.split())
+    half = 12.7062047 * 0.5
+    interval = f"95 % interval {2.5 - half:+.2f} to {2.5 + half:+.2f}"
+    first = f"+2.50accuracy under fgsm, eps 0.3: {interval}, 2 pairs train, gamma=0.1 minus at"
+    assert first in text
+    assert "+7.00accuracy under fgsm, eps 0.3: a single pair, no interval train, gamma=1.0 minus at" in text
+    assert text.index(first) < text.index("Paired differences in accuracy")
+    main([str(with_base)])
+    printed = capsys.readouterr().out
+    line = f"train, gamma=0.1 minus at, accuracy under fgsm, eps 0.3: +2.50 points ({interval}, n 2)"
+    assert line in " ".join(printed.split())
+
+
+def test_test_sets_of_different_size_do_not_share_a_figure(seeds: Path) -> None:
+    edit_summary(seeds / "2", test_samples=60)
+    alts = [alt for alt, _ in page_of(seeds).images]
+    assert alts == [
+        f"{title}, {samples} samples of MoonDataModule"
+        for samples in (40, 60)
+        for title in ("R&G of each method", "Accuracy over eps under fgsm", "Accuracy over eps under pgd")
+    ]
 
 
 def test_a_comparison_is_printed_and_written_as_tables(with_base: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -328,15 +370,17 @@ def test_figures_say_that_their_bars_are_intervals(with_base: Path) -> None:
     pictures = dict(page_of(with_base).images)
     drawn = {alt: base64.b64decode(source.partition(",")[2]).decode() for alt, source in pictures.items()}
     assert "percentage points: mean and 95 % interval -->" in drawn["Paired differences in accuracy"]
-    assert "over eps, mean and 95 % interval -->" in drawn["R&G of each method"]
-    assert "<!-- accuracy (%), mean and 95 % interval -->" in drawn["Accuracy over eps under pgd"]
+    assert "<!-- mean and 95 % interval -->" in drawn["R&G of each method"]
+    assert "at most 300, -->" in drawn["R&G of each method"]
+    assert "<!-- mean and 95 % interval over seeds -->" in drawn["Accuracy over eps under pgd"]
 
 
-def test_without_several_seeds_nothing_is_said_of_intervals(trained: Path, tmp_path: Path) -> None:
+def test_without_several_seeds_intervals_are_those_of_the_test_samples(trained: Path, tmp_path: Path) -> None:
     copy_run(trained, tmp_path / "sweep" / "0")
     copy_run(trained, tmp_path / "sweep" / "1", name="other")
     curve = base64.b64decode(page_of(tmp_path / "sweep").images[1][1].partition(",")[2]).decode()
-    assert "<!-- accuracy (%) -->" in curve
+    assert "<!-- 95 % interval -->" in curve
+    assert "over seeds" not in curve
 
 
 def test_a_comparison_shows_only_what_differs_in_the_configurations(seeds: Path) -> None:
@@ -379,7 +423,7 @@ def test_runs_measured_at_different_eps_are_compared_with_a_warning(seeds: Path)
     edit_summary(seeds / "2", eps=radii, rg_eps=radii, accuracy={"square": [90.0, 80.0, 2.5]})
     page = page_of(seeds)
     assert "their R&G cannot be compared" in page.text
-    assert page.tables["accuracy-3"][0] == ["run", "seed", "clean", "eps 0.1", "eps 0.3", "eps 0.5", "R&G"]
+    assert page.tables["accuracy-3"][0] == ["run", "seed", "clean", "eps 0.1", "eps 0.3 training", "eps 0.5", "R&G"]
     assert page.tables["accuracy-3"][1][4:] == ["-", f"2.50 {wilson(2.5, 40)}", "172.50"]
     assert page.tables["seeds-1"][2][2:] == ["-"] * 5
 
@@ -396,12 +440,21 @@ def test_the_page_marks_the_radius_of_training_and_names_the_radii_of_the_score(
     accuracy = {attack: [90.0, 70.0, 60.0, 50.0] for attack in ("fgsm", "pgd")}
     edit_summary(run, eps=[0.0, 0.1, 0.2, 0.3], training_eps=0.2, rg_eps=[0.0, 0.1, 0.3], accuracy=accuracy, norm="L2")
     page = page_of(run)
-    assert page.tables["accuracy"][0] == ["attack", "clean", "eps 0.1", "eps 0.2 training", "eps 0.3", "R&G"]
+    assert page.tables["accuracy"][0] == ["attack", "clean", "eps 0.1", "eps 0.2 training", "eps 0.3", "R&G of 300"]
     assert page.tables["accuracy"][1][-1] == "210.00"
-    assert "accuracy under pgd at the training eps 0.2" in page.text
+    assert "accuracy under pgd at the training eps 0.2 (L2), 95 % interval" in " ".join(page.text.split())
     assert "R&G under pgd, of 300" in page.text
     text = " ".join(page.text.split())
     assert "eps in L2. R&G is the sum of the accuracies of a row at eps 0.0, 0.1, 0.3." in text
+
+
+def test_the_headline_of_clean_training_is_at_the_radius_of_the_threat_model(run: Path) -> None:
+    accuracy = {attack: [90.0, 70.0, 60.0, 50.0] for attack in ("fgsm", "pgd")}
+    edit_summary(run, eps=[0.0, 0.1, 0.3, 0.5], training_eps=None, rg_eps=None, accuracy=accuracy)
+    text = " ".join(page_of(run).text.split())
+    assert "60.00 %accuracy under pgd at eps 0.3 (Linf), 95 % interval" in text
+    edit_summary(run, eps=[0.0, 0.1, 0.2, 0.5])
+    assert "50.00 %accuracy under pgd at the largest eps 0.5" in " ".join(page_of(run).text.split())
 
 
 def without_stages(run: Path) -> None:
@@ -411,6 +464,7 @@ def without_stages(run: Path) -> None:
     for key in (*stages, "measure", "mvl_from", "mvl", "mu", "sigma", "profiles"):
         del values[key]
     write_json(values, run / "summary.json")
+    (run / "classes.json").unlink()
 
 
 def test_a_run_that_only_trained_has_a_page_that_says_so(run: Path) -> None:
@@ -456,7 +510,9 @@ def test_the_page_names_the_measure_and_the_attack_of_the_mvl(run: Path) -> None
 
 
 def test_runs_measured_in_different_norms_are_compared_with_a_warning(seeds: Path) -> None:
-    assert "R&G is the sum of the accuracies of a row, eps in Linf." in " ".join(page_of(seeds).text.split())
+    assert "R&G is the sum of the accuracies of a row, at most 100 per column; eps in Linf." in " ".join(
+        page_of(seeds).text.split()
+    )
     edit_summary(seeds / "2", norm="L2")
     assert "in different norms, so their R&G cannot be compared" in page_of(seeds).text
 
@@ -465,8 +521,8 @@ def test_curves_mark_the_radius_of_training_that_all_runs_share(seeds: Path) -> 
     def curve(page: Page) -> str:
         return base64.b64decode(page.images[1][1].partition(",")[2]).decode()
 
-    assert "<!-- training eps -->" in curve(page_of(seeds))
-    assert "<!-- eps (Linf) -->" in curve(page_of(seeds))
+    assert "<!-- training eps 0.3 -->" in curve(page_of(seeds))
+    assert "<!-- eps (Linf, units of the input) -->" in curve(page_of(seeds))
     edit_summary(seeds / "2", training_eps=0.1)
     assert "training eps" not in curve(page_of(seeds))
 

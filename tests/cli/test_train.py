@@ -90,6 +90,11 @@ def summary(folder: Path) -> Any:
         "figures/mvl_history.svg",
         "figures/decision_boundary.png",
         "figures/decision_boundary.svg",
+        "figures/training.png",
+        "figures/class_accuracy.png",
+        "figures/confusion.svg",
+        "classes.json",
+        "classes.csv",
     ],
 )
 def test_the_run_folder_holds(folder: Path, name: str) -> None:
@@ -228,8 +233,10 @@ def test_the_output_names_tables_layers_scores_and_folder(folder: Path, printed:
     assert "Accuracy in %, 95 % intervals (40 samples, Linf)" in printed
     assert "Masking checks: 0 raised of 6" in printed
     assert f"MVL under pgd: {', '.join(summary['mvl'])}" in printed
-    assert f"R&G: {summary['rg_score']['fgsm']:.2f} under fgsm, {summary['rg_score']['pgd']:.2f} under pgd" in printed
-    assert f"Run folder: {folder}\n" in printed
+    fgsm, pgd = (summary["rg_score"][attack] for attack in ("fgsm", "pgd"))
+    assert f"R&G: {fgsm:.2f} of 300 under fgsm, {pgd:.2f} of 300 under pgd" in printed
+    assert "Tip" not in printed
+    assert f"\nRun folder: {folder}\n" in printed
     assert "summary.json" in printed
 
 

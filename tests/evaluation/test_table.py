@@ -100,11 +100,12 @@ def test_missing_entries_are_named() -> None:
 
 
 def labels_of(figure: Figure) -> list[str]:
-    return [text.get_text() for text in figure.axes[0].get_legend().get_texts()]
+    return [text.get_text() for text in figure.legends[0].get_texts()]
 
 
 def test_the_figure_has_scores_norm_and_the_radius_of_training() -> None:
-    assert labels_of(TABLE.plot()) == ["fgsm (R&G 150.5)", "pgd (R&G 130.0)"]
+    assert labels_of(TABLE.plot()) == ["fgsm, R&G 150.5 of 200", "pgd, R&G 130.0 of 200"]
     figure = TRAINED.plot()
-    assert labels_of(figure) == ["pgd (R&G 130.0)", "training eps"]
+    assert labels_of(figure) == ["pgd: 20.0 % at eps 0.25, R&G 130.0 of 200", "training eps 0.25"]
     assert figure.axes[0].get_xlabel() == "eps (L2)"
+    assert TRAINED.plot("inputs in [0, 1]").axes[0].get_xlabel() == "eps (L2, inputs in [0, 1])"

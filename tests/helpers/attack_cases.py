@@ -23,6 +23,8 @@ from lsa_lightning.attacks import (
     AdaptiveAttack,
     Attack,
     AutoAttack,
+    Brightness,
+    Contrast,
     Ensemble,
     GaussianNoise,
     GradientAttack,
@@ -33,6 +35,7 @@ from lsa_lightning.attacks import (
     Square,
 )
 from lsa_lightning.attacks.balls import Bounds
+from lsa_lightning.attacks.noise import Noise
 from lsa_lightning.functional import predicted_labels
 from lsa_lightning.utils.isolation import evaluating
 
@@ -98,13 +101,17 @@ CASES: dict[str, AttackCase] = {
     "salt l2": AttackCase(partial(SaltNoise, amount=0.5, norm="L2"), "L2", passes=0),
     "pepper l2": AttackCase(partial(PepperNoise, amount=0.5, norm="L2"), "L2", passes=0),
     "speckle l2": AttackCase(partial(SpeckleNoise, norm="L2"), "L2", passes=0),
+    "brightness": AttackCase(Brightness, passes=0),
+    "brightness l2": AttackCase(partial(Brightness, norm="L2"), "L2", passes=0),
+    "contrast": AttackCase(Contrast, passes=0),
+    "contrast l2": AttackCase(partial(Contrast, norm="L2"), "L2", passes=0),
 }
 """The one table of attacks: a line here, and every test that holds for all attacks holds for a new one."""
 
 ATTACKS = {name: case for name, case in CASES.items() if case.logits == 1}
 """Those for any number of logits."""
 GRADIENT_ATTACKS = {name: case for name, case in ATTACKS.items() if isinstance(case(0.1), GradientAttack)}
-NOISES = {name: case for name, case in ATTACKS.items() if case.passes == 0}
+NOISES = {name: case for name, case in ATTACKS.items() if isinstance(case(0.1), Noise)}
 DTYPES = [torch.float16, torch.bfloat16, torch.float32, torch.float64]
 
 

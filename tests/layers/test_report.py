@@ -145,20 +145,27 @@ def test_no_report_is_not_drawn() -> None:
         plot_reports({})
 
 
-@pytest.mark.parametrize(("names", "bars"), [(["pgd"], True), (["pgd", "fgsm"], False)])
-def test_bars_of_one_standard_deviation_only_for_a_single_report(names: list[str], bars: bool) -> None:
-    figure = plot_reports({name: made(0.1, 0.2) for name in names}, ["b"])
+def test_bars_of_one_standard_deviation_and_the_threshold() -> None:
+    names = ["pgd", "fgsm"]
+    figure = plot_reports({name: made(0.1, 0.2) for name in names}, ["b"], ("threshold 0.15 under pgd", 0.15))
     (axes,) = figure.axes
-    assert [container.has_yerr for container in axes.containers] == [bars] * len(names)
-    if bars:
-        heights = [float(top[1] - bottom[1]) for bottom, top in axes.containers[0][2][0].get_segments()]
+    for container in axes.containers:
+        heights = [float(top[1] - bottom[1]) for bottom, top in container[2][0].get_segments()]
         assert heights == pytest.approx([0.02, 0.04])
-    assert {text.get_text() for text in figure.legends[0].get_texts()} == {*names, "MVL"}
+    legend = {text.get_text() for text in figure.legends[0].get_texts()}
+    assert legend == {*names, "MVL", "threshold 0.15 under pgd"}
+
+
+def test_the_axis_names_the_radius_that_all_attacks_have() -> None:
+    reports = {name: made(0.1, 0.2, attack=f"{name}(norm='L2', bounds=None, eps=0.5)") for name in ("PGD", "FGSM")}
+    assert plot_reports(reports).axes[0].get_xlabel().endswith("\nattacks: eps 0.5 (L2)")
+    reports["other"] = made(0.1, 0.2, attack="PGD(norm='L2', eps=0.1)")
+    assert "eps" not in plot_reports(reports).axes[0].get_xlabel()
 
 
 def test_the_figures_name_the_measure_in_words() -> None:
     (axes,) = plot_reports({"pgd": made(0.1, 0.2, measure="cosine_distance")}).axes
-    assert axes.get_ylabel() == "cosine distance (mean over samples)"
+    assert axes.get_ylabel() == "cosine distance,\nmean ± std over samples"
     scale = plot_history([epoch(measure="centered_relative_error")]).axes[1]
     assert scale.get_ylabel() == "centered relative error, mean"
     assert in_words("relative_error") == "relative error"
@@ -174,7 +181,9 @@ def test_a_report_plots_itself_under_the_name_of_its_attack() -> None:
 def test_the_history_is_drawn_epoch_by_epoch() -> None:
     with patch("lsa_lightning.plotting.plot_mvl_history") as draw:
         plot_history([epoch(1), epoch(4)])
-    draw.assert_called_once_with([1, 4], [{"a": 0.1, "b": 0.3}] * 2, [["b"]] * 2, measure="relative error")
+    draw.assert_called_once_with(
+        [1, 4], [{"a": 0.1, "b": 0.3}] * 2, [["b"]] * 2, measure="relative error", attack="PGD"
+    )
 
 
 def test_no_epoch_is_not_drawn() -> None:

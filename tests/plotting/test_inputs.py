@@ -56,6 +56,12 @@ def test_points_of_both_classes_clean_and_adversarial() -> None:
     assert legend_of(figure) == list(drawn)
 
 
+def test_the_plane_says_how_far_points_were_moved() -> None:
+    x = torch.tensor([[0.0, 0.0], [1.0, 0.0]])
+    figure = plot_decision_boundary(Half(1), x, torch.tensor([0, 1]), x, attacked="pgd, eps 0.3 (Linf)")
+    assert figure.axes[0].get_xlabel() == "x1; attacked: pgd, eps 0.3 (Linf)"
+
+
 def test_the_plane_shows_every_point_and_the_model_keeps_its_mode() -> None:
     figure, model = plane()
     (low, high), (bottom, top) = figure.axes[0].get_xlim(), figure.axes[0].get_ylim()
@@ -64,7 +70,7 @@ def test_the_plane_shows_every_point_and_the_model_keeps_its_mode() -> None:
     assert bottom <= 0
     assert top >= 1.1
     assert model.training
-    assert figure.axes[1].get_ylabel() == "predicted probability of class 1"
+    assert figure.axes[1].get_xlabel() == "predicted probability of class 1"
 
 
 @pytest.mark.parametrize("shape", [(4, 3), (4,), (4, 1, 2), (0, 2)])
@@ -114,8 +120,15 @@ def test_images_carry_class_and_predictions_with_wrong_ones_in_bold() -> None:
     axes = images().axes
     assert [a.get_title() for a in axes[:2]] == ["class 3", "class 7"]
     labels = [a.xaxis.label for a in axes[:4]]
-    assert [label.get_text() for label in labels] == ["predicted 3", "predicted 1", "predicted 8", "predicted 7"]
+    assert [label.get_text() for label in labels] == ["as 3", "as 1", "as 8", "as 7"]
     assert [label.get_fontweight() for label in labels] == ["normal", "bold", "bold", "normal"]
+
+
+def test_title_and_lines_above_each_image() -> None:
+    x, label = torch.zeros(2, 1, 4, 4), torch.tensor([0, 1])
+    figure = plot_adversarial_images(x, x, label, label, label, title="the worst", titles=["0.9", "0.8"])
+    assert figure.get_suptitle().startswith("the worst\n")
+    assert [axes.get_title() for axes in figure.axes[:2]] == ["class 0\n0.9", "class 1\n0.8"]
 
 
 def test_no_difference_is_grey_and_said_in_words() -> None:

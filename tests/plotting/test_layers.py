@@ -31,15 +31,30 @@ def test_profiles_have_a_line_per_attack() -> None:
     lines = {container.get_label(): container[0] for container in axes.containers}
     assert set(lines) == {"pgd", "gaussian"}
     for name, expected in MEANS.items():
-        assert list(lines[name].get_xdata()) == [0, 1, 2]
+        assert [round(float(x)) for x in lines[name].get_xdata()] == [0, 1, 2]
         assert list(lines[name].get_ydata()) == expected
+
+
+def test_equal_lines_stand_side_by_side() -> None:
+    (axes,) = plot_profiles(LAYERS, {"pgd": MEANS["pgd"], "fgsm": MEANS["pgd"]}).axes
+    pgd, fgsm = (list(container[0].get_xdata()) for container in axes.containers)
+    assert pgd == pytest.approx([-0.15, 0.85, 1.85])
+    assert fgsm == pytest.approx([0.15, 1.15, 2.15])
+
+
+def test_the_threshold_is_a_line_with_its_name() -> None:
+    figure = plot_profiles(LAYERS, MEANS, threshold=("threshold 0.4 under pgd", 0.4))
+    (line,) = [line for line in figure.axes[0].lines if line.get_label() == "threshold 0.4 under pgd"]
+    assert list(line.get_ydata()) == [0.4, 0.4]
+    assert "threshold 0.4 under pgd" in legend_of(figure)
+    assert not any("threshold" in label for label in legend_of(plot_profiles(LAYERS, MEANS)))
 
 
 def test_profiles_name_layers_and_axes() -> None:
     (axes,) = plot_profiles(LAYERS, MEANS).axes
     assert [tick.get_text() for tick in axes.get_xticklabels()] == LAYERS
     assert axes.get_xlabel() == "layer, in the order of execution"
-    assert axes.get_ylabel() == "relative error (mean over samples)"
+    assert axes.get_ylabel() == "relative error,\nmean over samples"
     assert axes.get_ylim()[0] == 0
 
 
@@ -57,7 +72,13 @@ def test_without_an_mvl_nothing_is_shaded() -> None:
 
 def test_the_axis_names_the_measure() -> None:
     (axes,) = plot_profiles(LAYERS, MEANS, measure="cosine distance").axes
-    assert axes.get_ylabel() == "cosine distance (mean over samples)"
+    assert axes.get_ylabel() == "cosine distance,\nmean over samples"
+
+
+def test_the_axes_say_how_far_attacks_go_and_what_bars_are() -> None:
+    (axes,) = plot_profiles(LAYERS, MEANS, stds=MEANS, attacked="eps 0.3 (Linf)").axes
+    assert axes.get_xlabel() == "layer, in the order of execution\nattacks: eps 0.3 (Linf)"
+    assert axes.get_ylabel() == "relative error,\nmean ± std over samples"
 
 
 def test_bars_have_the_given_half_lengths() -> None:
@@ -147,8 +168,26 @@ def test_many_epochs_and_layers_get_a_larger_figure_smaller_dots_and_fewer_ticks
 
 
 def test_the_colour_bar_names_the_measure() -> None:
-    scale = plot_mvl_history(*HISTORY, measure="cosine distance").axes[1]
+    axes, scale = plot_mvl_history(*HISTORY, measure="cosine distance", attack="PGD, eps 0.3 (Linf)").axes
     assert scale.get_ylabel() == "cosine distance, mean"
+    assert axes.get_xlabel() == "epoch\nanalysed under PGD, eps 0.3 (Linf)"
+
+
+@pytest.mark.parametrize(("odd", "extend"), [(50.0, "max"), (-0.3, "min")])
+def test_one_epoch_does_not_take_the_colours_from_all_others(odd: float, extend: str) -> None:
+    usual = [{"fc1": 0.2 + 0.01 * epoch, "fc2": 0.4 + 0.01 * epoch} for epoch in range(9)]
+    figure = plot_mvl_history(range(10), [{"fc1": odd, "fc2": odd}, *usual], [[]] * 10)
+    (image,) = figure.axes[0].images
+    low, high = image.get_clim()
+    assert (low, high) == pytest.approx((0.2, 0.48))
+    assert image.colorbar.extend == extend
+    assert figure.axes[1].get_ylabel().endswith("(arrow: beyond, in few epochs)")
+
+
+def test_of_two_epochs_both_set_the_colours() -> None:
+    (image,) = plot_mvl_history(*HISTORY).axes[0].images
+    assert image.get_clim() == (0.1, 0.6)
+    assert image.colorbar.extend == "neither"
 
 
 @pytest.mark.parametrize("wrong", [([], [], []), ([0], [{}], [[]]), ([0, 1], PROFILES, [[]]), ([0], PROFILES, [[]])])

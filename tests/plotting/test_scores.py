@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from matplotlib.axes import Axes
 from matplotlib.container import BarContainer, ErrorbarContainer
+from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.text import Annotation
 
@@ -25,6 +26,10 @@ def lines_of(axes: Axes) -> list[Line2D]:
     return [line for line in axes.lines if not str(line.get_label()).startswith("_")]
 
 
+def legend_of(figure: Figure) -> list[str]:
+    return [text.get_text() for text in figure.legends[0].get_texts()]
+
+
 def accuracy_axes(**options: Any) -> Axes:
     (axes,) = plot_accuracy(EPS, ACCURACY, INTERVALS, samples=20, **options).axes
     return axes
@@ -36,13 +41,12 @@ def test_accuracy_has_a_line_per_attack() -> None:
     assert [line.get_label() for line in lines] == ["fgsm", "pgd"]
     assert [list(line.get_ydata()) for line in lines] == list(ACCURACY.values())
     assert [list(line.get_xdata()) for line in lines] == [EPS] * 2
-    assert axes.get_legend() is not None
-    assert (axes.get_xlabel(), axes.get_ylabel()) == ("eps", "accuracy (%), 95 % interval, 20 samples")
+    assert (axes.get_xlabel(), axes.get_ylabel()) == ("eps", "accuracy (%),\n95 % interval, 20 samples")
 
 
 def test_lines_differ_in_colour_marker_and_style() -> None:
     axes = accuracy_axes()
-    for look in ("get_color", "get_marker", "get_linestyle"):
+    for look in ("get_color", "get_marker", "get_linestyle", "get_markersize"):
         assert len({getattr(line, look)() for line in lines_of(axes)}) == 2
 
 
@@ -61,17 +65,32 @@ def test_no_attack_is_refused() -> None:
 
 
 def training_line(axes: Axes) -> Line2D:
-    (line,) = [line for line in axes.lines if line.get_label() == "training eps"]
+    (line,) = [line for line in axes.lines if str(line.get_label()).startswith("training eps")]
     return line
 
 
 def test_the_radius_of_training_is_a_vertical_line_and_the_axis_names_the_norm() -> None:
-    axes = accuracy_axes(training_eps=0.15, norm="L2")
+    figure = plot_accuracy(EPS, ACCURACY, INTERVALS, samples=20, training_eps=0.15, norm="L2", unit="pixels")
+    (axes,) = figure.axes
     assert list(training_line(axes).get_xdata()) == [0.15, 0.15]
-    assert axes.get_xlabel() == "eps (L2)"
-    legend = axes.get_legend()
-    assert legend is not None
-    assert [text.get_text() for text in legend.get_texts()] == ["fgsm", "pgd", "training eps"]
+    assert axes.get_xlabel() == "eps (L2, pixels)"
+    assert legend_of(figure) == ["fgsm", "pgd", "training eps 0.15"]
+
+
+def test_a_short_interval_is_drawn_over_its_marker_in_black_and_wider() -> None:
+    axes = accuracy_axes()
+    bars = [container for container in axes.containers if isinstance(container, ErrorbarContainer)]
+    for bar, line in zip(bars, lines_of(axes), strict=True):
+        _, caps, (segments,) = bar.lines
+        assert segments.get_zorder() > line.get_zorder()
+        assert segments.get_edgecolor().tolist() == [[0, 0, 0, 1]]
+        assert min(cap.get_markersize() for cap in caps) > line.get_markersize()
+
+
+@pytest.mark.parametrize(("least", "bottom"), [(66.0, 60.0), (64.0, 50.0), (3.0, 0.0)])
+def test_the_axis_begins_below_the_least_accuracy(least: float, bottom: float) -> None:
+    (axes,) = plot_mean_accuracy({"AT": {0.0: (90.0, None), 0.1: (least, None)}}).axes
+    assert axes.get_ylim()[0] == bottom
 
 
 def bars_of(axes: Axes) -> dict[str, list[tuple[float, float]]]:
@@ -119,10 +138,15 @@ def test_no_error_bar_is_drawn_for_nan() -> None:
 
 def test_axes_say_what_the_error_bars_are() -> None:
     (scores,) = plot_rg_scores(SCORES, errors=SCORES, bars="95 % interval").axes
-    assert scores.get_xlabel() == "R&G: sum of the accuracies (%) over eps, mean and 95 % interval"
-    (curves,) = plot_mean_accuracy({"AT": {0.0: (90.0, 2.0)}}, bars="95 % interval").axes
-    assert curves.get_ylabel() == "accuracy (%), mean and 95 % interval"
-    assert plot_mean_accuracy({"AT": {0.0: (90.0, 2.0)}}).axes[0].get_ylabel() == "accuracy (%)"
+    assert scores.get_xlabel() == "R&G: sum of the accuracies (%)\nover eps,\nmean and 95 % interval"
+    (curves,) = plot_mean_accuracy({"AT": {0.0: (90.0, (88.0, 92.0))}}, bars="95 % interval").axes
+    assert curves.get_ylabel() == "accuracy (%),\n95 % interval"
+    assert plot_mean_accuracy({"AT": {0.0: (90.0, None)}}).axes[0].get_ylabel() == "accuracy (%)"
+
+
+def test_the_axis_of_scores_says_how_large_they_can_be() -> None:
+    (axes,) = plot_rg_scores(SCORES, most=600.0).axes
+    assert axes.get_xlabel() == "R&G: sum of the accuracies (%)\nover eps, at most 600"
 
 
 def test_what_was_not_measured_says_so_in_its_place() -> None:
@@ -145,16 +169,18 @@ def test_errors_of_something_else_are_refused(wrong: dict[str, dict[str, float]]
 
 
 def test_mean_accuracy_has_a_line_per_method_with_bars_where_the_spread_is_known() -> None:
-    curves = {"AT": {0.0: (90.0, 2.0), 0.1: (80.0, 4.0)}, "AT-LR": {0.0: (91.0, None), 0.2: (70.0, None)}}
+    curves: dict[str, dict[float, tuple[float, tuple[float, float] | None]]] = {
+        "AT": {0.0: (90.0, (88.0, 92.0)), 0.1: (80.0, (76.0, 84.0))},
+        "AT-LR": {0.0: (91.0, None), 0.2: (70.0, None)},
+    }
     figure = plot_mean_accuracy(curves)
     (axes,) = figure.axes
-    first, second = (c for c in axes.containers if isinstance(c, ErrorbarContainer))
-    for container, row in ((first, curves["AT"]), (second, curves["AT-LR"])):
-        assert list(container.lines[0].get_xdata()) == list(row)
-        assert list(container.lines[0].get_ydata()) == [mean for mean, _ in row.values()]
-    assert [segment[:, 1].tolist() for segment in first.lines[2][0].get_segments()] == [[88.0, 92.0], [76.0, 84.0]]
-    assert not any(np.isfinite(segment).any() for segment in second.lines[2][0].get_segments())
-    assert [text.get_text() for text in figure.legends[0].get_texts()] == ["AT", "AT-LR"]
+    for line, row in zip(lines_of(axes), curves.values(), strict=True):
+        assert list(line.get_xdata()) == list(row)
+        assert list(line.get_ydata()) == [mean for mean, _ in row.values()]
+    (bars,) = [container for container in axes.containers if isinstance(container, ErrorbarContainer)]
+    assert [segment[:, 1].tolist() for segment in bars[2][0].get_segments()] == [[88.0, 92.0], [76.0, 84.0]]
+    assert legend_of(figure) == ["AT", "AT-LR"]
 
 
 def test_mean_accuracy_marks_the_radius_of_training_too() -> None:
@@ -162,7 +188,7 @@ def test_mean_accuracy_marks_the_radius_of_training_too() -> None:
     (axes,) = figure.axes
     assert list(training_line(axes).get_xdata()) == [0.1, 0.1]
     assert axes.get_xlabel() == "eps (Linf)"
-    assert {text.get_text() for text in figure.legends[0].get_texts()} == {"AT", "training eps"}
+    assert legend_of(figure) == ["AT", "training eps 0.1"]
 
 
 DIFFERENCES: dict[str, dict[str, tuple[float, float | None]]] = {

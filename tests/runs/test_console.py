@@ -14,7 +14,7 @@ from tests.helpers.tables import EPS, FLAGS, OTHER, TABLE
 from lsa_lightning import SustainabilityReport
 from lsa_lightning.evaluation import Ceiling, RobustnessTable
 from lsa_lightning.runs import console as console_module
-from lsa_lightning.runs.console import ConsoleHandler, print_accuracies, print_analysis, print_masking, show
+from lsa_lightning.runs.console import ConsoleHandler, NoTips, print_accuracies, print_analysis, print_masking, show
 from lsa_lightning.runs.stages import Analysis
 
 
@@ -117,6 +117,26 @@ def test_a_seventh_column_breaks_intervals_rather_than_cutting_them_off(printed:
     assert max(len(line.rstrip()) for line in shown.splitlines()) <= console_module.console.width
     assert shown.count("87.4") == shown.count("86.1-") == 7
     assert shown.count("86.1-87.4") == whole
+
+
+def test_the_largest_score_stands_above_the_scores(printed: io.StringIO) -> None:
+    print_accuracies({"": RobustnessTable([0.0, 0.1, 0.15], {"pgd": [90.0, 40.0, 20.0]}, 50, 0.15, [0.0, 0.1])})
+    _, _, first, second, *_ = printed.getvalue().splitlines()
+    assert first.split()[-1] == "R&G"
+    assert second.split()[-2:] == ["of", "200"]
+
+
+def test_the_threshold_stands_under_the_attack_that_the_mvl_comes_from(printed: io.StringIO) -> None:
+    reports = {name: report(0.1, 0.3) for name in ("pgd", "fgsm")}
+    print_analysis(Analysis(reports, "fgsm", [], eta=1.0))
+    (line,) = [line for line in printed.getvalue().splitlines() if "threshold" in line]
+    assert [cell.strip() for cell in line.split("│")[2:5]] == ["threshold", "", "0.300"]
+
+
+def test_advertisements_are_no_lines_of_the_log() -> None:
+    lines = ("💡 Tip: buy", "Trainer already configured with model summary callbacks: []", "GPU available: False")
+    records = [logging.LogRecord("lightning", logging.INFO, "", 0, line, None, None) for line in lines]
+    assert [NoTips().filter(record) for record in records] == [False, False, True]
 
 
 def test_without_a_training_radius_no_column_is_marked(printed: io.StringIO) -> None:

@@ -158,11 +158,24 @@ def test_the_table_fits_the_terminal(
     print_results(results)
     lines = capsys.readouterr().out.splitlines()
     assert max(len(line) for line in lines) <= min(width, 100)
-    (row,) = [line.split() for line in lines[:8] if "gamma=0.1" in line]
+    start = next(i for i, line in enumerate(lines) if line.strip() == "clean accuracy")
+    (row,) = [line.split() for line in lines[start : start + 4] if "gamma=0.1" in line]
     assert row == ["ATLR,", "gamma=0.1", "2", "84.50", "±", "19.06", "2.12", "+3.50", "±", "6.35", "2"]
-    (single,) = [line.split() for line in lines[:8] if "gamma=1.0" in line]
+    (single,) = [line.split() for line in lines[start : start + 4] if "gamma=1.0" in line]
     assert single == ["ATLR,", "gamma=1.0", "1", "70.00", "-12.00", "1"]
     assert "Student's t" in " ".join(lines)
+
+
+def test_paired_differences_stand_above_the_table(results: Results, capsys: pytest.CaptureFixture[str]) -> None:
+    assert [str(each) for each in results.headlines if each.metric == "clean accuracy"] == [
+        "ATLR, gamma=0.1 minus AdversarialTraining, clean accuracy: +3.50 points (95 % interval -2.85 to +9.85, n 2)",
+        "ATLR, gamma=1.0 minus AdversarialTraining, clean accuracy: -12.00 points (no interval from one pair, n 1)",
+    ]
+    assert not any(each.metric.startswith("R&G") for each in results.headlines)
+    print_results(results)
+    printed = " ".join(capsys.readouterr().out.split())
+    assert all(str(each) in printed for each in results.headlines)
+    assert printed.index(str(results.headlines[0])) < printed.index("mean ± 95 %")
 
 
 def test_without_a_base_the_table_has_no_differences(capsys: pytest.CaptureFixture[str]) -> None:

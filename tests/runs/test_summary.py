@@ -133,6 +133,7 @@ def test_a_file_of_the_first_version_is_read(tmp_path: Path) -> None:
         "mvl_from": "pgd",
         **{key: FIRST[key] for key in ("mvl", "mu", "sigma")},
         "profiles": FIRST["relative_error"],
+        "threshold": None,
     }
     assert summary.evaluation == RobustnessTable([0.0, 0.1], {"fgsm": [90.0, 60.0]}, 40)
     assert summary.evaluation.rg_score == FIRST["rg_score"]

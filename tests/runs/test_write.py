@@ -8,21 +8,25 @@ import pandas as pd
 import pytest
 import torch
 from matplotlib.figure import Figure
+from safetensors.torch import load_file
 from tests.helpers.hydra_run import leave_empty, read_json
 from tests.helpers.tables import FLAGS, OTHER, ROWS, TABLE
 
 from lsa_lightning import SustainabilityReport
-from lsa_lightning.attacks import FGSM
+from lsa_lightning.attacks import FGSM, PGD
+from lsa_lightning.callbacks import RobustValidation
 from lsa_lightning.masking import MaskingFlag
-from lsa_lightning.runs.stages import Analysis, Evaluation
+from lsa_lightning.runs.stages import Analysis, AnalysisStage, Evaluation, EvaluationStage
 from lsa_lightning.runs.write import (
-    draw_inputs,
-    short_names,
+    checkpoint_labels,
+    validated_at,
     write_analysis,
     write_comparison,
     write_evaluation,
     write_history,
+    write_observed,
     write_table,
+    write_training,
 )
 
 HONEST = {"not_deterministic": FLAGS["not_deterministic"]}
@@ -101,17 +105,56 @@ def test_no_analysed_epoch_gives_no_figure(tmp_path: Path) -> None:
     assert figures(tmp_path) == set()
 
 
+IMAGES = {"adversarial_images", "largest_errors"}
+
+
 @pytest.mark.parametrize(
     ("shape", "drawn"),
-    [((4, 2), {"decision_boundary"}), ((4, 1, 5, 5), {"adversarial_images"}), ((4, 3), set()), ((4, 2, 5, 5), set())],
+    [((4, 2), {"decision_boundary"}), ((4, 1, 5, 5), IMAGES), ((4, 3), set()), ((4, 2, 5, 5), set())],
 )
-def test_points_in_a_plane_and_images_are_drawn(tmp_path: Path, shape: tuple[int, ...], drawn: set[str]) -> None:
+def test_classes_points_in_a_plane_and_images_are_drawn(
+    tmp_path: Path, shape: tuple[int, ...], drawn: set[str]
+) -> None:
     x = torch.rand(shape, generator=torch.Generator().manual_seed(0))
-    model = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(x[0].numel(), 2))
-    draw_inputs(model, [(x, torch.tensor([0, 1, 1, 0]))], FGSM(0.1), tmp_path)
-    assert figures(tmp_path) == drawn
+    model = torch.nn.Sequential(
+        torch.nn.Flatten(), torch.nn.Linear(x[0].numel(), 4), torch.nn.ReLU(), torch.nn.Linear(4, 2)
+    )
+    stage = EvaluationStage({"fgsm": FGSM(0.1)}, [0.1], draw="fgsm", save_examples=3)
+    analysis = AnalysisStage({"fgsm": FGSM(0.1)}, mvl_from="fgsm")
+    write_observed(stage, model, [(x, torch.tensor([0, 1, 1, 0]))], tmp_path, analysis)
+    assert figures(tmp_path) == {"class_accuracy", "confusion", *drawn}
+    assert len(pd.read_csv(tmp_path / "classes.csv")) == 4
+    assert sum(map(sum, read_json(tmp_path / "classes.json")["adversarial"])) == 4
+    assert torch.equal(load_file(tmp_path / "examples.safetensors")["x"], x[:3])
 
 
-def test_checkpoints_get_short_names() -> None:
-    assert short_names(["only"]) == {"only": ""}
-    assert list(short_names([str(i) for i in range(28)]).values()) == [*"ABCDEFGHIJKLMNOPQRSTUVWXYZ", "27", "28"]
+def test_nothing_is_written_where_nothing_is_looked_at(tmp_path: Path) -> None:
+    write_observed(EvaluationStage({"fgsm": FGSM(0.1)}, [0.1]), torch.nn.Linear(2, 2), [], tmp_path)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_the_curves_of_training_are_drawn_where_they_were_logged(tmp_path: Path) -> None:
+    write_training(tmp_path, 0, "")
+    assert figures(tmp_path) == set()
+    (tmp_path / "metrics.csv").write_text("epoch,step,train/loss\n0,1,0.5\n")
+    write_training(tmp_path, 0, "")
+    assert figures(tmp_path) == {"training"}
+
+
+def test_the_radius_of_validation_is_in_words() -> None:
+    assert validated_at([RobustValidation({"a": FGSM(0.1), "b": PGD(0.1)})]) == "eps 0.1 (Linf)"
+    assert validated_at([RobustValidation({"a": FGSM(0.1), "b": FGSM(0.2)})]) == ""
+    assert validated_at([]) == ""
+
+
+@pytest.mark.parametrize(
+    ("checkpoints", "labels"),
+    [
+        (["only"], [""]),
+        (["r/checkpoints/best.ckpt", "r/checkpoints/last.ckpt"], ["best", "last"]),
+        (["runs/at/1/checkpoints/best.ckpt", "runs/at_lr/2/checkpoints/best.ckpt"], ["at/1", "at_lr/2"]),
+        (["a.ckpt", "b/a.ckpt"], ["a.ckpt", "b/a.ckpt"]),
+    ],
+)
+def test_checkpoints_are_labelled_by_what_differs_in_their_paths(checkpoints: list[str], labels: list[str]) -> None:
+    assert checkpoint_labels(checkpoints) == dict(zip(checkpoints, labels, strict=True))

@@ -1,9 +1,10 @@
-"""Attacks and noises: ``x_adv = attack(model, x, y)``."""
+"""Attacks, noises and corruptions: ``x_adv = attack(model, x, y)``."""
 
 from lsa_lightning.attacks.apgd import APGD
 from lsa_lightning.attacks.autoattack import AutoAttack
 from lsa_lightning.attacks.balls import Ball, Bounds
 from lsa_lightning.attacks.base import Attack, GradientAttack, Model
+from lsa_lightning.attacks.corruptions import Blur, Brightness, Contrast
 from lsa_lightning.attacks.ensemble import Ensemble
 from lsa_lightning.attacks.external import ExternalAttack
 from lsa_lightning.attacks.fab import FAB
@@ -29,7 +30,10 @@ __all__ = [
     "Attack",
     "AutoAttack",
     "Ball",
+    "Blur",
     "Bounds",
+    "Brightness",
+    "Contrast",
     "Ensemble",
     "ExternalAttack",
     "GaussianNoise",

@@ -4,6 +4,7 @@ from lsa_lightning.callbacks.adversarial_training import AdversarialTraining
 from lsa_lightning.callbacks.alarm import CollapseAlarm, LossFell, SpreadLost
 from lsa_lightning.callbacks.atlr import ATLR
 from lsa_lightning.callbacks.learning_rate import LearningRate
+from lsa_lightning.callbacks.model_table import ModelTable
 from lsa_lightning.callbacks.overfitting_stop import CatastrophicOverfittingStop
 from lsa_lightning.callbacks.progress import TrainingProgress
 from lsa_lightning.callbacks.report_logger import ReportLogger
@@ -19,6 +20,7 @@ __all__ = [
     "CollapseAlarm",
     "LearningRate",
     "LossFell",
+    "ModelTable",
     "ReportLogger",
     "RobustValidation",
     "SpreadLost",

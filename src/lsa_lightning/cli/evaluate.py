@@ -25,7 +25,7 @@ from lsa_lightning.runs.console import print_accuracies, print_masking, show
 from lsa_lightning.runs.folder import output_dir, save_config
 from lsa_lightning.runs.stages import Evaluation, EvaluationStage
 from lsa_lightning.runs.trust import Trust
-from lsa_lightning.runs.write import short_names, write_comparison
+from lsa_lightning.runs.write import checkpoint_labels, write_comparison, write_observed
 from lsa_lightning.utils.paths import CONF_DIR
 
 
@@ -41,6 +41,7 @@ def evaluate(cfg: DictConfig) -> dict[str, Evaluation]:
     folder = output_dir()
     evaluations: dict[str, Evaluation] = {}
     first: TrainedRun | None = None
+    unit = ""
     for index, path in enumerate(paths):
         run = load_run(path, cfg.data, Trust.of(cfg.trust))
         job = _adopted(cfg, run, first or run)
@@ -50,8 +51,11 @@ def evaluate(cfg: DictConfig) -> dict[str, Evaluation]:
         _check_same_data(first, run, path)
         pl.seed_everything(cfg.seed, verbose=index == 0)
         stage: EvaluationStage = instantiate(job.evaluation, _convert_="all")
-        evaluations[path] = _measured(stage, run, cfg.split, folder / "state" / f"{index}.jsonl")
-    write_comparison(evaluations, folder)
+        loader = split_loader(run.data, cfg.split)
+        evaluations[path] = _measured(stage, run, loader, folder / "state" / f"{index}.jsonl")
+        write_observed(stage, run.model, loader, folder if len(paths) == 1 else folder / str(index))
+        unit = stage.unit
+    write_comparison(evaluations, folder, unit)
     _print(evaluations)
     show(f"Run folder: {folder}")
     return evaluations
@@ -93,10 +97,9 @@ def _beside_attacks(node: DictConfig | bool | None, run: TrainedRun, name: str, 
     return OmegaConf.merge(own, {key: threat[key] for key in ("norm", "bounds") if key in own})
 
 
-def _measured(stage: EvaluationStage, run: TrainedRun, split: str, state_file: Path) -> Evaluation:
+def _measured(stage: EvaluationStage, run: TrainedRun, loader: Any, state_file: Path) -> Evaluation:
     if state_file.is_file():
         show(f"Going on from the finished batches in {state_file}")
-    loader = split_loader(run.data, split)
     table = stage.run(run.model, loader, state_file)
     return Evaluation(table, stage.check(run.model, loader))
 
@@ -111,7 +114,7 @@ def _check_same_data(first: TrainedRun, other: TrainedRun, path: str) -> None:
 
 
 def _print(evaluations: dict[str, Evaluation]) -> None:
-    short = short_names(list(evaluations))
+    short = checkpoint_labels(list(evaluations))
     flagged = [short[path] for path, each in evaluations.items() if any(f.raised for f in each.masking.values())]
     print_accuracies({short[path]: each.table for path, each in evaluations.items()}, flagged)
     for path, each in evaluations.items():

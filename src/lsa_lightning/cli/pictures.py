@@ -5,18 +5,20 @@ from __future__ import annotations
 import base64
 import io
 import textwrap
-from collections.abc import Iterable
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from matplotlib.figure import Figure
 
 from lsa_lightning.plotting import plot_differences, plot_mean_accuracy, plot_rg_scores
+from lsa_lightning.runs.comparison import Group, measured_on
 from lsa_lightning.runs.folder import save_svg
-from lsa_lightning.runs.metrics import headline
-from lsa_lightning.runs.read import in_one_line
+from lsa_lightning.runs.metrics import Spread, headline, training_eps
+from lsa_lightning.runs.read import Run, in_one_line
 from lsa_lightning.runs.results import Results
+from lsa_lightning.runs.stages import unit_in_words
 
 T = TypeVar("T")
 
@@ -27,7 +29,14 @@ _ENDS = {".svg": (b"<?xml", b"</svg>"), ".png": (b"\x89PNG", b"IEND\xaeB`\x82")}
 
 _MOST_LINES = 10  # in one figure; more hide one another
 
+_WIDE = ("adversarial_images", "largest_errors")
+
 _CAPTIONS = {
+    "training": (
+        "Training",
+        "Loss of the training batches, and accuracy on the validation set, clean and under attack, after each epoch. "
+        "The dotted line marks the epoch whose weights were kept and are measured below.",
+    ),
     "accuracy": (
         "Accuracy over eps",
         "Accuracy on the test set as the radius eps of the attack grows, one line per attack. The lower its line, the "
@@ -35,12 +44,22 @@ _CAPTIONS = {
     ),
     "layer_profile": (
         "Layers",
-        "How far each attack moves each layer's representation, by the comparison measure, mean over the test samples. "
-        "The shaded layers are the Most Vulnerable Layers (MVL). The numbers are in the table Layers.",
+        "How far each attack moves each layer's representation, by the comparison measure: mean and, as bars, standard "
+        "deviation over the test samples. The shaded layers, whose mean is above the dashed threshold, are the Most "
+        "Vulnerable Layers (MVL). The numbers are in the table Layers.",
     ),
     "mvl_history": (
         "Layers over the epochs",
         "The measure of each layer after each analysed epoch of training, with the layers in the MVL marked.",
+    ),
+    "class_accuracy": (
+        "Accuracy of each class",
+        "Clean and under the attack, with 95 % Wilson intervals. The numbers are in the table Classes.",
+    ),
+    "confusion": (
+        "What each class is taken for under attack",
+        "A row shows the samples of a class, by the class that the model predicts under the attack, in percent; the "
+        "diagonal is the accuracy of the class.",
     ),
     "decision_boundary": (
         "Decision boundary",
@@ -50,6 +69,11 @@ _CAPTIONS = {
     "adversarial_images": (
         "Clean and adversarial images",
         "Test images, their adversarial partners, and the difference between the two.",
+    ),
+    "largest_errors": (
+        "Images whose layers move farthest",
+        "Of the test images that were looked at, those for which the attack moves the layers farthest, by the measure "
+        "above each image, mean over the layers.",
     ),
 }
 
@@ -62,11 +86,13 @@ class Picture:
         title: what it is, also its alternative text.
         caption: what it shows.
         source: data URI.
+        wide: whether a phone shows it at its full size, to be scrolled.
     """
 
     title: str
     caption: str
     source: str
+    wide: bool = False
 
 
 def pictures_of_run(folder: Path) -> tuple[dict[str, Picture], list[str]]:
@@ -81,35 +107,78 @@ def pictures_of_run(folder: Path) -> tuple[dict[str, Picture], list[str]]:
     return pictures, unread
 
 
-def pictures_of_results(results: Results, attacks: Iterable[str]) -> list[Picture]:
-    """What the regularizer changes, R&G and accuracy over eps of each method, with 95 % intervals."""
+def pictures_of_results(results: Results, attacks: Sequence[str]) -> list[Picture]:
+    """What the regularizer changes; R&G and accuracy over eps of each method, one figure per test set."""
     pictures = _difference_pictures(results)
-    scores = {
-        _drawable(group.label): {a: score for a in attacks if (score := group.rg_score(a)) is not None}
-        for group in results.groups
-    }
-    scores = {label: row for label, row in scores.items() if row}
-    if not scores:
-        return pictures
-    over_seeds = any(score.half is not None for row in scores.values() for score in row.values())
-    bars = "95 % interval" if over_seeds else None
-    note = f" Mean over the seeds, with its {bars} by Student's t." if bars else ""
-    means = {label: {attack: score.mean for attack, score in row.items()} for label, row in scores.items()}
-    halves = {label: {attack: score.half_or_nan for attack, score in row.items()} for label, row in scores.items()}
-    figure = plot_rg_scores(means, errors=halves if over_seeds else None, bars=bars)
-    pictures.append(_drawn("R&G of each method", f"Sum of the accuracies over eps.{note}", figure))
-    tables = [run.summary.evaluation for run in results.runs if run.summary.evaluation is not None]
-    norm, training_eps = _common(known_norms(results)), _common({table.training_eps for table in tables})
-    for attack in attacks:
-        curves = {_drawable(group.label): group.accuracy(attack) for group in results.groups if group.rg_score(attack)}
-        best = sorted(curves, key=lambda label: means[label][attack], reverse=True)[:_MOST_LINES]
-        only = f" Only the {_MOST_LINES} methods of highest R&G are drawn." if len(curves) > _MOST_LINES else ""
-        drawn = {
-            label: {eps: (s.mean, s.half) for eps, s in row.items()} for label, row in curves.items() if label in best
-        }
-        figure = plot_mean_accuracy(drawn, bars=bars, training_eps=training_eps, norm=norm)
-        pictures.append(_drawn(f"Accuracy over eps under {attack}", f"Accuracy on the test set.{note}{only}", figure))
+    parts: dict[tuple[str | None, int | None], list[Group]] = {}
+    for group in results.groups:
+        if group.runs[0].summary.evaluation is not None:
+            parts.setdefault(measured_on(group.runs[0]), []).append(group)
+    for (data, samples), groups in parts.items():
+        where = "" if len(parts) == 1 else f", {samples} samples of {str(data).rpartition('.')[2]}"
+        pictures += _pictures_of_groups(groups, attacks, where)
     return pictures
+
+
+def _pictures_of_groups(groups: Sequence[Group], attacks: Sequence[str], where: str) -> list[Picture]:
+    """R&G and accuracy over eps of groups that were measured on the same samples, with 95 % intervals."""
+    scores: dict[str, dict[str, Spread]] = {}
+    for group in groups:
+        row = {attack: score for attack in attacks if (score := group.rg_score(attack)) is not None}
+        if row:
+            scores[_drawable(group.label)] = row
+    if not scores:
+        return []
+    over_seeds = any(score.half is not None for row in scores.values() for score in row.values())
+    note = " Mean over the seeds, with its 95 % interval by Student's t." if over_seeds else ""
+    runs = [run for group in groups for run in group.runs]
+    most = _common({run.summary.evaluation.rg_max for run in runs if run.summary.evaluation is not None})
+    figure = plot_rg_scores(
+        {label: {attack: score.mean for attack, score in row.items()} for label, row in scores.items()},
+        errors=_halves(scores) if over_seeds else None,
+        bars="95 % interval" if over_seeds else None,
+        most=most,
+    )
+    pictures = [_drawn(f"R&G of each method{where}", f"Sum of the accuracies over eps.{note}", figure)]
+    for attack in attacks:
+        curves = {_drawable(g.label): _curve(g, attack, over_seeds) for g in groups if g.rg_score(attack)}
+        best = sorted(curves, key=lambda label: scores[label][attack].mean, reverse=True)[:_MOST_LINES]
+        only = f" Only the {_MOST_LINES} methods of highest R&G are drawn." if len(curves) > _MOST_LINES else ""
+        if best:
+            drawn = {label: curve for label, curve in curves.items() if label in best}
+            figure = plot_mean_accuracy(drawn, **_circumstances(runs, over_seeds))
+            title = f"Accuracy over eps under {attack}{where}"
+            pictures.append(_drawn(title, f"Accuracy on the test set.{note}{only}", figure))
+    return pictures
+
+
+def _halves(scores: Mapping[str, Mapping[str, Spread]]) -> dict[str, dict[str, float]]:
+    """Half widths of the intervals."""
+    return {label: {attack: score.half_or_nan for attack, score in row.items()} for label, row in scores.items()}
+
+
+def _circumstances(runs: Sequence[Run], over_seeds: bool) -> dict[str, Any]:
+    """What the axes and marks of curves say, as far as it is the same for all runs."""
+    return {
+        "training_eps": _common({training_eps(run) for run in runs}),
+        "norm": _common({run.summary.evaluation.norm for run in runs if run.summary.evaluation is not None}),
+        "unit": _common({_unit(run) for run in runs}),
+        "bars": "mean and 95 % interval over seeds" if over_seeds else "95 % interval",
+    }
+
+
+def _curve(group: Group, attack: str, over_seeds: bool) -> dict[float, tuple[float, tuple[float, float] | None]]:
+    """Accuracy by eps, with the interval over the seeds, or else that of the only run's test samples."""
+    table = group.runs[0].summary.evaluation
+    if over_seeds or table is None:
+        return {eps: (spread.mean, spread.interval) for eps, spread in group.accuracy(attack).items()}
+    return dict(zip(table.eps, zip(table.accuracy[attack], table.intervals[attack], strict=True), strict=True))
+
+
+def _unit(run: Run) -> str | None:
+    """What radii are measured in, as far as the threat model tells."""
+    threat = run.config.get("threat")
+    return unit_in_words(threat["bounds"]) if isinstance(threat, dict) and "bounds" in threat else None
 
 
 def known_norms(results: Results) -> set[str]:
@@ -127,9 +196,10 @@ def _difference_pictures(results: Results) -> list[Picture]:
         for pair in results.pairs:
             spreads = {metric.title: spread for metric in metrics if (spread := pair.difference(metric)) is not None}
             if spreads:
-                rows[_drawable(pair.group.label)] = {title: (s.mean, s.half) for title, s in spreads.items()}
+                label = _drawable(f"{pair.group.label} minus {pair.base_label}")
+                rows[label] = {title: (s.mean, s.half) for title, s in spreads.items()}
         if rows:
-            xlabel = f"AT-LR minus its base, {unit}: mean and 95 % interval"
+            xlabel = f"{unit}: mean and 95 % interval"
             caption = (
                 f"Difference in {what} of each AT-LR to the same training without the regularizer: mean over the pairs "
                 "of one seed, with its 95 % interval by Student's t. An interval that crosses the dotted line is "
@@ -145,8 +215,8 @@ def _common(values: set[T]) -> T | None:
 
 
 def _drawable(label: str) -> str:
-    """``label`` in lines of 30 characters, with nothing that matplotlib takes for mathematics or for a hidden label."""
-    text = textwrap.fill(label, 30).replace("$", r"\$")
+    """``label`` in lines of 22 characters, with nothing that matplotlib takes for mathematics or for a hidden label."""
+    text = textwrap.fill(label, 22).replace("$", r"\$")
     return f" {text}" if text.startswith("_") else text
 
 
@@ -174,7 +244,7 @@ def _file_picture(name: str, files: list[Path]) -> Picture:
     is_small = len(readable.get(".svg", b"")) <= _LARGE_SVG
     suffix = ".svg" if ".svg" in readable and (is_small or ".png" not in readable) else ".png"
     title, caption = _CAPTIONS.get(name, (name, f"figures/{name}{suffix}"))
-    return Picture(title, caption, _data_uri(readable[suffix], suffix))
+    return Picture(title, caption, _data_uri(readable[suffix], suffix), name in _WIDE)
 
 
 def _drawn(title: str, caption: str, figure: Figure) -> Picture:

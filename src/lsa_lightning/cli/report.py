@@ -16,6 +16,7 @@ from lsa_lightning.cli.pictures import known_norms, pictures_of_results, picture
 from lsa_lightning.layers.report import in_words
 from lsa_lightning.runs.comparison import config_differences
 from lsa_lightning.runs.folder import CONFIG_FILE
+from lsa_lightning.runs.metrics import training_eps
 from lsa_lightning.runs.read import Jobs, Run, find_jobs, in_one_line
 from lsa_lightning.runs.results import BASE, MEANING, ROOM, Results, print_left_out, print_results, room_in_words
 from lsa_lightning.utils.files import write_text
@@ -79,6 +80,7 @@ def write_run_page(run: Run, output: Path) -> list[str]:
         unread=[*run.unread, *unread],
         pictures=pictures,
         history=history,
+        headline_eps=_headline_eps(run),
         layers=layers,
         in_mvl={layer: sum(layer in entry.mvl for entry in history) for layer in analysed},
         config=(run.folder / CONFIG_FILE).read_text(encoding="utf-8"),
@@ -105,12 +107,19 @@ def _comparison_page(results: Results, jobs: Jobs, unread: Sequence[str]) -> str
         attacks=attacks,
         eps=sorted({eps for table in tables for eps in table.eps}),
         norms=known_norms(results),
+        training_eps=next(iter(radii)) if len(radii := {training_eps(run) for run in runs}) == 1 else None,
         layers=list(dict.fromkeys(layer for profile in errors.values() for layer in profile)),
         errors=errors,
         measures=sorted({in_words(run.summary.analysis.measure) for run in runs if run.summary.analysis is not None}),
         pictures=pictures_of_results(results, attacks),
         differences=config_differences([group.runs[0] for group in groups]),
     )
+
+
+def _headline_eps(run: Run) -> float | None:
+    """The radius of the headline: that of training or, of training on clean data, of the threat model."""
+    table, radius = run.summary.evaluation, training_eps(run)
+    return radius if table is not None and radius in table.eps else None
 
 
 def _profile(run: Run) -> dict[str, float]:

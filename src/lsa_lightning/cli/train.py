@@ -52,7 +52,15 @@ from lsa_lightning.runs.stages import Analysis, AnalysisStage, Evaluation, Evalu
 from lsa_lightning.runs.summary import AnalysisSummary, RunSummary
 from lsa_lightning.runs.trust import Trust
 from lsa_lightning.runs.whole_checkpoint import WholeCheckpointIO
-from lsa_lightning.runs.write import draw_inputs, write_analysis, write_evaluation, write_history, write_table
+from lsa_lightning.runs.write import (
+    validated_at,
+    write_analysis,
+    write_evaluation,
+    write_history,
+    write_observed,
+    write_table,
+    write_training,
+)
 from lsa_lightning.utils.checks import instance, or_none
 from lsa_lightning.utils.distributed import by_first, take_weights_of_first, together
 from lsa_lightning.utils.paths import CONF_DIR
@@ -130,7 +138,7 @@ def train(cfg: DictConfig) -> RunSummary | None:
         _check_trust(cfg, config)
     attempt = Attempt.of(config, folder)
     if attempt.finished:
-        show(f"Nothing is left to do: this job is finished. Run folder: {folder}")
+        show("Nothing is left to do: this job is finished.", f"Run folder: {folder}")
         return RunSummary.load(folder)
     for place in JOB:
         check_installed(config.get(place), place)
@@ -175,6 +183,7 @@ def _run(cfg: DictConfig, attempt: Attempt, signals: Signals) -> RunSummary | No
         signals.check()
         history = _history(job.callbacks)
         write_history(history, folder)
+        write_training(folder, checkpoint_epoch, validated_at(job.callbacks))
         summary = RunSummary(
             name=cfg.name,
             seed=cfg.seed,
@@ -298,7 +307,7 @@ def _measure(job: Job, cfg: DictConfig, folder: Path) -> tuple[Analysis | None, 
         pl.seed_everything(cfg.seed, workers=True, verbose=False)
         finished.begin_evaluation(cfg.evaluation)
         table = job.evaluation.run(job.model, loader, folder / EVALUATION_STATE)
-        by_first(partial(_show_table, table, folder))
+        by_first(partial(_show_table, table, folder, job.evaluation.unit))
     return analysis, table
 
 
@@ -313,13 +322,13 @@ def _analyse(
     return analysis
 
 
-def _show_table(table: RobustnessTable, folder: Path) -> None:
-    write_table(table, folder)
+def _show_table(table: RobustnessTable, folder: Path, unit: str) -> None:
+    write_table(table, folder, unit)
     print_accuracies({"": table})
 
 
 def _check(job: Job, settings: DictConfig, table: RobustnessTable, folder: Path) -> Evaluation:
-    """What the first process does alone: the masking checks, on few samples, and the drawing."""
+    """What the first process does alone: the masking checks, and a look at single samples."""
     assert job.evaluation is not None  # else there is no table
     loader = job.test_batches()
     finished = FinishedStages(folder, job.model)
@@ -332,8 +341,7 @@ def _check(job: Job, settings: DictConfig, table: RobustnessTable, folder: Path)
         write_evaluation(evaluation, folder)
         finished.add("masking", settings)
     print_masking(evaluation.masking)
-    if job.evaluation.drawn is not None:
-        draw_inputs(job.model, loader, job.evaluation.drawn, folder)
+    write_observed(job.evaluation, job.model, loader, folder, job.analysis)
     return evaluation
 
 
@@ -425,7 +433,7 @@ def _results(summary: RunSummary) -> dict[str, float | str]:
 def _print_end(summary: RunSummary, folder: Path) -> None:
     if summary.evaluation is not None:
         show(f"R&G: {summary.scores_in_words}")
-    show(f"Trained in {summary.training_seconds:.1f} s. Run folder: {folder}")
+    show(f"Trained in {summary.training_seconds:.1f} s", f"Run folder: {folder}")
     console.print("  " + "  ".join(sorted(p.name for p in folder.iterdir() if p.name[0] != ".")), soft_wrap=True)
 
 

@@ -50,6 +50,11 @@ class RobustnessTable:
         }
 
     @property
+    def rg_max(self) -> float:
+        """The largest R&G that there can be: 100 per column."""
+        return 100.0 * len(self.eps if self.rg_eps is None else self.rg_eps)
+
+    @property
     def intervals(self) -> dict[str, list[tuple[float, float]]]:
         """95 % Wilson interval of each accuracy, in percent, laid out as ``accuracy``."""
         return {
@@ -108,11 +113,18 @@ class RobustnessTable:
     def _most(self, name: str) -> Sequence[float | None]:
         return self.at_most.get(name, [None] * len(self.eps))
 
-    def plot(self) -> Figure:
-        """Accuracy over eps, one line per attack, with intervals."""
+    def plot(self, unit: str | None = None) -> Figure:
+        """Accuracy over eps, one line per attack, with intervals.
+
+        Args:
+            unit: what eps is measured in, for the axis.
+        """
         from lsa_lightning.plotting import plot_accuracy
 
-        labels = {name: f"{name} (R&G {score:.1f})" for name, score in self.rg_score.items()}
+        labels = {
+            name: f"{name}{self._headline(name)}, R&G {score:.1f} of {self.rg_max:g}"
+            for name, score in self.rg_score.items()
+        }
         rows = {labels[name]: row for name, row in self.accuracy.items()}
         intervals = {labels[name]: row for name, row in self.intervals.items()}
         if self.ceiling is not None:
@@ -125,4 +137,11 @@ class RobustnessTable:
             samples=self.samples,
             training_eps=self.training_eps,
             norm=self.norm,
+            unit=unit,
         )
+
+    def _headline(self, name: str) -> str:
+        """The accuracy at the radius of training, if that is known."""
+        if self.training_eps not in self.eps:
+            return ""
+        return f": {self.accuracy[name][self.eps.index(self.training_eps)]:.1f} % at eps {self.training_eps:g}"

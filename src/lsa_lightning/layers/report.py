@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -173,15 +174,32 @@ def in_words(measure: str) -> str:
     return measure.replace("_", " ")
 
 
-def plot_reports(reports: Mapping[str, SustainabilityReport], mvl: Sequence[str] = ()) -> Figure:
+def attack_in_words(attack: str) -> tuple[str, str]:
+    """Name and radius of what a report names as its attack; empty where it does not tell.
+
+    Example:
+        >>> attack_in_words("FGSM(norm='Linf', bounds=(0.0, 1.0), eps=0.1, alpha=0.1)")
+        ('FGSM', 'eps 0.1 (Linf)')
+    """
+    eps, norm = re.search(r"\beps=([^,)]+)", attack), re.search(r"\bnorm='([^']+)'", attack)
+    radius = "" if eps is None else f"eps {eps[1]}" + ("" if norm is None else f" ({norm[1]})")
+    return attack.partition("(")[0], radius
+
+
+def plot_reports(
+    reports: Mapping[str, SustainabilityReport],
+    mvl: Sequence[str] = (),
+    threshold: tuple[str, float] | None = None,
+) -> Figure:
     """Mean of the measure per layer under each attack, one line each; the layers of ``mvl`` are shaded.
 
     Args:
         reports: report by the name in the legend, at least one; all of the same layers and measure.
         mvl: names of the most vulnerable layers.
+        threshold: name and height of the line that they lie above; None: no line.
 
     Returns:
-        The figure; with a single report, its bars show one standard deviation over the samples.
+        The figure; bars show one standard deviation over the samples.
 
     Raises:
         ValueError: if there is no report, or their layers or measures differ.
@@ -194,8 +212,12 @@ def plot_reports(reports: Mapping[str, SustainabilityReport], mvl: Sequence[str]
         raise ValueError(msg)
     ((layers, measure),) = kinds
     means = {name: report.mean.tolist() for name, report in reports.items()}
-    stds = {name: report.std.tolist() for name, report in reports.items()} if len(reports) == 1 else None
-    return plot_profiles(layers, means, stds=stds, mvl=mvl, measure=in_words(measure))
+    stds = {name: report.std.tolist() for name, report in reports.items()}
+    radii = {attack_in_words(report.attack)[1] for report in reports.values()}
+    attacked = radii.pop() if len(radii) == 1 else ""
+    return plot_profiles(
+        layers, means, stds=stds, mvl=mvl, threshold=threshold, measure=in_words(measure), attacked=attacked
+    )
 
 
 def plot_history(history: Sequence[AnalysedEpoch]) -> Figure:
@@ -207,6 +229,7 @@ def plot_history(history: Sequence[AnalysedEpoch]) -> Figure:
         [entry.report.profile for entry in history],
         [entry.mvl for entry in history],
         measure=in_words(history[-1].report.measure) if history else "",
+        attack=", ".join(filter(None, attack_in_words(history[-1].report.attack))) if history else "",
     )
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 import torch
 from matplotlib.axes import Axes
@@ -9,12 +11,12 @@ from matplotlib.figure import Figure
 from torch import Tensor, nn
 
 from lsa_lightning.functional import log_probabilities
-from lsa_lightning.plotting.style import COLORS, new_axes, new_figure
+from lsa_lightning.plotting.style import COLORS, legend_above, new_axes, new_figure
 from lsa_lightning.utils.isolation import evaluating
 from lsa_lightning.utils.outputs import read_logits
 
 
-def plot_decision_boundary(model: nn.Module, x: Tensor, y: Tensor, x_adv: Tensor) -> Figure:
+def plot_decision_boundary(model: nn.Module, x: Tensor, y: Tensor, x_adv: Tensor, attacked: str = "") -> Figure:
     """Probability of class 1 of a binary classifier over the plane, with clean and adversarial points.
 
     Args:
@@ -22,6 +24,7 @@ def plot_decision_boundary(model: nn.Module, x: Tensor, y: Tensor, x_adv: Tensor
         x: clean points ``[N, 2]``.
         y: labels 0/1, ``[N]``.
         x_adv: their adversarial partners ``[N, 2]``.
+        attacked: how far they were moved, such as ``"eps 0.3 (Linf)"``, for the axis; empty: it does not tell.
 
     Returns:
         The figure.
@@ -40,18 +43,18 @@ def plot_decision_boundary(model: nn.Module, x: Tensor, y: Tensor, x_adv: Tensor
     plane = torch.cartesian_prod(columns, rows).to(x)
     with evaluating(model), torch.no_grad():
         probability = log_probabilities(read_logits(model(plane)))[:, 1].exp().view(200, 200).T.cpu().numpy()
-    figure, axes = new_axes(width=7.0)
+    figure, axes = new_axes(height=4.4)
     levels = np.linspace(0, 1, 11)
     shades = axes.contourf(columns.numpy(), rows.numpy(), probability, levels=levels, cmap="cividis", alpha=0.5)
     axes.contour(columns.numpy(), rows.numpy(), probability, levels=[0.5], colors="black")
-    figure.colorbar(shades, ax=axes, label="predicted probability of class 1")
+    figure.colorbar(shades, ax=axes, label="predicted probability of class 1", orientation="horizontal", aspect=40)
     for label, color, marker in ((0, COLORS[0], "o"), (1, COLORS[1], "s")):
         mask = (y.flatten() == label).cpu()
         _scatter(axes, x.cpu()[mask], marker, facecolor=color, label=f"class {label}, clean")
         _scatter(axes, x_adv.cpu()[mask], marker, facecolor="none", label=f"class {label}, adversarial")
-    axes.set(xlabel="x1", ylabel="x2")
+    axes.set(xlabel="x1" + (f"; attacked: {attacked}" if attacked else ""), ylabel="x2", aspect="equal")
     axes.grid(visible=False)
-    figure.legend(loc="outside upper center", ncols=4, fontsize="small")
+    legend_above(figure)
     return figure
 
 
@@ -62,6 +65,9 @@ def plot_adversarial_images(
     predicted_clean: Tensor,
     predicted_adv: Tensor,
     bounds: tuple[float, float] = (0.0, 1.0),
+    *,
+    title: str = "",
+    titles: Sequence[str] | None = None,
 ) -> Figure:
     """Images, their adversarial partners and the difference, one column per image, with labels and predictions.
 
@@ -72,6 +78,8 @@ def plot_adversarial_images(
         predicted_clean: predicted classes of ``x``, ``[N]``.
         predicted_adv: predicted classes of ``x_adv``, ``[N]``.
         bounds: pixel values of black and white.
+        title: what these images are, a line above them.
+        titles: what is said above each image, in a line below its class; None: nothing.
 
     Returns:
         The figure; differences are scaled so that the largest of all images is black or white, mid-grey is none.
@@ -99,19 +107,21 @@ def plot_adversarial_images(
         "adversarial": ((x_adv - low) / (high - low), predicted_adv),
         "difference": (0.5 + difference / (2 * largest or 1), None),
     }
-    figure = new_figure(width=max(4.5, 1.4 + 1.1 * len(x)), height=4.7)
+    figure = new_figure(width=max(4.0, 0.6 + 0.8 * len(x)), height=4.0)
     grid = figure.subplots(3, len(x), squeeze=False)
     for line, (name, (images, predicted)) in zip(grid, rows.items(), strict=True):
         for i, axes in enumerate(line):
             _show(axes, images[i])
             if predicted is not None:
                 wrong = int(predicted[i]) != int(y[i])
-                axes.set_xlabel(f"predicted {int(predicted[i])}", fontweight="bold" if wrong else "normal")
+                weight = "bold" if wrong else "normal"
+                axes.set_xlabel(f"as {int(predicted[i])}", fontweight=weight)
         line[0].set_ylabel(name)
-    for axes, label in zip(grid[0], y.tolist(), strict=True):
-        axes.set_title(f"class {label:g}", fontsize="medium")
+    for axes, label, more in zip(grid[0], y.tolist(), titles or [""] * len(x), strict=True):
+        axes.set_title(f"class {label:g}" + (f"\n{more}" if more else ""), fontsize="medium")
     scale = f"white +{largest:.3g}, mid-grey 0, black -{largest:.3g}" if largest else "none"
-    figure.suptitle(f"wrong predictions in bold\ndifference: {scale}", fontsize="medium")
+    lines = [title, "below: predicted class, bold where it is wrong", f"difference: {scale}"]
+    figure.suptitle("\n".join(filter(None, lines)), fontsize="medium")
     return figure
 
 

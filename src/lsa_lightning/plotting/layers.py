@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from itertools import count
 
 import numpy as np
 from matplotlib.figure import Figure
+from numpy.typing import NDArray
 
-from lsa_lightning.plotting.style import line_styles, new_axes
+from lsa_lightning.plotting.style import WIDTH, legend_above, line_styles, new_axes
 
 
 def plot_profiles(
@@ -17,16 +19,20 @@ def plot_profiles(
     *,
     stds: Mapping[str, Sequence[float]] | None = None,
     mvl: Sequence[str] = (),
+    threshold: tuple[str, float] | None = None,
     measure: str = "relative error",
+    attacked: str = "",
 ) -> Figure:
-    """A measure per layer under each attack, one line each; the layers of ``mvl`` are shaded.
+    """A measure per layer under each attack, one line each, side by side; the layers of ``mvl`` are shaded.
 
     Args:
         layers: L names, in the order of execution.
         means: mean over the samples by the name in the legend, L values each; at least one.
         stds: half lengths of the bars, laid out as ``means``; None: no bars.
         mvl: names of the most vulnerable layers.
+        threshold: name and height of a line above which layers are chosen; None: no line.
         measure: what the axis says.
+        attacked: the radius of all attacks, such as ``"eps 0.3 (Linf)"``, for the axis; empty: it does not tell.
 
     Returns:
         The figure.
@@ -38,19 +44,25 @@ def plot_profiles(
     if not means or not layers or any(length != len(layers) for length in lengths.values()):
         msg = f"expected at least one line, each of {len(layers)} values, got {lengths}"
         raise ValueError(msg)
-    positions = range(len(layers))
-    figure, axes = new_axes(width=max(6.0, 2.5 + 0.45 * len(layers)))
-    for (name, row), style in zip(means.items(), line_styles(), strict=False):
+    figure, axes = new_axes(width=max(WIDTH, 2.0 + 0.45 * len(layers)), height=4.6)
+    for i, ((name, row), style) in enumerate(zip(means.items(), line_styles(), strict=False)):
+        shift = 0.6 * (i - (len(means) - 1) / 2) / len(means)  # else equal lines and their bars hide one another
         bars = None if stds is None else list(stds[name])
-        axes.errorbar(positions, list(row), yerr=bars, capsize=3, label=name, **style)
+        positions = [position + shift for position in range(len(layers))]
+        style["markersize"] = 5.0
+        axes.errorbar(positions, list(row), yerr=bars, capsize=2, elinewidth=1, linewidth=1, label=name, **style)
     shaded = [i for i, layer in enumerate(layers) if layer in mvl]
     for i in shaded:
-        axes.axvspan(i - 0.4, i + 0.4, color="0.9", zorder=0, label="MVL" if i == shaded[0] else None)
-    axes.set_xticks(list(positions), list(layers), rotation=45, ha="right")
-    axes.set(xlabel="layer, in the order of execution", ylabel=f"{measure} (mean over samples)")
+        axes.axvspan(i - 0.45, i + 0.45, color="0.88", zorder=0, label="MVL" if i == shaded[0] else None)
+    if threshold is not None:
+        axes.axhline(threshold[1], color="black", linewidth=1.2, linestyle=(0, (6, 3)), label=threshold[0])
+    axes.set_xticks(range(len(layers)), list(layers), rotation=45, ha="right", rotation_mode="anchor")
+    spread = "mean over samples" if stds is None else "mean ± std over samples"
+    xlabel = "layer, in the order of execution" + (f"\nattacks: {attacked}" if attacked else "")
+    axes.set(xlabel=xlabel, ylabel=f"{measure},\n{spread}")
     axes.set_xlim(-0.5, len(layers) - 0.5)
     axes.set_ylim(bottom=0)
-    figure.legend(loc="outside right upper")
+    legend_above(figure)
     return figure
 
 
@@ -60,6 +72,7 @@ def plot_mvl_history(
     mvls: Sequence[Sequence[str]],
     *,
     measure: str = "relative error",
+    attack: str = "",
 ) -> Figure:
     """A measure per layer over the epochs as a heat map, with the MVL marked by dots.
 
@@ -69,9 +82,11 @@ def plot_mvl_history(
             as after a resumption with other ``layers``, stays white there.
         mvls: for each epoch, the most vulnerable layers.
         measure: what the colour bar says.
+        attack: what moves the layers, for the axis; empty: it does not tell.
 
     Returns:
-        The figure, first layer at the top.
+        The figure, first layer at the top. A few epochs whose values lie far from all others', such as the first one,
+        do not take the colours from these: the scale ends before them, and an arrow says that more lies beyond.
 
     Raises:
         ValueError: if there is no epoch, an epoch has no layer, or the lengths differ.
@@ -82,21 +97,38 @@ def plot_mvl_history(
         msg += f"and {len(mvls)} lists for {len(epochs)} epochs"
         raise ValueError(msg)
     layers = list(dict.fromkeys(layer for profile in profiles for layer in profile))
-    width, height = min(max(7.0, 3.0 + 0.1 * len(epochs)), 14.0), max(3.2, 1.2 + 0.2 * len(layers))
+    width, height = min(max(WIDTH, 3.0 + 0.1 * len(epochs)), 14.0), max(3.6, 1.6 + 0.2 * len(layers))
     figure, axes = new_axes(width, height)
     errors = np.array([[profile.get(layer, np.nan) for profile in profiles] for layer in layers])
-    image = axes.imshow(errors, aspect="auto", interpolation="nearest", cmap="viridis")
-    figure.colorbar(image, ax=axes, label=f"{measure}, mean", aspect=8 * height, pad=0.02)
+    low, high = _most_epochs(errors)
+    image = axes.imshow(errors, aspect="auto", interpolation="nearest", cmap="viridis", vmin=low, vmax=high)
+    beyond = {(True, True): "both", (True, False): "min", (False, True): "max", (False, False): "neither"}
+    ends = beyond[bool(np.nanmin(errors) < low), bool(np.nanmax(errors) > high)]
+    label = f"{measure}, mean" + ("" if ends == "neither" else "\n(arrow: beyond, in few epochs)")
+    figure.colorbar(image, ax=axes, label=label, aspect=8 * height, pad=0.02, extend=ends)
     marked = [(x, y) for x, mvl in enumerate(mvls) for y, name in enumerate(layers) if name in mvl]
     columns, rows = [x for x, _ in marked], [y for _, y in marked]
-    diameter = min(8.0, 0.6 * 72 * min((width - 3.0) / len(epochs), (height - 1.2) / len(layers)))  # in points
+    diameter = min(8.0, 0.6 * 72 * min((width - 2.5) / len(epochs), (height - 1.4) / len(layers)))  # in points
     axes.scatter(columns, rows, diameter**2, "white", edgecolors="black", linewidths=diameter / 8, label="in the MVL")
     axes.set_xticks(*_epoch_ticks(epochs))
     axes.set_yticks(range(len(layers)), layers)
-    axes.set(xlabel="epoch", ylabel="layer, first at the top")
+    axes.set(xlabel="epoch" + (f"\nanalysed under {attack}" if attack else ""), ylabel="layer, first at the top")
     axes.grid(visible=False)
-    figure.legend(loc="outside upper right")
+    legend_above(figure)
     return figure
+
+
+def _most_epochs(errors: NDArray[np.float64]) -> tuple[float, float]:
+    """Least and largest value ``[L, E]``, without a tenth of the epochs, at least one, if it is far from the others.
+
+    Far is as far as the others are from one another.
+    """
+    least, largest = (np.sort(ends) for ends in (np.nanmin(errors, axis=0), np.nanmax(errors, axis=0)))
+    left_out = math.ceil(0.1 * len(least)) if len(least) > 2 else 0
+    low, high = float(least[left_out]), float(largest[-1 - left_out])
+    far = max(high - low, 0.0)
+    ends = float(least[0]), float(largest[-1])
+    return (low if low - ends[0] > far else ends[0]), (high if ends[1] - high > far else ends[1])
 
 
 def _epoch_ticks(epochs: Sequence[int]) -> tuple[range, list[str]]:

@@ -215,4 +215,4 @@ def _check_no_foreign_metrics(folder: Path) -> None:
 @rank_zero_only
 def _print_how_to_resume(folder: Path, stopped: Stopped) -> None:
     command = shlex.join(["lsa-train", f"resume={folder}"])
-    show(Text(f"Stopped by {stopped}. Run folder: {folder}\nGo on with: {command}"))
+    show(Text(f"Stopped by {stopped}\nRun folder: {folder}\nGo on with: {command}"))

@@ -18,6 +18,9 @@ Seeds: TypeAlias = tuple[tuple[str, Any], ...]
 _BESIDE_THE_POINT = ("paths", "logger", "optimized_metric", "ckpt_path", "resume", "trust")
 """Entries that say how a run was kept or went on, not what it is; loggers hold the name of the job's folder."""
 
+_NOT_COMPARED = ("seed", "seeds", "paths", "draw", "look_at", "save_examples", "model_table")
+"""Entries at any depth that say which repetition a run is, where it lies, or what is shown of it."""
+
 _MOST_ENTRIES = 4  # in a label
 
 
@@ -200,7 +203,7 @@ def comparable(config: Mapping[str, Any]) -> dict[str, Any]:
 
     def strip(node: Any) -> Any:
         if isinstance(node, dict):
-            return {key: strip(value) for key, value in node.items() if key not in ("seed", "seeds", "paths")}
+            return {key: strip(value) for key, value in node.items() if key not in _NOT_COMPARED}
         if isinstance(node, list):
             return [strip(value) for value in node]
         return node.replace(folder, "RUN") if folder and isinstance(node, str) else node

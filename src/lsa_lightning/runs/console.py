@@ -35,6 +35,14 @@ class ConsoleHandler(logging.Handler):
         sys.stdout.flush()  # else a file on a cluster stays empty for long
 
 
+class NoTips(logging.Filter):
+    """Keeps Lightning's advertisements out of the log, and that the table of the model's parts is ours."""
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        """Whether the line says something else."""
+        return not record.getMessage().startswith(("💡 Tip", "Trainer already configured with model summary callbacks"))
+
+
 def show(*contents: str | Text | Table) -> None:
     """Print texts, whose lines stay whole, and tables, and write the same to the log, without colours."""
     text = io.StringIO()
@@ -60,6 +68,9 @@ def print_analysis(analysis: Analysis) -> None:
     table.add_section()
     table.add_row("", "mu", *[f"{float(report.mu):.3f}" for report in reports.values()], "")
     table.add_row("", "sigma", *[f"{float(report.sigma):.3f}" for report in reports.values()], "")
+    if analysis.threshold is not None:
+        at = [f"{analysis.threshold:.3f}" if name == analysis.mvl_from else "" for name in reports]
+        table.add_row("", "threshold", *at, "")
     _print_table(f"{measure} per layer (mean over {first.samples} samples)", table)
     show(f"MVL under {analysis.mvl_from}: {', '.join(analysis.mvl) or 'none'}")
 
@@ -81,7 +92,7 @@ def print_accuracies(tables: dict[str, RobustnessTable], flagged: Collection[str
     for eps in first.eps:
         head = "clean" if eps == 0 else f"eps {eps:g}"
         shown.add_column(f"{head}\ntraining" if eps == first.training_eps else head, justify="right")
-    shown.add_column("R&G", justify="right", no_wrap=True)
+    shown.add_column(f"R&G\nof {first.rg_max:g}", justify="right", no_wrap=True)
     for name in first.accuracy:
         for label, table in tables.items():
             ends = zip(table.accuracy[name], table.intervals[name], strict=True)

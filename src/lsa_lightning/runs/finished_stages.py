@@ -70,7 +70,7 @@ def read_analysis(stage: AnalysisStage, folder: Path) -> Analysis:
         ValueError: if a file holds something else.
     """
     reports = {name: SustainabilityReport.load(folder / f"profile_{name}.json") for name in stage.attacks}
-    return Analysis(reports, stage.mvl_from, reports[stage.mvl_from].most_vulnerable(stage.eta, stage.top_k))
+    return stage.found(reports)
 
 
 def read_masking(folder: Path) -> dict[str, MaskingFlag]:

@@ -16,7 +16,7 @@ _OF_ATLR = inspect.signature(ATLR).parameters.keys() - inspect.signature(Adversa
 _NOT_TRAINED_BY = ("name", "regularizer", "measure", "analysis", "callbacks")
 """Entries that the training without the regularizer does not depend on, and the callbacks, of which some count."""
 
-_SPECTATORS = ("ReportLogger", "ProgressBar")
+_SPECTATORS = ("ReportLogger", "ProgressBar", "TrainingProgress", "ModelTable")
 """How the names of callbacks end that leave the model alone."""
 
 
@@ -37,6 +37,11 @@ class Pair:
         """The seeds that both were run with."""
         theirs = set() if self.base is None else {seeds_of(run.config) for run in self.base.runs}
         return list(dict.fromkeys(run.summary.seed for run in self.group.runs if seeds_of(run.config) in theirs))
+
+    @property
+    def base_label(self) -> str:
+        """The base's label; empty without one."""
+        return "" if self.base is None else self.base.label
 
     def difference(self, metric: Metric) -> Spread | None:
         """The metric of the group minus that of its base, over the seeds of both; None where there is no pair."""

@@ -13,10 +13,14 @@ from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError
 
+from lsa_lightning.evaluation.classes import ClassTable
 from lsa_lightning.layers.report import SustainabilityReport
-from lsa_lightning.runs.folder import CONFIG_FILE, checked_mapping
+from lsa_lightning.runs.folder import CONFIG_FILE, checked_mapping, read_json
 from lsa_lightning.runs.status import STATUS_FILE, State, Status
 from lsa_lightning.runs.summary import SUMMARY_FILE, RunSummary
+
+CLASSES_FILE = "classes.json"
+"""Confusion of the classes."""
 
 _MARKS = frozenset({CONFIG_FILE, SUMMARY_FILE, STATUS_FILE})
 """A folder with one of these files is that of a job."""
@@ -31,6 +35,7 @@ class Run:
         config: its resolved configuration.
         summary: what was trained and found.
         reports: report of the layers by attack, in the order of the summary; only those whose file could be read.
+        classes: confusion of the classes; None where it was left out, or cannot be read.
         unread: files that could not be read although the run has them, each with the reason. Its results count.
     """
 
@@ -38,6 +43,7 @@ class Run:
     config: dict[str, Any]
     summary: RunSummary
     reports: dict[str, SustainabilityReport]
+    classes: ClassTable | None = None
     unread: list[str] = field(default_factory=list)
 
     @property
@@ -91,7 +97,18 @@ def read_run(folder: Path) -> Run:
             reports[name] = SustainabilityReport.load(folder / f"profile_{name}.json")
         except (ValueError, OSError) as error:
             unread.append(in_one_line(error))
-    return Run(folder, config, summary, reports, unread)
+    return Run(folder, config, summary, reports, _read_classes(folder, unread), unread)
+
+
+def _read_classes(folder: Path, unread: list[str]) -> ClassTable | None:
+    """The confusion, if there is any; what keeps it from being read is added to ``unread``."""
+    if not (folder / CLASSES_FILE).is_file():
+        return None
+    try:
+        return ClassTable.from_dict(read_json(folder / CLASSES_FILE))
+    except (ValueError, TypeError) as error:
+        unread.append(in_one_line(error))
+        return None
 
 
 def find_jobs(paths: Sequence[Path]) -> Jobs:

@@ -27,6 +27,8 @@ MEANING = "n: seeds. 95 % intervals of the mean: Student's t over the seeds, or 
 BASE = "Minus base: AT-LR minus the same training without the regularizer, the mean over pairs of one seed."
 
 
+_FEW = 3  # pairs
+
 ROOM = "Room: the share of what lies between the base and the ceiling, which no classifier exceeds, that it closes."
 
 
@@ -48,6 +50,27 @@ class Row:
     difference: Spread | None
     room: float | None = None
     flags: Flags | None = None
+
+
+@dataclass(frozen=True)
+class Headline:
+    """What the regularizer changes in one metric.
+
+    Attributes:
+        methods: the methods, one minus the other.
+        metric: the metric.
+        spread: the differences over the pairs.
+    """
+
+    methods: str
+    metric: str
+    spread: Spread
+
+    def __str__(self) -> str:
+        ends = "no interval from one pair"
+        if self.spread.interval is not None:
+            ends = "95 % interval {:+.2f} to {:+.2f}".format(*self.spread.interval)
+        return f"{self.methods}, {self.metric}: {self.spread.mean:+.2f} points ({ends}, n {self.spread.n})"
 
 
 @dataclass(frozen=True, eq=False)
@@ -98,6 +121,21 @@ class Results:
         """What the masking checks say of all runs, in one sentence."""
         total = Flags(*map(sum, zip(*(group.flags for group in self.groups), strict=True)))
         return f"Masking flags were raised in {total.raised} of {total.checked} runs checked, of {total.runs} in all."
+
+    @property
+    def headlines(self) -> list[Headline]:
+        """Clean accuracy and that at the radius of training, with the regularizer minus without it.
+
+        Of at most three pairs: of more, the figure says it at a glance.
+        """
+        pairs = [pair for pair in self.pairs if pair.seeds]
+        metrics = [metric for metric in headline(self.runs) if not metric.is_score]
+        return [
+            Headline(f"{pair.group.label} minus {pair.base_label}", metric.title, spread)
+            for pair in (pairs if len(pairs) <= _FEW else [])
+            for metric in metrics
+            if (spread := pair.difference(metric)) is not None
+        ]
 
     @property
     def cautions(self) -> list[str]:
@@ -180,6 +218,8 @@ def print_results(results: Results) -> None:
             flags = "" if row.flags is None or not row.flags.checked else str(row.flags)
             table.add_row(Text(f"  {row.label}"), *cells, flags)
         table.add_section()
+    for each in results.headlines:
+        console.print(Text(str(each), style="bold"), width=min(console.width, 100))
     console.print(table)
     notes = [MEANING, *((BASE,) if results.has_pairs else ()), *((ROOM,) if with_room else ()), results.masking]
     for line in (*notes, *results.cautions, *results.bases):

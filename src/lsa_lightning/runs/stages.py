@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -11,14 +12,15 @@ from torch import nn
 
 from lsa_lightning.attacks import Attack
 from lsa_lightning.evaluation import CeilingBound, PlaneGrid, RobustnessEvaluation, RobustnessTable
+from lsa_lightning.evaluation.observed import POINTS, LayerErrors, Observed, observe
 from lsa_lightning.evaluation.robustness import EXACT
 from lsa_lightning.layers.analysis import LayerSustainabilityAnalysis
 from lsa_lightning.layers.probe import check_names_exist
 from lsa_lightning.layers.report import SustainabilityReport
 from lsa_lightning.layers.resolve import LayerSpec, checked_layers
 from lsa_lightning.masking import MaskingChecks, MaskingFlag
-from lsa_lightning.measures import ComparisonMeasure
-from lsa_lightning.utils.checks import choice, flag, instance, integer, mapping, number, or_none
+from lsa_lightning.measures import ComparisonMeasure, RelativeError
+from lsa_lightning.utils.checks import choice, flag, instance, integer, mapping, number, or_none, refuse
 from lsa_lightning.utils.distributed import size_of_own_share
 from lsa_lightning.utils.progress import Progress, forward_passes, number_of_batches
 
@@ -34,11 +36,13 @@ class Analysis:
         reports: report by attack, all of the same layers and measure.
         mvl_from: the attack that the MVL is chosen under.
         mvl: the Most Vulnerable Layers.
+        eta: threshold of Algorithm 1 that they lie above, in units of sigma; None: they are the k most vulnerable ones.
     """
 
     reports: dict[str, SustainabilityReport]
     mvl_from: str
     mvl: list[str]
+    eta: float | None = None
 
     @property
     def report(self) -> SustainabilityReport:
@@ -51,6 +55,21 @@ class Analysis:
 
         frames = {name: report.to_dataframe() for name, report in self.reports.items()}
         return pd.concat(frames, names=["attack"]).reset_index(level=0)
+
+    @property
+    def threshold(self) -> float | None:
+        """``mu + eta sigma``, if that is what the MVL was chosen by."""
+        return None if self.eta is None else float(self.report.mu + self.eta * self.report.sigma)
+
+
+def unit_in_words(bounds: Sequence[float] | None) -> str:
+    """What radii are measured in.
+
+    Example:
+        >>> unit_in_words((0.0, 1.0)), unit_in_words(None)
+        ('inputs in [0, 1]', 'units of the input')
+    """
+    return "units of the input" if bounds is None else f"inputs in [{bounds[0]:g}, {bounds[1]:g}]"
 
 
 class AnalysisStage:
@@ -100,6 +119,10 @@ class AnalysisStage:
             msg = f"analysis.layers: {error}"
             raise ValueError(msg) from error
 
+    def errors_of(self, model: nn.Module) -> LayerErrors:
+        """What measures the layers of ``model`` sample by sample."""
+        return LayerErrors(model, self.layers, self.measure or RelativeError())
+
     def run(self, model: nn.Module, dataloader: Iterable[Any]) -> Analysis:
         """Analyse ``model`` under each attack; see :meth:`LayerSustainabilityAnalysis.run`.
 
@@ -113,7 +136,12 @@ class AnalysisStage:
                 name: analysis.run(dataloader, attack, limit_batches=self.limit_batches, spread=True, progress=progress)
                 for name, attack in self.attacks.items()
             }
-        return Analysis(reports, self.mvl_from, reports[self.mvl_from].most_vulnerable(self.eta, self.top_k))
+        return self.found(reports)
+
+    def found(self, reports: dict[str, SustainabilityReport]) -> Analysis:
+        """What reports by attack say."""
+        mvl = reports[self.mvl_from].most_vulnerable(self.eta, self.top_k)
+        return Analysis(reports, self.mvl_from, mvl, self.eta if self.top_k is None else None)
 
 
 class EvaluationStage:
@@ -129,7 +157,10 @@ class EvaluationStage:
         seed: see :class:`~lsa_lightning.RobustnessEvaluation`.
         progress: see :class:`~lsa_lightning.RobustnessEvaluation`.
         masking: the checks; None: none.
-        draw: name of the attack whose adversarial inputs are drawn; None: no drawing.
+        draw: name of the attack under which samples are looked at one by one, and drawn, at the radius of training if
+            that is known; None: none are.
+        look_at: how many of the first samples, >= 1.
+        save_examples: how many of these are saved with their adversarial partners, >= 0 and <= ``look_at``.
 
     Raises:
         ValueError: if an argument is outside its range, or ``draw`` names no attack.
@@ -148,6 +179,8 @@ class EvaluationStage:
         progress: bool | None = None,
         masking: MaskingChecks | None = None,
         draw: str | None = None,
+        look_at: int = 1000,
+        save_examples: int = 0,
     ) -> None:
         self.evaluation = RobustnessEvaluation(
             attacks,
@@ -160,8 +193,11 @@ class EvaluationStage:
         )
         self.ceiling = or_none(instance, self, "ceiling", ceiling, CeilingBound)
         self.masking = or_none(instance, self, "masking", masking, MaskingChecks)
-        drawn = or_none(choice, self, "draw", draw, self.evaluation.attacks)
-        self.drawn = None if drawn is None else self.evaluation.attacks[drawn]
+        self.drawn = or_none(choice, self, "draw", draw, self.evaluation.attacks)
+        self.look_at = integer(self, "look_at", look_at, low=1)
+        self.save_examples = integer(self, "save_examples", save_examples, low=0, high=self.look_at)
+        if self.save_examples and self.drawn is None:
+            refuse(self, "draw", "the name of an attack, whose examples are saved", draw)
 
     @property
     def metrics(self) -> list[str]:
@@ -188,6 +224,33 @@ class EvaluationStage:
     def check(self, model: nn.Module, dataloader: Iterable[Any]) -> dict[str, MaskingFlag]:
         """Run the masking checks; without any, no flags."""
         return {} if self.masking is None else self.masking.run(model, dataloader)
+
+    @property
+    def unit(self) -> str:
+        """What radii are measured in: the inputs of the attacks."""
+        bounds = {attack.bounds for attack in self.evaluation.attacks.values()}
+        return unit_in_words(bounds.pop() if len(bounds) == 1 else None)
+
+    def observe(self, model: nn.Module, dataloader: Iterable[Any], analysis: AnalysisStage | None) -> Observed | None:
+        """Look at the first samples under the attack ``draw``, and at the layers of ``analysis``; None without it.
+
+        Args:
+            model: see :meth:`run`.
+            dataloader: see :meth:`run`.
+            analysis: says which layers, and by what measure; None: how far they are moved is left out.
+        """
+        if self.drawn is None:
+            return None
+        attack, radius = self.evaluation.attacks[self.drawn], self.evaluation.training_eps
+        return observe(
+            model,
+            islice(dataloader, self.evaluation.limit_batches),
+            self.drawn,
+            attack if radius is None else attack.with_eps(radius),
+            samples=self.look_at,
+            keep=max(POINTS, self.save_examples),
+            errors_of=None if analysis is None else analysis.errors_of(model),
+        )
 
 
 @dataclass(frozen=True)

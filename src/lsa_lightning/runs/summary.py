@@ -31,6 +31,8 @@ class AnalysisSummary:
         mu: mean of the measure over samples and layers under that attack, eq. (12).
         sigma: its population standard deviation.
         profiles: mean of the measure by attack and layer.
+        threshold: ``mu + eta sigma``, which the MVL lies above; None for the k most vulnerable layers, and in files of
+            before 0.2.
     """
 
     measure: str
@@ -39,6 +41,7 @@ class AnalysisSummary:
     mu: float
     sigma: float
     profiles: dict[str, dict[str, float]]
+    threshold: float | None = None
 
     @classmethod
     def of(cls, analysis: Analysis) -> AnalysisSummary:
@@ -46,7 +49,7 @@ class AnalysisSummary:
         report = analysis.report
         profiles = {name: each.profile for name, each in analysis.reports.items()}
         mu, sigma = float(report.mu), float(report.sigma)
-        return cls(report.measure, analysis.mvl_from, analysis.mvl, mu, sigma, profiles)
+        return cls(report.measure, analysis.mvl_from, analysis.mvl, mu, sigma, profiles, analysis.threshold)
 
 
 @dataclass(frozen=True, eq=False)
@@ -102,10 +105,12 @@ class RunSummary:
 
     @property
     def scores_in_words(self) -> str:
-        """R&G under each attack, with the masking flags that were raised; empty without an evaluation."""
-        scores = {} if self.evaluation is None else self.evaluation.rg_score
+        """R&G under each attack, and the masking flags that were raised; empty without an evaluation."""
+        if self.evaluation is None:
+            return ""
+        most = self.evaluation.rg_max
+        words = ", ".join(f"{score:.2f} of {most:g} under {name}" for name, score in self.evaluation.rg_score.items())
         raised = [name for name, flag in self.masking.items() if flag.raised]
-        words = ", ".join(f"{score:.2f} under {attack}" for attack, score in scores.items())
         return f"{words}; masking flags: {', '.join(raised)}" if raised else words
 
     def to_dict(self) -> dict[str, Any]:
@@ -134,13 +139,13 @@ class RunSummary:
             msg = f"found no {', '.join(missing)} in it"
             raise ValueError(msg)
         measured = "accuracy" in values
-        analysed = [values[key] for key in AnalysisSummary.__dataclass_fields__] if "profiles" in values else None
+        analysed = {key: values[key] for key in AnalysisSummary.__dataclass_fields__ if key in values}
         return cls(
             **{key: values[key] for key in _REQUIRED},
             checkpoint=values.get("checkpoint"),
             checkpoint_epoch=values.get("checkpoint_epoch"),
             validation=values.get("validation", {}),
-            analysis=None if analysed is None else AnalysisSummary(*analysed),
+            analysis=AnalysisSummary(**analysed) if "profiles" in values else None,
             evaluation=RobustnessTable.from_dict({**values, "samples": values["test_samples"]}) if measured else None,
             masking={name: MaskingFlag(**flag) for name, flag in values.get("masking", {}).items()},
             history=[AnalysedEpoch.from_dict(entry) for entry in values.get("mvl_history", [])],

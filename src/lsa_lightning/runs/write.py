@@ -2,27 +2,29 @@
 
 from __future__ import annotations
 
-import string
-from collections.abc import Mapping, Sequence
-from itertools import count
+from collections.abc import Iterable, Mapping, Sequence
+from itertools import zip_longest
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
+from lightning.pytorch.callbacks import Callback
 from torch import nn
 
 from lsa_lightning.attacks import Attack
+from lsa_lightning.callbacks import RobustValidation
 from lsa_lightning.evaluation import RobustnessTable
-from lsa_lightning.functional import predicted_labels
-from lsa_lightning.layers.report import AnalysedEpoch, plot_history, plot_reports
+from lsa_lightning.evaluation.observed import FEW, POINTS, Observed, Samples, radius_in_words
+from lsa_lightning.layers.report import AnalysedEpoch, in_words, plot_history, plot_reports
+from lsa_lightning.runs.comparison import group_by_seed
+from lsa_lightning.runs.curves import METRICS_FILE, curves_of
 from lsa_lightning.runs.folder import save_figure, save_table, write_json
-from lsa_lightning.runs.stages import Analysis, Evaluation
-from lsa_lightning.utils.batch import read_batch
-from lsa_lightning.utils.isolation import evaluating
-from lsa_lightning.utils.outputs import read_logits
+from lsa_lightning.runs.read import CLASSES_FILE, read_run
+from lsa_lightning.runs.stages import Analysis, AnalysisStage, Evaluation, EvaluationStage
 
 if TYPE_CHECKING:
     import pandas as pd
+    from matplotlib.figure import Figure
 
 
 def write_analysis(analysis: Analysis, folder: Path) -> None:
@@ -30,13 +32,16 @@ def write_analysis(analysis: Analysis, folder: Path) -> None:
     for name, report in analysis.reports.items():
         report.save(folder / f"profile_{name}.json")
     save_table(analysis.to_dataframe(), folder / "profile.csv")
-    save_figure(plot_reports(analysis.reports, analysis.mvl), folder, "layer_profile")
+    line = None
+    if analysis.threshold is not None:
+        line = f"threshold mu + {analysis.eta:g} sigma, {analysis.mvl_from}", analysis.threshold
+    save_figure(plot_reports(analysis.reports, analysis.mvl, line), folder, "layer_profile")
 
 
-def write_table(table: RobustnessTable, folder: Path) -> None:
-    """``evaluation.csv``, as long as nothing is known of masking, and the figure of the accuracies."""
+def write_table(table: RobustnessTable, folder: Path, unit: str | None = None) -> None:
+    """``evaluation.csv``, as long as nothing is known of masking, and the figure of the accuracies, with eps's unit."""
     save_table(_flagged(Evaluation(table, {})), folder / "evaluation.csv")
-    save_figure(table.plot(), folder, "accuracy")
+    save_figure(table.plot(unit), folder, "accuracy")
 
 
 def write_evaluation(evaluation: Evaluation, folder: Path) -> None:
@@ -50,15 +55,13 @@ def _flagged(evaluation: Evaluation) -> pd.DataFrame:
     return evaluation.table.to_dataframe().assign(masking=evaluation.flags_in_words)
 
 
-def write_comparison(evaluations: Mapping[str, Evaluation], folder: Path) -> None:
+def write_comparison(evaluations: Mapping[str, Evaluation], folder: Path, unit: str | None = None) -> None:
     """Evaluations by checkpoint, side by side: one table, one CSV, one JSON, and a figure per attack.
 
     The JSON of a single checkpoint is that of :func:`write_evaluation` with its ``checkpoint``; that of several has
     such an entry for each in the list ``checkpoints``.
     """
     import pandas as pd
-
-    from lsa_lightning.plotting import plot_mean_accuracy
 
     tables = {path: each.table for path, each in evaluations.items()}
     frames = {path: _flagged(each) for path, each in evaluations.items()}
@@ -67,13 +70,30 @@ def write_comparison(evaluations: Mapping[str, Evaluation], folder: Path) -> Non
     write_json(entries[0] if len(entries) == 1 else {"checkpoints": entries}, folder / "evaluation.json")
     first = next(iter(tables.values()))
     if len(tables) == 1:
-        save_figure(first.plot(), folder, "accuracy")
+        save_figure(first.plot(unit), folder, "accuracy")
         return
-    short = short_names(list(tables))
+    short = checkpoint_labels(list(tables))
     for attack in first.accuracy:
-        curves = {short[path]: _curve(table, attack) for path, table in tables.items()}
-        figure = plot_mean_accuracy(curves, training_eps=first.training_eps, norm=first.norm)
-        save_figure(figure, folder, f"accuracy_{attack}")
+        curves = {_with_samples(short[path], table, tables): _curve(table, attack) for path, table in tables.items()}
+        save_figure(_figure_of(curves, attack, first, unit), folder, f"accuracy_{attack}")
+
+
+def _figure_of(
+    curves: Mapping[str, Mapping[float, tuple[float, tuple[float, float]]]],
+    attack: str,
+    first: RobustnessTable,
+    unit: str | None,
+) -> Figure:
+    from lsa_lightning.plotting import plot_mean_accuracy
+
+    bars = f"under {attack}, 95 % interval"
+    return plot_mean_accuracy(curves, bars=bars, training_eps=first.training_eps, norm=first.norm, unit=unit)
+
+
+def _with_samples(label: str, table: RobustnessTable, tables: Mapping[str, RobustnessTable]) -> str:
+    """The label, and where test sets differ in size the size of this one."""
+    sizes = {each.samples for each in tables.values()}
+    return label if len(sizes) == 1 else f"{label}, {table.samples} samples"
 
 
 def write_history(history: Sequence[AnalysedEpoch], folder: Path) -> None:
@@ -82,32 +102,110 @@ def write_history(history: Sequence[AnalysedEpoch], folder: Path) -> None:
         save_figure(plot_history(history), folder, "mvl_history")
 
 
-def draw_inputs(model: nn.Module, dataloader: Any, attack: Attack, folder: Path) -> None:
-    """Decision boundary with the first 200 points of two classes in a plane, or the first 8 images, attacked."""
-    from lsa_lightning.plotting import plot_adversarial_images, plot_decision_boundary
+def write_training(folder: Path, kept: int | None, attacked: str) -> None:
+    """The figure of losses and accuracies over the epochs in ``metrics.csv``; none without that file.
 
-    device = next(model.parameters(), torch.zeros(())).device
-    x, y = (part.to(device) for part in read_batch(next(iter(dataloader))))
+    Args:
+        folder: the run folder.
+        kept: the epoch whose weights were kept; None: the last one.
+        attacked: radius of the attacks of validation, in words.
+    """
+    from lsa_lightning.plotting import plot_training
+
+    losses, accuracies = curves_of(folder / METRICS_FILE)
+    if losses or accuracies:
+        save_figure(plot_training(losses, accuracies, kept=kept, attacked=attacked), folder, "training")
+
+
+def validated_at(callbacks: Iterable[Callback]) -> str:
+    """The radius of the attacks of :class:`~lsa_lightning.RobustValidation`, in words; nothing without it."""
+    found = [callback for callback in callbacks if isinstance(callback, RobustValidation)]
+    return radius_in_words(attack for callback in found for attack in callback.attacks.values())
+
+
+def write_observed(
+    stage: EvaluationStage, model: nn.Module, dataloader: Any, folder: Path, analysis: AnalysisStage | None = None
+) -> None:
+    """What single samples show, see :meth:`EvaluationStage.observe`; nothing where none are looked at.
+
+    ``classes.json``, ``classes.csv`` and figures of the classes; the first 200 points of two classes in a plane with
+    the decision boundary, or the first 8 images and the 8 whose layers are moved farthest; ``examples.safetensors``.
+    """
+    from lsa_lightning.plotting import plot_class_accuracy, plot_confusion
+
+    observed = stage.observe(model, dataloader, analysis)
+    if observed is None:
+        return
+    classes = observed.classes
+    write_json(classes.to_dict(), folder / CLASSES_FILE)
+    save_table(classes.to_dataframe(), folder / "classes.csv")
+    rows = {classes.attacked if name == classes.attack else name: row for name, row in classes.accuracies.items()}
+    save_figure(plot_class_accuracy(rows), folder, "class_accuracy")
+    save_figure(plot_confusion(classes.adversarial, attacked=classes.attacked), folder, "confusion")
+    _draw_inputs(observed, model, folder)
+    if stage.save_examples:
+        observed.save_examples(folder / "examples.safetensors", stage.save_examples)
+
+
+def _draw_inputs(observed: Observed, model: nn.Module, folder: Path) -> None:
+    from lsa_lightning.plotting import plot_decision_boundary
+
+    x, y = observed.first.x, observed.first.y
     if x.ndim == 2 and x.shape[1] == 2 and int(y.max()) <= 1:
-        x, y = x[:200], y[:200]
-        save_figure(plot_decision_boundary(model, x, y, attack(model, x, y)), folder, "decision_boundary")
+        points = observed.first.rows(slice(POINTS))
+        device = next(model.parameters(), torch.zeros(())).device
+        x, y, x_adv = (part.to(device) for part in (points.x, points.y, points.x_adv))
+        figure = plot_decision_boundary(model, x, y, x_adv, attacked=observed.classes.attacked)
+        save_figure(figure, folder, "decision_boundary")
     elif x.ndim == 4 and x.shape[1] in (1, 3):
-        x, y = x[:8], y[:8]
-        x_adv = attack(model, x, y)
-        with evaluating(model), torch.no_grad():
-            clean, adversarial = (predicted_labels(read_logits(model(inputs))) for inputs in (x, x_adv))
-        figure = plot_adversarial_images(x, x_adv, y, clean, adversarial, attack.bounds or (0.0, 1.0))
-        save_figure(figure, folder, "adversarial_images")
+        attacked = observed.classes.attacked
+        save_figure(_images(observed.first.rows(slice(FEW)), observed.attack, attacked), folder, "adversarial_images")
+        if observed.farthest is not None:
+            title = f"largest {in_words(observed.measure)}, mean over layers; {attacked}"
+            errors = [f"{error:.2f}" for error in observed.farthest.error.tolist()]
+            save_figure(_images(observed.farthest, observed.attack, title, errors), folder, "largest_errors")
 
 
-def short_names(checkpoints: Sequence[str]) -> dict[str, str]:
-    """A short name for each checkpoint: A, B, ... Z, 27, 28, ...; an empty one for a single checkpoint."""
+def _images(samples: Samples, attack: Attack, title: str, titles: Sequence[str] | None = None) -> Figure:
+    from lsa_lightning.plotting import plot_adversarial_images
+
+    x, x_adv, bounds = samples.x, samples.x_adv, attack.bounds or (0.0, 1.0)
+    return plot_adversarial_images(
+        x, x_adv, samples.y, samples.clean, samples.adversarial, bounds, title=title, titles=titles
+    )
+
+
+def checkpoint_labels(checkpoints: Sequence[str]) -> dict[str, str]:
+    """What tells each checkpoint from the others, in short; an empty text for a single one.
+
+    Of finished runs that is what their configurations differ in, the seed, and the name of the file; else the parts of
+    the paths that differ.
+    """
     if len(checkpoints) == 1:
         return {checkpoints[0]: ""}
-    letters = [*string.ascii_uppercase, *(str(n) for n, _ in zip(count(27), checkpoints, strict=False))]
-    return dict(zip(checkpoints, letters, strict=False))
+    paths = [Path(checkpoint) for checkpoint in checkpoints]
+    words = [", ".join(parts) for parts in _that_differ(_described(paths))]
+    if len(set(words)) < len(words):
+        words = ["/".join(parts) for parts in _that_differ([path.parts for path in paths])]
+    return dict(zip(checkpoints, words, strict=True))
 
 
-def _curve(table: RobustnessTable, attack: str) -> dict[float, tuple[float, None]]:
-    """Accuracy by eps, without a spread."""
-    return {eps: (accuracy, None) for eps, accuracy in zip(table.eps, table.accuracy[attack], strict=True)}
+def _described(paths: Sequence[Path]) -> list[tuple[str, ...]]:
+    """Label, seed and file name of each checkpoint; the file name alone where a run cannot be read."""
+    try:
+        runs = {path.parent.parent: read_run(path.parent.parent) for path in paths}
+    except (ValueError, OSError):
+        return [(path.stem,) for path in paths]
+    labels = {run.folder: group.label for group in group_by_seed(list(runs.values())) for run in group.runs}
+    return [(labels[path.parent.parent], f"seed {runs[path.parent.parent].summary.seed}", path.stem) for path in paths]
+
+
+def _that_differ(rows: Sequence[tuple[str, ...]]) -> list[tuple[str, ...]]:
+    """The rows without the entries at which all are the same; paths of other lengths are filled up."""
+    columns = [each for each in zip_longest(*rows, fillvalue="") if len(set(each)) > 1]
+    return [tuple(filter(None, row)) for row in zip(*columns, strict=True)] or [()] * len(rows)
+
+
+def _curve(table: RobustnessTable, attack: str) -> dict[float, tuple[float, tuple[float, float]]]:
+    """Accuracy by eps, with its interval."""
+    return dict(zip(table.eps, zip(table.accuracy[attack], table.intervals[attack], strict=True), strict=True))

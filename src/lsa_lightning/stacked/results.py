@@ -22,7 +22,15 @@ from lsa_lightning.runs.signals import Signals
 from lsa_lightning.runs.stages import Analysis, AnalysisStage, Evaluation, EvaluationStage
 from lsa_lightning.runs.status import State
 from lsa_lightning.runs.summary import AnalysisSummary, RunSummary
-from lsa_lightning.runs.write import draw_inputs, write_analysis, write_evaluation, write_history, write_table
+from lsa_lightning.runs.write import (
+    validated_at,
+    write_analysis,
+    write_evaluation,
+    write_history,
+    write_observed,
+    write_table,
+    write_training,
+)
 from lsa_lightning.stacked.job import SeedJob
 from lsa_lightning.stacked.measure import StackedAnalysis, check_masking, evaluate
 from lsa_lightning.stacked.network import load, stack
@@ -61,14 +69,16 @@ class SeedResults:
             write_analysis(self.analysis, job.folder)
             stages.add("analysis", job.config.analysis)
         if self.evaluation is not None:
-            write_table(self.evaluation.table, job.folder)
+            assert job.evaluation is not None  # else there is no table
+            write_table(self.evaluation.table, job.folder, job.evaluation.unit)
             write_evaluation(self.evaluation, job.folder)
             for stage in ("evaluation", "masking"):
                 stages.add(stage, job.config.evaluation)
-        if job.evaluation is not None and job.evaluation.drawn is not None:
+        if job.evaluation is not None:
             pl.seed_everything(job.seed, workers=True, verbose=False)
-            draw_inputs(job.model, split_loader(job.data, "test"), job.evaluation.drawn, job.folder)
+            write_observed(job.evaluation, job.model, split_loader(job.data, "test"), job.folder, job.analysis)
         write_history(_history(job.callbacks), job.folder)
+        write_training(job.folder, self.checkpoint[1], validated_at(job.callbacks))
 
     def end(self, seconds: float) -> None:
         """Write the summary, and give the loggers what they keep elsewhere.
@@ -95,7 +105,7 @@ class SeedResults:
         summary.save(job.folder)
         _log_results(job.loggers, self.view, summary, job.folder)
         shown = "trained" if evaluation is None else f"R&G {summary.scores_in_words}"
-        show(f"Seed {job.seed}: {shown}. Run folder: {job.folder}")
+        show(f"Seed {job.seed}: {shown}", f"Run folder: {job.folder}")
 
 
 def measure_and_write(module: StackedTraining, attempts: Sequence[Attempt], seconds: float, signals: Signals) -> None:
@@ -160,9 +170,7 @@ def _analyse(
             found = stacked.run(some, attack, progress, module.seeds)
             for own, report in zip(reports, found, strict=True):
                 own[name] = report
-    return [
-        Analysis(own, stage.mvl_from, own[stage.mvl_from].most_vulnerable(stage.eta, stage.top_k)) for own in reports
-    ]
+    return [stage.found(own) for own in reports]
 
 
 def _evaluate(

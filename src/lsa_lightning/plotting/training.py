@@ -1,0 +1,63 @@
+"""Figures of how training went."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
+
+from lsa_lightning.plotting.style import line_styles, new_figure, tidy
+
+Curve = Mapping[int, float]
+"""A value by epoch."""
+
+
+def plot_training(
+    losses: Mapping[str, Curve], accuracies: Mapping[str, Curve], *, kept: int | None = None, attacked: str = ""
+) -> Figure:
+    """Losses, and below them accuracies, over the epochs, with the epoch whose weights were kept.
+
+    Args:
+        losses: by the name in the legend, each with at least one epoch.
+        accuracies: in percent, laid out as ``losses``.
+        kept: the epoch whose weights were kept, marked by a vertical line; None: no line.
+        attacked: what the accuracies under attack were measured at, such as ``"eps 0.3 (Linf)"``, for the axis.
+
+    Returns:
+        The figure: axes for whichever of the two there is.
+
+    Raises:
+        ValueError: if there is neither a loss nor an accuracy.
+    """
+    parts = {"loss": losses, "validation accuracy (%)" + (f"\nattacks: {attacked}" if attacked else ""): accuracies}
+    drawn = {ylabel: curves for ylabel, curves in parts.items() if curves}
+    if not drawn or not all(curve for curves in drawn.values() for curve in curves.values()):
+        msg = f"expected at least one curve, each with at least one epoch, got {dict(losses)} and {dict(accuracies)}"
+        raise ValueError(msg)
+    figure = new_figure(height=0.4 + 2.6 * len(drawn))
+    every = figure.subplots(len(drawn), sharex=True, squeeze=False)[:, 0]
+    for axes, (ylabel, curves) in zip(every, drawn.items(), strict=True):
+        _draw(axes, curves, kept)
+        axes.set_ylabel(ylabel)
+        axes.legend(fontsize="small", loc="lower left", bbox_to_anchor=(0.0, 1.0), ncols=2, frameon=False)
+    every[-1].set_xlabel("epoch")
+    every[-1].xaxis.set_major_locator(MaxNLocator(integer=True))
+    return figure
+
+
+def _draw(axes: Axes, curves: Mapping[str, Curve], kept: int | None) -> None:
+    tidy(axes)
+    longest = max(map(len, curves.values()))
+    for (name, curve), style in zip(curves.items(), line_styles(), strict=False):
+        every = max(1, longest // 15)  # of many epochs some have a marker
+        axes.plot(
+            list(curve),
+            list(curve.values()),
+            label=name,
+            markevery=every,
+            **{**style, "markersize": style["markersize"] - 2},
+        )
+    if kept is not None:
+        axes.axvline(kept, color="0.4", linestyle=":", zorder=0, label=f"kept: epoch {kept}")
