@@ -72,7 +72,7 @@ def test_one_command_runs_the_seeds_of_each_row_and_prints_the_table(
     settings = [*TINY, "seeds=[0,1]", f"hydra.sweep.dir={folder}"]
     main_in_process(train_main, "-m", "experiment=paper/table2", TWO_ROWS, *settings)
     assert sorted(file.parent.relative_to(folder).as_posix() for file in folder.rglob("summary.json")) == [
-        f"{row}/seed={seed}" for row in ("AT-FGSM", "AT-FGSM-LR-L2") for seed in (0, 1)
+        f"{row}/seed={seed}" for row in ("AT-FGSM-LR-L2", "AT-FGSM") for seed in (0, 1)
     ]
     table, paired = pd.read_csv(folder / "comparison.csv"), pd.read_csv(folder / "paired.csv")
     assert set(table.group) == {"AT-FGSM", "AT-FGSM-LR-L2"}
@@ -97,7 +97,7 @@ IMAGES = {
     "table4": (
         "D-AT-APGD-LR-LSA",
         (
-            *("model.backbone.depth=10", "model.backbone.width=1", "trainer.limit_val_batches=1"),
+            *("++model.backbone.depth=10", "++model.backbone.width=1", "trainer.limit_val_batches=1"),
             "data.dataset_cls.path=tests.helpers.fake_data.UncheckedCIFAR10",
         ),
     ),
