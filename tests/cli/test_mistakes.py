@@ -105,7 +105,7 @@ TRAIN: list[tuple[str, str]] = [
     ("data=mnist data.root=empty data.download=false", "MNIST is not complete under"),
     (
         "model.backbone._target_=my_model.Net",
-        "my_model to be found, for my_model.Net: it lies in this folder, so begin w",
+        "my_model to be found, for my_model.Net; it is in this folder, so begin wit",
     ),
     ("hydra.run.dir=a_file/run", "a_file/run: Not a directory; hydra.run.dir=FOLDER chooses a run folder"),
 ]

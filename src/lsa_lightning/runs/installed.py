@@ -42,14 +42,11 @@ def require_installed(target: str, place: str) -> None:
 def _require(package: str, target: str, place: str) -> None:
     if package in sys.modules or find_spec(package) is not None:
         return
-    if Path(package).is_dir() or Path(f"{package}.py").is_file():
-        msg = (
-            f"{place}: expected {package} to be found, for {target}: it lies in this folder, so begin with PYTHONPATH=."
-        )
-        raise ValueError(msg)
     extra = _EXTRAS.get(package)
     name = package if extra is None else f'"lsa-lightning[{extra}]"'
     msg = f"{place}: expected {package} to be installed, for {target}: pip install {name}"
+    if extra is None and (Path(package).is_dir() or Path(f"{package}.py").is_file()):
+        msg = f"{place}: expected {package} to be found, for {target}; it is in this folder, so begin with PYTHONPATH=."
     raise ValueError(msg)
 
 
