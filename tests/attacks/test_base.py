@@ -103,6 +103,15 @@ def test_an_exception_inside_the_model_leaves_everything_as_it_was(
     assert not torch.is_inference_mode_enabled()
 
 
+class Product(nn.Module):
+    def __init__(self, weight: torch.Tensor) -> None:
+        super().__init__()
+        self.weight = weight
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return x.flatten(1) @ self.weight
+
+
 @settings(max_examples=200, deadline=None)
 @given(
     attack=st.sampled_from(list(ATTACKS)),
@@ -128,7 +137,7 @@ def test_eps_and_bounds_hold_exactly(
     elif layout == "expanded":
         x = x[:1].expand(3, -1, -1, -1)
 
-    x_adv = ATTACKS[attack](eps, bounds)(lambda p: p.flatten(1) @ weight, x, y)
+    x_adv = ATTACKS[attack](eps, bounds)(Product(weight), x, y)
 
     assert x_adv.shape == x.shape
     assert x_adv.dtype == dtype

@@ -95,8 +95,8 @@ def test_metrics_are_named_by_attack_and_radius() -> None:
 
 
 def test_scores_are_said_with_the_flags_that_were_raised() -> None:
-    assert WHOLE.scores_in_words == "150.00 under fgsm, 140.00 under pgd; masking flags: rising"
-    assert replace(WHOLE, masking={}).scores_in_words == "150.00 under fgsm, 140.00 under pgd"
+    assert WHOLE.scores_in_words == "150.00 of 200 under fgsm, 140.00 of 200 under pgd; masking flags: rising"
+    assert replace(WHOLE, masking={}).scores_in_words == "150.00 of 200 under fgsm, 140.00 of 200 under pgd"
     assert replace(WHOLE, evaluation=None, masking={}).scores_in_words == ""
 
 

@@ -136,6 +136,7 @@ OPTIONS = {group.name: sorted(path.stem for path in group.glob("*.yaml")) for gr
 LISTED = ("attack", "callbacks", "logger", "measure", "objective", "optimizer", "regularizer", "scheduler", "trainer")
 IMAGES = [name for name in OPTIONS["data"] if name != "moon"]
 EXPERIMENTS = [[f"experiment={name}"] for name in OPTIONS["experiment"]]
+METHODS = [[f"method={name}", "data=moon", "callbacks=at_lr"] for name in OPTIONS["method"]]
 MIXED = [
     ["data=moon", *(f"{group}={OPTIONS[group][index % len(OPTIONS[group])]}" for group in LISTED)]
     for index in range(max(len(OPTIONS[group]) for group in LISTED))
@@ -147,7 +148,7 @@ ON_IMAGES = [
 OTHER_IMAGES = [["model=cnn", f"data={name}"] for name in IMAGES[len(ON_IMAGES) :]]
 
 
-@pytest.mark.parametrize("overrides", [*EXPERIMENTS, *MIXED, *ON_IMAGES, *OTHER_IMAGES], ids=" ".join)
+@pytest.mark.parametrize("overrides", [*EXPERIMENTS, *METHODS, *MIXED, *ON_IMAGES, *OTHER_IMAGES], ids=" ".join)
 def test_all_that_conf_composes_is_allowed(tmp_path: Path, overrides: list[str]) -> None:
     own = [f"data.root={write_pictures(tmp_path / 'pictures')}"] if "data=image_folder" in overrides else []
     Trust().check(OmegaConf.create(saved(tmp_path, *overrides, *own)), {**JOB, **USED})

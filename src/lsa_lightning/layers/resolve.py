@@ -149,7 +149,7 @@ def _calls(model: nn.Module, x: Tensor) -> tuple[list[_Call], Tensor]:
     few = x[:_FEW]
     calls = _trace(model, few)
     ran = {call.module for call in calls}
-    modules = [module for module in model.modules() if not any(module.children()) and takes_hooks(module)]
+    modules = [module for module in model.modules() if next(module.children(), None) is None and takes_hooks(module)]
     reached = len(few) == len(x) or ran.issuperset(modules)
     return (calls, few) if reached else (_trace(model, x), x)
 

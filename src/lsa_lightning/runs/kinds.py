@@ -94,7 +94,19 @@ KINDS = {
         {_OURS: ("lsa_lightning.LayerwiseRegularizer",)},
         {"measure": "measure", "schedule": "ramp"},
     ),
-    "ramp": Kind("a LinearRamp", {_OURS: ("lsa_lightning.regularizers.LinearRamp",)}),
+    "ramp": Kind(
+        "a LinearRamp or a TrainingSchedule",
+        {_OURS: ("lsa_lightning.regularizers.LinearRamp", "lsa_lightning.regularizers.TrainingSchedule")},
+    ),
+    "selector": Kind("a Selector", {_OURS: ("lsa_lightning.selectors.Selector",)}),
+    "alarm": Kind("a CollapseAlarm", {_OURS: ("lsa_lightning.callbacks.CollapseAlarm",)}, {"signal": "signal"}),
+    "signal": Kind("a Signal", {_OURS: ("lsa_lightning.callbacks.alarm.Signal",)}),
+    "unlabelled": Kind(
+        "Unlabelled inputs",
+        {_OURS: ("lsa_lightning.unlabelled.Unlabelled",)},
+        {"source": "source", "attack": "attack"},
+    ),
+    "source": Kind("a Source", {_OURS: ("lsa_lightning.unlabelled.Source",)}, {"loader": "data"}),
     "input space": Kind("an InputSpace", {_OURS: ("lsa_lightning.attacks.InputSpace",)}),
     "attack": Kind(
         "an Attack",
@@ -103,13 +115,21 @@ KINDS = {
             "torchattacks": ("torchattacks.attack.Attack",),  # these two are arguments of ExternalAttack
             "foolbox": ("foolbox.attacks.base.Attack",),
         },
-        _ATTACKS,
+        {**_ATTACKS, "measure": "measure", "regularizer": "regularizer"},
         partial=True,
     ),
     "callback": Kind(
         "a Callback",
         dict.fromkeys((_OURS, "lightning.pytorch.callbacks"), ("lightning.pytorch.Callback",)),
-        {**_ATTACKS, "objective": "objective", "regularizer": "regularizer", "measure": "measure"},
+        {
+            **_ATTACKS,
+            "objective": "objective",
+            "regularizer": "regularizer",
+            "measure": "measure",
+            "mvl": "selector",
+            "alarm": "alarm",
+            "unlabelled": "unlabelled",
+        },
     ),
     "logger": Kind(
         "a Logger",

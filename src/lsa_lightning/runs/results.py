@@ -204,7 +204,8 @@ def print_results(results: Results) -> None:
     table.add_column("in %", overflow="fold")
     with_room = results.has_room
     heads = ["n", "mean ± 95 %", "std", *(("minus base ± 95 %", "pairs") if results.has_pairs else ())]
-    for head in (*heads, *(["room"] if with_room else []), "flags"):
+    with_flags = any(group.flags.checked for group in results.groups)
+    for head in (*heads, *(["room"] if with_room else []), *(["flags"] if with_flags else [])):
         table.add_column(head, justify="right", no_wrap=True)
     for title, rows in results.sections.items():
         table.add_row(Text(title, style="bold"))
@@ -215,8 +216,8 @@ def print_results(results: Results) -> None:
             elif results.has_pairs:
                 cells += ["", ""]
             cells += [room_in_words(row)] if with_room else []
-            flags = "" if row.flags is None or not row.flags.checked else str(row.flags)
-            table.add_row(Text(f"  {row.label}"), *cells, flags)
+            cells += ["" if row.flags is None or not row.flags.checked else str(row.flags)] if with_flags else []
+            table.add_row(Text(f"  {row.label}"), *cells)
         table.add_section()
     for each in results.headlines:
         console.print(Text(str(each), style="bold"), width=min(console.width, 100))
