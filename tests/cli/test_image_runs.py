@@ -49,7 +49,8 @@ def test_two_runs_with_the_same_seed_are_bit_identical(tmp_path: Path, options: 
 def test_the_summary_and_the_other_entry_points(tmp_path: Path) -> None:
     summary = run(tmp_path / "run")
     figures = {path.stem for path in (tmp_path / "run" / "figures").iterdir()}
-    assert figures == {"layer_profile", "accuracy", "mvl_history", "adversarial_images"}
+    inputs = {"adversarial_images", "largest_errors", "class_accuracy", "confusion"}
+    assert figures == {"layer_profile", "accuracy", "mvl_history", "training", *inputs}
     assert summary["trained"]["data"] == "torchvision.datasets.MNIST"
     assert summary["trained"]["attack"].startswith("APGD(")
     assert len(summary["profiles"]["pgd"]) == 4

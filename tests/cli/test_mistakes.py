@@ -69,7 +69,7 @@ TRAIN: list[tuple[str, str]] = [
     ),
     ("+experimet=moon_at", "would do nothing: nothing reads experimet; did you mean experiment?"),
     ("callbacks=normal callbacks.atlr.eta=1", "there is no option callbacks.atlr.eta here; callbacks=at_lr has it"),
-    ("attack=fgsm attack.steps=3", "there is no option attack.steps here; attack=apgd has it"),
+    ("attack=fgsm attack.steps=3", "there is no option attack.steps here; attack=adaptive has it; attack=apgd has it"),
     ("cluster.time=60", "there is no option cluster.time here; cluster=slurm has it"),
     (
         "model=cnn",

@@ -22,8 +22,8 @@ LayerSpec: TypeAlias = Sequence[str] | type[nn.Module] | Sequence[type[nn.Module
 """None (learnable layers after their activation), layer names, or module types; names and types may be mixed."""
 
 
-_FEW = 4
-"""Samples that show which layers run."""
+_FEW = 32
+"""Samples that show which layers run, and which of them are given a part of the batch."""
 
 _NORMS = (nn.modules.batchnorm._NormBase, nn.GroupNorm, nn.LayerNorm, nn.LocalResponseNorm)
 
