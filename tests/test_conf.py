@@ -411,7 +411,7 @@ def test_experiments_choose_the_method(tmp_path: Path, experiment: str, key: str
 
 def test_normal_training_has_no_attack(tmp_path: Path) -> None:
     with composed_job("train", ["experiment=moon_normal"], tmp_path) as cfg:
-        others = {"checkpoint", "last_checkpoint", "learning_rate", "progress_bar"}
+        others = {"checkpoint", "last_checkpoint", "learning_rate", "model_table", "progress_bar"}
         assert set(cfg.callbacks) == {"robust_validation", *others}
         assert cfg.callbacks.checkpoint.monitor == "val/acc_clean"
 

@@ -84,7 +84,7 @@ def test_one_command_runs_the_seeds_of_each_row_and_prints_the_table(
     assert (exact <= pgd).all()
     assert set(zip(paired.group, paired.base, strict=True)) == {("AT-FGSM-LR-L2", "AT-FGSM")}
     assert paired.n.eq(2).all()
-    printed = capsys.readouterr().out
+    printed = " ".join(capsys.readouterr().out.split())
     assert "R&G under exact" in printed
     assert "ceiling" in printed
     before = {file: file.stat().st_mtime_ns for file in folder.rglob("summary.json")}

@@ -401,7 +401,7 @@ def test_help_shows_examples_groups_and_configuration(capsys: pytest.CaptureFixt
     run_as_script("train", "--help")
     shown = capsys.readouterr().out
     assert "lsa-train experiment=moon_at_lr" in shown
-    assert "attack: apgd, ensemble, ffgsm, fgsm" in shown
+    assert "attack: adaptive, apgd, autoattack, blur" in shown
     assert "_target_: lsa_lightning.RobustClassifier" in shown
 
 

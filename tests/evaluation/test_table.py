@@ -81,7 +81,11 @@ def test_what_comes_from_no_attack_is_in_the_rows() -> None:
     assert frame.accuracy.tolist()[4:] == [100.0, 80.0]
     assert frame[["low", "high"]].isna().all(axis=1).tolist() == [False] * 4 + [True] * 2
     assert BOUNDED.rg_score == {"pgd": 150.0, "exact": 148.0}
-    assert labels_of(BOUNDED.plot()) == ["pgd (R&G 150.0)", "exact (R&G 148.0)", "ceiling (R&G 175.0)"]
+    assert labels_of(BOUNDED.plot()) == [
+        "pgd, R&G 150.0 of 200",
+        "exact, R&G 148.0 of 200",
+        "ceiling, R&G 175.0 of 200",
+    ]
 
 
 @pytest.mark.parametrize("table", [TABLE, TRAINED, BOUNDED])

@@ -24,7 +24,18 @@ from lsa_lightning.cli.train import main
 
 EPOCHS = 2
 LAYERS = [f"{i:02d}_backbone.act{i + 1}" for i in range(3)]
-FIGURES = {f"figures/{name}" for name in ("accuracy", "decision_boundary", "layer_profile", "mvl_history")}
+FIGURES = {
+    f"figures/{name}"
+    for name in (
+        "accuracy",
+        "class_accuracy",
+        "confusion",
+        "decision_boundary",
+        "layer_profile",
+        "mvl_history",
+        "training",
+    )
+}
 LIVE_FIGURES = {"lsa/history", "lsa/profile"}
 COLUMNS = {"step": "trainer/global_step"}
 """Names of columns of metrics.csv that W&B has under another one."""

@@ -128,7 +128,7 @@ class RobustnessTable:
         rows = {labels[name]: row for name, row in self.accuracy.items()}
         intervals = {labels[name]: row for name, row in self.intervals.items()}
         if self.ceiling is not None:
-            label = f"ceiling (R&G {self.ceiling.rg_score:.1f})"
+            label = f"ceiling, R&G {self.ceiling.rg_score:.1f} of {self.rg_max:g}"
             rows[label], intervals[label] = self.ceiling.accuracy, [(most, most) for most in self.ceiling.accuracy]
         return plot_accuracy(
             self.eps,
