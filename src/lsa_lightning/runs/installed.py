@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator
 from importlib.util import find_spec
 from typing import Any
 
-_EXTRAS = {"torchattacks": "attacks", "foolbox": "attacks"}
+_EXTRAS = {"torchattacks": "attacks", "foolbox": "attacks", "gradio": "demo", "huggingface_hub": "hub"}
 
 
 def check_installed(node: Any, place: str) -> None:
