@@ -32,19 +32,23 @@ def tests(session: nox.Session) -> None:
 @nox.session(python=PYTHONS)
 def smoke(session: nox.Session) -> None:
     """Some tests and a run, with the newest releases and none of the extras."""
-    session.install("-e", ".", "pytest", "pytest-xdist")
+    session.install("-e", ".", "pytest", "pytest-xdist", "hypothesis")
     _smoke(session)
 
 
 @nox.session(python=PYTHONS[0])
 def floors(session: nox.Session) -> None:
     """The same with the oldest releases that pyproject.toml allows, on the oldest Python."""
-    session.install("--resolution", "lowest-direct", "-e", ".", "pytest>=8.0", "pytest-xdist>=3.6")
+    tools = ("pytest>=8.0", "pytest-xdist>=3.6", "hypothesis>=6.100")
+    session.install("--resolution", "lowest-direct", "-e", ".", *tools)
     _smoke(session)
 
 
 def _smoke(session: nox.Session) -> None:
     run = f"{session.create_tmp()}/run"
+    limits = ("analysis.limit_batches=2", "evaluation.limit_batches=2", "evaluation.masking=null")
     session.run("pytest", "-q", *(session.posargs or SMOKE))
-    session.run("lsa-train", "experiment=moon_at_lr", "trainer.max_epochs=1", f"hydra.run.dir={run}", silent=True)
+    session.run(
+        "lsa-train", "experiment=moon_at_lr", "trainer.max_epochs=1", *limits, f"hydra.run.dir={run}", silent=True
+    )
     session.run("lsa-report", run)

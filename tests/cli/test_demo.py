@@ -48,9 +48,7 @@ def test_what_a_run_names_is_looked_at_first(capsys: pytest.CaptureFixture[str],
     assert "expected a LightningModule, got 'os.system'" in refusal(capsys, str(folder / "checkpoints" / "best.ckpt"))
 
 
-def test_the_page_is_served_on_this_machine(
-    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_the_page_is_served_here(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
     gradio = pytest.importorskip("gradio")
     served = []
 

@@ -13,6 +13,7 @@ from omegaconf import OmegaConf
 from lsa_lightning.runs.folder import CONFIG_FILE, write_json
 from lsa_lightning.runs.read import read_run
 from lsa_lightning.runs.summary import SUMMARY_FILE
+from lsa_lightning.runs.whole_checkpoint import WholeCheckpointIO
 from lsa_lightning.utils.files import replacing, write_text
 
 WEIGHTS_FILE = "checkpoints/best.ckpt"
@@ -46,8 +47,7 @@ def share(run_folder: Path, target: Path) -> Path:
     config = {key: value for key, value in run.config.items() if key not in _OF_THE_MACHINE}
     write_text(target / CONFIG_FILE, OmegaConf.to_yaml(OmegaConf.create(_portable(config))))
     write_json({**run.summary.to_dict(), "checkpoint": WEIGHTS_FILE}, target / SUMMARY_FILE)
-    with replacing(target / WEIGHTS_FILE) as new:
-        torch.save(weights, new)
+    WholeCheckpointIO().save_checkpoint(weights, target / WEIGHTS_FILE)
     for file in _other_files(run_folder):
         with replacing(target / file.relative_to(run_folder)) as new:
             shutil.copyfile(file, new)
