@@ -53,7 +53,7 @@ def build_page(subject: Subject) -> Any:
                 eps = _slider(subject)
                 clean = gr.Label(label="Prediction for the input", num_top_classes=3, elem_id="clean")
                 adversarial = gr.Label(label="Prediction for its partner", num_top_classes=3, elem_id="adversarial")
-            bars = gr.Plot(label="How far each layer moves", elem_id="layers", format="png")
+            bars = gr.Plot(show_label=False, elem_id="layers", format="png")
 
         def answer(value: Any, name: str, radius: float) -> tuple[Any, dict[str, float], dict[str, float], Figure]:
             x = view.read(value).to(next(subject.model.parameters()).device)
@@ -93,9 +93,7 @@ def _plane(subject: Subject, plane: Plane) -> _View:
 
     picture = PlanePicture(subject.model, plane)
     place = gr.State(plane.points[0].tolist())
-    image = gr.Image(
-        picture.draw(), label="Click a place", interactive=False, buttons=[], format="png", elem_id="plane"
-    )
+    image = gr.Image(picture.draw(), show_label=False, interactive=False, buttons=[], format="png", elem_id="plane")
 
     def chosen(event: gr.SelectData) -> list[float]:
         point: list[float] = plane.at(*event.index)[0].tolist()
@@ -126,7 +124,7 @@ def _canvas(canvas: Canvas) -> _View:
         elem_id="canvas",
     )
     button = gr.Button("Attack", variant="primary", elem_id="go")
-    shown = gr.Plot(label="Input, partner, difference", format="png", elem_id="partner")
+    shown = gr.Plot(show_label=False, elem_id="partner", format="png")
 
     def draw(partner: Partner) -> Figure:
         before, after = partner.clean.argmax().view(1), partner.adversarial.argmax().view(1)
@@ -142,15 +140,16 @@ def _slider(subject: Subject) -> Any:
 
     step = (subject.threat.eps or subject.largest_eps or 1.0) / _POSITIONS
     highest = max(round(subject.largest_eps / step), 1) * step
-    label = f"eps ({subject.threat.norm}, in units of the input; trained at {subject.threat.eps:.4g})"
+    label = f"eps ({subject.threat.norm}, in units of the input; the run's own: {subject.threat.eps:.4g})"
     return gr.Slider(0.0, highest, value=subject.threat.eps, step=step, label=label, elem_id="eps")
 
 
 def _explanation(subject: Subject) -> str:
     what = (
-        "The star is the input, the circle its adversarial partner; the line is where the model changes its mind."
+        "Click a place. The star is the input, the circle its adversarial partner; the line is where the model "
+        "changes its mind."
         if isinstance(subject.inputs, Plane)
-        else "The attack starts from what the model sees in the picture."
+        else "Draw or upload a picture, then press Attack."
     )
     return f"{what} The bars say how far the attack moves the representation of each layer, relative to its norm."
 

@@ -26,12 +26,12 @@ _GRID = 120
 
 def layer_bars(report: SustainabilityReport) -> Figure:
     """The measure of each layer as a bar, the first layer on top."""
-    figure, axes = new_axes(height=1.2 + 0.3 * len(report.layers), grid="x")
+    figure, axes = new_axes(height=1.5 + 0.3 * len(report.layers), grid="x")
     bars = axes.barh(report.layers, report.mean.tolist(), color=COLORS[0])
     axes.bar_label(bars, fmt="%.3f", padding=3)
     axes.invert_yaxis()
     axes.margins(x=0.12)
-    axes.set(xlabel=in_words(report.measure), xlim=(0, None))
+    axes.set(title="How far each layer moves", xlabel=in_words(report.measure), xlim=(0, None))
     return figure
 
 
