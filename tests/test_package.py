@@ -19,6 +19,7 @@ PUBLIC = (
     "lsa_lightning.attacks",
     "lsa_lightning.callbacks",
     "lsa_lightning.data",
+    "lsa_lightning.demo",
     "lsa_lightning.evaluation",
     "lsa_lightning.functional",
     "lsa_lightning.layers",
@@ -68,7 +69,7 @@ def test_the_package_is_marked_as_typed() -> None:
     assert (Path(lsa_lightning.__file__).parent / "py.typed").is_file()
 
 
-@pytest.mark.parametrize("name", ["train", "analyze", "evaluate", "report"])
+@pytest.mark.parametrize("name", ["train", "analyze", "evaluate", "report", "demo"])
 def test_the_commands_point_to_the_entry_points(name: str) -> None:
     (command,) = entry_points(group="console_scripts", name=f"lsa-{name}")
     assert command.load() is import_module(f"lsa_lightning.cli.{name}").main

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 from selenium.webdriver import Chrome
-from tests.helpers.browser import DESKTOP, PHONE, ask, chromium, show
+from tests.helpers.browser import DESKTOP, PHONE, ask, chromium, requested, show
 from tests.helpers.hydra_run import read_json, train_tiny
 from tests.helpers.run_copies import copy_run
 
@@ -46,13 +44,6 @@ def page(request: pytest.FixtureRequest, run: Path, tmp_path_factory: pytest.Tem
         history = [{**entry, "mvl": ["layer." * 60]} for entry in mvl]
         runs = [copy_run(run, folder / ("long" * 40), name="name" * 50, masking=WORDY, mvl_history=history)]
     return write_report(runs, folder / "report.html")[0]
-
-
-def requested(window: Chrome) -> list[str]:
-    """Addresses that the browser asked for since it was last asked, those inside the file left out."""
-    events: list[dict[str, Any]] = [json.loads(entry["message"])["message"] for entry in window.get_log("performance")]
-    urls = [e["params"]["request"]["url"] for e in events if e["method"] == "Network.requestWillBeSent"]
-    return [url for url in urls if not url.startswith("data:")]
 
 
 @pytest.mark.parametrize("size", [DESKTOP, PHONE], ids=["desktop", "phone"])

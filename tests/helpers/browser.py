@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -47,3 +48,10 @@ def show(window: webdriver.Chrome, page: Path, size: tuple[int, int] = DESKTOP, 
 def ask(window: webdriver.Chrome, expression: str) -> Any:
     """The value of a JavaScript expression in the page."""
     return window.execute_script(f"return {expression}")
+
+
+def requested(window: webdriver.Chrome) -> list[str]:
+    """Addresses that the browser asked for since it was last asked, those inside the page left out."""
+    events: list[dict[str, Any]] = [json.loads(entry["message"])["message"] for entry in window.get_log("performance")]
+    urls = [e["params"]["request"]["url"] for e in events if e["method"] == "Network.requestWillBeSent"]
+    return [url for url in urls if not url.startswith(("data:", "blob:"))]

@@ -8,7 +8,14 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-_EXTRAS = {"torchattacks": "attacks", "foolbox": "attacks", "tensorboard": "tensorboard", "mlflow": "mlflow"}
+_EXTRAS = {
+    "torchattacks": "attacks",
+    "foolbox": "attacks",
+    "tensorboard": "tensorboard",
+    "mlflow": "mlflow",
+    "gradio": "demo",
+    "huggingface_hub": "hub",
+}
 _NEEDS = {
     "lightning.pytorch.loggers.TensorBoardLogger": "tensorboard",
     "lightning.pytorch.loggers.MLFlowLogger": "mlflow",
