@@ -39,7 +39,8 @@ myst_heading_anchors = 3
 nb_execution_mode = "off"  # what is stored in the notebooks is what tests/test_notebooks.py got
 autosummary_generate = False
 autodoc_member_order = "bysource"
-autodoc_typehints = "none"  # the signature has them
+autodoc_typehints = "description"  # a signature with all types fills a screen
+autodoc_typehints_description_target = "documented"
 napoleon_use_ivar = True
 copybutton_exclude = ".linenos, .gp, .go, .c1"
 
@@ -70,7 +71,8 @@ def inline_math(translator: Any, node: nodes.math) -> None:
 
 def displayed_math(translator: Any, node: nodes.math_block) -> None:
     """A formula of its own."""
-    translator.body.append(f'<div class="formula">{mathml(node, as_block=True)}</div>\n')
+    # Hats and limits of sums reach out of the box that browsers give a formula: without a margin furo scrolls it.
+    translator.body.append(f'<div style="padding: 0.4em 0">{mathml(node, as_block=True)}</div>\n')
     raise nodes.SkipNode
 
 

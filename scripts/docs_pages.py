@@ -8,6 +8,7 @@ from __future__ import annotations
 import ast
 import json
 import pkgutil
+import re
 import shutil
 from collections.abc import Iterator, Mapping
 from importlib import import_module
@@ -89,8 +90,10 @@ def write_api(folder: Path) -> None:
 
 def _module_page(module: str, names: list[Public]) -> str:
     lines = [*_title(module), f".. automodule:: {module}", "   :no-members:", "   :no-index:", ""]
-    lines += [".. autosummary::", "   :nosignatures:", "", *(f"   {each.name}" for each in names), ""]
-    lines += [".. toctree::", "   :hidden:", "", *(f"   {each.path}" for each in names), ""]
+    summarised = [each for each in names if each.directive != "autodata"]  # a type or a constant has no summary
+    lines += [".. autosummary::", "   :nosignatures:", "", *(f"   {each.name}" for each in summarised), ""]
+    lines += [f"* :py:obj:`{each.path}`" for each in names if each not in summarised]
+    lines += ["", ".. toctree::", "   :hidden:", "", *(f"   {each.path}" for each in names), ""]
     return "\n".join(lines)
 
 
@@ -149,12 +152,13 @@ def _section(results: Path) -> list[str]:
 
 
 def _origin(name: str) -> tuple[str, str]:
-    """The first sentence or two of the script that writes the file, and how it is started."""
+    """The first paragraph of the script that writes the file, and how it is started: the line ``python ...`` there."""
     for folder in ("benchmarks", "scripts"):
         script = ROOT / folder / f"{name}.py"
         if script.exists():
             docstring = ast.get_docstring(ast.parse(script.read_text(encoding="utf-8"))) or ""
-            return " ".join(docstring.split("\n\n")[0].split()), f"python -m {folder}.{name}"
+            usage = re.search(r"^ *(python .*)$", docstring, re.MULTILINE)
+            return " ".join(docstring.split("\n\n")[0].split()), usage[1] if usage else f"python -m {folder}.{name}"
     msg = f"expected a script benchmarks/{name}.py or scripts/{name}.py that writes {name}.json"
     raise ValueError(msg)
 

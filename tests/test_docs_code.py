@@ -8,7 +8,6 @@ from __future__ import annotations
 import os
 import re
 import shlex
-import shutil
 import subprocess
 import sys
 from importlib.util import find_spec
@@ -95,21 +94,21 @@ def test_the_python_of_a_page_runs(page: str, tmp_path: Path, monkeypatch: pytes
 
 @pytest.mark.slow
 @pytest.mark.parametrize("line", RUN)
-def test_a_command_runs(line: str, place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_command_runs(line: str, place: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(place)
     program, *arguments = shlex.split(line)
+    folder = f"hydra.run.dir={tmp_path}"  # what starts in the same second would share one
     if program == "lsa-report":
         report.main(arguments)
     elif program == "lsa-evaluate":
-        main_in_process(evaluate.main, "evaluation.attacks.pgd.steps=2", *FEW_CHECKS, *arguments)
+        main_in_process(evaluate.main, folder, "evaluation.attacks.pgd.steps=2", *FEW_CHECKS, *arguments)
     elif program == "lsa-analyze":
-        main_in_process(analyze.main, *arguments)
+        main_in_process(analyze.main, folder, *arguments)
     elif program == "lsa-train" and arguments[0].startswith("resume="):
         arguments = ["trainer.max_epochs=2" if each.startswith("trainer.max_epochs=") else each for each in arguments]
         main_in_process(train.main, *arguments)
     elif program == "lsa-train":
-        shutil.rmtree(place / "trained", ignore_errors=True)
-        train_tiny(place / "trained", *first_job(arguments))
+        train_tiny(tmp_path / "run", *first_job(arguments))
     else:
         pytest.fail(f"expected a way to run it, or a reason in NOT_RUN why it cannot be run: {line}")
 
