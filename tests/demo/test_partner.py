@@ -5,7 +5,8 @@ import torch
 from torch import nn
 
 from lsa_lightning.attacks import ThreatModel
-from lsa_lightning.demo import ATTACKS, adversarial_partner
+from lsa_lightning.demo import adversarial_partner
+from lsa_lightning.demo.partner import ATTACKS
 from lsa_lightning.measures import CosineDistance
 from lsa_lightning.models import MLP
 
