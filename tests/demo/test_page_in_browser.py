@@ -22,8 +22,8 @@ from torch import nn
 
 from lsa_lightning.attacks import ThreatModel
 from lsa_lightning.demo import Canvas, Plane, Subject
-from lsa_lightning.demo.partner import ATTACKS
 from lsa_lightning.demo.page import build_page, launch
+from lsa_lightning.demo.partner import ATTACKS
 from lsa_lightning.runs.checkpoint import load_run
 
 pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("ignore::DeprecationWarning")]
