@@ -187,7 +187,7 @@ def _most_right(pairs: _Pairs, eps: Sequence[float]) -> int:
             meet = pairs.distances <= own + theirs
             rows.append(pairs.first[meet] * columns + a)
             others.append(pairs.second[meet] * columns + b)
-    first, second = np.concatenate(rows), np.concatenate(others)
+    first, second = (np.concatenate(ends).astype(np.int32) for ends in (rows, others))  # scipy 1.11 matches no others
     nodes = samples * columns
     if len(first) == 0:
         return nodes
