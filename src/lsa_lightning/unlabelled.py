@@ -7,6 +7,7 @@ prediction, as :class:`~lsa_lightning.attacks.TPGD` does. A source of your own i
 from __future__ import annotations
 
 import math
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator
 from itertools import islice
 from typing import Any
@@ -24,25 +25,25 @@ from lsa_lightning.utils.distributed import place
 from lsa_lightning.utils.random import Purpose, own_generator
 
 
-class Source:
+class Source(ABC):
     """Where unlabelled inputs come from. Subclasses write :meth:`draw`."""
 
+    @abstractmethod
     def draw(self, x: Tensor) -> Tensor:
         """Inputs for one step, ``[M, ...]``, as the model takes them.
 
         Args:
             x: the inputs of the step's own batch, ``[N, ...]``, on whose device and of whose dtype they must be.
         """
-        raise NotImplementedError
 
-    def restart(self) -> None:
+    def restart(self) -> None:  # noqa: B027  # most sources keep nothing
         """Begin afresh; nothing here."""
 
     def state_dict(self) -> dict[str, Any]:
         """What a resumed run goes on from: plain containers and tensors; nothing here."""
         return {}
 
-    def load_state_dict(self, state: dict[str, Any]) -> None:
+    def load_state_dict(self, state: dict[str, Any]) -> None:  # noqa: B027
         """Continue with the checkpoint's; nothing here."""
 
 

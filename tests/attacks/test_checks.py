@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from lsa_lightning.attacks import APGD, FGSM, NFGSM, PGD, Attack, checks
+from lsa_lightning.utils.devices import Arriving
 
 ATTACKS: dict[str, Attack] = {
     "fgsm": FGSM(0.1),
@@ -42,7 +43,7 @@ def running_ahead(monkeypatch: pytest.MonkeyPatch) -> list[bool]:
     """As if the CPU ran ahead, as a GPU does; what is in the list says whether its numbers have arrived."""
     arrived = [True]
     monkeypatch.setattr(checks, "runs_ahead", lambda device: True)
-    monkeypatch.setattr(checks._Arriving, "has_arrived", property(lambda self: arrived[0]))
+    monkeypatch.setattr(Arriving, "has_arrived", property(lambda self: arrived[0]))
     return arrived
 
 

@@ -18,7 +18,7 @@ from tests.helpers.training import MVL, assert_same, fit, foreign, pgd
 from torch import Tensor
 
 from lsa_lightning import ATLR, AdversarialTraining, LayerwiseRegularizer
-from lsa_lightning.attacks import FGSM, PGD
+from lsa_lightning.attacks import FGSM, PGD, AdaptiveAttack
 from lsa_lightning.callbacks import CollapseAlarm, LossFell, SpreadLost
 from lsa_lightning.callbacks.alarm import Signal, StepSeen
 from lsa_lightning.objectives import TRADES
@@ -260,3 +260,10 @@ def test_a_step_is_heard_once_and_before_it_is_saved() -> None:
     assert alarm.state_dict()["_heard"] == 1
     alarm.settle()
     assert alarm.state_dict()["_heard"] == 1
+
+
+def test_an_attack_that_watches_layers_finds_them_under_their_own_names() -> None:
+    attack = AdaptiveAttack(0.1, steps=2, layers=list(MVL), bounds=None)
+    alarm = CollapseAlarm()
+    fit(foreign(), ATLR(attack, mvl=list(MVL), alarm=alarm, analysis_every_n_epochs=0))
+    assert alarm.state_dict()["_heard"] > 0

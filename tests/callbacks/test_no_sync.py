@@ -21,6 +21,7 @@ from lsa_lightning.attacks.balls import Ball
 from lsa_lightning.callbacks import CollapseAlarm
 from lsa_lightning.functional import representations
 from lsa_lightning.objectives import AT, MART, TRADES, Objective
+from lsa_lightning.utils.devices import Arriving
 
 ASKING = {"aten::_local_scalar_dense", "aten::equal", "aten::nonzero", "aten::is_nonzero", "aten::_unique2"}
 
@@ -85,7 +86,7 @@ def with_float_labels(rows: list[tuple[Tensor, Tensor]]) -> tuple[Tensor, Tensor
 def running_ahead(monkeypatch: pytest.MonkeyPatch) -> None:
     """As if the CPU ran ahead, as a GPU does, and no number had arrived before it is waited for."""
     monkeypatch.setattr(checks, "runs_ahead", lambda device: True)
-    monkeypatch.setattr(checks._Arriving, "has_arrived", property(lambda self: False))
+    monkeypatch.setattr(Arriving, "has_arrived", property(lambda self: False))
 
 
 def asked_in_steps(

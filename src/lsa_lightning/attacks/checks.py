@@ -10,7 +10,7 @@ from typing import Any, TypeAlias
 import torch
 from torch import Tensor, nn
 
-from lsa_lightning.utils.devices import runs_ahead
+from lsa_lightning.utils.devices import Arriving, runs_ahead
 
 Test: TypeAlias = Callable[[list[float]], None]
 """Raises a ValueError unless the numbers are as expected."""
@@ -38,7 +38,7 @@ class Checks:
         self.at_once = True
         self.writes = False
         self._known: weakref.ref[Tensor] | None = None
-        self._waiting: deque[_Arriving] = deque()
+        self._waiting: deque[tuple[Arriving, Test]] = deque()
 
     def begin(self, model: Callable[..., Any], device: torch.device) -> None:
         """A batch on ``device`` for ``model``; raises a ValueError if an earlier one turns out to be wrong."""
@@ -60,7 +60,7 @@ class Checks:
         if self.at_once:
             test(values.tolist())
         else:
-            self._waiting.append(_Arriving(values, test))
+            self._waiting.append((Arriving(values), test))
 
     def settle(self, *, wait: bool = True) -> None:
         """Check what has arrived, or, with ``wait``, all that is on its way.
@@ -68,10 +68,10 @@ class Checks:
         Raises:
             ValueError: if something is wrong with an earlier batch.
         """
-        while self._waiting and (wait or len(self._waiting) > _MOST or self._waiting[0].has_arrived):
-            values, test = self._waiting.popleft().read()
+        while self._waiting and (wait or len(self._waiting) > _MOST or self._waiting[0][0].has_arrived):
+            values, test = self._waiting.popleft()
             try:
-                test(values)
+                test(values.read())
             except ValueError as error:
                 self._waiting.clear()
                 msg = f"{error} (in an earlier batch: on a GPU, all but the first are checked while it goes on)"
@@ -80,27 +80,6 @@ class Checks:
     def __getstate__(self) -> dict[str, Any]:
         # A copy in another process, or a deep one, begins afresh.
         return {**vars(self), "_known": None, "_waiting": deque()}
-
-
-class _Arriving:
-    """Numbers on their way to the host."""
-
-    def __init__(self, values: Tensor, test: Test) -> None:
-        self._values = values.to("cpu", non_blocking=True)
-        self._test = test
-        self._copied: torch.cuda.Event | None = None
-        if values.is_cuda:
-            self._copied = torch.cuda.Event()  # type: ignore[no-untyped-call]
-            self._copied.record(torch.cuda.current_stream(values.device))
-
-    @property
-    def has_arrived(self) -> bool:
-        return self._copied is None or bool(self._copied.query())  # type: ignore[no-untyped-call]
-
-    def read(self) -> tuple[list[float], Test]:
-        if self._copied is not None:
-            self._copied.synchronize()
-        return self._values.tolist(), self._test
 
 
 def _first_parameter(model: Callable[..., Any]) -> Tensor | None:

@@ -15,7 +15,7 @@ from lightning.pytorch.utilities import rank_zero_warn
 from torch import Tensor, nn
 
 from lsa_lightning.attacks import Attack, InputSpace
-from lsa_lightning.callbacks.alarm import CollapseAlarm, FirstOutput, StepSeen
+from lsa_lightning.callbacks.alarm import CollapseAlarm, StepSeen
 from lsa_lightning.callbacks.base import FreshCallback
 from lsa_lightning.callbacks.own_keys import log_own_mean
 from lsa_lightning.callbacks.passes import AdversarialStep, Passes, StepRequest, loss_of
@@ -29,7 +29,7 @@ from lsa_lightning.utils.batch import BatchFn
 from lsa_lightning.utils.checks import instance, number, or_none
 from lsa_lightning.utils.describe import without_addresses
 from lsa_lightning.utils.isolation import reentrance_off
-from lsa_lightning.utils.outputs import OutputFn
+from lsa_lightning.utils.outputs import FirstOutput, OutputFn
 
 BeforeStep: TypeAlias = Callable[[nn.Module, Tensor, Tensor, Tensor], None]
 """Called as ``before_step(model, x, x_adv, y)`` in each step, when the batch is crafted and nothing has run on it."""

@@ -12,10 +12,11 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from lsa_lightning.functional import classification_loss, relative_spread
 from lsa_lightning.utils.checks import instance, integer, number, or_none
+from lsa_lightning.utils.devices import Arriving
 
 
 @dataclass(frozen=True, eq=False)
@@ -158,7 +159,7 @@ class CollapseAlarm:
         self._smooth = 0.0
         self._mean = 0.0
         self._variance = 0.0
-        self._coming: _Coming | None = None
+        self._coming: Arriving | None = None
 
     def see(self, seen: StepSeen) -> Tensor | None:
         """Look at a step; what it shows is heard by :meth:`settle`.
@@ -168,13 +169,13 @@ class CollapseAlarm:
         """
         with torch.no_grad():
             value = self.signal(seen)
-        self._coming = None if value is None else _Coming(value)
+        self._coming = None if value is None else Arriving(value.flatten())
         return value
 
     def settle(self) -> None:
         """Hear what the latest step showed."""
         if self._coming is not None:
-            value, self._coming = self._coming.read(), None
+            (value,), self._coming = self._coming.read(), None
             self.hear(value)
 
     def hear(self, value: float) -> None:
@@ -216,45 +217,6 @@ class CollapseAlarm:
 
 _STATE = ("level", "rang", "_heard", "_smooth", "_mean", "_variance")
 _LOWEST = 0.01
-
-
-class _Coming:
-    """A number on its way to the host."""
-
-    def __init__(self, value: Tensor) -> None:
-        self._value = value.detach().to("cpu", non_blocking=True)
-        self._copied: torch.cuda.Event | None = None
-        if value.is_cuda:
-            self._copied = torch.cuda.Event()  # type: ignore[no-untyped-call]
-            self._copied.record(torch.cuda.current_stream(value.device))
-
-    def read(self) -> float:
-        if self._copied is not None:
-            self._copied.synchronize()
-        return float(self._value)
-
-
-class FirstOutput(nn.Module):
-    """``model``, whose first output is kept.
-
-    Args:
-        model: the model; called with the input alone.
-
-    Attributes:
-        output: what the first call returned, or None.
-    """
-
-    def __init__(self, model: nn.Module) -> None:
-        super().__init__()
-        self.model = model
-        self.output: Any = None
-
-    def forward(self, x: Tensor) -> Any:
-        """What ``model`` returns."""
-        output = self.model(x)
-        if self.output is None:
-            self.output = output
-        return output
 
 
 def _losses(logits: Tensor, y: Tensor) -> Tensor:

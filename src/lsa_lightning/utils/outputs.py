@@ -50,6 +50,29 @@ class LogitsOf(nn.Module):
         return read_logits(output if self.output_fn is None else self.output_fn(output))
 
 
+class FirstOutput(nn.Module):
+    """``model``, whose first output is kept.
+
+    Args:
+        model: the model; called with the input alone.
+
+    Attributes:
+        output: what the first call returned, or None.
+    """
+
+    def __init__(self, model: nn.Module) -> None:
+        super().__init__()
+        self.model = model
+        self.output: Any = None
+
+    def forward(self, x: Tensor) -> Any:
+        """What ``model`` returns."""
+        output = self.model(x)
+        if self.output is None:
+            self.output = output
+        return output
+
+
 def read_logits(output: Any) -> Tensor:
     """The logits in what a model returned: itself if it is a tensor, else its ``.logits`` or ``["logits"]``.
 
