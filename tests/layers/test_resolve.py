@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 import torch
 from tests.helpers.residual_block import Block, X
-from torch import nn
+from torch import Tensor, nn
 from torchvision.models import resnet18
 
 from lsa_lightning.layers.resolve import Layer, resolve_layers
@@ -84,3 +84,26 @@ def test_resolving_leaves_the_model_as_it_was() -> None:
     assert not model.bn2.training
     assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
     assert not any(m._forward_hooks for m in model.modules())
+
+
+class LateExpert(nn.Module):
+    """Sends inputs whose first coordinate is positive to a layer that no other input reaches."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.common = nn.Linear(3, 4), nn.ReLU()
+        self.rare, self.act = nn.Linear(4, 4), nn.Tanh()
+        self.head = nn.Linear(4, 2)
+
+    def forward(self, x: Tensor) -> Tensor:
+        hidden = self.common(self.first(x))
+        if bool((x[:, 0] > 0).any()):
+            hidden = self.act(self.rare(hidden))
+        return self.head(hidden)
+
+
+def test_a_layer_that_a_late_sample_reaches_is_found() -> None:
+    x = -torch.rand(100, 3)
+    assert [layer.name for layer in resolve_layers(LateExpert(), None, x)] == ["common"]
+    x[70, 0] = 1.0
+    assert [layer.name for layer in resolve_layers(LateExpert(), None, x)] == ["common", "act"]
