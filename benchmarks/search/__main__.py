@@ -1,0 +1,147 @@
+"""The search of docs/protocol.md: where does AT-LR beat the best tuned opponent?
+
+    python -m benchmarks.search tune moon-60 [--arms lr tuned] [--trials 20]   choose on validation
+    python -m benchmarks.search final moon-60                                   report once on test
+    python -m benchmarks.search final moon-60 --arms lr --seeds 0 1             a few runs again, for comparison
+
+Every run is a row of docs/results/tuning.csv or docs/results/final.csv; rows that are there are not run again, unless
+seeds are given, whose results are printed only.
+"""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import json
+import statistics
+from collections.abc import Iterable, Iterator
+from dataclasses import asdict, fields
+from pathlib import Path
+from typing import Any
+
+import torch
+from benchmarks.search.arms import ARMS, TUNED, fixed, trials
+from benchmarks.search.judging import judged
+from benchmarks.search.settings import SETTINGS
+from benchmarks.search.training import Setting, Trial, train
+
+RESULTS = Path(__file__).parents[2] / "docs/results"
+FIRST, MORE, KEPT = range(1000, 1004), range(1004, 1016), 4
+"""Seeds on which every trial is tried, those on which the best few are, and how many these are."""
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("what", choices=("tune", "final"))
+    parser.add_argument("settings", nargs="+", choices=list(SETTINGS))
+    parser.add_argument("--arms", nargs="+", choices=list(ARMS), default=list(ARMS))
+    parser.add_argument("--trials", type=int, default=20)
+    parser.add_argument("--seeds", type=int, nargs="+", help="of the final runs; printed, not written")
+    parser.add_argument("--results", type=Path, default=RESULTS)
+    args = parser.parse_args()
+    torch.set_num_threads(1)
+    for name in args.settings:
+        for arm in args.arms:
+            if args.what == "final":
+                final(SETTINGS[name], arm, args.results, args.seeds)
+            elif arm in TUNED:
+                tune(SETTINGS[name], arm, args.trials, args.results)
+
+
+def tune(setting: Setting, arm: str, number: int, results: Path) -> None:
+    """Try the trials of an arm."""
+    table = Table(results / "tuning.csv", ("setting", "arm", "trial", "hyperparameters", "seed", "score"))
+    for index, trial in enumerate(trials(arm, setting, number)):
+        attempt(setting, arm, index, trial, FIRST, table)
+    for index, mean in best(table.of(setting.name, arm), FIRST)[:KEPT]:
+        print(f"{setting.name} {arm}: trial {index}, {mean:.2f}", flush=True)
+        attempt(setting, arm, index, trials(arm, setting, index + 1)[index], MORE, table)
+
+
+def attempt(setting: Setting, arm: str, index: int, trial: Trial, seeds: Iterable[int], table: Table) -> None:
+    """Train a trial with some seeds, unless it has been."""
+    seeds = list(seeds)
+    done = {(row["trial"], row["seed"]) for row in table.of(setting.name, arm)}
+    if {(str(index), str(seed)) for seed in seeds} <= done:
+        return
+    scores = train(setting, trial, seeds, setting.data(seeds)).scores.tolist()
+    print(f"{setting.name} {arm} {index}: {statistics.fmean(scores):.2f}", flush=True)
+    table.add([setting.name, arm, index, plain(trial), seed, f"{value:.3f}"] for seed, value in zip(seeds, scores))
+
+
+def final(setting: Setting, arm: str, results: Path, seeds: list[int] | None) -> None:
+    """Train and judge what was chosen, on fresh seeds."""
+    table = Table(results / "final.csv", ("setting", "arm", "hyperparameters", "seed", "metric", "value"))
+    done = {row["seed"] for row in table.of(setting.name, arm)}
+    wanted = seeds or [seed for seed in setting.seeds if str(seed) not in done]
+    trial = chosen(setting, arm, results)
+    for part in [wanted[k : k + 20] for k in range(0, len(wanted), 20)]:
+        data = setting.data(part)
+        values = judged(setting, train(setting, trial, part, data).net, data.test)
+        rows = [
+            [setting.name, arm, plain(trial), seed, metric, f"{value:.3f}"]
+            for metric, own in values.items()
+            for seed, value in zip(part, own, strict=True)
+        ]
+        for metric, own in values.items():
+            print(f"{setting.name} {arm} {metric}: {statistics.fmean(own):.2f}", flush=True)
+        if seeds is None:
+            table.add(rows)
+
+
+def chosen(setting: Setting, arm: str, results: Path) -> Trial:
+    """The trial of the largest mean score over all tuning seeds."""
+    if arm not in TUNED:
+        return fixed(arm, setting)
+    table = Table(results / "tuning.csv", ())
+    index, _ = best(table.of(setting.name, arm), [*FIRST, *MORE])[0]
+    return trials(arm, setting, index + 1)[index]
+
+
+def best(rows: list[dict[str, str]], seeds: Iterable[int]) -> list[tuple[int, float]]:
+    """Trials that were tried on all of the seeds, with their mean score, the best first."""
+    wanted, scores = [str(seed) for seed in seeds], dict[int, dict[str, float]]()
+    for row in rows:
+        scores.setdefault(int(row["trial"]), {})[row["seed"]] = float(row["score"])
+    means = [
+        (index, statistics.fmean(own[seed] for seed in wanted))
+        for index, own in scores.items()
+        if own.keys() >= set(wanted)
+    ]
+    return sorted(means, key=lambda each: -each[1])
+
+
+def plain(trial: Trial) -> str:
+    """What of a trial is not the default, as JSON."""
+    defaults = {field.name: field.default for field in fields(Trial)}
+    return json.dumps({name: value for name, value in asdict(trial).items() if value != defaults[name]})
+
+
+class Table:
+    """A CSV file that rows are added to."""
+
+    def __init__(self, path: Path, columns: tuple[str, ...]) -> None:
+        self.path, self.columns = path, columns
+
+    def of(self, setting: str, arm: str) -> list[dict[str, str]]:
+        """The rows of an arm."""
+        return [row for row in self.rows() if (row["setting"], row["arm"]) == (setting, arm)]
+
+    def rows(self) -> Iterator[dict[str, str]]:
+        """All rows."""
+        if self.path.exists():
+            with self.path.open(newline="") as file:
+                yield from csv.DictReader(file)
+
+    def add(self, rows: Iterable[list[Any]]) -> None:
+        """Write rows at the end."""
+        new = not self.path.exists()
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        with self.path.open("a", newline="") as file:
+            writer = csv.writer(file, lineterminator="\n")
+            writer.writerows([self.columns] if new else [])
+            writer.writerows(rows)
+
+
+if __name__ == "__main__":
+    main()

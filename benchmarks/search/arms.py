@@ -1,0 +1,51 @@
+"""What competes: the base, the tuned opponents, and AT-LR, each with the same number of trials."""
+
+from __future__ import annotations
+
+import random
+from dataclasses import replace
+
+from benchmarks.search.training import Setting, Trial
+
+ARMS = {
+    "base": "AT-PGD as it comes",
+    "lr_plain": "the base with the paper's penalty, gamma 0.1 on all hidden layers",
+    "tuned": "the tuned opponent: radius, learning rate, weight decay, AT or TRADES, AWP, early stopping",
+    "lr": "the same choices, and the layer-wise penalty",
+    "lr_u": "the same, and the penalty on unlabelled inputs too",
+    "kl_u": "the tuned opponent with KL of the logits on the same unlabelled inputs",
+}
+TUNED = ("tuned", "lr", "lr_u", "kl_u")
+GAMMAS = (0.03, 0.1, 0.3, 1.0, 3.0, 10.0)
+
+
+def fixed(arm: str, setting: Setting) -> Trial:
+    """The trial of an arm that is not tuned."""
+    base = Trial(eps=setting.eps)
+    return base if arm == "base" else replace(base, gamma=0.1)
+
+
+def trials(arm: str, setting: Setting, number: int) -> list[Trial]:
+    """The trials of an arm, from the base's own settings on; what arms have in common is drawn alike."""
+    return [_trial(arm, setting, index) for index in range(number)]
+
+
+def _trial(arm: str, setting: Setting, index: int) -> Trial:
+    common, own = random.Random(f"{setting.name} {index}"), random.Random(f"{setting.name} {index} own")
+    trial = Trial(
+        eps=common.choice(setting.spread),
+        lr=common.choice((0.001, 0.003, 0.01)),
+        weight_decay=common.choice((0.0, 0.01, 0.1, 0.3, 1.0, 3.0)),
+        beta=common.choice((0.0, 0.0, 1.0, 3.0, 6.0)),
+        awp=common.choice((0.0, 0.0, 0.003, 0.01)),
+        keep_best=True,
+    )
+    if index == 0:
+        trial = Trial(eps=setting.eps, keep_best=True)
+    if arm == "kl_u":
+        return replace(trial, kl=own.choice(GAMMAS))
+    if arm == "tuned":
+        return trial
+    measure, gamma = own.choice(("relative_error", "relative_squared_error")), own.choice(GAMMAS)
+    layers, ramp = own.choice(setting.layers), own.choice((False, True))
+    return replace(trial, gamma=gamma, measure=measure, layers=layers, ramp=ramp, unlabelled=arm == "lr_u")
