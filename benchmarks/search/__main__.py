@@ -26,14 +26,13 @@ from benchmarks.search.settings import SETTINGS
 from benchmarks.search.training import Setting, Trial, train
 
 RESULTS = Path(__file__).parents[2] / "docs/results"
-FIRST, MORE, KEPT = range(1000, 1004), range(1004, 1016), 4
-"""Seeds on which every trial is tried, those on which the best few are, and how many these are."""
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("what", choices=("tune", "final"))
     parser.add_argument("settings", nargs="+", choices=list(SETTINGS))
+    parser.add_argument("--data", type=Path, default=Path("data"), help="folder of MNIST and CIFAR-10")
     parser.add_argument("--arms", nargs="+", choices=list(ARMS), default=list(ARMS))
     parser.add_argument("--trials", type=int, default=20)
     parser.add_argument("--seeds", type=int, nargs="+", help="of the final runs; printed, not written")
@@ -41,21 +40,22 @@ def main() -> None:
     args = parser.parse_args()
     torch.set_num_threads(1)
     for name in args.settings:
+        setting = SETTINGS[name](args.data)
         for arm in args.arms:
             if args.what == "final":
-                final(SETTINGS[name], arm, args.results, args.seeds)
+                final(setting, arm, args.results, args.seeds)
             elif arm in TUNED:
-                tune(SETTINGS[name], arm, args.trials, args.results)
+                tune(setting, arm, args.trials, args.results)
 
 
 def tune(setting: Setting, arm: str, number: int, results: Path) -> None:
     """Try the trials of an arm."""
     table = Table(results / "tuning.csv", ("setting", "arm", "trial", "hyperparameters", "seed", "score"))
     for index, trial in enumerate(trials(arm, setting, number)):
-        attempt(setting, arm, index, trial, FIRST, table)
-    for index, mean in best(table.of(setting.name, arm), FIRST)[:KEPT]:
+        attempt(setting, arm, index, trial, setting.first, table)
+    for index, mean in best(table.of(setting.name, arm), setting.first)[: setting.kept]:
         print(f"{setting.name} {arm}: trial {index}, {mean:.2f}", flush=True)
-        attempt(setting, arm, index, trials(arm, setting, index + 1)[index], MORE, table)
+        attempt(setting, arm, index, trials(arm, setting, index + 1)[index], setting.more, table)
 
 
 def attempt(setting: Setting, arm: str, index: int, trial: Trial, seeds: Iterable[int], table: Table) -> None:
@@ -66,7 +66,8 @@ def attempt(setting: Setting, arm: str, index: int, trial: Trial, seeds: Iterabl
         return
     scores = train(setting, trial, seeds, setting.data(seeds)).scores.tolist()
     print(f"{setting.name} {arm} {index}: {statistics.fmean(scores):.2f}", flush=True)
-    table.add([setting.name, arm, index, plain(trial), seed, f"{value:.3f}"] for seed, value in zip(seeds, scores))
+    rows = zip(seeds, scores, strict=True)
+    table.add([setting.name, arm, index, plain(trial), seed, f"{value:.3f}"] for seed, value in rows)
 
 
 def final(setting: Setting, arm: str, results: Path, seeds: list[int] | None) -> None:
@@ -94,7 +95,7 @@ def chosen(setting: Setting, arm: str, results: Path) -> Trial:
     if arm not in TUNED:
         return fixed(arm, setting)
     table = Table(results / "tuning.csv", ())
-    index, _ = best(table.of(setting.name, arm), [*FIRST, *MORE])[0]
+    index, _ = best(table.of(setting.name, arm), [*setting.first, *setting.more])[0]
     return trials(arm, setting, index + 1)[index]
 
 

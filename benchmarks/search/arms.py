@@ -34,7 +34,7 @@ def _trial(arm: str, setting: Setting, index: int) -> Trial:
     common, own = random.Random(f"{setting.name} {index}"), random.Random(f"{setting.name} {index} own")
     trial = Trial(
         eps=common.choice(setting.spread),
-        lr=common.choice((0.001, 0.003, 0.01)),
+        lr=common.choice(setting.lrs),
         weight_decay=common.choice((0.0, 0.01, 0.1, 0.3, 1.0, 3.0)),
         beta=common.choice((0.0, 0.0, 1.0, 3.0, 6.0)),
         awp=common.choice((0.0, 0.0, 0.003, 0.01)),

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from benchmarks.search.training import Setting
 from torch import Tensor, nn
 
@@ -42,7 +44,7 @@ def attacked(setting: Setting, net: nn.Module, test: tuple[Tensor, Tensor]) -> d
 
 def standing(setting: Setting, model: nn.Module, x: Tensor, y: Tensor) -> dict[str, float]:
     """Shares in percent of the samples that stand after each attack in turn."""
-    options = {"bounds": setting.bounds, "seed": 0}
+    options: dict[str, Any] = {"bounds": setting.bounds, "seed": 0}
     attacks = AutoAttack(setting.eps, n_queries=1000, **options).attacks
     for gamma in (0.3, 3.0):
         regularizer = LayerwiseRegularizer(gamma, measure=RelativeSquaredError())

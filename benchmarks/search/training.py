@@ -11,10 +11,12 @@ import torch
 from torch import Tensor, nn
 
 from lsa_lightning.attacks import FGSM, NFGSM, PGD, TPGD, Attack
+from lsa_lightning.data import Augmentation
 from lsa_lightning.functional import classification_loss, kl_divergence, predicted_labels
 from lsa_lightning.layers.probe import LayerProbe
 from lsa_lightning.measures import CenteredRelativeError, ComparisonMeasure, RelativeError, RelativeSquaredError
 from lsa_lightning.stacked.network import split, stack
+from lsa_lightning.utils.isolation import scratch_buffers
 
 MEASURES: dict[str, ComparisonMeasure] = {
     measure.name: measure for measure in (RelativeError(), RelativeSquaredError(), CenteredRelativeError())
@@ -81,6 +83,12 @@ class Setting:
         steps: training steps.
         batch: samples in a step.
         layers: the layers to choose from, each a tuple of names.
+        lrs: the learning rates to choose from.
+        warmup: share of training over which the radius grows to its full size.
+        augmentation: of training images and unlabelled ones.
+        first: seeds on which every trial is tried.
+        more: those on which the best few are, too.
+        kept: how many these are.
         seeds: those of the final runs.
         validations: how often training is validated.
         device: where it is trained.
@@ -96,6 +104,12 @@ class Setting:
     steps: int
     batch: int
     layers: tuple[tuple[str, ...], ...]
+    lrs: tuple[float, ...] = (0.001, 0.003, 0.01)
+    warmup: float = 0.0
+    augmentation: Augmentation | None = None
+    first: range = range(1000, 1004)
+    more: range = range(1004, 1016)
+    kept: int = 4
     seeds: range = range(20)
     validations: int = 8
     device: str = "cpu"
@@ -127,14 +141,15 @@ def train(setting: Setting, trial: Trial, seeds: list[int], data: Data) -> Train
     every = max(1, setting.steps // setting.validations)
     draws = [torch.Generator().manual_seed(1_000_003 * (seed + 1)) for seed in seeds]
     batches, pools = _Batches(data.train, setting.batch, draws), _Batches((data.pool,), setting.batch, draws)
+    changed = _changing(setting.augmentation, draws[0])
     step = _Step(setting, trial, net, len(seeds))
     best, kept, history = torch.full((len(seeds),), -torch.inf), _weights(net), []
     for number in range(setting.steps):
         for group in optimizer.param_groups:
             group["lr"] = trial.lr * 0.5 * (1 + math.cos(math.pi * number / setting.steps))
         x, y = batches.draw()
-        (u,) = pools.draw() if step.wants_pool else (None,)
-        step.take(optimizer, x, y, u, number / setting.steps)
+        u = changed(pools.draw()[0]) if step.wants_pool else None
+        step.take(optimizer, changed(x), y, u, number / setting.steps)
         last = number + 1 == setting.steps
         if (number + 1) % every == 0 and (trial.keep_best or last):
             scores = score(setting, net, data.val, steps=10)
@@ -168,23 +183,26 @@ class _Step:
     """The step of all seeds: attack, loss, penalty, update."""
 
     def __init__(self, setting: Setting, trial: Trial, net: nn.Module, models: int) -> None:
-        self.trial, self.net, self.models = trial, net, models
+        self.trial, self.net, self.models, self.warmup = trial, net, models, setting.warmup
         bounds, eps = setting.bounds, trial.eps
         attacks: dict[str, Callable[[], Attack]] = {
             "pgd": lambda: PGD(eps, eps / 2, steps=5, bounds=bounds, seed=0),
             "fgsm": lambda: FGSM(eps, bounds=bounds),
             "nfgsm": lambda: NFGSM(eps, bounds=bounds, seed=0),
         }
-        self.without_labels = TPGD(eps, eps / 2, steps=5, bounds=bounds, seed=0)
-        self.attack = self.without_labels if trial.beta else attacks[trial.attack]()
+        without_labels = TPGD(eps, eps / 2, steps=5, bounds=bounds, seed=0)
+        self.without_labels = _growing(without_labels)
+        self.attack = self.without_labels if trial.beta else _growing(attacks[trial.attack]())
         self.wants_pool = trial.unlabelled or trial.kl > 0
         self.layers = _names(net, trial.layers) if trial.gamma else []
         self.measure = MEASURES[trial.measure]
 
     def take(self, optimizer: torch.optim.Optimizer, x: Tensor, y: Tensor, u: Tensor | None, share: float) -> None:
         """One update."""
-        x_adv = self._partners(self.attack, x, y)
-        u_adv = None if u is None else self._partners(self.without_labels, u, torch.zeros(len(u), dtype=torch.long))
+        size = _SIZES - 1 if share >= self.warmup else int(_SIZES * share / self.warmup)
+        x_adv = self._partners(self.attack[size], x, y)
+        labels = torch.zeros(0 if u is None else len(u), dtype=torch.long, device=x.device)
+        u_adv = None if u is None else self._partners(self.without_labels[size], u, labels)
         moved = self._perturb_weights(x, x_adv, y)
         loss = self._base(x, x_adv, y)
         if self.layers:
@@ -192,9 +210,10 @@ class _Step:
             pairs = [(x, x_adv)] if u is None or u_adv is None else [(x, x_adv), (u, u_adv)]
             loss = loss + ramp * self.trial.gamma * sum(self._penalty(*pair) for pair in pairs) / len(pairs)
         if self.trial.kl and u is not None and u_adv is not None:
-            loss = loss + self.trial.kl * self._each(kl_divergence(self.net(u), self.net(u_adv)))
+            with scratch_buffers(self.net):
+                loss = loss + self.trial.kl * self._each(kl_divergence(self.net(u), self.net(u_adv)))
         optimizer.zero_grad()
-        loss.backward()
+        loss.backward()  # type: ignore[no-untyped-call]
         with torch.no_grad():
             for parameter, move in moved.items():
                 parameter.sub_(move)
@@ -202,7 +221,7 @@ class _Step:
 
     def _partners(self, attack: Attack, x: Tensor, y: Tensor) -> Tensor:
         self.net.eval()
-        x_adv = attack(self.net, x, y.to(x.device))
+        x_adv = attack(self.net, x, y)
         self.net.train()
         return x_adv
 
@@ -214,18 +233,17 @@ class _Step:
         if not self.trial.beta:
             return self._each(classification_loss(self.net(x_adv), y, "none"))
         clean, adversarial = self.net(x), self.net(x_adv)
-        return self._each(
-            classification_loss(clean, y, "none") + self.trial.beta * kl_divergence(clean, adversarial)
-        )
+        return self._each(classification_loss(clean, y, "none") + self.trial.beta * kl_divergence(clean, adversarial))
 
     def _penalty(self, x: Tensor, x_adv: Tensor) -> Tensor:
         sides = []
         for inputs in (x, x_adv):
-            with LayerProbe(self.net, self.layers, len(x), stop_early=True) as probe:
+            with scratch_buffers(self.net), LayerProbe(self.net, self.layers, len(x), stop_early=True) as probe:
                 self.net(inputs)
             sides.append(probe.representations)
         return sum(
-            (self._compared(clean, sides[1][name]) for name, clean in sides[0].items()), torch.zeros((), device=x.device)
+            (self._compared(clean, sides[1][name]) for name, clean in sides[0].items()),
+            torch.zeros((), device=x.device),
         )
 
     def _compared(self, clean: Tensor, perturbed: Tensor) -> Tensor:
@@ -268,11 +286,25 @@ class _Batches:
         return tuple(tensor[models, rows].flatten(0, 1) for tensor in self.tensors)
 
 
+def _growing(attack: Attack) -> list[Attack]:
+    """The attack at radii that grow to its own."""
+    return [*(attack.with_eps(attack.eps * (k + 1) / _SIZES) for k in range(_SIZES - 1)), attack]
+
+
+_SIZES = 10
+
+
+def _changing(augmentation: Augmentation | None, draw: torch.Generator) -> Callable[[Tensor], Tensor]:
+    if augmentation is None:
+        return lambda images: images
+    return lambda images: augmentation(images, torch.rand(len(images), augmentation.numbers, generator=draw))
+
+
 def _weights(net: nn.Module) -> dict[str, Tensor]:
     return {name: tensor.detach().clone() for name, tensor in net.state_dict().items()}
 
 
 def _names(net: nn.Module, layers: tuple[str, ...]) -> list[str]:
     """Names of layers, where ``learnable`` stands for each activation."""
-    all_of_them = [name for name, _ in net.named_modules() if name.startswith("act")]
+    all_of_them = [name for name, _ in net.named_modules() if name.rpartition(".")[2].startswith("act")]
     return [name for layer in layers for name in (all_of_them if layer == "learnable" else [layer])]
