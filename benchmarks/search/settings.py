@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 import torch
 from benchmarks.data_throughput import UncheckedCIFAR10
@@ -121,10 +120,6 @@ def digits_setting(size: int, root: Path) -> Setting:
     )
 
 
-FEW: dict[str, Any] = {"first": range(1000, 1002), "more": range(1002, 1004), "kept": 2, "device": DEVICE}
-"""Seeds of settings with images."""
-
-
 def mnist_setting(size: int, root: Path) -> Setting:
     """Model B."""
     return Setting(
@@ -140,8 +135,11 @@ def mnist_setting(size: int, root: Path) -> Setting:
         layers=(("learnable",), ("learnable", "logits"), ("act1",), ("act4",), ("logits",)),
         lrs=(0.0005, 0.001, 0.002),
         warmup=0.3,
+        first=range(1000, 1002),
+        more=range(1002, 1004),
+        kept=2,
         seeds=range(5),
-        **FEW,
+        device=DEVICE,
     )
 
 
@@ -155,13 +153,15 @@ def cifar_setting(size: int, root: Path) -> Setting:
         radii=(8 / 255,),
         spread=(6 / 255, 8 / 255, 10 / 255),
         bounds=(0.0, 1.0),
-        steps=1200,
+        steps=800,
         batch=100,
         layers=(("logits",), ("act",), ("learnable",), ("stage1.0.act1",)),
         lrs=(0.001, 0.003),
         augmentation=CropFlip(),
+        first=range(1000, 1001),
+        more=range(0),
         seeds=range(3),
-        **FEW,
+        device=DEVICE,
     )
 
 
