@@ -44,6 +44,7 @@ def main() -> None:
         started = time.perf_counter()
         train(options.data_root, Path(folder), options.overrides)
         whole = time.perf_counter() - started
+        print(f"trained, {whole:.0f} s", flush=True)
         summary = json.loads((Path(folder) / "summary.json").read_text())
         run = load_run(f"{folder}/checkpoints/last.ckpt", trust=Trust(everything=True))
     model = run.model.to(memory_format=torch.channels_last).eval()
