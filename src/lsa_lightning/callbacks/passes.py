@@ -15,10 +15,17 @@ from torch.autograd.graph import saved_tensors_hooks
 from lsa_lightning.attacks.checks import Checks
 from lsa_lightning.callbacks.step_input import ModelCall, StepWatch, bound, input_of_step, labels_of_loss
 from lsa_lightning.layers.calls import CallSite
+from lsa_lightning.layers.compiled import CompiledProbe
 from lsa_lightning.layers.outputs import OUTPUT, output_view
-from lsa_lightning.layers.probe import LayerProbe
+from lsa_lightning.layers.probe import LayerProbe, by_sample
 from lsa_lightning.utils.batch import replace_tensor
-from lsa_lightning.utils.isolation import Buffers, RandomStateAtForward, copied_buffers, reentrance_off, scratch_buffers
+from lsa_lightning.utils.isolation import (
+    Buffers,
+    RandomStateAtForward,
+    copied_buffers,
+    reentrance_off,
+    scratch_buffers,
+)
 
 Craft = Callable[[nn.Module, Tensor, Tensor], Tensor]
 """``(model, x, y) -> x_adv``."""
@@ -114,6 +121,7 @@ class AdversarialStep:
         self._first_call: ModelCall | None = None
         self._watch: StepWatch | None = None
         self._checks = Checks()
+        self._compiled = CompiledProbe.of(model)
 
     def settle(self) -> None:
         """Wait for what is still to be said about the labels of earlier batches.
@@ -171,6 +179,8 @@ class AdversarialStep:
         x = asked.x
         x_adv = asked.craft(self.model, x, asked.y)
         stepped_on, other = (x, x_adv) if self.on_clean else (x_adv, x)
+        if not watched and asked.layers and self._compiled is not None and self._compiled.covers(asked.layers):
+            return self._both_compiled(asked, self._compiled, stepped_on, other), None
         watch = StepWatch(self.model, len(x))
 
         def run_step(begin: Callable[[], None]) -> Any:
@@ -221,9 +231,12 @@ class AdversarialStep:
         with _looking():
             passes = self._both(asked, run_step, run_other)
         if loss_of(passes.result) is not None and not calls:
-            msg = f"expected training_step to call {self.name} in each step, as in the first one; here it did not"
-            raise MisconfigurationException(msg)
+            raise self._not_called()
         return passes, watch.output
+
+    def _not_called(self) -> MisconfigurationException:
+        msg = f"expected training_step to call {self.name} in each step, as in the first one; here it did not"
+        return MisconfigurationException(msg)
 
     def _partner(self, call: ModelCall, asked: StepRequest) -> Tensor:
         """The adversarial partner of a call's input."""
@@ -257,6 +270,9 @@ class AdversarialStep:
         for_penalty_alone = OUTPUT not in layers  # ends at the deepest layer, and leaves all buffers as they are
         samples, random_state = len(asked.x), RandomStateAtForward(self.model, asked.x.device)
         first_buffers: Buffers = {}  # both passes begin with the same, as some models read what they have just written
+        learning = None if self.at_model or asked.with_output else self._compiled
+        if learning is not None and learning.forbidden:
+            learning = None
         # A compiled model would not see the probe's hooks. The attack's passes, which are the most, stay compiled.
         with torch.compiler.set_stance("force_eager"):
             with ExitStack() as stack:
@@ -270,16 +286,33 @@ class AdversarialStep:
                     random_state.record()
                     stack.enter_context(probe)
 
-                result = run_step(begin)
+                with nullcontext() if learning is None else learning.watching(asked.x.device):
+                    result = run_step(begin)
             if loss_of(result) is None:
                 return Passes(result, {}, {})
             own = _captured(probe)
+            if learning is not None:
+                learning.learn(probe)
             other = LayerProbe(self.model, list(own), samples, for_penalty_alone, **options)
             buffers = scratch_buffers(self.model, first_buffers) if for_penalty_alone else nullcontext()
             with random_state.replay(), buffers, other:
                 run_other()
             others = _captured(other)
             return Passes(result, own, others) if self.on_clean else Passes(result, others, own)
+
+    def _both_compiled(self, asked: StepRequest, compiled: CompiledProbe, stepped_on: Tensor, other: Tensor) -> Passes:
+        """As :meth:`_both`, on the batch, in passes that return the representations."""
+        with compiled.within_step() as stepped:
+            result = asked.step(replace_tensor(asked.batch, asked.x, stepped_on))
+        if loss_of(result) is None:
+            return Passes(result, {}, {})
+        if not stepped:
+            raise self._not_called()
+        own, others = (
+            {layer: by_sample(captured[layer], len(asked.x)) for layer in asked.layers}
+            for captured in (stepped, compiled.alone(other.clone()))
+        )
+        return Passes(result, own, others) if self.on_clean else Passes(result, others, own)
 
     def _check_loss(self, result: Any, output: Any, y: Tensor, first: bool) -> None:
         """Whether the loss is computed from the model's output, and for these labels.

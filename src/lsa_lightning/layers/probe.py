@@ -43,7 +43,8 @@ class LayerProbe:
     ``keep`` may take something smaller instead.
     Where a module returns a tuple or a dict, its first floating tensor is the representation. If the model runs more
     than once inside the context, its first pass counts. Hooks are gone after the context, also after exceptions.
-    Compiled modules run uncompiled meanwhile, as they would not see the hooks.
+    Compiled modules run uncompiled meanwhile, as they would not see the hooks; see
+    :class:`~lsa_lightning.layers.compiled.CompiledProbe`.
 
     Args:
         model: the module whose submodules are named.
@@ -60,6 +61,10 @@ class LayerProbe:
         read: reads the logits out of what the model returns, for the layers of
             :mod:`~lsa_lightning.layers.outputs`.
         keep: ``(layer, representation) -> what is kept of it``, called as soon as the layer has run; by default a copy.
+
+    Attributes:
+        passes: how often the model ran; under gradients, if they are needed.
+        calls: by layer, the module that was captured for it and the number of that call in the pass.
 
     Raises:
         ValueError: on entering, if a name does not exist or is that of a scripted module, which takes no hooks; when
@@ -101,6 +106,7 @@ class LayerProbe:
 
     def _start(self) -> None:
         self.passes = 0
+        self.calls: dict[str, tuple[str, int]] = {}
         self._captured: dict[str, Tensor] = {}
         self._strange: dict[str, tuple[int, ...]] = {}
         self._without_gradient: set[str] = set()
@@ -186,20 +192,18 @@ class LayerProbe:
     def _see(self, name: str, module: nn.Module, output: Any) -> None:
         site = self._order.note(name, module)
         layers = self._wanted.get(site, self._wanted.get((name, self._times[name]), []))
-        self._times[name] += 1
         for layer in layers:
+            self.calls[layer] = (name, self._times[name])
             self._take(layer, output)
+        self._times[name] += 1
         if layers and self.stop_early and len(self._captured) == len(self.layers):
             raise _AllCaptured
 
     def _take(self, layer: str, output: Any) -> None:
         view = self._views[layer]
-        tensor = _first_floating(output) if view is None else view(self.read(output))
-        if tensor is None:
-            msg = f"expected layer {layer} to return a floating tensor, or a tuple or dict holding one, got "
-            raise ValueError(msg + str(type(output)))
+        tensor = representation(layer, output) if view is None else view(self.read(output))
         if _has_rows(tensor, self.samples):
-            self._captured[layer] = self.keep(layer, _by_sample(tensor, self.samples))
+            self._captured[layer] = self.keep(layer, by_sample(tensor, self.samples))
         else:
             self._captured[layer], self._strange[layer] = tensor, tuple(tensor.shape)
 
@@ -226,11 +230,20 @@ def _has_rows(tensor: Tensor, samples: int | None) -> bool:
     return samples is None or tensor.ndim == 0 or (len(tensor) > 0 and len(tensor) % samples == 0)
 
 
-def _by_sample(tensor: Tensor, samples: int | None) -> Tensor:
+def by_sample(tensor: Tensor, samples: int | None) -> Tensor:
     """``[N * k, ...]`` as ``[N, k, ...]``."""
     if samples is None or tensor.ndim == 0 or len(tensor) == samples:
         return tensor
     return tensor.reshape(samples, len(tensor) // samples, *tensor.shape[1:])
+
+
+def representation(layer: str, output: Any) -> Tensor:
+    """The first floating tensor of what ``layer`` returned."""
+    tensor = _first_floating(output)
+    if tensor is None:
+        msg = f"expected layer {layer} to return a floating tensor, or a tuple or dict holding one, got {type(output)}"
+        raise ValueError(msg)
+    return tensor
 
 
 def _first_floating(output: Any) -> Tensor | None:

@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from lsa_lightning.layers.compiled import compile_in_place
 from lsa_lightning.utils.checks import flag, instance
 
 _GRAPHS = 32
@@ -18,9 +19,10 @@ batch size and for any, differ in gradients, modes and frozen parameters. Torch 
 def accelerate(model: nn.Module, *, compiled: bool | Mapping[str, Any] = False, channels_last: bool = False) -> None:
     """Change how ``model`` runs, in place; its parameters and their names stay.
 
-    Compiled are the passes of attacks, of steps without a penalty, of validation and of evaluation. Passes whose layers
-    are read run as they were written. What was compiled before in this process, as by another job of a sweep, is
-    forgotten.
+    Compiled are the passes of attacks, of steps, of validation and of evaluation. The passes of LSA run as they were
+    written, and so do those of steps with a penalty where something forbids to compile them, see
+    :class:`~lsa_lightning.layers.compiled.CompiledProbe`. What was compiled before in this process, as by another job
+    of a sweep, is forgotten.
 
     Args:
         model: the model.
@@ -43,4 +45,4 @@ def accelerate(model: nn.Module, *, compiled: bool | Mapping[str, Any] = False, 
     if compiled is not False:
         torch._dynamo.reset()
         torch._dynamo.config.recompile_limit = max(torch._dynamo.config.recompile_limit, _GRAPHS)
-        model.compile(**({} if compiled is True else compiled))
+        compile_in_place(model, {} if compiled is True else compiled)
