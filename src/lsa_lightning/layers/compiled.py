@@ -15,7 +15,7 @@ from typing_extensions import Self
 
 from lsa_lightning.layers.outputs import OUTPUT
 from lsa_lightning.layers.probe import LayerProbe, representation
-from lsa_lightning.utils.isolation import RandomState, copied_buffers
+from lsa_lightning.utils.isolation import RandomState
 
 _OPTIONS: WeakKeyDictionary[nn.Module, Mapping[str, Any]] = WeakKeyDictionary()
 
@@ -72,7 +72,8 @@ class CompiledProbe:
         Args:
             device: where it runs.
         """
-        before, enter, entered = RandomState(device), saved_tensors_hooks.__enter__, []
+        before, buffers = RandomState(device), _buffers(self.model)
+        enter, entered = saved_tensors_hooks.__enter__, []
 
         def note(hooks: saved_tensors_hooks) -> None:
             entered.append(hooks)
@@ -87,6 +88,8 @@ class CompiledProbe:
             self._forbid("it draws random numbers in train mode")
         if entered:
             self._forbid("it is checkpointed")
+        if written := [name for name, state in _buffers(self.model).items() if buffers.get(name) != state]:
+            self._forbid(f"it writes {', '.join(written)}, which the pass of the penalty must not")
 
     def learn(self, probe: LayerProbe) -> None:
         """See which calls the layers are, and whether the model's passes can run compiled.
@@ -94,11 +97,7 @@ class CompiledProbe:
         Args:
             probe: saw the pass of a step.
         """
-        kinds = {type(module) for module, _ in copied_buffers(self.model)}
-        writers = sorted(kind.__name__ for kind in kinds.difference(_BATCH_NORMS))
-        if writers:
-            self._forbid(f"{', '.join(writers)} may write buffers, which the pass of the penalty must not")
-        elif probe.passes != 1:
+        if probe.passes != 1:
             self._forbid(f"a step calls it {probe.passes} times")
         elif any(name == OUTPUT for name, _ in probe.calls.values()):
             self._forbid("its own output is compared")
@@ -168,6 +167,17 @@ class CompiledProbe:
             for outputs in self._outputs.values():
                 outputs.clear()  # inside, as the graph would return what is still in them
         return (output if with_output else None), captured
+
+
+def _buffers(model: nn.Module) -> dict[str, tuple[int, int]]:
+    """Which tensor each buffer is, and how often it was written; but for those of batch norms."""
+    return {
+        f"{name}.{key}".lstrip("."): (id(buffer), buffer._version)
+        for name, module in model.named_modules()
+        if not isinstance(module, _BATCH_NORMS)
+        for key, buffer in module._buffers.items()
+        if buffer is not None
+    }
 
 
 @contextmanager
