@@ -5,7 +5,8 @@
 PreActResNet-18 on random images, two epochs of three batches whose last one is smaller, with validation under PGD,
 trained by AT and by AT-LR; then an evaluation under PGD, which packs the samples that still stand. Counts do not depend
 on the backend: ``eager`` traces without generating code, so that no compiler is needed. A recompilation is listed with
-the guard that failed; a break with its reason.
+the guard that failed; a break with its reason. Steps with a penalty are counted by whether both of their passes ran
+compiled; the first one with a layer that was not compared before runs as it was written.
 """
 
 from __future__ import annotations
@@ -14,8 +15,11 @@ import argparse
 import logging
 import re
 import warnings
-from collections.abc import Callable
+from collections import Counter
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
+from unittest.mock import patch
 
 import lightning.pytorch as pl
 import torch
@@ -25,6 +29,7 @@ from torch.utils.data import DataLoader, TensorDataset
 
 from lsa_lightning import ATLR, AdversarialTraining, RobustClassifier, RobustnessEvaluation, RobustValidation
 from lsa_lightning.attacks import PGD
+from lsa_lightning.callbacks.passes import AdversarialStep, Passes, StepRequest
 from lsa_lightning.models import PreActResNet18
 from lsa_lightning.runs.acceleration import accelerate
 
@@ -53,6 +58,8 @@ def main() -> None:
         if phase != "backend":
             print(f"{phase}: {found['graphs']} graphs, breaks {found['breaks'] or 'none'}; recompiled for:")
             print("".join(f"    {reason}\n" for reason in found["recompilations"]), end="")
+            if found["steps with a penalty"]:
+                print(f"    steps with a penalty: {found['steps with a penalty']}")
     save("compiled_graphs", results)
 
 
@@ -79,11 +86,31 @@ def counted(run: Callable[[], object]) -> dict[str, Any]:
     torch._logging.set_logs(recompiles=True)  # type: ignore[attr-defined]
     log.handlers, log.propagate = [reasons], False
     try:
-        run()
+        with steps_with_penalty() as steps:
+            run()
     finally:
         torch._logging.set_logs()  # type: ignore[attr-defined]
     breaks = {reason.splitlines()[0]: count for reason, count in counters["graph_break"].items()}
-    return {"graphs": counters["stats"]["unique_graphs"], "breaks": breaks, "recompilations": reasons.seen}
+    graphs = counters["stats"]["unique_graphs"]
+    return {"graphs": graphs, "breaks": breaks, "recompilations": reasons.seen, "steps with a penalty": dict(+steps)}
+
+
+@contextmanager
+def steps_with_penalty() -> Iterator[Counter[str]]:
+    """Counts those that run inside, by whether they run compiled."""
+    counts: Counter[str] = Counter()
+    written, compiled = AdversarialStep._both, AdversarialStep._both_compiled
+
+    def both(step: AdversarialStep, asked: StepRequest, *args: Any) -> Passes:
+        counts["uncompiled"] += bool(asked.layers)
+        return written(step, asked, *args)
+
+    def both_compiled(step: AdversarialStep, asked: StepRequest, *args: Any) -> Passes:
+        counts["compiled"] += 1
+        return compiled(step, asked, *args)
+
+    with patch.multiple(AdversarialStep, _both=both, _both_compiled=both_compiled):
+        yield counts
 
 
 class Reasons(logging.Handler):

@@ -63,6 +63,17 @@ class CallsItsNet(ForeignModule):
         return F.cross_entropy(self(x) if self.batches <= 2 else self.net(x), y)
 
 
+class DrawsLater(ForeignModule):
+    """Its dropout begins with the fourth step."""
+
+    batches = 0
+
+    def training_step(self, batch: Any) -> Any:
+        self.batches += 1
+        self.net.dropout.p = 0.5 if self.batches > 4 else 0.0
+        return super().training_step(batch)
+
+
 class AlwaysCallsItsNet(ForeignModule):
     def training_step(self, batch: Any) -> Any:
         x, y = batch
@@ -157,6 +168,11 @@ def test_what_forbids_it_trains_the_same_weights(
     module = fitted(cls, backend="eager", **options)
     assert passes == {"written": 12, "compiled": 0}
     assert_same(module, fitted(cls, backend=None, **options))
+
+
+def test_random_numbers_that_begin_later_forbid_it_from_then_on(passes: dict[str, int]) -> None:
+    fitted(DrawsLater, backend="eager")
+    assert passes == {"written": 2 + 2 * 2, "compiled": 2 * 3}
 
 
 def test_a_step_that_no_longer_calls_the_model_is_told() -> None:

@@ -273,7 +273,7 @@ class AdversarialStep:
         learning = None if self.at_model or asked.with_output else self._compiled
         if learning is not None and learning.forbidden:
             learning = None
-        # A compiled model would not see the probe's hooks. The attack's passes, which are the most, stay compiled.
+        # A compiled model would not see the probe's hooks. The attack's passes stay compiled.
         with torch.compiler.set_stance("force_eager"):
             with ExitStack() as stack:
                 options: dict[str, Any] = {"sites": asked.sites, "needs_gradient": True, "read": self.read_logits}
@@ -302,7 +302,7 @@ class AdversarialStep:
 
     def _both_compiled(self, asked: StepRequest, compiled: CompiledProbe, stepped_on: Tensor, other: Tensor) -> Passes:
         """As :meth:`_both`, on the batch, in passes that return the representations."""
-        with compiled.within_step() as stepped:
+        with compiled.watching(asked.x.device), compiled.within_step() as stepped:
             result = asked.step(replace_tensor(asked.batch, asked.x, stepped_on))
         if loss_of(result) is None:
             return Passes(result, {}, {})

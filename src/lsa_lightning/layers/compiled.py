@@ -67,7 +67,7 @@ class CompiledProbe:
 
     @contextmanager
     def watching(self, device: torch.device) -> Iterator[None]:
-        """A step that runs inside, as it was written, shows whether it can run compiled.
+        """A step that runs inside, in whatever way, shows whether the next ones can run compiled.
 
         Args:
             device: where it runs.

@@ -44,5 +44,6 @@ def accelerate(model: nn.Module, *, compiled: bool | Mapping[str, Any] = False, 
         model.to(memory_format=torch.channels_last)
     if compiled is not False:
         torch._dynamo.reset()
-        torch._dynamo.config.recompile_limit = max(torch._dynamo.config.recompile_limit, _GRAPHS)
+        # Later versions than torch 2.6 call it recompile_limit as well.
+        torch._dynamo.config.cache_size_limit = max(torch._dynamo.config.cache_size_limit, _GRAPHS)
         compile_in_place(model, {} if compiled is True else compiled)
