@@ -121,6 +121,26 @@ def test_linf_projection_reaches_the_surface(dtype: torch.dtype) -> None:
     assert float((moved - x).min()) >= 0.1 - 3 * torch.finfo(dtype).eps
 
 
+@pytest.mark.parametrize("scale", [1e-42, 1e-12, 1e-3, 1.0, 300.0, 1e30])
+@pytest.mark.parametrize("eps", [0.0, 1e-45, 1e-12, 8 / 255, 0.3, 1.0, 1e10])
+def test_linf_limits_are_the_outermost_numbers_inside(scale: float, eps: float) -> None:
+    x = scale * (2 * torch.rand(500, 1, generator=torch.Generator().manual_seed(0)) - 1)
+    x[:90] = 0.75 * scale * 2.0 ** -torch.arange(90.0).unsqueeze(1)
+    ball = LinfBall(x, eps, None)
+    for limit, beyond in ((ball.low, -torch.inf), (ball.high, torch.inf)):
+        next_one = torch.nextafter(limit, torch.full_like(limit, beyond))
+        assert bool(((limit.double() - x.double()).abs() <= eps).all())
+        assert bool(((next_one.double() - x.double()).abs() > ball.eps).all())
+
+
+@pytest.mark.parametrize("bounds", [(0.1, 0.9), (-2.1179, 2.64)])
+def test_linf_limits_hold_an_x_that_is_a_bound_in_float32(bounds: tuple[float, float]) -> None:
+    x = torch.tensor(bounds).view(2, 1)
+    ball = LinfBall(x, 0.01, bounds)
+    assert bool(((ball.low <= x) & (x <= ball.high)).all())
+    assert bool((ball.high[1] == x[1]).all() & (ball.low[0] == x[0]).all())
+
+
 def test_l2_projection_keeps_the_direction_and_has_length_eps() -> None:
     x = torch.zeros(2, 3, dtype=torch.float64)
     moved = L2Ball(x, 0.5, None).project(torch.tensor([[3.0, 4.0, 0.0], [0.0, 0.3, 0.4]], dtype=torch.float64))

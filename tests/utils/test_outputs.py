@@ -111,6 +111,14 @@ def test_other_outputs_between_0_and_1_are_no_probabilities(name: str) -> None:
     assert correct(model, X, Y).shape == (6,)
 
 
+def test_a_single_row_may_sum_to_1_by_chance() -> None:
+    logits = torch.tensor([[0.5391, 0.4648]], dtype=torch.bfloat16)
+    model = nn.Linear(2, 2).bfloat16()
+    check_no_probabilities(model, torch.zeros(1, 2, dtype=torch.bfloat16), logits + 0 * model.bias)
+    with pytest.raises(ValueError, match="rows that sum to 1"):
+        check_no_probabilities(model, torch.zeros(2, 2, dtype=torch.bfloat16), torch.cat([logits, logits]))
+
+
 EVALUATIONS: dict[str, Callable[..., Any]] = {
     "robustness": lambda model, fn: RobustnessEvaluation({"n": GaussianNoise()}, [0.1], output_fn=fn).run(
         model, [(X, Y)]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import math
 from abc import ABC, abstractmethod
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from typing import ClassVar, TypeAlias
 
 import torch
@@ -87,11 +87,32 @@ class LinfBall(Ball):
 
     norm = "Linf"
 
-    def __init__(self, x: Tensor, eps: float, bounds: Bounds) -> None:
-        super().__init__(x, eps, bounds)
-        wide = _widened(x)
-        self.low = _cast_towards(_clamp(_shifted(wide, -self.eps), bounds), x)
-        self.high = _cast_towards(_clamp(_shifted(wide, self.eps), bounds), x)
+    @cached_property
+    def low(self) -> Tensor:
+        """The smallest number of x's dtype inside, in each coordinate."""
+        if not self._is_exact:
+            return _cast_towards(_clamp(_shifted(_widened(self.x), -self.eps), self.bounds), self.x)
+        limit = self._shifted_exactly(-self.eps)
+        # x itself may be a bound that was rounded outwards.
+        return limit if self.bounds is None else limit.clamp_min(_inner(self.bounds, limit.dtype)[0]).minimum(self.x)
+
+    @cached_property
+    def high(self) -> Tensor:
+        """The largest number of x's dtype inside, in each coordinate."""
+        if not self._is_exact:
+            return _cast_towards(_clamp(_shifted(_widened(self.x), self.eps), self.bounds), self.x)
+        limit = self._shifted_exactly(self.eps)
+        return limit if self.bounds is None else limit.clamp_max(_inner(self.bounds, limit.dtype)[1]).maximum(self.x)
+
+    @property
+    def _is_exact(self) -> bool:
+        """Whether differences of numbers of x's dtype are exact in the widest one, which saves three quarters."""
+        return self.x.dtype is torch.float32 and widest_float(self.x.device) is torch.float64
+
+    def _shifted_exactly(self, delta: float) -> Tensor:
+        wide = self.x.double()
+        near = (wide + delta).to(self.x.dtype)
+        return near.where((near - wide).abs() <= abs(delta), torch.nextafter(near, self.x))
 
     @staticmethod
     def norm_of_ones(coordinates: float) -> float:
@@ -188,7 +209,12 @@ def _drawn_in(x: Tensor) -> torch.dtype:
 def _clamp(points: Tensor, bounds: Bounds) -> Tensor:
     if bounds is None:
         return points
-    return points.clamp(-_round_down(-bounds[0], points.dtype), _round_down(bounds[1], points.dtype))
+    return points.clamp(*_inner(bounds, points.dtype))
+
+
+def _inner(bounds: tuple[float, float], dtype: torch.dtype) -> tuple[float, float]:
+    """``bounds`` in a dtype, rounded inwards."""
+    return -_round_down(-bounds[0], dtype), _round_down(bounds[1], dtype)
 
 
 def _shifted(wide: Tensor, delta: Tensor | float) -> Tensor:

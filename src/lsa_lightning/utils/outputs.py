@@ -139,8 +139,8 @@ def _last_operation(output: Tensor) -> str | None:
 
 
 def _rows_sum_to_1(logits: Tensor) -> bool:
-    """Whether all rows do, within rounding, and some entry lies between 0 and 1."""
-    if logits.ndim != 2 or logits.shape[1] == 1:
+    """Whether all rows do, within rounding, and some entry lies between 0 and 1; a single row may do so by chance."""
+    if logits.ndim != 2 or logits.shape[1] == 1 or len(logits) == 1:
         return False
     rows = logits.to(torch.promote_types(logits.dtype, torch.float32))
     rounding = torch.finfo(logits.dtype).eps / 2 + 1e-5
