@@ -1,11 +1,14 @@
 """The tables of docs/reproduction.md and their figure, from the rows of docs/results.
 
-``python -m scripts.docs_results`` writes what stands between the marks of the page, and docs/figures/search.svg.
+python -m scripts.docs_results                          what stands between the marks of the page; docs/figures/search.svg
+python -m scripts.docs_results --table2 runs/paper/table2    first docs/results/table2.csv from the runs of that table
 """
 
 from __future__ import annotations
 
+import argparse
 import csv
+import json
 from collections.abc import Iterator
 from pathlib import Path
 from statistics import fmean
@@ -18,9 +21,30 @@ from lsa_lightning.plotting.style import COLORS, MARKERS, new_axes
 
 ROOT = Path(__file__).parents[1]
 RESULTS = ROOT / "docs/results/final.csv"
+TABLE2 = ROOT / "docs/results/table2.csv"
 PAGE = ROOT / "docs/reproduction.md"
 FIGURE = ROOT / "docs/figures/search.svg"
-BEGIN, END = "<!-- from docs/results: python -m scripts.docs_results -->", "<!-- end -->"
+PAPER = {
+    "Normal": 466.17,
+    "AT-FGSM": 486.28,
+    "AT-FGSM-LR-L0": 476.11,
+    "AT-FGSM-LR-L1": 478.84,
+    "AT-FGSM-LR-L2": 498.52,
+    "AT-PGD": 460.46,
+    "AT-PGD-LR-L0": 464.89,
+    "AT-PGD-LR-L1": 459.07,
+    "AT-PGD-LR-L2": 473.36,
+    "AT-FAST": 479.13,
+    "AT-FAST-LR-L0": 464.51,
+    "AT-FAST-LR-L1": 465.42,
+    "AT-FAST-LR-L2": 493.75,
+    "AT-TRADES": 477.51,
+    "AT-TRADES-LR-L0": 461.79,
+    "AT-TRADES-LR-L1": 464.09,
+    "AT-TRADES-LR-L2": 505.83,
+}
+"""R&G under FGSM in Table 2 of arXiv 2202.02626."""
+
 
 ARMS = ("base", "lr_plain", "tuned", "lr", "kl_u", "lr_u")
 COMPARED = (
@@ -114,19 +138,61 @@ def _rows(scores: Scores, one: str, other: str) -> Iterator[tuple[int, Differenc
             yield place, found
 
 
-def page(text: str, scores: Scores) -> str:
-    """``text`` with the tables between its marks."""
-    before, _, rest = text.partition(BEGIN)
-    _, _, after = rest.partition(END)
-    return f"{before}{BEGIN}\n\n{tables(scores)}\n\n{END}{after}"
+def table2(path: Path = TABLE2) -> str:
+    """R&G of each row of Table 2 by attack, its difference to its base, and the paper's, as Markdown."""
+    found: dict[str, dict[str, dict[str, float]]] = {}
+    with path.open(newline="") as file:
+        for row in csv.DictReader(file):
+            found.setdefault(row["row"], {}).setdefault(row["attack"], {})[row["seed"]] = float(row["rg"])
+    attacks = list(next(iter(found.values())))
+    rows = [["row", "paper (FGSM)", *attacks, "exact, minus base"]]
+    for name in (*PAPER, *(name for name in found if name not in PAPER)):
+        if name in found:
+            own = found[name]
+            cells = [_mean([*own[attack].values()]) for attack in attacks]
+            base = found.get(name.partition("-LR")[0], {}) if "-LR" in name else {}
+            rows.append([name, f"{PAPER[name]:.1f}" if name in PAPER else "", *cells, _minus(own, base)])
+    return _table(rows)
+
+
+def _minus(own: dict[str, dict[str, float]], base: dict[str, dict[str, float]]) -> str:
+    if not base:
+        return ""
+    values = [own["exact"][seed] - value for seed, value in base["exact"].items()]
+    return f"{fmean(values):+.1f} ± {t_interval(values)[1] - fmean(values):.1f}"
+
+
+def collect(runs: Path, path: Path = TABLE2) -> None:
+    """Write a row per run and attack."""
+    summaries = [json.loads(file.read_text()) for file in sorted(runs.rglob("summary.json"))]
+    with path.open("w", newline="") as file:
+        writer = csv.writer(file, lineterminator="\n")
+        writer.writerow(["row", "seed", "attack", "rg"])
+        for summary in sorted(summaries, key=lambda each: (each["name"], each["seed"])):
+            writer.writerows([summary["name"], summary["seed"], *pair] for pair in summary["rg_score"].items())
+
+
+def page(text: str, sections: dict[str, str]) -> str:
+    """``text`` with each section between its marks."""
+    for name, section in sections.items():
+        begin, end = f"<!-- {name}, by scripts.docs_results -->", f"<!-- end of {name} -->"
+        before, _, rest = text.partition(begin)
+        text = f"{before}{begin}\n\n{section}\n\n{end}{rest.partition(end)[2]}"
+    return text
 
 
 def main() -> None:
     """Write the page and the figure."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--table2", type=Path, metavar="RUNS")
+    args = parser.parse_args()
+    if args.table2 is not None:
+        collect(args.table2)
     scores = read()
-    PAGE.write_text(page(PAGE.read_text(encoding="utf-8"), scores), encoding="utf-8")
+    sections = {"search": tables(scores), "table 2": table2()}
+    PAGE.write_text(page(PAGE.read_text(encoding="utf-8"), sections), encoding="utf-8")
     drawn(scores).savefig(FIGURE)
-    print(tables(scores))
+    print("\n\n".join(sections.values()))
 
 
 if __name__ == "__main__":
