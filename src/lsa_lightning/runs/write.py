@@ -140,7 +140,7 @@ def write_observed(
     write_json(classes.to_dict(), folder / CLASSES_FILE)
     save_table(classes.to_dataframe(), folder / "classes.csv")
     rows = {classes.attacked if name == classes.attack else name: row for name, row in classes.accuracies.items()}
-    save_figure(plot_class_accuracy(rows), folder, "class_accuracy")
+    save_figure(plot_class_accuracy(rows, samples=sum(classes.samples)), folder, "class_accuracy")
     save_figure(plot_confusion(classes.adversarial, attacked=classes.attacked), folder, "confusion")
     _draw_inputs(observed, model, folder)
     if stage.save_examples:
