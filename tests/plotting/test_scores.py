@@ -230,7 +230,7 @@ def test_difference_curves_lie_around_the_line_of_none() -> None:
     assert list(lines_of(axes)["under pgd"].get_ydata()) == [-0.5, 0.25]
     assert any(list(line.get_ydata()) == [0, 0] for line in axes.lines)
     assert axes.get_ylim() == pytest.approx((-1.1, 1.1))
-    assert axes.get_ylabel() == "difference in accuracy\n(percentage points),\nmean and 95 % interval"
+    assert axes.get_ylabel() == "difference in accuracy\n(percentage points),\n95 % interval"
     assert sorted(legend_of(figure)) == ["training eps 0.3", "under pgd"]
 
 

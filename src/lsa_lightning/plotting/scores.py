@@ -111,7 +111,7 @@ def plot_difference_curves(
     _draw_curves(axes, curves)
     _mark_training(axes, training_eps)
     farthest = max(abs(end) for row in curves.values() for mean, ends in row.values() for end in (mean, *(ends or ())))
-    ylabel = _with_bars("difference in accuracy\n(percentage points)", bars)
+    ylabel = "difference in accuracy\n(percentage points)" + ("" if bars is None else f",\n{bars}")
     axes.set(xlabel=eps_in_words(None, norm, unit), ylabel=ylabel, ylim=(-1.1 * farthest or -1, 1.1 * farthest or 1))
     legend_above(figure, columns=1)
     return figure
