@@ -12,8 +12,9 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from omegaconf import OmegaConf
 
 from lsa_lightning import __version__
+from lsa_lightning.cli.comparison_pictures import known_norms, pictures_of_results
 from lsa_lightning.cli.headline import WorstCase, masking_in_words
-from lsa_lightning.cli.pictures import known_norms, pictures_of_results, pictures_of_run
+from lsa_lightning.cli.pictures import pictures_of_run
 from lsa_lightning.layers.report import attack_in_words, in_words
 from lsa_lightning.masking.flags import CLEARLY, CRITERIA
 from lsa_lightning.runs.comparison import config_differences
