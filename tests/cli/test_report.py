@@ -418,9 +418,19 @@ def test_figures_say_that_their_bars_are_intervals(with_base: Path) -> None:
     drawn = {alt: base64.b64decode(source.partition(",")[2]).decode() for alt, source in pictures.items()}
     assert "percentage points: mean and 95 % interval, 2 pairs -->" in drawn["Paired differences in accuracy"]
     assert "<!-- mean and 95 % interval, 2 pairs -->" in drawn["Paired differences over eps"]
-    assert "<!-- mean and 95 % interval -->" in drawn["R&G of each method"]
+    assert "<!-- mean and 95 % interval over seeds -->" in drawn["R&G of each method"]
     assert "at most 300, -->" in drawn["R&G of each method"]
     assert "Accuracy over eps under pgd" not in drawn  # all methods are in pairs, whose differences are drawn
+
+
+def test_axes_say_how_many_seeds_or_samples_there_are(seeds: Path) -> None:
+    def curve(page: Page) -> str:
+        return base64.b64decode(page.images[1][1].partition(",")[2]).decode()
+
+    assert "<!-- mean and 95 % interval over seeds -->" in curve(page_of(seeds))  # two, and one
+    assert "<!-- mean and 95 % interval over 2 seeds -->" in curve(
+        page_of(seeds / "0", seeds / "1", output=seeds / "2.html")
+    )
 
 
 def test_a_single_pair_has_no_interval_in_figure_and_caption(with_base: Path, tmp_path: Path) -> None:

@@ -236,3 +236,16 @@ def test_jobs_left_out_are_named_from_the_folder_of_the_sweep(
 def test_nothing_left_out_prints_nothing(capsys: pytest.CaptureFixture[str]) -> None:
     print_left_out([], [], Path("/sweep"))
     assert capsys.readouterr().out == ""
+
+
+def test_the_headline_is_the_attack_that_the_base_stands_worst_and_clean_accuracy(results: Results) -> None:
+    (pair, _) = results.pairs
+    weaker = {"pgd": [80.0, 75.0, 70.0], "square": [80.0, 70.0, 55.0]}
+    tables = [replace(each.summary.evaluation, accuracy=weaker) for each in results.runs if each.summary.evaluation]
+    runs = [
+        replace(each, summary=replace(each.summary, evaluation=table))
+        for each, table in zip(results.runs, tables, strict=True)
+    ]
+    assert [metric.attack for metric in Results.of(runs).pairs[0].worst_case] == ["square"]
+    titles = [each.metric for each in results.headlines][:2]
+    assert titles == [pair.worst_case[0].title, "clean accuracy"]

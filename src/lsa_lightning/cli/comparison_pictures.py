@@ -49,11 +49,13 @@ def _pictures_of_groups(
     over_seeds = any(score.half is not None for row in scores.values() for score in row.values())
     note = " Mean over the seeds, with its 95 % interval by Student's t." if over_seeds else ""
     runs = [run for group in groups for run in group.runs]
+    number = _common({len(group.runs) for group in groups})
+    seeds = "over seeds" if number is None else f"over {number} seeds"
     most = _common({table.rg_max for table in _tables(runs)})
     figure = plot_rg_scores(
         {label: {attack: score.mean for attack, score in row.items()} for label, row in scores.items()},
         errors=_halves(scores) if over_seeds else None,
-        bars="95 % interval" if over_seeds else None,
+        bars=f"95 % interval {seeds}" if over_seeds else None,
         most=most,
         ceiling=_common({table.ceiling.rg_score if table.ceiling else None for table in _tables(runs)}),
     )
@@ -65,7 +67,7 @@ def _pictures_of_groups(
         if best:
             lines = {label: curve for label, curve in curves.items() if label in best}
             samples = _common({table.samples for table in _tables(runs)})
-            bars = "mean and 95 % interval over seeds" if over_seeds else f"95 % interval, {samples} samples"
+            bars = f"mean and 95 % interval {seeds}" if over_seeds else f"95 % interval, {samples} samples"
             figure = plot_mean_accuracy(lines, bars=bars, **_circumstances(runs))
             title = f"Accuracy over eps under {attack}{where}"
             pictures.append(drawn(title, f"Accuracy on the test set.{note}{only}", figure))
