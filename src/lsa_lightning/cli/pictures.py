@@ -39,8 +39,8 @@ _CAPTIONS = {
     "mvl_history": (
         "Layers over the epochs",
         "How far each layer's measure lies from the mean mu of the layers after each analysed epoch of training, on "
-        "validation data: white is mu, orange above, blue below. Layers more than eta sigma above are chosen, and "
-        "black bars mark them.",
+        "validation data: white is mu, orange above, blue below. Algorithm 1 chooses layers more than eta sigma "
+        "above; black bars mark those that were chosen.",
     ),
     "class_accuracy": (
         "Accuracy of each class",

@@ -83,7 +83,7 @@ def plot_mvl_history(
     measure: str = "relative error",
     attack: str = "",
 ) -> Figure:
-    """What the MVL was chosen by, per layer over the epochs as a heat map, with the MVL marked by black bars.
+    """What Algorithm 1 chooses by, per layer over the epochs as a heat map, with the MVL marked by black bars.
 
     Args:
         epochs: number of each analysed epoch, at least one.
