@@ -416,7 +416,7 @@ def test_a_comparison_has_the_room_that_is_closed_and_the_flags_in_every_table(w
 def test_figures_say_that_their_bars_are_intervals(with_base: Path) -> None:
     pictures = dict(page_of(with_base).images)
     drawn = {alt: base64.b64decode(source.partition(",")[2]).decode() for alt, source in pictures.items()}
-    assert "percentage points: mean and 95 % interval, 2 pairs -->" in drawn["Paired differences in accuracy"]
+    assert "<!-- mean and 95 % interval, 2 pairs -->" in drawn["Paired differences in accuracy"]
     assert "<!-- mean and 95 % interval, 2 pairs -->" in drawn["Paired differences over eps"]
     assert "<!-- mean and 95 % interval over seeds -->" in drawn["R&G of each method"]
     assert "at most 300, -->" in drawn["R&G of each method"]

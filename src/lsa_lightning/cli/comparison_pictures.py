@@ -121,7 +121,7 @@ def _difference_pictures(results: Results) -> list[Picture]:
         if rows:
             note, bars = _said_of([spread for row in spreads.values() for spread in row.values()])
             caption = f"Difference in {what} of each AT-LR to the same training without the regularizer: {note}"
-            figure = plot_differences(rows, xlabel=f"{unit}: {bars}")
+            figure = plot_differences(rows, xlabel=f"{unit}:\n{bars}")
             found.append(drawn(f"Paired differences in {what}", caption, figure))
     return found + _differences_over_eps([pair for pair in results.pairs if pair.seeds])
 
