@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import shutil
 import subprocess
 import sys
 import tempfile
@@ -16,7 +15,6 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import matplotlib as mpl
 import torch
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
@@ -25,9 +23,13 @@ from matplotlib.patches import Rectangle
 from lsa_lightning import MoonDataModule, RobustClassifier, ThreatModel
 from lsa_lightning.attacks import PGD
 from lsa_lightning.functional import predicted_labels
+from lsa_lightning.layers import plot_history, plot_reports
 from lsa_lightning.models import MLP
 from lsa_lightning.plotting import plot_rg_scores
-from lsa_lightning.plotting.style import COLORS, line_styles, new_figure
+from lsa_lightning.plotting.style import COLORS, legend_above, line_styles, new_axes, new_figure, tidy
+from lsa_lightning.runs.folder import save_svg
+from lsa_lightning.runs.metrics import Spread
+from lsa_lightning.runs.read import read_run
 
 ROOT = Path(__file__).parents[1]
 FIGURES = ROOT / "docs/figures"
@@ -45,23 +47,22 @@ def trained(folder: Path) -> dict[str, Path]:
 
 
 def product(runs: Mapping[str, Path]) -> Figure:
-    """What the library does: attack, measure each layer, train; one panel each."""
-    figure = new_figure(width=10.0, height=3.6)
-    attacked, measured, accuracy = figure.subplots(1, 3)
+    """What the library does: attack, measure each layer, train; one panel each, below one another for phones."""
+    figure = new_figure(height=9.4)
+    attacked, measured, accuracy = figure.subplots(3, 1, height_ratios=[1.5, 1, 1])
     draw_attack(attacked, runs["moon_normal"])
     summaries = {RUNS[name]: read(folder / "summary.json") for name, folder in runs.items()}
-    for (name, summary), style in zip(summaries.items(), line_styles(), strict=False):
+    for i, ((name, summary), style) in enumerate(zip(summaries.items(), line_styles(), strict=False)):
         layers = summary["profiles"]["pgd"]
-        measured.plot(range(len(layers)), list(layers.values()), label=name, **style)
-        accuracy.plot(summary["eps"], summary["accuracy"]["pgd"], label=name, **style)
-    measured.set_xticks(range(len(layers)), [f"layer {number}" for number in range(len(layers))])
-    measured.set(title=f"2. Measure: layers under PGD, eps {EPS}", ylabel="relative error (mean over test points)")
-    accuracy.axvline(EPS, color="0.4", linestyle=":", label="eps in training")
-    accuracy.set(title="3. Train: accuracy under PGD", xlabel="eps (Linf)", ylabel="test accuracy (%)", ylim=(0, 101))
+        measured.plot(list(layers), list(layers.values()), label=name, **style)
+        beside = [eps + 0.012 * (i - 1) for eps in summary["eps"]]  # else AT and AT-LR hide one another
+        accuracy.plot(beside, summary["accuracy"]["pgd"], label=name, **style)
+    measured.set(title=f"2. Measure: how far PGD (eps {EPS}) moves layers", ylabel="relative error, mean")
     measured.set_ylim(bottom=0)
+    accuracy.axvline(EPS, color="0.4", linestyle=":", label="eps in training")
+    accuracy.set(title="3. Train: accuracy under PGD", xlabel="eps (Linf)", ylabel="test accuracy (%)", ylim=(35, 101))
     for axes in (measured, accuracy):
-        axes.spines[["top", "right"]].set_visible(False)
-        axes.grid(color="0.9")
+        tidy(axes)
         axes.legend(loc="lower left", fontsize="small")
     return figure
 
@@ -79,60 +80,86 @@ def draw_attack(axes: Axes, run: Path) -> None:
         regions = predicted_labels(model(torch.cartesian_prod(side, side))).view(200, 200).T
         fooled = (predicted_labels(model(x)) == y) & (predicted_labels(model(x_adv)) != y)
     axes.contourf(side, side, regions.float(), levels=[-0.5, 0.5, 1.5], colors=list(COLORS[:2]), alpha=0.2)
-    for label, marker in ((0, "o"), (1, "s")):
+    axes.contour(side, side, regions.float(), levels=[0.5], colors="black", linewidths=1)
+    for label, marker, face in ((0, "o", COLORS[0]), (1, "s", "white")):
         of_class = x[y == label]
-        axes.scatter(of_class[:, 0], of_class[:, 1], s=14, color=COLORS[label], marker=marker, label=f"class {label}")
+        look: dict[str, Any] = {"edgecolors": COLORS[label], "facecolors": face, "marker": marker}
+        axes.scatter(of_class[:, 0], of_class[:, 1], s=16, label=f"class {label}", **look)
     moved = (x_adv - x)[fooled]
     axes.quiver(*x[fooled].T, *moved.T, angles="xy", scale_units="xy", scale=1, width=0.005)
-    title = f"1. Attack: {int(fooled.sum())} of {len(x)} points cross"
-    axes.set(title=title, xlabel="x1", ylabel="x2", xlim=(-2.8, 2.8), ylim=(-2.8, 2.8))
+    title = (
+        f"1. Attack: PGD (Linf, eps {EPS}) on an MLP\nof clean training: {int(fooled.sum())} of {len(x)} points cross"
+    )
+    axes.set(title=title, xlabel="x1", ylabel="x2", xlim=(-2.8, 2.8), ylim=(-2.3, 2.8))
     axes.legend(loc="upper right", fontsize="small")
 
 
 def balls() -> Figure:
     """Random perturbations of a point, brought into the ball of each norm and into the bounds."""
-    figure = new_figure(width=8.0, height=4.4)
+    figure = new_figure(height=3.6)
     point = torch.tensor([[0.3, 0.8]])
     noise = 0.2 * torch.randn(4000, 2, generator=torch.Generator().manual_seed(0))
-    for axes, norm in zip(figure.subplots(1, 2), ("Linf", "L2"), strict=True):
+    for axes, norm in zip(figure.subplots(1, 2, sharey=True), ("Linf", "L2"), strict=True):
         clean = point.expand(4000, 2)
         inside = ThreatModel(norm, eps=0.25, bounds=(0.0, 1.0)).ball(clean).project(clean + noise)
         axes.scatter(inside[:, 0], inside[:, 1], s=2, color=COLORS[0], label="allowed inputs, sampled")
-        axes.scatter(point[:, 0], point[:, 1], s=80, color=COLORS[1], marker="*", label="clean input")
+        star: dict[str, Any] = {"facecolors": "white", "edgecolors": "black", "marker": "*", "zorder": 3}
+        axes.scatter(point[:, 0], point[:, 1], s=180, label="clean input", **star)
         axes.add_patch(Rectangle((0, 0), 1, 1, fill=False, linestyle="--", label="bounds"))
-        axes.set(title=f"norm {norm}, eps 0.25", xlim=(-0.1, 1.1), ylim=(-0.1, 1.1), aspect="equal")
-        axes.set(xlabel="x1", ylabel="x2")
-    axes.legend(loc="lower right", fontsize="small")
+        axes.annotate("cut at the bound", (0.45, 1.0), (0.35, 1.1), arrowprops={"arrowstyle": "->"})
+        axes.set(title=f"{norm}, eps 0.25", xlim=(-0.1, 1.1), ylim=(-0.1, 1.2), aspect="equal", xlabel="x1")
+    figure.axes[0].set_ylabel("x2")
+    handles, labels = figure.axes[0].get_legend_handles_labels()
+    figure.legend(handles, labels, loc="outside lower center", ncols=3, fontsize="small", handletextpad=0.3)
     return figure
 
 
 def masking() -> Figure:
     """The accuracies of a training that comes to mask its gradients, epoch by epoch."""
     results = read(ROOT / "benchmarks/results/catastrophic_overfitting.json")
-    epochs, samples = results["no stop"]["epochs"], results["settings"]["test_size"]
-    figure = new_figure(width=6.5, height=3.8)
-    axes = figure.add_subplot()
+    epochs, settings = results["no stop"]["epochs"], results["settings"]
+    figure, axes = new_axes(height=3.8)
     labels = {"clean": "no attack", "fgsm": "FGSM", "pgd": "PGD, 20 steps"}
     for (key, label), style in zip(labels.items(), line_styles(), strict=False):
         axes.plot(range(len(epochs)), [epoch[key] for epoch in epochs], label=label, **style)
-    axes.set(xlabel="epoch", ylabel=f"accuracy (%) on {samples} digits", ylim=(0, 101))
-    axes.spines[["top", "right"]].set_visible(False)
-    axes.grid(color="0.9")
-    axes.legend()
+    axes.set(xlabel="epoch", ylabel=f"accuracy (%) on {settings['test_size']} digits", ylim=(0, 101))
+    axes.set_title(f"MNIST: training in one step, eps {settings['eps']} (Linf)", fontsize="medium")
+    legend_above(figure, columns=3)
     return figure
 
 
 def rg_scores() -> Figure:
     """R&G of each method on two moons over five seeds."""
     table = read(ROOT / "benchmarks/results/moon_table.json")
-    scores, errors = (
-        {
-            method: {attack: row[attack][f"rg_score_{what}"] for attack in ("fgsm", "pgd")}
-            for method, row in table.items()
-        }
-        for what in ("mean", "std")
-    )
-    return plot_rg_scores(scores, errors=errors, bars="standard deviation over 5 seeds")
+    spreads = {
+        method: {attack: Spread.of(row[attack]["rg_score_each"]) for attack in ("fgsm", "pgd")}
+        for method, row in table.items()
+    }
+    scores = {method: {attack: spread.mean for attack, spread in row.items()} for method, row in spreads.items()}
+    errors = {method: {attack: spread.half_or_nan for attack, spread in row.items()} for method, row in spreads.items()}
+    return plot_rg_scores(scores, errors=errors, bars="95 % interval over 5 seeds", most=600)
+
+
+def layer_profile(folder: Path) -> Figure:
+    """The layers of a run under each attack."""
+    run = read_run(folder)
+    analysis = run.summary.analysis
+    assert analysis is not None
+    assert analysis.threshold is not None
+    line = f"threshold, {analysis.mvl_from}", analysis.threshold
+    return titled(plot_reports(run.reports, analysis.mvl, line), f"{run.name}, trained on clean data")
+
+
+def mvl_history(folder: Path) -> Figure:
+    """The layers over the epochs of a run."""
+    run = read_run(folder)
+    return titled(plot_history(run.summary.history), run.name)
+
+
+def titled(figure: Figure, title: str) -> Figure:
+    """``figure`` with a title above its first axes."""
+    figure.axes[0].set_title(title, fontsize="medium")
+    return figure
 
 
 def read(path: Path) -> Any:
@@ -145,16 +172,19 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--runs", type=Path, help="folder of the three runs; default: one that is deleted afterwards")
     args = parser.parse_args()
-    mpl.rcParams["svg.hashsalt"] = "lsa-lightning"
     FIGURES.mkdir(exist_ok=True)
     with tempfile.TemporaryDirectory() as temporary:
         runs = trained(args.runs or Path(temporary))
         product(runs).savefig(FIGURES / "product.png", dpi=140)
         balls().savefig(FIGURES / "balls.png", dpi=100)
-        masking().savefig(FIGURES / "masking.svg", metadata={"Date": None})
-        rg_scores().savefig(FIGURES / "rg_scores.svg", metadata={"Date": None})
-        shutil.copy(runs["moon_normal"] / "figures/layer_profile.svg", FIGURES)
-        shutil.copy(runs["moon_at_lr"] / "figures/mvl_history.svg", FIGURES)
+        vectors = {
+            "masking": masking(),
+            "rg_scores": rg_scores(),
+            "layer_profile": layer_profile(runs["moon_normal"]),
+            "mvl_history": mvl_history(runs["moon_at_lr"]),
+        }
+        for name, figure in vectors.items():
+            save_svg(figure, FIGURES / f"{name}.svg", name)
 
 
 if __name__ == "__main__":

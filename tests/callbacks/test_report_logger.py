@@ -65,7 +65,7 @@ def test_the_figures_show_the_history_of_the_callback(tmp_path: Path) -> None:
         fit([ReportLogger(0), callback], [board(tmp_path)], 2)
     assert heat_map.call_args.args == (
         [0, 1],
-        [entry.report.profile for entry in callback.history],
+        [dict(zip(entry.report.layers, entry.report.z_scores.tolist(), strict=True)) for entry in callback.history],
         [entry.mvl for entry in callback.history],
     )
     names, means = profile.call_args.args

@@ -16,6 +16,7 @@ from tests.helpers.hydra_run import read_json, train_tiny
 from tests.helpers.run_copies import copy_run, edit_summary
 
 from lsa_lightning.cli.report import main, write_report
+from lsa_lightning.masking.flags import CLEARLY
 from lsa_lightning.runs.folder import write_json
 from lsa_lightning.runs.status import State, Status
 
@@ -84,7 +85,13 @@ def test_what_comes_from_no_attack_and_what_is_flagged_stands_in_the_table(run: 
     assert [row[0] for row in page.tables["accuracy"]] == ["attack", "pgd", "exact", "ceiling"]
     assert page.tables["accuracy"][3] == ["ceiling", "100.00", "95.00", "92.00", "285.00"]
     assert "the true share is at most 65.5, 46.25 % at these eps" in page.text
-    assert "from 2000 of them at a time" in page.text
+    text = " ".join(page.text.split())
+    assert "R&G is the sum of the accuracies of a row, but for the ceiling." in text
+    assert (
+        "from 2000 of them at a time. Its R&G is not the sum of its row but at most that, since one classifier" in text
+    )
+    assert "45.00 % of the test samples stay right (exact, 95 % interval" in text
+    assert "47.00 points below the ceiling of 92.00 %." in text
     assert "Masking flag: black box stronger, see below; the rows under attacks may be too high." in page.text
 
 
@@ -97,7 +104,7 @@ def test_layers_are_those_of_the_profiles(trained: Path, page: Page) -> None:
         layer = profiles[0]["layers"][i]
         assert row == [
             layer,
-            "MVL" if layer in mvl else "",
+            "yes" if layer in mvl else "",
             *(f"{p['mean'][i]:.3f} ± {p['std'][i]:.3f}" for p in profiles),
         ]
     assert [row[0] for row in rows[3:]] == ["mu", "sigma", "threshold"]
@@ -121,9 +128,17 @@ def test_classes_are_those_of_the_file(trained: Path, page: Page) -> None:
 
 
 def test_the_mvl_history_is_that_of_the_summary(trained: Path, page: Page) -> None:
-    history = read_json(trained / "summary.json")["mvl_history"]
+    summary = read_json(trained / "summary.json")
+    history, kept = summary["mvl_history"], summary["checkpoint_epoch"]
+    assert kept in range(3)
     assert page.tables["mvl-history"][1:] == [
-        [str(e["epoch"]), f"{e['mu']:.4f}", f"{e['sigma']:.4f}", ", ".join(e["mvl"]) or "none"] for e in history
+        [
+            f"{e['epoch']} kept" if e["epoch"] == kept else str(e["epoch"]),
+            f"{e['mu']:.4f}",
+            f"{e['sigma']:.4f}",
+            ", ".join(e["mvl"]) or "none",
+        ]
+        for e in history
     ]
     assert page.tables["mvl-counts"][0][1] == "times in the MVL, of 3"
     assert page.tables["mvl-counts"][1:] == [
@@ -192,15 +207,39 @@ def test_masking_flags_are_shown_with_what_was_seen(run: Path) -> None:
     }
     edit_summary(run, masking=flags)
     assert page_of(run).tables["masking"][1:] == [
-        ["pgd weaker than fgsm", "flag raised", "PGD 80.0 %, FGSM 60.0 %"],
-        ["vanishing gradients", "no sign", "0"],
-        ["large eps", "does not apply", "no bounds"],
+        ["pgd weaker than fgsm", "flag raised", "one step fools clearly more than many", "PGD 80.0 %, FGSM 60.0 %"],
+        ["vanishing gradients", "no sign", "clearly more than 2 % vanish", "0"],
+        ["large eps", "does not apply", "", "no bounds"],
     ]
+
+
+def test_a_count_that_points_the_other_way_is_explained(page: Page) -> None:
+    text = " ".join(page.text.split())
+    assert CLEARLY in text
+    assert "Counts are of all samples that were checked" in text
+    assert "Masking checks: no flag raised; 6 of 8 checks apply." in text
+
+
+def test_the_page_says_which_data_chose_the_mvl_of_training_and_that_of_the_table(trained: Path, page: Page) -> None:
+    text = " ".join(page.text.split())
+    assert "mean ± standard deviation over 40 test samples" in text
+    assert "weights under pgd on these test samples; training chose its own by validation data" in text
+    assert "on 32 validation samples under PGD, eps 0.3 (Linf). With the same weights, the test samples" in text
+
+
+def test_many_epochs_are_said_and_folded_and_few_are_shown(run: Path) -> None:
+    html = write_report([run]).file.read_text()
+    assert "<details open>\n<summary>3 epochs: show all</summary>" in html
+    history = read_json(run / "summary.json")["mvl_history"]
+    edit_summary(run, mvl_history=[{**history[0], "epoch": number} for number in range(50)])
+    html = write_report([run]).file.read_text()
+    assert "<details>\n<summary>50 epochs: show all</summary>" in html
+    assert len(Page(html).tables["mvl-history"]) == 51
 
 
 def test_the_epoch_that_was_measured_is_named(run: Path) -> None:
     edit_summary(run, checkpoint="somewhere/best.ckpt", checkpoint_epoch=7)
-    assert "the weights after epoch 7 (best.ckpt)" in page_of(run).text
+    assert "the weights after epoch 7 (best val/acc_pgd, best.ckpt)" in page_of(run).text
 
 
 def test_a_run_without_the_regularizer_has_no_history(run: Path) -> None:
@@ -310,18 +349,25 @@ def test_a_comparison_has_the_paired_difference_of_each_regularizer_to_its_base(
     assert "<!-- train, gamma=0.1 minus -->" in drawn
 
 
-def test_paired_differences_are_the_headline(with_base: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_paired_differences_in_the_worst_case_are_the_headline(
+    with_base: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for summary in with_base.rglob("summary.json"):
+        last = read_json(summary)["accuracy"]["fgsm"][-1]
+        edit_summary(summary.parent, accuracy={"fgsm": [90.0, 70.0, last], "pgd": [90.0, 75.0, 65.0]})
     text = " ".join(page_of(with_base).text.split())
     half = 12.7062047 * 0.5
     interval = f"95 % interval {2.5 - half:+.2f} to {2.5 + half:+.2f}"
-    first = f"+2.50accuracy under fgsm, eps 0.3: {interval}, 2 pairs train, gamma=0.1 minus at"
-    assert first in text
-    assert "+7.00accuracy under fgsm, eps 0.3: a single pair, no interval train, gamma=1.0 minus at" in text
-    assert text.index(first) < text.index("Paired differences in accuracy")
+    lines = (
+        f"train, gamma=0.1 minus at, accuracy under fgsm, eps 0.3: +2.50 points ({interval}, n 2), no detectable",
+        "train, gamma=1.0 minus at, accuracy under fgsm, eps 0.3: +7.00 points (no interval from one pair, n 1)",
+    )
     main([str(with_base)])
-    printed = capsys.readouterr().out
-    line = f"train, gamma=0.1 minus at, accuracy under fgsm, eps 0.3: +2.50 points ({interval}, n 2)"
-    assert line in " ".join(printed.split())
+    printed = " ".join(capsys.readouterr().out.split())
+    for line in lines:
+        assert text.index(line) < text.index("In percent, R&G as the sum")
+        assert line in printed
+    assert "under pgd, eps 0.3: +" not in text
 
 
 def test_test_sets_of_different_size_do_not_share_a_figure(seeds: Path) -> None:
@@ -356,30 +402,55 @@ def test_a_comparison_has_the_room_that_is_closed_and_the_flags_in_every_table(w
     start = [row[0] for row in rows].index("accuracy under fgsm, eps 0.3")
     flagged = "train, gamma=0.1 masking flags in 1 of 2 runs"
     assert [[row[0], row[-1]] for row in rows[start + 1 : start + 5]] == [
-        [flagged, f"{100 * 2.5 / (92 - 52.5):+.0f} %"],
-        ["train, gamma=1.0", f"{100 * 7 / (92 - 48):+.0f} %"],
+        [flagged, f"{100 * 2.5 / (92 - 52.5):+.0f} ± {100 * 12.7062047 * 0.5 / (92 - 52.5):.0f} %"],
+        ["train, gamma=1.0", ""],  # a single pair
         ["at", ""],
         ["ceiling", ""],
     ]
     assert [row[0] for row in page.tables["seeds-1"][1:]] == [flagged, "train, gamma=1.0", "at"]
     assert "train, gamma=0.1 masking: black box stronger" in [row[0] for row in page.tables["accuracy-1"]]
     assert "Masking flags were raised in 1 of 5 runs checked, of 5 in all." in page.text
+    assert "Ceiling: what no classifier exceeds on these samples. Its R&G is not the sum of its accuracies" in page.text
 
 
 def test_figures_say_that_their_bars_are_intervals(with_base: Path) -> None:
     pictures = dict(page_of(with_base).images)
     drawn = {alt: base64.b64decode(source.partition(",")[2]).decode() for alt, source in pictures.items()}
-    assert "percentage points: mean and 95 % interval -->" in drawn["Paired differences in accuracy"]
-    assert "<!-- mean and 95 % interval -->" in drawn["R&G of each method"]
+    assert "<!-- mean and 95 % interval, 2 pairs -->" in drawn["Paired differences in accuracy"]
+    assert "<!-- mean and 95 % interval, 2 pairs -->" in drawn["Paired differences over eps"]
+    assert "<!-- mean and 95 % interval over seeds -->" in drawn["R&G of each method"]
     assert "at most 300, -->" in drawn["R&G of each method"]
-    assert "<!-- mean and 95 % interval over seeds -->" in drawn["Accuracy over eps under pgd"]
+    assert "Accuracy over eps under pgd" not in drawn  # all methods are in pairs, whose differences are drawn
+
+
+def test_axes_say_how_many_seeds_or_samples_there_are(seeds: Path) -> None:
+    def curve(page: Page) -> str:
+        return base64.b64decode(page.images[1][1].partition(",")[2]).decode()
+
+    assert "<!-- mean and 95 % interval over seeds -->" in curve(page_of(seeds))  # two, and one
+    assert "<!-- mean and 95 % interval over 2 seeds -->" in curve(
+        page_of(seeds / "0", seeds / "1", output=seeds / "2.html")
+    )
+
+
+def test_a_single_pair_has_no_interval_in_figure_and_caption(with_base: Path, tmp_path: Path) -> None:
+    page = page_of(with_base / "0", with_base / "base_0", output=tmp_path / "pair.html")
+    for alt, source in page.images[:3]:
+        assert alt.startswith("Paired differences")
+        drawn = base64.b64decode(source.partition(",")[2]).decode()
+        assert "1 pair, no interval -->" in drawn
+        assert "95 % interval" not in drawn
+    captions = " ".join(page.text.split())
+    assert captions.count("a single pair, which has no interval.") == 3
+    assert "hollow" not in captions
+    assert "that it closes" not in captions
 
 
 def test_without_several_seeds_intervals_are_those_of_the_test_samples(trained: Path, tmp_path: Path) -> None:
     copy_run(trained, tmp_path / "sweep" / "0")
     copy_run(trained, tmp_path / "sweep" / "1", name="other")
     curve = base64.b64decode(page_of(tmp_path / "sweep").images[1][1].partition(",")[2]).decode()
-    assert "<!-- 95 % interval -->" in curve
+    assert "<!-- 95 % interval, 40 samples -->" in curve
     assert "over seeds" not in curve
 
 
@@ -408,7 +479,7 @@ def test_a_comparison_shows_layers_masking_and_versions(seeds: Path) -> None:
     assert [row[2] for row in page.tables["masking"][1:]] == [
         "not checked",
         "rising accuracy : 50 then 60",
-        "none of 2",
+        "none; 2 of 3 checks apply",
     ]
     assert "lsa-lightning 0.1.0" in page.tables["versions"][1][2]
 
@@ -442,8 +513,10 @@ def test_the_page_marks_the_radius_of_training_and_names_the_radii_of_the_score(
     page = page_of(run)
     assert page.tables["accuracy"][0] == ["attack", "clean", "eps 0.1", "eps 0.2 training", "eps 0.3", "R&G of 300"]
     assert page.tables["accuracy"][1][-1] == "210.00"
-    assert "accuracy under pgd at the training eps 0.2 (L2), 95 % interval" in " ".join(page.text.split())
-    assert "R&G under pgd, of 300" in page.text
+    assert "60.00 %accuracy in the worst case (fgsm) at the training eps 0.2 (L2), 95 % interval" in " ".join(
+        page.text.split()
+    )
+    assert "210.00R&G of the lowest row (fgsm), of 300" in page.text
     text = " ".join(page.text.split())
     assert "eps in L2. R&G is the sum of the accuracies of a row at eps 0.0, 0.1, 0.3." in text
 
@@ -452,9 +525,9 @@ def test_the_headline_of_clean_training_is_at_the_radius_of_the_threat_model(run
     accuracy = {attack: [90.0, 70.0, 60.0, 50.0] for attack in ("fgsm", "pgd")}
     edit_summary(run, eps=[0.0, 0.1, 0.3, 0.5], training_eps=None, rg_eps=None, accuracy=accuracy)
     text = " ".join(page_of(run).text.split())
-    assert "60.00 %accuracy under pgd at eps 0.3 (Linf), 95 % interval" in text
+    assert "60.00 %accuracy in the worst case (fgsm) at eps 0.3 (Linf), 95 % interval" in text
     edit_summary(run, eps=[0.0, 0.1, 0.2, 0.5])
-    assert "50.00 %accuracy under pgd at the largest eps 0.5" in " ".join(page_of(run).text.split())
+    assert "50.00 %accuracy in the worst case (fgsm) at the largest eps 0.5" in " ".join(page_of(run).text.split())
 
 
 def without_stages(run: Path) -> None:
@@ -506,7 +579,7 @@ def test_the_page_names_the_measure_and_the_attack_of_the_mvl(run: Path) -> None
     edit_summary(run, measure="cosine_distance", mvl_from="salt", profiles=values)
     text = " ".join(page_of(run).text.split())
     assert "Cosine distance of each layer under each attack" in text
-    assert "(MVL) of the trained model under salt." in text
+    assert "(MVL) of the kept weights under salt on these test samples" in text
 
 
 def test_runs_measured_in_different_norms_are_compared_with_a_warning(seeds: Path) -> None:

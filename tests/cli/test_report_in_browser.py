@@ -60,14 +60,51 @@ def test_every_figure_is_drawn_without_an_error_or_a_request(window: Chrome, pag
 
 
 @pytest.mark.parametrize("open_details", [False, True])
-def test_a_phone_scrolls_tables_inside_their_boxes_only(window: Chrome, page: Path, open_details: bool) -> None:
+def test_a_phone_scrolls_nothing_sideways(window: Chrome, page: Path, open_details: bool) -> None:
     show(window, page, PHONE)
     if open_details:
         ask(window, "document.querySelectorAll('details').forEach(d => d.open = true)")
-    width, visible = ask(window, "[document.scrollingElement.scrollWidth, document.scrollingElement.clientWidth]")
-    assert width <= visible == PHONE[0]
-    boxes = ask(window, "[...document.querySelectorAll('.scroll')].map(b => [b.scrollWidth, b.clientWidth])")
-    assert any(inside > outside for inside, outside in boxes)
+    for box in ("[document.scrollingElement]", "[...document.querySelectorAll('.scroll, td, th')]"):
+        wide = ask(window, f"{box}.filter(b => b.scrollWidth > b.clientWidth + 1).map(b => b.outerHTML.slice(0, 200))")
+        assert wide == []
+    assert ask(window, "document.scrollingElement.clientWidth") == PHONE[0]
+
+
+def test_a_phone_shows_the_head_of_its_column_before_each_number(window: Chrome, run: Path, tmp_path: Path) -> None:
+    show(window, write_report([run], tmp_path / "report.html").file, PHONE)
+    cells = "[...document.querySelectorAll('#accuracy tbody tr:first-child td')]"
+    heads = ask(window, f"{cells}.map(c => getComputedStyle(c, '::before').content)")
+    assert heads == ['"clean"', '"eps 0.1"', '"eps 0.3, training"', '"R&G of 300"']
+    tops = ask(window, f"{cells}.map(c => c.getBoundingClientRect().top)")
+    assert tops == sorted(set(tops))
+    marked = "[...document.querySelectorAll('#accuracy tbody td.training')]"
+    colors = set(ask(window, f"{marked}.map(c => getComputedStyle(c).backgroundColor)"))
+    assert colors == {"rgb(253, 236, 203)"}
+
+
+@pytest.mark.parametrize("size", [DESKTOP, PHONE], ids=["desktop", "phone"])
+def test_many_epochs_are_opened_by_a_line_that_says_how_many(
+    window: Chrome, run: Path, tmp_path: Path, size: tuple[int, int]
+) -> None:
+    history = read_json(run / "summary.json")["mvl_history"]
+    longer = copy_run(run, tmp_path / "run", mvl_history=[{**history[0], "epoch": number} for number in range(50)])
+    show(window, write_report([longer]).file, size)
+    table = "document.querySelector('#mvl-history')"
+    line = f"{table}.closest('details').querySelector('summary')"
+    assert ask(window, f"{line}.textContent") == "50 epochs: show all"
+    assert not ask(window, f"{table}.checkVisibility({{contentVisibilityAuto: true}})")
+    ask(window, f"{line}.click()")
+    last = f"{table}.querySelector('tbody tr:last-child').getBoundingClientRect().bottom"
+    assert ask(window, f"{last} <= {table}.closest('.scroll').getBoundingClientRect().bottom")
+    assert ask(window, f"{table}.checkVisibility({{contentVisibilityAuto: true}})")
+
+
+def test_a_table_that_goes_on_below_its_box_has_a_shadow_there(window: Chrome, run: Path, tmp_path: Path) -> None:
+    runs = [copy_run(run, tmp_path / str(i), seed=i) for i in range(30)]
+    show(window, write_report(runs, tmp_path / "report.html").file)
+    box = "document.querySelector('#runs').closest('.scroll')"
+    assert ask(window, f"{box}.scrollHeight > {box}.clientHeight")
+    assert ask(window, f"getComputedStyle({box}).backgroundAttachment") == "local, local, scroll, scroll"
 
 
 def test_the_table_of_results_needs_no_scrolling_on_a_desktop(window: Chrome, run: Path, tmp_path: Path) -> None:

@@ -82,9 +82,9 @@ def test_what_comes_from_no_attack_is_in_the_rows() -> None:
     assert frame[["low", "high"]].isna().all(axis=1).tolist() == [False] * 4 + [True] * 2
     assert BOUNDED.rg_score == {"pgd": 150.0, "exact": 148.0}
     assert labels_of(BOUNDED.plot()) == [
-        "pgd, R&G 150.0 of 200",
-        "exact, R&G 148.0 of 200",
-        "ceiling, R&G 175.0 of 200",
+        "pgd, R&G 150.00 of 200",
+        "exact, R&G 148.00 of 200",
+        "ceiling, R&G 175.00 of 200",
     ]
 
 
@@ -108,8 +108,8 @@ def labels_of(figure: Figure) -> list[str]:
 
 
 def test_the_figure_has_scores_norm_and_the_radius_of_training() -> None:
-    assert labels_of(TABLE.plot()) == ["fgsm, R&G 150.5 of 200", "pgd, R&G 130.0 of 200"]
+    assert labels_of(TABLE.plot()) == ["fgsm, R&G 150.50 of 200", "pgd, R&G 130.00 of 200"]
     figure = TRAINED.plot()
-    assert labels_of(figure) == ["pgd: 20.0 % at eps 0.25, R&G 130.0 of 200", "training eps 0.25"]
+    assert set(labels_of(figure)) == {"pgd: 20.00 % at eps 0.25, R&G 130.00 of 200", "training eps 0.25"}
     assert figure.axes[0].get_xlabel() == "eps (L2)"
     assert TRAINED.plot("inputs in [0, 1]").axes[0].get_xlabel() == "eps (L2, inputs in [0, 1])"

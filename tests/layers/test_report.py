@@ -158,17 +158,26 @@ def test_bars_of_one_standard_deviation_and_the_threshold() -> None:
 
 def test_the_axis_names_the_radius_that_all_attacks_have() -> None:
     reports = {name: made(0.1, 0.2, attack=f"{name}(norm='L2', bounds=None, eps=0.5)") for name in ("PGD", "FGSM")}
-    assert plot_reports(reports).axes[0].get_xlabel().endswith("\nattacks: eps 0.5 (L2)")
+    assert plot_reports(reports).axes[0].get_xlabel().endswith("\nattacks and noises: eps 0.5 (L2)")
     reports["other"] = made(0.1, 0.2, attack="PGD(norm='L2', eps=0.1)")
     assert "eps" not in plot_reports(reports).axes[0].get_xlabel()
 
 
 def test_the_figures_name_the_measure_in_words() -> None:
     (axes,) = plot_reports({"pgd": made(0.1, 0.2, measure="cosine_distance")}).axes
-    assert axes.get_ylabel() == "cosine distance,\nmean ± std over samples"
+    assert axes.get_ylabel() == "cosine distance,\nmean ± std over 10 samples\n(bars end at 0)"
     scale = plot_history([epoch(measure="centered_relative_error")]).axes[1]
-    assert scale.get_ylabel() == "centered relative error, mean"
+    assert scale.get_xlabel().startswith("centered relative error, ")
     assert in_words("relative_error") == "relative error"
+
+
+def test_a_noise_is_named_with_its_amount() -> None:
+    reports = {
+        "pgd": made(0.1, 0.2, attack="PGD(eps=0.3)"),
+        "salt": made(0.1, 0.2, attack="SaltNoise(eps=0.3, amount=0.1)"),
+    }
+    legend = {text.get_text() for text in plot_reports(reports).legends[0].get_texts()}
+    assert legend == {"pgd", "salt, amount 0.1"}
 
 
 def test_a_report_plots_itself_under_the_name_of_its_attack() -> None:
@@ -182,7 +191,7 @@ def test_the_history_is_drawn_epoch_by_epoch() -> None:
     with patch("lsa_lightning.plotting.plot_mvl_history") as draw:
         plot_history([epoch(1), epoch(4)])
     draw.assert_called_once_with(
-        [1, 4], [{"a": 0.1, "b": 0.3}] * 2, [["b"]] * 2, measure="relative error", attack="PGD"
+        [1, 4], [pytest.approx({"a": -1.0, "b": 1.0})] * 2, [["b"]] * 2, measure="relative error", attack="PGD"
     )
 
 

@@ -18,7 +18,7 @@ from lsa_lightning.attacks.balls import BALLS
 from lsa_lightning.functional import classification_loss
 from lsa_lightning.masking import MaskingChecks
 from lsa_lightning.masking.checks import RandomSearch
-from lsa_lightning.masking.flags import flags
+from lsa_lightning.masking.flags import CRITERIA, flags
 from lsa_lightning.models import MLP
 
 Data = tuple[Tensor, Tensor]
@@ -213,6 +213,10 @@ def test_the_model_and_the_random_state_are_left_alone(honest: dict[str, Any]) -
     assert all(module.training for module in model.modules())
     assert all(torch.equal(v, before[k]) for k, v in model.state_dict().items())
     assert torch.equal(torch.get_rng_state(), state)
+
+
+def test_each_check_has_its_criterion() -> None:
+    assert CRITERIA.keys() == flags(seen(), eps=0.1, steps=20, most_steps=100).keys()
 
 
 def seen(samples: int = 256, **counts: int) -> dict[str, Tensor]:

@@ -19,7 +19,7 @@ def test_the_confusion_is_a_map_in_percent_of_each_class() -> None:
     assert axes.images[0].get_clim() == (0, 100)
     assert [text.get_text() for text in axes.texts] == ["75", "25", "0", "100"]
     assert axes.get_xlabel() == "predicted class\nunder pgd, eps 0.3 (Linf)"
-    assert (axes.get_ylabel(), scale.get_ylabel()) == ("class", "% of the samples of a class")
+    assert (axes.get_ylabel(), scale.get_ylabel()) == ("true class", "% of the samples of a true class")
 
 
 def test_numbers_are_read_on_dark_and_light_cells_and_colours_rise_in_grey() -> None:
@@ -46,12 +46,13 @@ def test_each_class_has_its_accuracies_with_their_intervals_side_by_side() -> No
         "clean": [(90.0, (85.0, 94.0)), (math.nan, (math.nan, math.nan))],
         "pgd": [(50.0, (40.0, 60.0)), (math.nan, (math.nan, math.nan))],
     }
-    figure = plot_class_accuracy(rows)
+    figure = plot_class_accuracy(rows, samples=40)
     clean, pgd = (c for c in figure.axes[0].containers if isinstance(c, ErrorbarContainer))
     assert [float(c.lines[0].get_xdata()[0]) for c in (clean, pgd)] == pytest.approx([-0.15, 0.15])
     assert clean.lines[2][0].get_segments()[0][:, 1].tolist() == [85.0, 94.0]
     assert pgd.lines[2][0].get_segments()[0][:, 1].tolist() == [40.0, 60.0]
     assert [text.get_text() for text in figure.legends[0].get_texts()] == ["clean", "pgd"]
+    assert figure.axes[0].get_xlabel() == "true class, 40 samples in all"
 
 
 @pytest.mark.parametrize("wrong", [{}, {"clean": []}, {"clean": [(1.0, (0.0, 2.0))], "pgd": []}])

@@ -36,7 +36,8 @@ class Half(nn.Module):
 def plane(logits: int = 1) -> tuple[Figure, Half]:
     model = Half(logits)
     x = torch.tensor([[-1.0, 0.0], [0.0, 1.0], [1.0, 0.0], [2.0, 1.0]])
-    return plot_decision_boundary(model, x, torch.tensor([0, 0, 1, 1]), x + 0.1), model
+    x_adv = x + torch.tensor([[0.1, 0.1], [0.75, 0.0], [-0.25, 0.0], [0.1, 0.1]])
+    return plot_decision_boundary(model, x, torch.tensor([0, 0, 1, 1]), x_adv), model
 
 
 @pytest.mark.parametrize("logits", [1, 2])
@@ -47,19 +48,31 @@ def test_the_boundary_lies_where_the_probability_is_one_half(logits: int) -> Non
     assert path.vertices[:, 0].tolist() == pytest.approx([0.5] * len(path.vertices), abs=1e-3)
 
 
-def test_points_of_both_classes_clean_and_adversarial() -> None:
+def test_points_of_both_classes_and_where_those_that_cross_go() -> None:
     figure, _ = plane()
     drawn = {str(c.get_label()): c.get_offsets() for c in figure.axes[0].collections if isinstance(c, PathCollection)}
-    assert set(drawn) == {f"class {c}, {kind}" for c in (0, 1) for kind in ("clean", "adversarial")}
-    assert [list(point) for point in drawn["class 0, clean"]] == [[-1.0, 0.0], [0.0, 1.0]]
-    assert [point[0] for point in drawn["class 1, adversarial"]] == pytest.approx([1.1, 2.1])
+    assert set(drawn) == {f"class {c}{kind}" for c in (0, 1) for kind in ("", ", moved across")}
+    assert [list(point) for point in drawn["class 0"]] == [[-1.0, 0.0], [0.0, 1.0]]
+    assert [list(point) for point in drawn["class 0, moved across"]] == [[0.75, 1.0]]
+    assert len(drawn["class 1, moved across"]) == 0  # 0.75 is still right of the boundary
+    assert [line.get_xydata().tolist() for line in figure.axes[0].lines] == [[[0.0, 1.0], [0.75, 1.0]]]
     assert legend_of(figure) == list(drawn)
 
 
-def test_the_plane_says_how_far_points_were_moved() -> None:
-    x = torch.tensor([[0.0, 0.0], [1.0, 0.0]])
-    figure = plot_decision_boundary(Half(1), x, torch.tensor([0, 1]), x, attacked="pgd, eps 0.3 (Linf)")
-    assert figure.axes[0].get_xlabel() == "x1; attacked: pgd, eps 0.3 (Linf)"
+def test_the_regions_have_the_hues_of_their_points_and_differ_in_grey() -> None:
+    figure, _ = plane()
+    colors = next(c for c in figure.axes[0].collections if len(getattr(c, "levels", ())) > 1).get_facecolor()
+    (r0, _, b0), (r1, _, b1) = colors[0, :3], colors[-1, :3]
+    assert b0 > r0  # blue, as class 0
+    assert r1 > b1  # orange, as class 1
+    grey = colors[:, :3] @ [0.299, 0.587, 0.114]
+    assert grey[0] - grey[-1] > 0.1
+
+
+def test_the_plane_says_how_far_points_were_moved_and_how_many_cross() -> None:
+    x, y = torch.tensor([[0.0, 0.0], [1.0, 0.0]]), torch.tensor([0, 1])
+    figure = plot_decision_boundary(Half(1), x, y, x - 0.6, attacked="pgd, eps 0.6 (Linf)")
+    assert figure.axes[0].get_title() == "pgd, eps 0.6 (Linf):\n1 of 2 points cross the boundary"
 
 
 def test_the_plane_shows_every_point_and_the_model_keeps_its_mode() -> None:

@@ -5,10 +5,12 @@ from __future__ import annotations
 import numpy as np
 import pytest
 from matplotlib.axes import Axes
+from matplotlib.collections import LineCollection
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 
 from lsa_lightning.plotting import plot_mvl_history, plot_profiles
+from lsa_lightning.plotting.style import WIDTH
 
 LAYERS = ["conv1", "conv2", "fc"]
 
@@ -76,9 +78,9 @@ def test_the_axis_names_the_measure() -> None:
 
 
 def test_the_axes_say_how_far_attacks_go_and_what_bars_are() -> None:
-    (axes,) = plot_profiles(LAYERS, MEANS, stds=MEANS, attacked="eps 0.3 (Linf)").axes
-    assert axes.get_xlabel() == "layer, in the order of execution\nattacks: eps 0.3 (Linf)"
-    assert axes.get_ylabel() == "relative error,\nmean ± std over samples"
+    (axes,) = plot_profiles(LAYERS, MEANS, stds=MEANS, attacked="eps 0.3 (Linf)", samples=20).axes
+    assert axes.get_xlabel() == "layer, in the order of execution\nattacks and noises: eps 0.3 (Linf)"
+    assert axes.get_ylabel() == "relative error,\nmean ± std over 20 samples\n(bars end at 0)"
 
 
 def test_bars_have_the_given_half_lengths() -> None:
@@ -87,6 +89,12 @@ def test_bars_have_the_given_half_lengths() -> None:
     for container, row in zip(axes.containers, stds.values(), strict=True):
         heights = [float(top[1] - bottom[1]) for bottom, top in container[2][0].get_segments()]
         assert heights == pytest.approx([2 * std for std in row])
+
+
+def test_no_bar_goes_below_0() -> None:
+    (axes,) = plot_profiles(LAYERS, {"salt": [0.1, 0.2, 0.3]}, stds={"salt": [0.3, 0.1, 0.5]}).axes
+    ends = [(float(low[1]), float(high[1])) for low, high in axes.containers[0][2][0].get_segments()]
+    assert ends == [pytest.approx(each) for each in ((0.0, 0.4), (0.1, 0.3), (0.0, 0.8))]
 
 
 def test_without_half_lengths_there_are_no_bars() -> None:
@@ -117,80 +125,77 @@ def test_bars_of_another_length_are_refused() -> None:
         plot_profiles(LAYERS, MEANS, stds={"pgd": [0.1]})
 
 
-PROFILES = [dict(zip(LAYERS, row, strict=True)) for row in ([0.1, 0.2, 0.3], [0.6, 0.5, 0.4])]
-HISTORY = ([4, 9], PROFILES, [["fc"], ["conv2", "conv1"]])
+SCORES = [dict(zip(LAYERS, row, strict=True)) for row in ([-0.2, 0.0, 0.3], [0.6, 0.1, -0.4])]
+HISTORY = ([4, 9], SCORES, [["fc"], ["conv2", "conv1"]])
 
 
-def dots_of(axes: Axes) -> list[tuple[float, float]]:
-    return [(float(x), float(y)) for x, y in axes.collections[0].get_offsets()]
+def marks_of(axes: Axes) -> list[tuple[float, float, float]]:
+    """Start, end and row of each mark of the MVL."""
+    black = [c for c in axes.collections if isinstance(c, LineCollection) and c.get_label() == "in the MVL"]
+    return [(float(start), float(end), float(y)) for (start, y), (end, _) in black[0].get_segments()]
 
 
 def test_the_history_is_a_map_of_layers_by_epochs() -> None:
     axes, scale = plot_mvl_history(*HISTORY).axes
-    np.testing.assert_array_equal(axes.images[0].get_array(), [[0.1, 0.6], [0.2, 0.5], [0.3, 0.4]])
+    np.testing.assert_array_equal(axes.images[0].get_array(), [[-0.2, 0.6], [0.0, 0.1], [0.3, -0.4]])
     assert [tick.get_text() for tick in axes.get_xticklabels()] == ["4", "9"]
     assert [tick.get_text() for tick in axes.get_yticklabels()] == LAYERS
     bottom, top = axes.get_ylim()
     assert bottom > top  # the first layer is at the top
-    assert scale.get_ylabel() == "relative error, mean"
+    assert "relative error, in sigma above (orange)" in scale.get_xlabel()
 
 
-def test_the_colours_of_the_map_rise_in_grey() -> None:
-    colors = plot_mvl_history(*HISTORY).axes[0].images[0].get_cmap()(np.linspace(0, 1, 32))[:, :3]
-    assert (np.diff(colors @ [0.299, 0.587, 0.114]) > 0).all()
+def test_mu_is_white_and_what_lies_above_is_told_from_what_lies_below_in_grey() -> None:
+    image = plot_mvl_history(*HISTORY).axes[0].images[0]
+    assert image.get_clim() == (-0.6, 0.6)
+    grey = image.cmap(image.norm([-0.6, 0.0, 0.6]))[:, :3] @ [0.299, 0.587, 0.114]
+    assert grey[1] == pytest.approx(1, abs=0.01)
+    assert grey[2] < 0.5
+    assert 0.7 < grey[0] < 0.9
 
 
-def test_dots_mark_the_mvl() -> None:
+def test_layers_of_one_epoch_whose_errors_differ_differ_in_colour() -> None:
+    far = {"conv1": -2.0, "conv2": -1.5, "fc": 3.5}
+    image = plot_mvl_history(range(10), [far, *[SCORES[0]] * 9], [["fc"]] * 10).axes[0].images[0]
+    assert len({tuple(color) for color in image.cmap(image.norm(list(far.values())))}) == 3
+
+
+def test_bars_mark_the_mvl_on_a_white_ground() -> None:
     figure = plot_mvl_history(*HISTORY)
-    assert sorted(dots_of(figure.axes[0])) == [(0, 2), (1, 0), (1, 1)]
+    (axes, _) = figure.axes
+    assert sorted(marks_of(axes)) == [(-0.5, 0.5, 2), (0.5, 1.5, 0), (0.5, 1.5, 1)]
+    ground, marks = (c for c in axes.collections if isinstance(c, LineCollection))
+    assert [tuple(c.get_edgecolor()[0]) for c in (ground, marks)] == [(1, 1, 1, 1), (0, 0, 0, 1)]
+    assert ground.get_linewidth() > marks.get_linewidth()
     assert legend_of(figure) == ["in the MVL"]
-    assert dots_of(plot_mvl_history([0], PROFILES[:1], [[]]).axes[0]) == []
+    assert marks_of(plot_mvl_history([0], SCORES[:1], [[]]).axes[0]) == []
 
 
-def test_layers_that_were_not_analysed_in_an_epoch_stay_white() -> None:
-    epochs, profiles, mvls = HISTORY
-    (axes, _) = plot_mvl_history([*epochs, 10], [*profiles, {"head": 0.7}], [*mvls, ["head"]]).axes
+def test_layers_that_were_not_analysed_in_an_epoch_stay_grey() -> None:
+    epochs, scores, mvls = HISTORY
+    (axes, _) = plot_mvl_history([*epochs, 10], [*scores, {"head": 0.7}], [*mvls, ["head"]]).axes
     values = np.ma.filled(axes.images[0].get_array(), np.nan)
     np.testing.assert_array_equal(np.isnan(values), [[0, 0, 1], [0, 0, 1], [0, 0, 1], [1, 1, 0]])
-    assert (2.0, 3.0) in dots_of(axes)
+    assert (1.5, 2.5, 3.0) in marks_of(axes)
 
 
-def test_many_epochs_and_layers_get_a_larger_figure_smaller_dots_and_fewer_ticks() -> None:
-    profile = {f"layer{i}": 0.1 for i in range(28)}
-    long = plot_mvl_history(range(0, 200, 2), [profile] * 100, [["layer3"]] * 100)
+def test_many_epochs_get_fewer_ticks_and_many_layers_a_higher_figure_and_a_phone_reads_both() -> None:
+    scores = {f"layer{i}": 0.1 for i in range(28)}
+    long = plot_mvl_history(range(0, 200, 2), [scores] * 100, [["layer3"]] * 100)
     short = plot_mvl_history(*HISTORY)
-    assert long.get_figwidth() > short.get_figwidth()
+    assert long.get_figwidth() == short.get_figwidth() == WIDTH
     assert long.get_figheight() > short.get_figheight()
-    sizes = [figure.axes[0].collections[0].get_sizes()[0] for figure in (long, short)]
-    assert sizes[0] < sizes[1]
     ticks = [tick.get_text() for tick in long.axes[0].get_xticklabels()]
     assert ticks == [str(epoch) for epoch in range(0, 200, 20)]
 
 
 def test_the_colour_bar_names_the_measure() -> None:
     axes, scale = plot_mvl_history(*HISTORY, measure="cosine distance", attack="PGD, eps 0.3 (Linf)").axes
-    assert scale.get_ylabel() == "cosine distance, mean"
-    assert axes.get_xlabel() == "epoch\nanalysed under PGD, eps 0.3 (Linf)"
+    assert scale.get_xlabel().startswith("cosine distance, ")
+    assert axes.get_xlabel() == "epoch, analysed under PGD, eps 0.3 (Linf)"
 
 
-@pytest.mark.parametrize(("odd", "extend"), [(50.0, "max"), (-0.3, "min")])
-def test_one_epoch_does_not_take_the_colours_from_all_others(odd: float, extend: str) -> None:
-    usual = [{"fc1": 0.2 + 0.01 * epoch, "fc2": 0.4 + 0.01 * epoch} for epoch in range(9)]
-    figure = plot_mvl_history(range(10), [{"fc1": odd, "fc2": odd}, *usual], [[]] * 10)
-    (image,) = figure.axes[0].images
-    low, high = image.get_clim()
-    assert (low, high) == pytest.approx((0.2, 0.48))
-    assert image.colorbar.extend == extend
-    assert figure.axes[1].get_ylabel().endswith("(arrow: beyond, in few epochs)")
-
-
-def test_of_two_epochs_both_set_the_colours() -> None:
-    (image,) = plot_mvl_history(*HISTORY).axes[0].images
-    assert image.get_clim() == (0.1, 0.6)
-    assert image.colorbar.extend == "neither"
-
-
-@pytest.mark.parametrize("wrong", [([], [], []), ([0], [{}], [[]]), ([0, 1], PROFILES, [[]]), ([0], PROFILES, [[]])])
+@pytest.mark.parametrize("wrong", [([], [], []), ([0], [{}], [[]]), ([0, 1], SCORES, [[]]), ([0], SCORES, [[]])])
 def test_a_history_without_a_profile_and_a_list_per_epoch_is_refused(
     wrong: tuple[list[int], list[dict[str, float]], list[list[str]]],
 ) -> None:

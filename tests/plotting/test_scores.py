@@ -7,13 +7,20 @@ from typing import Any
 import numpy as np
 import pytest
 from matplotlib.axes import Axes
-from matplotlib.container import BarContainer, ErrorbarContainer
+from matplotlib.colors import to_rgba
+from matplotlib.container import ErrorbarContainer
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
-from matplotlib.text import Annotation
 
 from lsa_lightning.functional import wilson_interval
-from lsa_lightning.plotting import plot_accuracy, plot_differences, plot_mean_accuracy, plot_rg_scores
+from lsa_lightning.plotting import (
+    plot_accuracy,
+    plot_difference_curves,
+    plot_differences,
+    plot_mean_accuracy,
+    plot_rg_scores,
+)
+from lsa_lightning.plotting.style import COLORS
 
 EPS = [0.0, 0.1, 0.2]
 ACCURACY = {"fgsm": [90.0, 80, 70], "pgd": [90.0, 75, 0]}
@@ -21,9 +28,13 @@ INTERVALS = {name: [wilson_interval(int(a * 20 / 100), 20) for a in row] for nam
 SCORES = {"AT": {"fgsm": 500.0, "pgd": 450.0}, "AT-LR": {"fgsm": 510.5, "pgd": 480.0}}
 
 
-def lines_of(axes: Axes) -> list[Line2D]:
-    """The lines of the legend, without the caps of the error bars."""
-    return [line for line in axes.lines if not str(line.get_label()).startswith("_")]
+def bars_of(axes: Axes) -> list[ErrorbarContainer]:
+    return [container for container in axes.containers if isinstance(container, ErrorbarContainer)]
+
+
+def lines_of(axes: Axes) -> dict[str, Line2D]:
+    """The line of each series, by its name in the legend."""
+    return {str(bars.get_label()): bars.lines[0] for bars in bars_of(axes)}
 
 
 def legend_of(figure: Figure) -> list[str]:
@@ -37,26 +48,33 @@ def accuracy_axes(**options: Any) -> Axes:
 
 def test_accuracy_has_a_line_per_attack() -> None:
     axes = accuracy_axes()
-    lines = lines_of(axes)
-    assert [line.get_label() for line in lines] == ["fgsm", "pgd"]
-    assert [list(line.get_ydata()) for line in lines] == list(ACCURACY.values())
-    assert [list(line.get_xdata()) for line in lines] == [EPS] * 2
+    assert {name: list(line.get_ydata()) for name, line in lines_of(axes).items()} == ACCURACY
     assert (axes.get_xlabel(), axes.get_ylabel()) == ("eps", "accuracy (%),\n95 % interval, 20 samples")
 
 
-def test_lines_differ_in_colour_marker_and_style() -> None:
+def test_equal_lines_stand_side_by_side_around_their_eps() -> None:
+    fgsm, pgd = (np.asarray(line.get_xdata(), dtype=float) for line in lines_of(accuracy_axes()).values())
+    np.testing.assert_allclose((fgsm + pgd) / 2, EPS, atol=1e-12)
+    np.testing.assert_allclose(pgd - fgsm, 0.015)
+
+
+def test_lines_differ_in_colour_marker_style_and_filling_and_bars_are_of_their_colour() -> None:
     axes = accuracy_axes()
-    for look in ("get_color", "get_marker", "get_linestyle", "get_markersize"):
-        assert len({getattr(line, look)() for line in lines_of(axes)}) == 2
+    for look in ("get_color", "get_marker", "get_linestyle", "get_markerfacecolor"):
+        assert len({getattr(line, look)() for line in lines_of(axes).values()}) == 2
+    for bars in bars_of(axes):
+        assert bars.lines[2][0].get_edgecolor()[0] == pytest.approx(to_rgba(bars.lines[0].get_color()))
 
 
 def test_each_accuracy_has_its_interval() -> None:
-    axes = accuracy_axes()
-    bars = [container for container in axes.containers if isinstance(container, ErrorbarContainer)]
-    assert len(bars) == 2
-    for container, expected in zip(bars, INTERVALS.values(), strict=True):
+    for container, expected in zip(bars_of(accuracy_axes()), INTERVALS.values(), strict=True):
         drawn = [(float(low[1]), float(high[1])) for low, high in container[2][0].get_segments()]
         assert [end for pair in drawn for end in pair] == pytest.approx([end for pair in expected for end in pair])
+
+
+def test_what_has_no_interval_has_no_bar() -> None:
+    (axes,) = plot_accuracy(EPS, {"ceiling": [90.0] * 3}, {"ceiling": [None] * 3}, samples=20).axes
+    assert [len(segment) for segment in bars_of(axes)[0].lines[2][0].get_segments()] == [0, 0, 0]
 
 
 def test_no_attack_is_refused() -> None:
@@ -74,17 +92,7 @@ def test_the_radius_of_training_is_a_vertical_line_and_the_axis_names_the_norm()
     (axes,) = figure.axes
     assert list(training_line(axes).get_xdata()) == [0.15, 0.15]
     assert axes.get_xlabel() == "eps (L2, pixels)"
-    assert legend_of(figure) == ["fgsm", "pgd", "training eps 0.15"]
-
-
-def test_a_short_interval_is_drawn_over_its_marker_in_black_and_wider() -> None:
-    axes = accuracy_axes()
-    bars = [container for container in axes.containers if isinstance(container, ErrorbarContainer)]
-    for bar, line in zip(bars, lines_of(axes), strict=True):
-        _, caps, (segments,) = bar.lines
-        assert segments.get_zorder() > line.get_zorder()
-        assert segments.get_edgecolor().tolist() == [[0, 0, 0, 1]]
-        assert min(cap.get_markersize() for cap in caps) > line.get_markersize()
+    assert sorted(legend_of(figure)) == ["fgsm", "pgd", "training eps 0.15"]
 
 
 @pytest.mark.parametrize(("least", "bottom"), [(66.0, 60.0), (64.0, 50.0), (3.0, 0.0)])
@@ -93,47 +101,40 @@ def test_the_axis_begins_below_the_least_accuracy(least: float, bottom: float) -
     assert axes.get_ylim()[0] == bottom
 
 
-def bars_of(axes: Axes) -> dict[str, list[tuple[float, float]]]:
-    """(middle of the bar, its length) of each bar by attack."""
-    return {
-        str(container.get_label()): [(bar.get_y() + bar.get_height() / 2, bar.get_width()) for bar in container]
-        for container in axes.containers
-        if isinstance(container, BarContainer)
-    }
-
-
-def test_scores_are_bars_by_method_and_attack() -> None:
+def test_scores_are_points_by_method_and_attack_near_one_another() -> None:
     figure = plot_rg_scores(SCORES)
     (axes,) = figure.axes
     assert [tick.get_text() for tick in axes.get_yticklabels()] == ["AT", "AT-LR"]
-    assert bars_of(axes) == {
-        "fgsm": [(pytest.approx(-0.2), 500.0), (pytest.approx(0.8), 510.5)],
-        "pgd": [(pytest.approx(0.2), 450.0), (pytest.approx(1.2), 480.0)],
+    drawn = {name: line.get_xydata().tolist() for name, line in lines_of(axes).items()}
+    assert drawn == {
+        "fgsm": [[500.0, pytest.approx(-0.2)], [510.5, pytest.approx(0.8)]],
+        "pgd": [[450.0, pytest.approx(0.2)], [480.0, pytest.approx(1.2)]],
     }
-    assert [text.get_text() for text in figure.legends[0].get_texts()] == ["fgsm", "pgd"]
-    assert {text.get_text() for text in axes.texts} == {"500.0", "510.5", "450.0", "480.0"}
-    assert axes.get_xlim()[1] > 510.5
+    assert legend_of(figure) == ["fgsm", "pgd"]
+    assert {text.get_text() for text in axes.texts} == {"500.00", "510.50", "450.00", "480.00"}
+    low, high = axes.get_xlim()
+    assert 430 < low < 450
+    assert 510.5 < high < 530
 
 
-def test_bars_differ_in_colour_and_hatch() -> None:
-    (axes,) = plot_rg_scores(SCORES).axes
-    bars = [container[0] for container in axes.containers]
-    assert len({bar.get_facecolor() for bar in bars}) == len({bar.get_hatch() for bar in bars}) == 2
+def test_scores_stand_beside_the_ceiling() -> None:
+    figure = plot_rg_scores(SCORES, ceiling=515.25)
+    (line,) = [line for line in figure.axes[0].lines if line.get_label() == "ceiling 515.25"]
+    assert list(line.get_xdata()) == [515.25, 515.25]
+    assert "ceiling 515.25" in legend_of(figure)
 
 
 def test_errors_are_half_widths() -> None:
     errors = {"AT": {"fgsm": 5.0, "pgd": 2.0}, "AT-LR": {"fgsm": 1.0, "pgd": 3.0}}
     (axes,) = plot_rg_scores(SCORES, errors=errors).axes
-    bars = [container for container in axes.containers if isinstance(container, ErrorbarContainer)]
-    drawn = [[float(right[0] - left[0]) for left, right in bar[2][0].get_segments()] for bar in bars]
+    drawn = [[float(right[0] - left[0]) for left, right in bar[2][0].get_segments()] for bar in bars_of(axes)]
     assert drawn == [[10.0, 2.0], [4.0, 6.0]]
 
 
 def test_no_error_bar_is_drawn_for_nan() -> None:
     (axes,) = plot_rg_scores({"AT": {"pgd": 1.0}}, errors={"AT": {"pgd": np.nan}}).axes
-    (bar,) = [container for container in axes.containers if isinstance(container, ErrorbarContainer)]
+    (bar,) = bars_of(axes)
     assert [len(segment) for segment in bar[2][0].get_segments()] == [0]
-    assert [text.xy[0] for text in axes.texts if isinstance(text, Annotation)] == [1.0]
 
 
 def test_axes_say_what_the_error_bars_are() -> None:
@@ -151,9 +152,9 @@ def test_the_axis_of_scores_says_how_large_they_can_be() -> None:
 
 def test_what_was_not_measured_says_so_in_its_place() -> None:
     (axes,) = plot_rg_scores({"AT": {"fgsm": 500.0}, "AT-LR": {"fgsm": 510.0, "pgd": 480.0}}).axes
-    assert len(bars_of(axes)["pgd"]) == 1
+    assert len(lines_of(axes)["pgd"].get_xdata()) == 1
     (missing,) = [text for text in axes.texts if text.get_text() == "not measured"]
-    assert missing.xy == (0, pytest.approx(0.2))
+    assert missing.get_position()[1] == pytest.approx(0.2)
 
 
 @pytest.mark.parametrize("wrong", [{}, {"AT": {}}, {"AT": {"pgd": 1.0}, "AT-LR": {}}])
@@ -175,11 +176,10 @@ def test_mean_accuracy_has_a_line_per_method_with_bars_where_the_spread_is_known
     }
     figure = plot_mean_accuracy(curves)
     (axes,) = figure.axes
-    for line, row in zip(lines_of(axes), curves.values(), strict=True):
-        assert list(line.get_xdata()) == list(row)
-        assert list(line.get_ydata()) == [mean for mean, _ in row.values()]
-    (bars,) = [container for container in axes.containers if isinstance(container, ErrorbarContainer)]
-    assert [segment[:, 1].tolist() for segment in bars[2][0].get_segments()] == [[88.0, 92.0], [76.0, 84.0]]
+    for bars, row in zip(bars_of(axes), curves.values(), strict=True):
+        assert list(bars.lines[0].get_ydata()) == [mean for mean, _ in row.values()]
+        drawn = [np.reshape(segment, (-1, 2))[:, 1].tolist() for segment in bars.lines[2][0].get_segments()]
+        assert drawn == [[] if ends is None else list(ends) for _, ends in row.values()]
     assert legend_of(figure) == ["AT", "AT-LR"]
 
 
@@ -188,7 +188,7 @@ def test_mean_accuracy_marks_the_radius_of_training_too() -> None:
     (axes,) = figure.axes
     assert list(training_line(axes).get_xdata()) == [0.1, 0.1]
     assert axes.get_xlabel() == "eps (Linf)"
-    assert legend_of(figure) == ["AT", "training eps 0.1"]
+    assert sorted(legend_of(figure)) == ["AT", "training eps 0.1"]
 
 
 DIFFERENCES: dict[str, dict[str, tuple[float, float | None]]] = {
@@ -200,24 +200,38 @@ DIFFERENCES: dict[str, dict[str, tuple[float, float | None]]] = {
 def test_differences_are_points_with_intervals_beside_the_line_of_none() -> None:
     figure = plot_differences(DIFFERENCES, xlabel="percentage points")
     (axes,) = figure.axes
-    clean, pgd = (c for c in axes.containers if isinstance(c, ErrorbarContainer))
-    assert list(clean.lines[0].get_xdata()) == [0.5, 2.0]
-    assert list(clean.lines[0].get_ydata()) == pytest.approx([-0.2, 0.8])
-    assert list(pgd.lines[0].get_ydata()) == pytest.approx([0.2])
-    first, second = clean.lines[2][0].get_segments()
-    assert first[:, 0].tolist() == [-0.5, 1.5]
-    assert len(second) == 0
-    assert pgd.lines[2][0].get_segments()[0][:, 0].tolist() == [-1.25, -0.75]
+    points = [tuple(bars.lines[0].get_xydata()[0]) for bars in bars_of(axes)]
+    assert points == [(0.5, pytest.approx(-0.2)), (2.0, pytest.approx(0.8)), (-1.0, pytest.approx(0.2))]
+    ends = [bars.lines[2][0].get_segments()[0][:, 0].tolist() for bars in bars_of(axes) if bars.has_xerr]
+    assert ends == [[-0.5, 1.5], [-1.25, -0.75]]
     assert any(list(line.get_xdata()) == [0, 0] for line in axes.lines)
     assert [tick.get_text() for tick in axes.get_yticklabels()] == ["gamma=0.1", "gamma=1.0"]
-    assert [text.get_text() for text in figure.legends[0].get_texts()] == ["clean", "pgd"]
+    assert legend_of(figure) == ["clean", "pgd"]
     assert axes.get_xlabel() == "percentage points"
 
 
-def test_a_single_pair_is_a_hollow_point() -> None:
+def test_no_difference_is_in_the_middle() -> None:
+    for rows in (DIFFERENCES, {"gamma": {"clean": (-0.5, None)}}, {"gamma": {"clean": (0.0, None)}}):
+        low, high = plot_differences(rows, xlabel="").axes[0].get_xlim()
+        assert low == -high < 0
+
+
+def test_a_single_pair_is_a_hollow_point_with_nothing_drawn_over_it() -> None:
     (axes,) = plot_differences(DIFFERENCES, xlabel="").axes
-    (hollow,) = [line for line in axes.lines if line.get_markerfacecolor() == "white"]
-    assert list(hollow.get_xdata()) == [2.0]
+    faces = {line.get_xdata()[0]: line.get_markerfacecolor() for line in axes.lines if line.get_marker() in ("o", "s")}
+    assert faces == {0.5: COLORS[0], 2.0: "white", -1.0: COLORS[1]}
+    assert sum(list(line.get_xdata()) == [2.0] for line in axes.lines) == 1
+
+
+def test_difference_curves_lie_around_the_line_of_none() -> None:
+    curves = {"under pgd": {0.0: (-0.5, (-1.0, 0.0)), 0.3: (0.25, (-0.25, 0.75))}}
+    figure = plot_difference_curves(curves, bars="95 % interval", training_eps=0.3, norm="Linf")
+    (axes,) = figure.axes
+    assert list(lines_of(axes)["under pgd"].get_ydata()) == [-0.5, 0.25]
+    assert any(list(line.get_ydata()) == [0, 0] for line in axes.lines)
+    assert axes.get_ylim() == pytest.approx((-1.1, 1.1))
+    assert axes.get_ylabel() == "difference in accuracy\n(percentage points),\n95 % interval"
+    assert sorted(legend_of(figure)) == ["training eps 0.3", "under pgd"]
 
 
 @pytest.mark.parametrize("wrong", [{}, {"gamma": {}}])

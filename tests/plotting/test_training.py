@@ -35,6 +35,11 @@ def test_the_epoch_that_was_kept_is_marked_in_both() -> None:
         assert "kept: epoch 1" in [text.get_text() for text in legend.get_texts()]
 
 
+def test_the_mark_says_what_the_epoch_is_the_best_by() -> None:
+    (axes, _) = plot_training(LOSSES, ACCURACIES, kept=1, best_by="val/acc_pgd").axes
+    assert "kept: epoch 1\n(best val/acc_pgd)" in [str(line.get_label()) for line in axes.lines]
+
+
 @pytest.mark.parametrize("curves", [(LOSSES, {}), ({}, ACCURACIES)])
 def test_what_was_not_logged_has_no_axes(curves: tuple[Any, Any]) -> None:
     (axes,) = plot_training(*curves).axes

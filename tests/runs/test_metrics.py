@@ -30,6 +30,15 @@ def test_a_spread_has_the_sample_standard_deviation_and_students_interval() -> N
     assert spread.half == pytest.approx(expected.high - 3.0)
 
 
+def test_a_spread_of_multiples_is_the_multiple_of_the_spread() -> None:
+    values = [1.0, 2.0, 6.0]
+    n, mean, std, interval = Spread.of(values).times(2.0)
+    expected = Spread.of([2 * value for value in values])
+    assert (n, mean, std) == (3, expected.mean, pytest.approx(expected.std))
+    assert interval == pytest.approx(expected.interval)
+    assert Spread.of([2.0]).times(3.0) == (1, 6.0, None, None)
+
+
 def test_a_single_value_has_no_interval() -> None:
     spread = Spread.of([2.0])
     assert spread == (1, 2.0, None, None)

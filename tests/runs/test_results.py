@@ -117,14 +117,37 @@ def beside() -> Results:
 
 def test_the_room_below_the_ceiling_that_a_method_closes(beside: Results, tmp_path: Path) -> None:
     base, method, ceiling = beside.sections["clean accuracy"]
-    assert (base.room, method.room) == (None, pytest.approx(25.0))  # 5 points of 20
+    assert (base.room, method.room) == (None, Spread(2, 25.0, 0.0, (25.0, 25.0)))  # 5 points of 20
     assert (ceiling.label, ceiling.spread.mean, ceiling.flags) == ("ceiling", 100.0, None)
     score = beside.sections["R&G under pgd"]
-    assert score[1].room == pytest.approx(100 * 15 / (250 - 209.5))
+    assert score[1].room is not None
+    assert score[1].room.mean == pytest.approx(100 * 15 / (250 - 209.5))
     beside.save(tmp_path)
     table, paired = pd.read_csv(tmp_path / "comparison.csv"), pd.read_csv(tmp_path / "paired.csv")
     assert table.set_index(["group", "metric"]).loc[("ATLR", "accuracy/pgd/0.3"), "ceiling"] == 80.0
     assert paired.set_index("metric").loc["accuracy/clean", "room_closed"] == pytest.approx(25.0)
+
+
+def test_a_single_pair_has_no_share_of_the_room(beside: Results, tmp_path: Path) -> None:
+    single = Results.of([run for run in beside.runs if run.summary.seed == 0])
+    assert [row.room for row in single.sections["clean accuracy"]] == [None] * 3
+    assert not single.has_room
+    single.save(tmp_path)
+    assert pd.read_csv(tmp_path / "paired.csv")["room_closed"].isna().all()
+
+
+def test_the_ceiling_is_explained_where_there_is_one(beside: Results, results: Results) -> None:
+    assert any(note.startswith("Ceiling: ") and "not the sum" in note for note in beside.notes)
+    assert not any("eiling" in note for note in results.notes)
+
+
+def test_an_interval_without_0_is_a_detectable_difference() -> None:
+    pairs = [
+        run(callbacks, seed, clean + seed) for callbacks, clean in ((AT, 80.0), (at_lr(0.1), 81.0)) for seed in (0, 1)
+    ]
+    assert str(Results.of(pairs).headlines[-1]).endswith(
+        "+1.00 points (95 % interval +1.00 to +1.00, n 2), a detectable difference"
+    )
 
 
 def test_each_row_and_each_file_says_which_runs_are_flagged(
@@ -140,7 +163,7 @@ def test_each_row_and_each_file_says_which_runs_are_flagged(
     printed = capsys.readouterr().out
     rows = [line.split() for line in printed.splitlines() if line.split()[:1] == ["ATLR"] and "±" in line]
     assert all(row[-1] == "1/1" for row in rows)
-    assert rows[0][-4:] == ["2", "+25", "%", "1/1"]
+    assert rows[0][-6:] == ["2", "+25", "±", "0", "%", "1/1"]
     assert "Masking flags were raised in 1 of 1 runs checked, of 4 in all." in " ".join(printed.split())
 
 
@@ -168,8 +191,10 @@ def test_the_table_fits_the_terminal(
 
 def test_paired_differences_stand_above_the_table(results: Results, capsys: pytest.CaptureFixture[str]) -> None:
     assert [str(each) for each in results.headlines if each.metric == "clean accuracy"] == [
-        "ATLR, gamma=0.1 minus AdversarialTraining, clean accuracy: +3.50 points (95 % interval -2.85 to +9.85, n 2)",
-        "ATLR, gamma=1.0 minus AdversarialTraining, clean accuracy: -12.00 points (no interval from one pair, n 1)",
+        "ATLR, gamma=0.1 minus AdversarialTraining, clean accuracy: +3.50 points (95 % interval -2.85 to +9.85, n 2), "
+        "no detectable difference",
+        "ATLR, gamma=1.0 minus AdversarialTraining, clean accuracy: -12.00 points (no interval from one pair, n 1), "
+        "no detectable difference",
     ]
     assert not any(each.metric.startswith("R&G") for each in results.headlines)
     print_results(results)
@@ -211,3 +236,16 @@ def test_jobs_left_out_are_named_from_the_folder_of_the_sweep(
 def test_nothing_left_out_prints_nothing(capsys: pytest.CaptureFixture[str]) -> None:
     print_left_out([], [], Path("/sweep"))
     assert capsys.readouterr().out == ""
+
+
+def test_the_headline_is_the_attack_that_the_base_stands_worst_and_clean_accuracy(results: Results) -> None:
+    (pair, _) = results.pairs
+    weaker = {"pgd": [80.0, 75.0, 70.0], "square": [80.0, 70.0, 55.0]}
+    tables = [replace(each.summary.evaluation, accuracy=weaker) for each in results.runs if each.summary.evaluation]
+    runs = [
+        replace(each, summary=replace(each.summary, evaluation=table))
+        for each, table in zip(results.runs, tables, strict=True)
+    ]
+    assert [metric.attack for metric in Results.of(runs).pairs[0].worst_case] == ["square"]
+    titles = [each.metric for each in results.headlines][:2]
+    assert titles == [pair.worst_case[0].title, "clean accuracy"]

@@ -1,33 +1,21 @@
-"""The pictures of the pages: figures of a run, read from its folder, and those that compare runs, drawn here."""
+"""The pictures of the page of a run: its figures, read from its folder."""
 
 from __future__ import annotations
 
 import base64
 import io
-import textwrap
-from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeVar
 
 from matplotlib.figure import Figure
 
-from lsa_lightning.plotting import plot_differences, plot_mean_accuracy, plot_rg_scores
-from lsa_lightning.runs.comparison import Group, measured_on
 from lsa_lightning.runs.folder import save_svg
-from lsa_lightning.runs.metrics import Spread, headline, training_eps
-from lsa_lightning.runs.read import Run, in_one_line
-from lsa_lightning.runs.results import Results
-from lsa_lightning.runs.stages import unit_in_words
-
-T = TypeVar("T")
+from lsa_lightning.runs.read import in_one_line
 
 _LARGE_SVG = 400_000  # bytes; where dense drawings make the vector file larger than this, the PNG takes its place
 
 _ENDS = {".svg": (b"<?xml", b"</svg>"), ".png": (b"\x89PNG", b"IEND\xaeB`\x82")}
 """What a whole file begins and ends with."""
-
-_MOST_LINES = 10  # in one figure; more hide one another
 
 _WIDE = ("adversarial_images", "largest_errors")
 
@@ -44,13 +32,15 @@ _CAPTIONS = {
     ),
     "layer_profile": (
         "Layers",
-        "How far each attack moves each layer's representation, by the comparison measure: mean and, as bars, standard "
-        "deviation over the test samples. The shaded layers, whose mean is above the dashed threshold, are the Most "
-        "Vulnerable Layers (MVL). The numbers are in the table Layers.",
+        "How far each attack moves each layer's representation, by the comparison measure: mean and, as bars that end "
+        "at 0, standard deviation over the test samples. The shaded layers, whose mean is above the dashed threshold, "
+        "are the Most Vulnerable Layers (MVL) of the weights that were kept. The numbers are in the table Layers.",
     ),
     "mvl_history": (
         "Layers over the epochs",
-        "The measure of each layer after each analysed epoch of training, with the layers in the MVL marked.",
+        "How far each layer's measure lies from the mean mu of the layers after each analysed epoch of training, on "
+        "validation data: white is mu, orange above, blue below. Algorithm 1 chooses layers more than eta sigma "
+        "above; black bars mark those that were chosen.",
     ),
     "class_accuracy": (
         "Accuracy of each class",
@@ -63,8 +53,8 @@ _CAPTIONS = {
     ),
     "decision_boundary": (
         "Decision boundary",
-        "Predicted probability of class 1 over the plane, the decision boundary as a line, test points, and where the "
-        "attack moved them.",
+        "Predicted probability of class 1 over the plane, the decision boundary as a line, test points, and with a "
+        "thin line where the attack moved those that were right and are wrong now.",
     ),
     "adversarial_images": (
         "Clean and adversarial images",
@@ -107,119 +97,6 @@ def pictures_of_run(folder: Path) -> tuple[dict[str, Picture], list[str]]:
     return pictures, unread
 
 
-def pictures_of_results(results: Results, attacks: Sequence[str]) -> list[Picture]:
-    """What the regularizer changes; R&G and accuracy over eps of each method, one figure per test set."""
-    pictures = _difference_pictures(results)
-    parts: dict[tuple[str | None, int | None], list[Group]] = {}
-    for group in results.groups:
-        if group.runs[0].summary.evaluation is not None:
-            parts.setdefault(measured_on(group.runs[0]), []).append(group)
-    for (data, samples), groups in parts.items():
-        where = "" if len(parts) == 1 else f", {samples} samples of {str(data).rpartition('.')[2]}"
-        pictures += _pictures_of_groups(groups, attacks, where)
-    return pictures
-
-
-def _pictures_of_groups(groups: Sequence[Group], attacks: Sequence[str], where: str) -> list[Picture]:
-    """R&G and accuracy over eps of groups that were measured on the same samples, with 95 % intervals."""
-    scores: dict[str, dict[str, Spread]] = {}
-    for group in groups:
-        row = {attack: score for attack in attacks if (score := group.rg_score(attack)) is not None}
-        if row:
-            scores[_drawable(group.label)] = row
-    if not scores:
-        return []
-    over_seeds = any(score.half is not None for row in scores.values() for score in row.values())
-    note = " Mean over the seeds, with its 95 % interval by Student's t." if over_seeds else ""
-    runs = [run for group in groups for run in group.runs]
-    most = _common({run.summary.evaluation.rg_max for run in runs if run.summary.evaluation is not None})
-    figure = plot_rg_scores(
-        {label: {attack: score.mean for attack, score in row.items()} for label, row in scores.items()},
-        errors=_halves(scores) if over_seeds else None,
-        bars="95 % interval" if over_seeds else None,
-        most=most,
-    )
-    pictures = [_drawn(f"R&G of each method{where}", f"Sum of the accuracies over eps.{note}", figure)]
-    for attack in attacks:
-        curves = {_drawable(g.label): _curve(g, attack, over_seeds) for g in groups if g.rg_score(attack)}
-        best = sorted(curves, key=lambda label: scores[label][attack].mean, reverse=True)[:_MOST_LINES]
-        only = f" Only the {_MOST_LINES} methods of highest R&G are drawn." if len(curves) > _MOST_LINES else ""
-        if best:
-            drawn = {label: curve for label, curve in curves.items() if label in best}
-            figure = plot_mean_accuracy(drawn, **_circumstances(runs, over_seeds))
-            title = f"Accuracy over eps under {attack}{where}"
-            pictures.append(_drawn(title, f"Accuracy on the test set.{note}{only}", figure))
-    return pictures
-
-
-def _halves(scores: Mapping[str, Mapping[str, Spread]]) -> dict[str, dict[str, float]]:
-    """Half widths of the intervals."""
-    return {label: {attack: score.half_or_nan for attack, score in row.items()} for label, row in scores.items()}
-
-
-def _circumstances(runs: Sequence[Run], over_seeds: bool) -> dict[str, Any]:
-    """What the axes and marks of curves say, as far as it is the same for all runs."""
-    return {
-        "training_eps": _common({training_eps(run) for run in runs}),
-        "norm": _common({run.summary.evaluation.norm for run in runs if run.summary.evaluation is not None}),
-        "unit": _common({_unit(run) for run in runs}),
-        "bars": "mean and 95 % interval over seeds" if over_seeds else "95 % interval",
-    }
-
-
-def _curve(group: Group, attack: str, over_seeds: bool) -> dict[float, tuple[float, tuple[float, float] | None]]:
-    """Accuracy by eps, with the interval over the seeds, or else that of the only run's test samples."""
-    table = group.runs[0].summary.evaluation
-    if over_seeds or table is None:
-        return {eps: (spread.mean, spread.interval) for eps, spread in group.accuracy(attack).items()}
-    return dict(zip(table.eps, zip(table.accuracy[attack], table.intervals[attack], strict=True), strict=True))
-
-
-def _unit(run: Run) -> str | None:
-    """What radii are measured in, as far as the threat model tells."""
-    threat = run.config.get("threat")
-    return unit_in_words(threat["bounds"]) if isinstance(threat, dict) and "bounds" in threat else None
-
-
-def known_norms(results: Results) -> set[str]:
-    """The different norms; tables of before 0.1.0 do not tell theirs."""
-    tables = [run.summary.evaluation for run in results.runs if run.summary.evaluation is not None]
-    return {table.norm for table in tables if table.norm is not None}
-
-
-def _difference_pictures(results: Results) -> list[Picture]:
-    """Forest plots of the paired differences, accuracies and R&G apart, since their scales are."""
-    found = []
-    for what, unit, is_score in (("accuracy", "percentage points", False), ("R&G", "sum of percentage points", True)):
-        metrics = [metric for metric in headline(results.runs) if metric.is_score == is_score]
-        rows: dict[str, dict[str, tuple[float, float | None]]] = {}
-        for pair in results.pairs:
-            spreads = {metric.title: spread for metric in metrics if (spread := pair.difference(metric)) is not None}
-            if spreads:
-                label = _drawable(f"{pair.group.label} minus {pair.base_label}")
-                rows[label] = {title: (s.mean, s.half) for title, s in spreads.items()}
-        if rows:
-            xlabel = f"{unit}: mean and 95 % interval"
-            caption = (
-                f"Difference in {what} of each AT-LR to the same training without the regularizer: mean over the pairs "
-                "of one seed, with its 95 % interval by Student's t. An interval that crosses the dotted line is "
-                "compatible with no difference; a hollow point is a single pair, which has no interval."
-            )
-            found.append(_drawn(f"Paired differences in {what}", caption, plot_differences(rows, xlabel=xlabel)))
-    return found
-
-
-def _common(values: set[T]) -> T | None:
-    """The only value, if there is one alone."""
-    return next(iter(values)) if len(values) == 1 else None
-
-
-def _drawable(label: str) -> str:
-    """``label`` in lines of 22 characters, with nothing that matplotlib takes for mathematics or for a hidden label."""
-    text = textwrap.fill(label, 22).replace("$", r"\$")
-    return f" {text}" if text.startswith("_") else text
-
-
 def _figure_files(folder: Path) -> dict[str, list[Path]]:
     """The files of each figure, those with a caption first."""
     files: dict[str, list[Path]] = {}
@@ -247,7 +124,8 @@ def _file_picture(name: str, files: list[Path]) -> Picture:
     return Picture(title, caption, _data_uri(readable[suffix], suffix), name in _WIDE)
 
 
-def _drawn(title: str, caption: str, figure: Figure) -> Picture:
+def drawn(title: str, caption: str, figure: Figure) -> Picture:
+    """A figure that is drawn here."""
     buffer = io.BytesIO()
     save_svg(figure, buffer, title)
     return Picture(title, caption, _data_uri(buffer.getvalue(), ".svg"))

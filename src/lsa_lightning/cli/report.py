@@ -12,13 +12,16 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from omegaconf import OmegaConf
 
 from lsa_lightning import __version__
-from lsa_lightning.cli.pictures import known_norms, pictures_of_results, pictures_of_run
-from lsa_lightning.layers.report import in_words
+from lsa_lightning.cli.comparison_pictures import known_norms, pictures_of_results
+from lsa_lightning.cli.headline import WorstCase, masking_in_words
+from lsa_lightning.cli.pictures import pictures_of_run
+from lsa_lightning.layers.report import attack_in_words, in_words
+from lsa_lightning.masking.flags import CLEARLY, CRITERIA
 from lsa_lightning.runs.comparison import config_differences
 from lsa_lightning.runs.folder import CONFIG_FILE
 from lsa_lightning.runs.metrics import training_eps
 from lsa_lightning.runs.read import Jobs, Run, find_jobs, in_one_line
-from lsa_lightning.runs.results import BASE, MEANING, ROOM, Results, print_left_out, print_results, room_in_words
+from lsa_lightning.runs.results import Results, print_left_out, print_results, room_in_words
 from lsa_lightning.utils.files import write_text
 
 
@@ -80,7 +83,10 @@ def write_run_page(run: Run, output: Path) -> list[str]:
         unread=[*run.unread, *unread],
         pictures=pictures,
         history=history,
-        headline_eps=_headline_eps(run),
+        worst_case=WorstCase.of(run),
+        monitored=_monitored(run),
+        clearly=CLEARLY,
+        criteria=CRITERIA,
         layers=layers,
         in_mvl={layer: sum(layer in entry.mvl for entry in history) for layer in analysed},
         config=(run.folder / CONFIG_FILE).read_text(encoding="utf-8"),
@@ -101,7 +107,7 @@ def _comparison_page(results: Results, jobs: Jobs, unread: Sequence[str]) -> str
         now=datetime.now(timezone.utc).strftime("%Y-%m-%d %H:%M UTC"),
         unread=unread,
         results=results,
-        meaning=" ".join([MEANING, *([BASE] if results.has_pairs else []), *([ROOM] if results.has_room else [])]),
+        meaning=" ".join(results.notes),
         groups=groups,
         labels={run.folder: group.label for group in groups for run in group.runs},
         attacks=attacks,
@@ -116,10 +122,15 @@ def _comparison_page(results: Results, jobs: Jobs, unread: Sequence[str]) -> str
     )
 
 
-def _headline_eps(run: Run) -> float | None:
-    """The radius of the headline: that of training or, of training on clean data, of the threat model."""
-    table, radius = run.summary.evaluation, training_eps(run)
-    return radius if table is not None and radius in table.eps else None
+def _monitored(run: Run) -> str | None:
+    """What the checkpoint that was kept is the best by, as far as the configuration tells."""
+    callbacks = run.config.get("callbacks")
+    nodes = callbacks.values() if isinstance(callbacks, dict) else ()
+    return next((node["monitor"] for node in nodes if isinstance(node, dict) and _keeps_the_best(node)), None)
+
+
+def _keeps_the_best(node: dict[str, Any]) -> bool:
+    return str(node.get("_target_")).endswith("ModelCheckpoint") and node.get("monitor") is not None
 
 
 def _profile(run: Run) -> dict[str, float]:
@@ -136,6 +147,8 @@ def _render(template: str, **values: Any) -> str:
         trim_blocks=True,
         lstrip_blocks=True,
     )
+    environment.filters["attack"] = attack_in_words
+    environment.filters["checks"] = masking_in_words
     environment.filters["in_words"] = in_words
     environment.filters["room"] = room_in_words
     environment.filters["yaml"] = lambda node: OmegaConf.to_yaml(OmegaConf.create(node)).strip()

@@ -53,6 +53,7 @@ from lsa_lightning.runs.summary import AnalysisSummary, RunSummary
 from lsa_lightning.runs.trust import Trust
 from lsa_lightning.runs.whole_checkpoint import WholeCheckpointIO
 from lsa_lightning.runs.write import (
+    monitored,
     validated_at,
     write_analysis,
     write_evaluation,
@@ -183,7 +184,7 @@ def _run(cfg: DictConfig, attempt: Attempt, signals: Signals) -> RunSummary | No
         signals.check()
         history = _history(job.callbacks)
         write_history(history, folder)
-        write_training(folder, checkpoint_epoch, validated_at(job.callbacks))
+        write_training(folder, checkpoint_epoch, validated_at(job.callbacks), monitored(job.callbacks))
         summary = RunSummary(
             name=cfg.name,
             seed=cfg.seed,

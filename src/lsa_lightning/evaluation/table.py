@@ -122,14 +122,15 @@ class RobustnessTable:
         from lsa_lightning.plotting import plot_accuracy
 
         labels = {
-            name: f"{name}{self._headline(name)}, R&G {score:.1f} of {self.rg_max:g}"
+            name: f"{name}{self._headline(name)}, R&G {score:.2f} of {self.rg_max:g}"
             for name, score in self.rg_score.items()
         }
         rows = {labels[name]: row for name, row in self.accuracy.items()}
+        intervals: dict[str, Sequence[tuple[float, float] | None]]
         intervals = {labels[name]: row for name, row in self.intervals.items()}
         if self.ceiling is not None:
-            label = f"ceiling, R&G {self.ceiling.rg_score:.1f} of {self.rg_max:g}"
-            rows[label], intervals[label] = self.ceiling.accuracy, [(most, most) for most in self.ceiling.accuracy]
+            label = f"ceiling, R&G {self.ceiling.rg_score:.2f} of {self.rg_max:g}"
+            rows[label], intervals[label] = self.ceiling.accuracy, [None] * len(self.eps)
         return plot_accuracy(
             self.eps,
             rows,
@@ -144,4 +145,4 @@ class RobustnessTable:
         """The accuracy at the radius of training, if that is known."""
         if self.training_eps not in self.eps:
             return ""
-        return f": {self.accuracy[name][self.eps.index(self.training_eps)]:.1f} % at eps {self.training_eps:g}"
+        return f": {self.accuracy[name][self.eps.index(self.training_eps)]:.2f} % at eps {self.training_eps:g}"

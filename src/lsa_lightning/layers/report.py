@@ -211,13 +211,28 @@ def plot_reports(
         msg = f"expected reports of the same layers and measure, at least one, got {sorted(kinds)}"
         raise ValueError(msg)
     ((layers, measure),) = kinds
-    means = {name: report.mean.tolist() for name, report in reports.items()}
-    stds = {name: report.std.tolist() for name, report in reports.items()}
+    labels = {name: _with_amount(name, report.attack) for name, report in reports.items()}
+    means = {labels[name]: report.mean.tolist() for name, report in reports.items()}
+    stds = {labels[name]: report.std.tolist() for name, report in reports.items()}
+    samples = {report.samples for report in reports.values()}
     radii = {attack_in_words(report.attack)[1] for report in reports.values()}
     attacked = radii.pop() if len(radii) == 1 else ""
     return plot_profiles(
-        layers, means, stds=stds, mvl=mvl, threshold=threshold, measure=in_words(measure), attacked=attacked
+        layers,
+        means,
+        stds=stds,
+        mvl=mvl,
+        threshold=threshold,
+        measure=in_words(measure),
+        attacked=attacked,
+        samples=samples.pop() if len(samples) == 1 else None,
     )
+
+
+def _with_amount(name: str, attack: str) -> str:
+    """The name, and of a noise that changes a share of the inputs this share."""
+    amount = re.search(r"\bamount=([^,)]+)", attack)
+    return name if amount is None else f"{name}, amount {amount[1]}"
 
 
 def plot_history(history: Sequence[AnalysedEpoch]) -> Figure:
@@ -226,7 +241,7 @@ def plot_history(history: Sequence[AnalysedEpoch]) -> Figure:
 
     return plot_mvl_history(
         [entry.epoch for entry in history],
-        [entry.report.profile for entry in history],
+        [dict(zip(entry.report.layers, entry.report.z_scores.tolist(), strict=True)) for entry in history],
         [entry.mvl for entry in history],
         measure=in_words(history[-1].report.measure) if history else "",
         attack=", ".join(filter(None, attack_in_words(history[-1].report.attack))) if history else "",

@@ -31,6 +31,26 @@ OF_FEW_STEPS = ("pgd_weaker_than_fgsm", "steps_do_not_help", "full_range_above_c
 """Flags that more steps of PGD may take back, and cannot raise."""
 
 
+CLEARLY = (
+    f"Clearly: more than chance explains (with a probability below {SIGNIFICANCE:g}) and, of two attacks, by more than "
+    f"{TOLERANCE:g} % of all samples; a lead of a few samples is no sign."
+)
+"""What the criteria mean by it."""
+
+
+CRITERIA = {
+    "pgd_weaker_than_fgsm": "one step fools clearly more than many",
+    "accuracy_rises_with_eps": "a smaller eps fools clearly more than a larger one",
+    "steps_do_not_help": "random points fool clearly more than PGD",
+    "vanishing_gradients": f"clearly more than {TOLERANCE:g} % vanish",
+    "full_range_above_chance": "clearly more stay right than by chance",
+    "black_box_stronger": "Square fools clearly more than PGD",
+    "not_deterministic": f"the logits change by more than {UNSTABLE:g}",
+    "gradients_disagree": f"the cosine is below {AGREEMENT:g}",
+}
+"""By the name of each check, when it raises its flag, in a few words."""
+
+
 _FEWEST = 10
 
 

@@ -31,23 +31,26 @@ def plot_confusion(confusion: Sequence[Sequence[int]], *, attacked: str = "") ->
     percent = [[100 * count / max(sum(row), 1) for count in row] for row in confusion]
     figure, axes = new_axes(height=4.8)
     shades = axes.imshow(percent, cmap="cividis", vmin=0, vmax=100)
-    figure.colorbar(shades, ax=axes, label="% of the samples of a class", shrink=0.8)
+    figure.colorbar(shades, ax=axes, label="% of the samples of a true class", shrink=0.8)
     if classes <= _MOST_NUMBERS:
         for i, row in enumerate(percent):
             for j, value in enumerate(row):
                 axes.text(j, i, f"{value:.0f}", ha="center", va="center", color="black" if value > 50 else "white")
     ticks = range(0, classes, 1 if classes <= 2 * _MOST_NUMBERS else -(-classes // 10))
     under = f"\nunder {attacked}" if attacked else ""
-    axes.set(xticks=ticks, yticks=ticks, xlabel=f"predicted class{under}", ylabel="class")
+    axes.set(xticks=ticks, yticks=ticks, xlabel=f"predicted class{under}", ylabel="true class")
     axes.grid(visible=False)
     return figure
 
 
-def plot_class_accuracy(rows: Mapping[str, Sequence[tuple[float, tuple[float, float]]]]) -> Figure:
+def plot_class_accuracy(
+    rows: Mapping[str, Sequence[tuple[float, tuple[float, float]]]], *, samples: int | None = None
+) -> Figure:
     """Accuracy of each class with its interval, clean and under an attack side by side.
 
     Args:
         rows: by the name in the legend, accuracy in percent and the ends of its interval for each of C classes.
+        samples: number of samples of all classes, for the axis; None: it does not tell.
 
     Returns:
         The figure.
@@ -67,7 +70,8 @@ def plot_class_accuracy(rows: Mapping[str, Sequence[tuple[float, tuple[float, fl
         style |= {"linestyle": "none", "markersize": 5.0}
         axes.errorbar(places, [value for value, _ in row], yerr=list(bars), capsize=3, label=name, **style)
     ticks = range(0, classes, 1 if classes <= 2 * _MOST_NUMBERS else -(-classes // 10))
-    axes.set(xticks=ticks, xlabel="class", ylabel="accuracy (%), 95 % interval")
+    xlabel = "true class" if samples is None else f"true class, {samples} samples in all"
+    axes.set(xticks=ticks, xlabel=xlabel, ylabel="accuracy (%), 95 % interval")
     axes.set(xlim=(-0.5, classes - 0.5), ylim=(-2, 102))
     legend_above(figure)
     return figure

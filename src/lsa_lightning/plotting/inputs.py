@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 import torch
 from matplotlib.axes import Axes
+from matplotlib.colors import LinearSegmentedColormap
 from matplotlib.figure import Figure
 from torch import Tensor, nn
 
@@ -15,19 +16,22 @@ from lsa_lightning.plotting.style import COLORS, legend_above, new_axes, new_fig
 from lsa_lightning.utils.isolation import evaluating
 from lsa_lightning.utils.outputs import read_logits
 
+# The hues of the points; class 0 is lighter, so that the regions are told apart in grey.
+_BETWEEN_CLASSES = LinearSegmentedColormap.from_list("between_classes", ["#A6CEE8", "white", "#D98B52"])
+
 
 def plot_decision_boundary(model: nn.Module, x: Tensor, y: Tensor, x_adv: Tensor, attacked: str = "") -> Figure:
-    """Probability of class 1 of a binary classifier over the plane, with clean and adversarial points.
+    """Probability of class 1 of a binary classifier over the plane, the points, and where some cross the boundary.
 
     Args:
         model: maps ``[N, 2]`` to one or two logits.
         x: clean points ``[N, 2]``.
         y: labels 0/1, ``[N]``.
         x_adv: their adversarial partners ``[N, 2]``.
-        attacked: how far they were moved, such as ``"eps 0.3 (Linf)"``, for the axis; empty: it does not tell.
+        attacked: what moved them, such as ``"pgd, eps 0.3 (Linf)"``, for the title; empty: it does not tell.
 
     Returns:
-        The figure.
+        The figure. A partner is drawn, with a line from its point, where the point is right and the partner is not.
 
     Raises:
         ValueError: if the points are not two-dimensional or there is none, or a label is neither 0 nor 1.
@@ -40,22 +44,33 @@ def plot_decision_boundary(model: nn.Module, x: Tensor, y: Tensor, x_adv: Tensor
         raise ValueError(msg)
     low, high = torch.cat([x, x_adv]).cpu().aminmax(dim=0)
     columns, rows = (torch.linspace(float(low[i]) - 0.3, float(high[i]) + 0.3, 200) for i in (0, 1))
-    plane = torch.cartesian_prod(columns, rows).to(x)
+    labels = y.flatten().to(x.device)
     with evaluating(model), torch.no_grad():
-        probability = log_probabilities(read_logits(model(plane)))[:, 1].exp().view(200, 200).T.cpu().numpy()
-    figure, axes = new_axes(height=4.4)
+        right, still_right = (((_probability(model, points) > 0.5) == labels).cpu() for points in (x, x_adv))
+        probability = _probability(model, torch.cartesian_prod(columns, rows).to(x)).view(200, 200).T.cpu().numpy()
+    crossed = right & ~still_right
+    x, x_adv, labels = x.cpu(), x_adv.cpu(), labels.cpu()
+    figure, axes = new_axes(height=4.8)
     levels = np.linspace(0, 1, 11)
-    shades = axes.contourf(columns.numpy(), rows.numpy(), probability, levels=levels, cmap="cividis", alpha=0.5)
+    shades = axes.contourf(columns.numpy(), rows.numpy(), probability, levels=levels, cmap=_BETWEEN_CLASSES)
     axes.contour(columns.numpy(), rows.numpy(), probability, levels=[0.5], colors="black")
     figure.colorbar(shades, ax=axes, label="predicted probability of class 1", orientation="horizontal", aspect=40)
+    for start, end in zip(x[crossed].tolist(), x_adv[crossed].tolist(), strict=True):
+        axes.plot(*zip(start, end, strict=True), color="black", linewidth=0.7)
     for label, color, marker in ((0, COLORS[0], "o"), (1, COLORS[1], "s")):
-        mask = (y.flatten() == label).cpu()
-        _scatter(axes, x.cpu()[mask], marker, facecolor=color, label=f"class {label}, clean")
-        _scatter(axes, x_adv.cpu()[mask], marker, facecolor="none", label=f"class {label}, adversarial")
-    axes.set(xlabel="x1" + (f"; attacked: {attacked}" if attacked else ""), ylabel="x2", aspect="equal")
+        _scatter(axes, x[labels == label], marker, facecolor=color, label=f"class {label}")
+        moved = x_adv[crossed & (labels == label)]
+        _scatter(axes, moved, marker, facecolor="white", label=f"class {label}, moved across")
+    title = f"{int(crossed.sum())} of {len(x)} points cross the boundary"
+    axes.set(title=f"{attacked}:\n{title}" if attacked else title, xlabel="x1", ylabel="x2", aspect="equal")
     axes.grid(visible=False)
     legend_above(figure)
     return figure
+
+
+def _probability(model: nn.Module, points: Tensor) -> Tensor:
+    """Of class 1, ``[N]``."""
+    return log_probabilities(read_logits(model(points)))[:, 1].exp()
 
 
 def plot_adversarial_images(

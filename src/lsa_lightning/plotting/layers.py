@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from itertools import count
 
 import numpy as np
+from matplotlib.colors import LinearSegmentedColormap
 from matplotlib.figure import Figure
-from numpy.typing import NDArray
 
 from lsa_lightning.plotting.style import WIDTH, legend_above, line_styles, new_axes
+
+# What lies below is light and what lies above gets dark, so that the two are told apart in grey.
+_ABOVE_AND_BELOW = LinearSegmentedColormap.from_list(
+    "above_and_below", [(0.0, "#9ECAE1"), (0.5, "white"), (0.8, "#D55E00"), (1.0, "#5A1E00")]
+)
 
 
 def plot_profiles(
@@ -22,17 +26,19 @@ def plot_profiles(
     threshold: tuple[str, float] | None = None,
     measure: str = "relative error",
     attacked: str = "",
+    samples: int | None = None,
 ) -> Figure:
     """A measure per layer under each attack, one line each, side by side; the layers of ``mvl`` are shaded.
 
     Args:
         layers: L names, in the order of execution.
         means: mean over the samples by the name in the legend, L values each; at least one.
-        stds: half lengths of the bars, laid out as ``means``; None: no bars.
+        stds: half lengths of the bars, laid out as ``means``; None: no bars. They end at 0.
         mvl: names of the most vulnerable layers.
         threshold: name and height of a line above which layers are chosen; None: no line.
         measure: what the axis says.
         attacked: the radius of all attacks, such as ``"eps 0.3 (Linf)"``, for the axis; empty: it does not tell.
+        samples: number of samples that the means are over, for the axis; None: it does not tell.
 
     Returns:
         The figure.
@@ -47,7 +53,9 @@ def plot_profiles(
     figure, axes = new_axes(width=max(WIDTH, 2.0 + 0.45 * len(layers)), height=4.6)
     for i, ((name, row), style) in enumerate(zip(means.items(), line_styles(), strict=False)):
         shift = 0.6 * (i - (len(means) - 1) / 2) / len(means)  # else equal lines and their bars hide one another
-        bars = None if stds is None else list(stds[name])
+        bars = (
+            None if stds is None else [[min(b, max(m, 0.0)) for b, m in zip(stds[name], row, strict=True)], stds[name]]
+        )
         positions = [position + shift for position in range(len(layers))]
         style["markersize"] = 5.0
         axes.errorbar(positions, list(row), yerr=bars, capsize=2, elinewidth=1, linewidth=1, label=name, **style)
@@ -57,8 +65,9 @@ def plot_profiles(
     if threshold is not None:
         axes.axhline(threshold[1], color="black", linewidth=1.2, linestyle=(0, (6, 3)), label=threshold[0])
     axes.set_xticks(range(len(layers)), list(layers), rotation=45, ha="right", rotation_mode="anchor")
-    spread = "mean over samples" if stds is None else "mean ± std over samples"
-    xlabel = "layer, in the order of execution" + (f"\nattacks: {attacked}" if attacked else "")
+    over = "samples" if samples is None else f"{samples} samples"
+    spread = f"mean over {over}" if stds is None else f"mean ± std over {over}\n(bars end at 0)"
+    xlabel = "layer, in the order of execution" + (f"\nattacks and noises: {attacked}" if attacked else "")
     axes.set(xlabel=xlabel, ylabel=f"{measure},\n{spread}")
     axes.set_xlim(-0.5, len(layers) - 0.5)
     axes.set_ylim(bottom=0)
@@ -68,67 +77,52 @@ def plot_profiles(
 
 def plot_mvl_history(
     epochs: Sequence[int],
-    profiles: Sequence[Mapping[str, float]],
+    scores: Sequence[Mapping[str, float]],
     mvls: Sequence[Sequence[str]],
     *,
     measure: str = "relative error",
     attack: str = "",
 ) -> Figure:
-    """A measure per layer over the epochs as a heat map, with the MVL marked by dots.
+    """What Algorithm 1 chooses by, per layer over the epochs as a heat map, with the MVL marked by black bars.
 
     Args:
         epochs: number of each analysed epoch, at least one.
-        profiles: for each epoch, mean of the measure by layer, at least one. A layer that was not analysed in an epoch,
-            as after a resumption with other ``layers``, stays white there.
+        scores: for each epoch, ``(mean - mu) / sigma`` by layer, at least one: what Algorithm 1 compares with eta. A
+            layer that was not analysed in an epoch, as after a resumption with other ``layers``, stays grey there.
         mvls: for each epoch, the most vulnerable layers.
         measure: what the colour bar says.
         attack: what moves the layers, for the axis; empty: it does not tell.
 
     Returns:
-        The figure, first layer at the top. A few epochs whose values lie far from all others', such as the first one,
-        do not take the colours from these: the scale ends before them, and an arrow says that more lies beyond.
+        The figure, first layer at the top. White is the mean of an epoch's layers, orange to black above, blue below.
 
     Raises:
         ValueError: if there is no epoch, an epoch has no layer, or the lengths differ.
     """
-    if not epochs or not len(epochs) == len(profiles) == len(mvls) or not all(profiles):
-        sizes = [len(profile) for profile in profiles]
+    if not epochs or not len(epochs) == len(scores) == len(mvls) or not all(scores):
+        sizes = [len(row) for row in scores]
         msg = f"expected one profile and one MVL per epoch, each profile with at least one layer, got {sizes} layers "
         msg += f"and {len(mvls)} lists for {len(epochs)} epochs"
         raise ValueError(msg)
-    layers = list(dict.fromkeys(layer for profile in profiles for layer in profile))
-    width, height = min(max(WIDTH, 3.0 + 0.1 * len(epochs)), 14.0), max(3.6, 1.6 + 0.2 * len(layers))
-    figure, axes = new_axes(width, height)
-    errors = np.array([[profile.get(layer, np.nan) for profile in profiles] for layer in layers])
-    low, high = _most_epochs(errors)
-    image = axes.imshow(errors, aspect="auto", interpolation="nearest", cmap="viridis", vmin=low, vmax=high)
-    beyond = {(True, True): "both", (True, False): "min", (False, True): "max", (False, False): "neither"}
-    ends = beyond[bool(np.nanmin(errors) < low), bool(np.nanmax(errors) > high)]
-    label = f"{measure}, mean" + ("" if ends == "neither" else "\n(arrow: beyond, in few epochs)")
-    figure.colorbar(image, ax=axes, label=label, aspect=8 * height, pad=0.02, extend=ends)
+    layers = list(dict.fromkeys(layer for row in scores for layer in row))
+    height = max(3.4, 2.0 + 0.25 * len(layers))
+    figure, axes = new_axes(height=height)
+    values = np.array([[row.get(layer, np.nan) for row in scores] for layer in layers])
+    far = float(np.nanmax(np.abs(values))) or 1.0
+    image = axes.imshow(values, aspect="auto", interpolation="nearest", cmap=_ABOVE_AND_BELOW, vmin=-far, vmax=far)
+    label = f"{measure}, in sigma above (orange) or\nbelow (blue) mu, the mean of the epoch's layers"
+    figure.colorbar(image, ax=axes, label=label, orientation="horizontal", aspect=40)
     marked = [(x, y) for x, mvl in enumerate(mvls) for y, name in enumerate(layers) if name in mvl]
-    columns, rows = [x for x, _ in marked], [y for _, y in marked]
-    diameter = min(8.0, 0.6 * 72 * min((width - 2.5) / len(epochs), (height - 1.4) / len(layers)))  # in points
-    axes.scatter(columns, rows, diameter**2, "white", edgecolors="black", linewidths=diameter / 8, label="in the MVL")
+    starts, ends, rows = [x - 0.5 for x, _ in marked], [x + 0.5 for x, _ in marked], [y for _, y in marked]
+    axes.hlines(rows, starts, ends, color="white", linewidth=7)  # around the bars, which cells may be as dark as
+    axes.hlines(rows, starts, ends, color="black", linewidth=4, label="in the MVL")
     axes.set_xticks(*_epoch_ticks(epochs))
     axes.set_yticks(range(len(layers)), layers)
-    axes.set(xlabel="epoch" + (f"\nanalysed under {attack}" if attack else ""), ylabel="layer, first at the top")
+    axes.set(xlabel="epoch" + (f", analysed under {attack}" if attack else ""), ylabel="layer, first at the top")
+    axes.set_facecolor("0.8")
     axes.grid(visible=False)
     legend_above(figure)
     return figure
-
-
-def _most_epochs(errors: NDArray[np.float64]) -> tuple[float, float]:
-    """Least and largest value ``[L, E]``, without a tenth of the epochs, at least one, if it is far from the others.
-
-    Far is as far as the others are from one another.
-    """
-    least, largest = (np.sort(ends) for ends in (np.nanmin(errors, axis=0), np.nanmax(errors, axis=0)))
-    left_out = math.ceil(0.1 * len(least)) if len(least) > 2 else 0
-    low, high = float(least[left_out]), float(largest[-1 - left_out])
-    far = max(high - low, 0.0)
-    ends = float(least[0]), float(largest[-1])
-    return (low if low - ends[0] > far else ends[0]), (high if ends[1] - high > far else ends[1])
 
 
 def _epoch_ticks(epochs: Sequence[int]) -> tuple[range, list[str]]:

@@ -2,23 +2,27 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
+from itertools import pairwise
+from math import nan
 
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from lsa_lightning.plotting.style import bar_styles, eps_in_words, legend_above, line_styles, new_axes
+from lsa_lightning.plotting.style import eps_in_words, legend_above, line_styles, new_axes
 
 Interval = tuple[float, float]
 """Its low and its high end."""
+
+Curves = Mapping[str, Mapping[float, tuple[float, Interval | None]]]
+"""By name and eps, a value and its interval, if that is known."""
 
 
 def plot_accuracy(
     eps: Sequence[float],
     accuracy: Mapping[str, Sequence[float]],
-    intervals: Mapping[str, Sequence[Interval]],
+    intervals: Mapping[str, Sequence[Interval | None]],
     *,
     samples: int,
     training_eps: float | None = None,
@@ -30,7 +34,7 @@ def plot_accuracy(
     Args:
         eps: the columns, rising.
         accuracy: by the name in the legend, one accuracy in percent per column; at least one row.
-        intervals: low and high end of the 95 % interval of each accuracy, laid out as ``accuracy``.
+        intervals: low and high end of the 95 % interval of each accuracy, laid out as ``accuracy``; None: it has none.
         samples: number of samples behind each accuracy.
         training_eps: radius at which the model was trained, marked by a vertical line; None: no line.
         norm: norm of the ball that eps is the radius of, for the axis.
@@ -53,7 +57,7 @@ def plot_accuracy(
 
 
 def plot_mean_accuracy(
-    curves: Mapping[str, Mapping[float, tuple[float, Interval | None]]],
+    curves: Curves,
     *,
     bars: str | None = None,
     training_eps: float | None = None,
@@ -73,14 +77,7 @@ def plot_mean_accuracy(
         The figure.
     """
     figure, axes = new_axes()
-    for (name, row), style in zip(curves.items(), line_styles(), strict=False):
-        axes.plot(list(row), [value for value, _ in row.values()], label=name, **style)
-        known = [(radius, value, *ends) for radius, (value, ends) in row.items() if ends is not None]
-        if known:
-            radii, values, low, high = map(np.array, zip(*known, strict=True))
-            # In black and wide, so that short intervals too are seen on their markers.
-            yerr = np.clip([values - low, high - values], 0, None)  # an end may round to the other side
-            axes.errorbar(radii, values, yerr=yerr, fmt="none", ecolor="black", elinewidth=1, capsize=5, zorder=3)
+    _draw_curves(axes, curves)
     _mark_training(axes, training_eps)
     ylabel = "accuracy (%)" + ("" if bars is None else f",\n{bars}")
     axes.set(xlabel=eps_in_words(None, norm, unit), ylabel=ylabel, ylim=(_below(curves), 101))
@@ -88,7 +85,54 @@ def plot_mean_accuracy(
     return figure
 
 
-def _below(curves: Mapping[str, Mapping[float, tuple[float, Interval | None]]]) -> float:
+def plot_difference_curves(
+    curves: Curves,
+    *,
+    bars: str | None = None,
+    training_eps: float | None = None,
+    norm: str | None = None,
+    unit: str | None = None,
+) -> Figure:
+    """Differences of accuracies to a base over eps, around the line of no difference.
+
+    Args:
+        curves: by the name in the legend and eps, difference in percentage points and the ends of its interval; None:
+            no bar.
+        bars: see :func:`plot_mean_accuracy`.
+        training_eps: see :func:`plot_accuracy`.
+        norm: see :func:`plot_accuracy`.
+        unit: see :func:`plot_accuracy`.
+
+    Returns:
+        The figure.
+    """
+    figure, axes = new_axes()
+    axes.axhline(0, color="0.4", linestyle=":", zorder=0)
+    _draw_curves(axes, curves)
+    _mark_training(axes, training_eps)
+    farthest = max(abs(end) for row in curves.values() for mean, ends in row.values() for end in (mean, *(ends or ())))
+    ylabel = "difference in accuracy\n(percentage points)" + ("" if bars is None else f",\n{bars}")
+    axes.set(xlabel=eps_in_words(None, norm, unit), ylabel=ylabel, ylim=(-1.1 * farthest or -1, 1.1 * farthest or 1))
+    legend_above(figure, columns=1)
+    return figure
+
+
+def _draw_curves(axes: Axes, curves: Curves) -> None:
+    """Lines with their intervals, side by side: else equal lines and their bars hide one another."""
+    radii = sorted({radius for row in curves.values() for radius in row})
+    gap = min((b - a for a, b in pairwise(radii)), default=1.0)
+    for i, ((name, row), style) in enumerate(zip(curves.items(), line_styles(), strict=False)):
+        shift = 0.3 * gap * (i - (len(curves) - 1) / 2) / len(curves)
+        values = [value for value, _ in row.values()]
+        ends = [known or (nan, nan) for _, known in row.values()]
+        away = [(value - low, high - value) for value, (low, high) in zip(values, ends, strict=True)]
+        bars = np.clip(away, 0, None).T  # an end may round to the other side of its value
+        places = [radius + shift for radius in row]
+        style["markersize"] = 5.0
+        axes.errorbar(places, values, yerr=bars, capsize=3, linewidth=1, label=name, **style)
+
+
+def _below(curves: Curves) -> float:
     """A multiple of 10 below all accuracies: accuracies that lie close together are told apart."""
     least = min((value for row in curves.values() for value, _ in row.values()), default=0.0)
     return max(0.0, 10 * ((least - 5) // 10))
@@ -110,18 +154,20 @@ def plot_rg_scores(
     errors: Mapping[str, Mapping[str, float]] | None = None,
     bars: str | None = None,
     most: float | None = None,
+    ceiling: float | None = None,
 ) -> Figure:
-    """R&G of each method under each attack, as bars.
+    """R&G of each method under each attack, as points on an axis that begins near the least of them.
 
     Args:
         scores: R&G (the sum of the accuracies in percent over eps) by method, then by attack. A method that was not
-            measured under an attack that others were measured under has "not measured" written in place of the bar.
+            measured under an attack that others were measured under has "not measured" written in place of the point.
         errors: half widths of error bars >= 0, laid out as ``scores``; none is drawn for NaN.
         bars: see :func:`plot_mean_accuracy`.
         most: the largest score that there can be, for the axis; None: the axis does not tell.
+        ceiling: the score that no classifier exceeds, a vertical line; None: no line.
 
     Returns:
-        The figure: methods from top to bottom, attacks by colour and hatch.
+        The figure: methods from top to bottom, attacks by colour and marker.
 
     Raises:
         ValueError: if there is no score, or ``errors`` has other methods or attacks than ``scores``.
@@ -129,33 +175,30 @@ def plot_rg_scores(
     if not scores or not all(scores.values()):
         msg = f"expected at least one method, each with at least one attack, got {dict(scores)}"
         raise ValueError(msg)
-    if errors is not None and {m: {*row} for m, row in errors.items()} != {m: {*row} for m, row in scores.items()}:
+    if errors is not None and {m: set(row) for m, row in errors.items()} != {m: set(r) for m, r in scores.items()}:
         msg = f"expected errors of the same methods and attacks as scores, got {dict(errors)} for {dict(scores)}"
         raise ValueError(msg)
     attacks = list(dict.fromkeys(attack for row in scores.values() for attack in row))
-    thickness = 0.8 / len(attacks)
-    figure, axes = new_axes(height=1.4 + 0.28 * len(scores) * (len(attacks) + 1), grid="x")
-    for i, (attack, style) in enumerate(zip(attacks, bar_styles(), strict=False)):
-        offset = (i - (len(attacks) - 1) / 2) * thickness
-        rows = {position + offset: method for position, method in enumerate(scores) if attack in scores[method]}
-        drawn = axes.barh(
-            list(rows),
-            [scores[method][attack] for method in rows.values()],
-            height=thickness,
-            xerr=None if errors is None else [errors[method][attack] for method in rows.values()],
-            capsize=3,
-            label=attack,
-            **style,
-        )
-        axes.bar_label(drawn, fmt="%.1f", padding=4)
-        for position in (p + offset for p, method in enumerate(scores) if attack not in scores[method]):
-            axes.annotate("not measured", (0, position), (4, 0), textcoords="offset points", va="center")
+    figure, axes = new_axes(height=1.8 + 0.19 * len(scores) * (len(attacks) + 1), grid="x")
+    for i, (attack, style) in enumerate(zip(attacks, line_styles(), strict=False)):
+        shift = 0.8 * (i - (len(attacks) - 1) / 2) / len(attacks)
+        rows = {position + shift: method for position, method in enumerate(scores) if attack in scores[method]}
+        values = [scores[method][attack] for method in rows.values()]
+        halves = None if errors is None else [errors[method][attack] for method in rows.values()]
+        style |= {"linestyle": "none", "markersize": 6.0}
+        axes.errorbar(values, list(rows), xerr=halves, capsize=3, label=attack, **style)
+        places = {position + shift for position in range(len(scores))}
+        words = {**dict.fromkeys(places, "not measured"), **dict(zip(rows, map("{:.2f}".format, values), strict=True))}
+        for height, text in words.items():  # in a column on the right
+            axes.text(1.02, height, text, transform=axes.get_yaxis_transform(), va="center", fontsize="small")
+    if ceiling is not None:
+        axes.axvline(ceiling, color="black", linestyle="--", label=f"ceiling {ceiling:.2f}")
     axes.set_yticks(range(len(scores)), list(scores))
     axes.set_ylim(len(scores) - 0.5, -0.5)  # the first method at the top
-    axes.set_xlim(0, 1.12 * max(axes.get_xlim()))  # room for the numbers
+    axes.margins(x=0.08)
     label = "R&G: sum of the accuracies (%)\nover eps" + ("" if most is None else f", at most {most:g}")
     axes.set(xlabel=_with_bars(label, bars))
-    legend_above(figure, columns=min(len(attacks), 4))
+    legend_above(figure, columns=min(len(attacks) + (ceiling is not None), 4))
     return figure
 
 
@@ -168,7 +211,7 @@ def plot_differences(differences: Mapping[str, Mapping[str, tuple[float, float |
         xlabel: what the points and the bars are, with the unit.
 
     Returns:
-        The figure: methods from top to bottom, metrics by colour and marker.
+        The figure: methods from top to bottom, metrics by colour and marker; no difference is in the middle.
 
     Raises:
         ValueError: if there is no difference.
@@ -180,14 +223,17 @@ def plot_differences(differences: Mapping[str, Mapping[str, tuple[float, float |
     figure, axes = new_axes(height=1.4 + 0.28 * len(differences) * (len(metrics) + 1), grid="x")
     axes.axvline(0, color="0.4", linestyle=":", zorder=0)
     for i, (metric, style) in enumerate(zip(metrics, line_styles(), strict=False)):
-        style["linestyle"] = "none"
         shift = (i - (len(metrics) - 1) / 2) * 0.8 / len(metrics)
-        rows = [(position + shift, *row[metric]) for position, row in enumerate(differences.values()) if metric in row]
-        heights, means, halves = zip(*rows, strict=True)
-        bars = [math.nan if half is None else half for half in halves]
-        axes.errorbar(means, heights, xerr=bars, capsize=4, label=metric, **{**style, "markersize": 6.0})
-        single = [(mean, height) for height, mean, half in rows if half is None]
-        axes.plot(*zip(*single, strict=True), **{**style, "markersize": 6.0, "markerfacecolor": "white"})
+        style |= {"linestyle": "none", "markersize": 6.0}
+        label: str | None = metric
+        for position, row in enumerate(differences.values()):
+            if metric in row:
+                mean, half = row[metric]
+                style["markerfacecolor"] = "white" if half is None else style["color"]
+                axes.errorbar([mean], [position + shift], xerr=half, capsize=4, label=label, **style)
+                label = None  # one entry in the legend
+    farthest = max(abs(mean) + (half or 0.0) for row in differences.values() for mean, half in row.values())
+    axes.set_xlim(-1.1 * farthest or -1.0, 1.1 * farthest or 1.0)
     axes.set_yticks(range(len(differences)), list(differences))
     axes.set_ylim(len(differences) - 0.5, -0.5)  # the first method at the top
     axes.set(xlabel=xlabel)

@@ -9,27 +9,23 @@ from typing import Any
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-# Okabe and Ito's colours, told apart by colour-blind readers; markers, line styles and hatches do the same in grey.
+# Okabe and Ito's colours, told apart by colour-blind readers; markers, filled or hollow, and line styles do the same
+# in grey.
 COLORS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
 MARKERS = ("o", "s", "^", "D", "v", "P", "X")
 LINES = ("-", "--", "-.", ":")  # a line that lies under another one shows through its gaps
 SIZES = (9.0, 7.5, 6.0, 4.5)  # of markers; one that lies under another one shows around it
-HATCHES = ("", "///", "...", "xxx", "\\\\\\", "+++", "ooo")
 
 WIDTH = 5.0
 """Of most figures in inches: on a phone, 390 pixels wide, their letters are still read."""
 
 
 def line_styles() -> Iterator[dict[str, Any]]:
-    """Colour, marker and line style of one line after the other."""
-    for color, marker, line, size in zip(cycle(COLORS), cycle(MARKERS), cycle(LINES), cycle(SIZES), strict=True):
-        yield {"color": color, "marker": marker, "linestyle": line, "markersize": size}
-
-
-def bar_styles() -> Iterator[dict[str, Any]]:
-    """Colour and hatch of one group of bars after the other."""
-    for color, hatch in zip(cycle(COLORS), cycle(HATCHES), strict=True):
-        yield {"facecolor": color, "hatch": hatch, "edgecolor": "white"}
+    """Colour, marker and line style of one line after the other; every second marker is hollow."""
+    looks = zip(cycle(COLORS), cycle(MARKERS), cycle(LINES), cycle(SIZES), cycle((True, False)), strict=True)
+    for color, marker, line, size, filled in looks:
+        face = color if filled else "white"
+        yield {"color": color, "marker": marker, "linestyle": line, "markersize": size, "markerfacecolor": face}
 
 
 def new_figure(width: float = WIDTH, height: float = 4.0) -> Figure:

@@ -15,7 +15,12 @@ Curve = Mapping[int, float]
 
 
 def plot_training(
-    losses: Mapping[str, Curve], accuracies: Mapping[str, Curve], *, kept: int | None = None, attacked: str = ""
+    losses: Mapping[str, Curve],
+    accuracies: Mapping[str, Curve],
+    *,
+    kept: int | None = None,
+    best_by: str = "",
+    attacked: str = "",
 ) -> Figure:
     """Losses, and below them accuracies, over the epochs, with the epoch whose weights were kept.
 
@@ -23,6 +28,7 @@ def plot_training(
         losses: by the name in the legend, each with at least one epoch.
         accuracies: in percent, laid out as ``losses``.
         kept: the epoch whose weights were kept, marked by a vertical line; None: no line.
+        best_by: what that epoch is the best by, such as ``"val/acc_pgd"``; empty: the line does not tell.
         attacked: what the accuracies under attack were measured at, such as ``"eps 0.3 (Linf)"``, for the axis.
 
     Returns:
@@ -39,7 +45,10 @@ def plot_training(
     figure = new_figure(height=0.4 + 2.6 * len(drawn))
     every = figure.subplots(len(drawn), sharex=True, squeeze=False)[:, 0]
     for axes, (ylabel, curves) in zip(every, drawn.items(), strict=True):
-        _draw(axes, curves, kept)
+        _draw(axes, curves)
+        if kept is not None:
+            label = f"kept: epoch {kept}" + (f"\n(best {best_by})" if best_by else "")
+            axes.axvline(kept, color="0.4", linestyle=":", zorder=0, label=label)
         axes.set_ylabel(ylabel)
         axes.legend(fontsize="small", loc="lower left", bbox_to_anchor=(0.0, 1.0), ncols=2, frameon=False)
     every[-1].set_xlabel("epoch")
@@ -47,7 +56,7 @@ def plot_training(
     return figure
 
 
-def _draw(axes: Axes, curves: Mapping[str, Curve], kept: int | None) -> None:
+def _draw(axes: Axes, curves: Mapping[str, Curve]) -> None:
     tidy(axes)
     longest = max(map(len, curves.values()))
     for (name, curve), style in zip(curves.items(), line_styles(), strict=False):
@@ -59,5 +68,3 @@ def _draw(axes: Axes, curves: Mapping[str, Curve], kept: int | None) -> None:
             markevery=every,
             **{**style, "markersize": style["markersize"] - 2},
         )
-    if kept is not None:
-        axes.axvline(kept, color="0.4", linestyle=":", zorder=0, label=f"kept: epoch {kept}")

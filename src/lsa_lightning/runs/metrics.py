@@ -74,6 +74,11 @@ class Spread(NamedTuple):
             return cls(1, values[0], None, None)
         return cls(len(values), statistics.fmean(values), statistics.stdev(values), t_interval(values))
 
+    def times(self, factor: float) -> Spread:
+        """Of the values times a factor > 0."""
+        interval = None if self.interval is None else (factor * self.interval[0], factor * self.interval[1])
+        return Spread(self.n, factor * self.mean, None if self.std is None else factor * self.std, interval)
+
     @property
     def half(self) -> float | None:
         """Half the width of the interval."""

@@ -9,7 +9,7 @@ from typing import Any
 
 from lsa_lightning.callbacks import ATLR, AdversarialTraining
 from lsa_lightning.runs.comparison import Group, comparable, config_differences, measured_on, seeds_of
-from lsa_lightning.runs.metrics import Metric, Spread
+from lsa_lightning.runs.metrics import Metric, Spread, headline
 
 _OF_ATLR = inspect.signature(ATLR).parameters.keys() - inspect.signature(AdversarialTraining).parameters.keys()
 
@@ -42,6 +42,14 @@ class Pair:
     def base_label(self) -> str:
         """The base's label; empty without one."""
         return "" if self.base is None else self.base.label
+
+    @property
+    def worst_case(self) -> list[Metric]:
+        """The accuracy at the radius of training under the attack that the base stands worst; empty without one."""
+        metrics = [metric for metric in headline(self.group.runs) if metric.attack and not metric.is_score]
+        spreads = {} if self.base is None else {metric: self.base.spread(metric) for metric in metrics}
+        means = {metric: spread.mean for metric, spread in spreads.items() if spread is not None}
+        return sorted(means, key=lambda metric: means[metric])[:1]
 
     def difference(self, metric: Metric) -> Spread | None:
         """The metric of the group minus that of its base, over the seeds of both; None where there is no pair."""

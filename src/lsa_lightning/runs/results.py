@@ -16,7 +16,7 @@ from rich.text import Text
 from lsa_lightning.runs.comparison import Flags, Group, cautions, group_by_seed
 from lsa_lightning.runs.console import console
 from lsa_lightning.runs.folder import save_table
-from lsa_lightning.runs.metrics import Metric, Spread, headline, measured, training_eps
+from lsa_lightning.runs.metrics import CLEAN, Metric, Spread, headline, measured, training_eps
 from lsa_lightning.runs.pairs import Pair, pair_with_bases
 from lsa_lightning.runs.read import LeftOut, Run
 
@@ -29,7 +29,12 @@ BASE = "Minus base: AT-LR minus the same training without the regularizer, the m
 
 _FEW = 3  # pairs
 
-ROOM = "Room: the share of what lies between the base and the ceiling, which no classifier exceeds, that it closes."
+ROOM = "Room: the share of what lies between the base and the ceiling that it closes, with its interval over the pairs."
+
+CEILING = (
+    "Ceiling: what no classifier exceeds on these samples. Its R&G is not the sum of its accuracies but at most that, "
+    "since one classifier must serve all eps at once."
+)
 
 
 @dataclass(frozen=True)
@@ -41,14 +46,14 @@ class Row:
         spread: the metric over its seeds.
         difference: that of the pairs with its base; None without a base or a pair.
         room: the share, in percent, of the room between the base and the ceiling that the difference closes; None
-            without a ceiling, a pair or room.
+            without a ceiling, several pairs or room.
         flags: what the masking checks say of the method's runs; None for the ceiling, which is none.
     """
 
     label: str
     spread: Spread
     difference: Spread | None
-    room: float | None = None
+    room: Spread | None = None
     flags: Flags | None = None
 
 
@@ -67,10 +72,13 @@ class Headline:
     spread: Spread
 
     def __str__(self) -> str:
-        ends = "no interval from one pair"
+        ends, verdict = "no interval from one pair", "no detectable difference"
         if self.spread.interval is not None:
-            ends = "95 % interval {:+.2f} to {:+.2f}".format(*self.spread.interval)
-        return f"{self.methods}, {self.metric}: {self.spread.mean:+.2f} points ({ends}, n {self.spread.n})"
+            low, high = self.spread.interval
+            ends = f"95 % interval {low:+.2f} to {high:+.2f}"
+            verdict = verdict if low <= 0 <= high else "a detectable difference"
+        change = f"{self.spread.mean:+.2f} points ({ends}, n {self.spread.n})"
+        return f"{self.methods}, {self.metric}: {change}, {verdict}"
 
 
 @dataclass(frozen=True, eq=False)
@@ -117,6 +125,17 @@ class Results:
         return any(row.room is not None for rows in self.sections.values() for row in rows)
 
     @property
+    def has_ceiling(self) -> bool:
+        """Whether a ceiling stands in the table."""
+        return any(rows[-1].flags is None for rows in self.sections.values())
+
+    @property
+    def notes(self) -> list[str]:
+        """What the table's columns and rows are, one sentence or two each."""
+        kinds = ((MEANING, True), (BASE, self.has_pairs), (ROOM, self.has_room), (CEILING, self.has_ceiling))
+        return [note for note, applies in kinds if applies]
+
+    @property
     def masking(self) -> str:
         """What the masking checks say of all runs, in one sentence."""
         total = Flags(*map(sum, zip(*(group.flags for group in self.groups), strict=True)))
@@ -124,16 +143,15 @@ class Results:
 
     @property
     def headlines(self) -> list[Headline]:
-        """Clean accuracy and that at the radius of training, with the regularizer minus without it.
+        """The worst case at the radius of training, and clean accuracy, with the regularizer minus without it.
 
         Of at most three pairs: of more, the figure says it at a glance.
         """
         pairs = [pair for pair in self.pairs if pair.seeds]
-        metrics = [metric for metric in headline(self.runs) if not metric.is_score]
         return [
             Headline(f"{pair.group.label} minus {pair.base_label}", metric.title, spread)
             for pair in (pairs if len(pairs) <= _FEW else [])
-            for metric in metrics
+            for metric in (*pair.worst_case, CLEAN)
             if (spread := pair.difference(metric)) is not None
         ]
 
@@ -173,7 +191,7 @@ class Results:
                 "base": pair.base.label,
                 **_described(metric, pair.group),
                 **_figures(spread),
-                "room_closed": room_closed(pair, metric),
+                "room_closed": None if (room := room_closed(pair, metric)) is None else room.mean,
                 "flagged": pair.group.flags.raised,
                 "checked": pair.group.flags.checked,
             }
@@ -222,8 +240,7 @@ def print_results(results: Results) -> None:
     for each in results.headlines:
         console.print(Text(str(each), style="bold"), width=min(console.width, 100))
     console.print(table)
-    notes = [MEANING, *((BASE,) if results.has_pairs else ()), *((ROOM,) if with_room else ()), results.masking]
-    for line in (*notes, *results.cautions, *results.bases):
+    for line in (*results.notes, results.masking, *results.cautions, *results.bases):
         console.print(Text(line), width=min(console.width, 100))
 
 
@@ -254,20 +271,20 @@ def in_words(spread: Spread, sign: str = "") -> str:
 
 def room_in_words(row: Row) -> str:
     """The share of the room that a row closes; empty without one."""
-    return "" if row.room is None else f"{row.room:+.0f} %"
+    return "" if row.room is None or row.room.half is None else f"{row.room.mean:+.0f} ± {row.room.half:.0f} %"
 
 
-def room_closed(pair: Pair, metric: Metric) -> float | None:
+def room_closed(pair: Pair, metric: Metric) -> Spread | None:
     """The share, in percent, of the room between the base and the ceiling that the difference of a pair closes.
 
-    None without a ceiling or a pair, or where the base is at the ceiling.
+    None without a ceiling or several pairs, whose share alone has an interval, or where the base is at the ceiling.
     """
     ceiling, difference = pair.group.ceiling(metric), pair.difference(metric)
-    if ceiling is None or difference is None or pair.base is None:
+    if ceiling is None or difference is None or difference.interval is None or pair.base is None:
         return None
     ours, theirs = pair.group.values(metric), pair.base.values(metric)
     room = ceiling.mean - fmean(value for seeds, value in theirs.items() if seeds in ours)
-    return 100 * difference.mean / room if room > 0 else None
+    return difference.times(100 / room) if room > 0 else None
 
 
 def _base_in_words(pair: Pair) -> str:

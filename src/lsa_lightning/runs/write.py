@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
-from lightning.pytorch.callbacks import Callback
+from lightning.pytorch.callbacks import Callback, ModelCheckpoint
 from torch import nn
 
 from lsa_lightning.attacks import Attack
@@ -102,25 +102,33 @@ def write_history(history: Sequence[AnalysedEpoch], folder: Path) -> None:
         save_figure(plot_history(history), folder, "mvl_history")
 
 
-def write_training(folder: Path, kept: int | None, attacked: str) -> None:
+def write_training(folder: Path, kept: int | None, attacked: str, best_by: str = "") -> None:
     """The figure of losses and accuracies over the epochs in ``metrics.csv``; none without that file.
 
     Args:
         folder: the run folder.
         kept: the epoch whose weights were kept; None: the last one.
         attacked: radius of the attacks of validation, in words.
+        best_by: what the kept epoch is the best by; empty: nothing was monitored.
     """
     from lsa_lightning.plotting import plot_training
 
     losses, accuracies = curves_of(folder / METRICS_FILE)
     if losses or accuracies:
-        save_figure(plot_training(losses, accuracies, kept=kept, attacked=attacked), folder, "training")
+        figure = plot_training(losses, accuracies, kept=kept, best_by=best_by, attacked=attacked)
+        save_figure(figure, folder, "training")
 
 
 def validated_at(callbacks: Iterable[Callback]) -> str:
     """The radius of the attacks of :class:`~lsa_lightning.RobustValidation`, in words; nothing without it."""
     found = [callback for callback in callbacks if isinstance(callback, RobustValidation)]
     return radius_in_words(attack for callback in found for attack in callback.attacks.values())
+
+
+def monitored(callbacks: Iterable[Callback]) -> str:
+    """What the checkpoint that is kept is the best by; nothing where none is monitored."""
+    keepers = [callback for callback in callbacks if isinstance(callback, ModelCheckpoint)]
+    return next((keeper.monitor for keeper in keepers if keeper.monitor is not None), "")
 
 
 def write_observed(
@@ -140,7 +148,7 @@ def write_observed(
     write_json(classes.to_dict(), folder / CLASSES_FILE)
     save_table(classes.to_dataframe(), folder / "classes.csv")
     rows = {classes.attacked if name == classes.attack else name: row for name, row in classes.accuracies.items()}
-    save_figure(plot_class_accuracy(rows), folder, "class_accuracy")
+    save_figure(plot_class_accuracy(rows, samples=sum(classes.samples)), folder, "class_accuracy")
     save_figure(plot_confusion(classes.adversarial, attacked=classes.attacked), folder, "confusion")
     _draw_inputs(observed, model, folder)
     if stage.save_examples:
