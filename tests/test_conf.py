@@ -373,6 +373,7 @@ def test_validation_has_the_evaluations_attacks_but_does_not_follow_it(tmp_path:
         ("relative_error", measures.RelativeError),
         ("centered_relative_error", measures.CenteredRelativeError),
         ("cosine_distance", measures.CosineDistance),
+        ("kl_divergence", measures.KLDivergence),
         ("relative_squared_error", measures.RelativeSquaredError),
     ],
 )

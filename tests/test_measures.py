@@ -9,12 +9,13 @@ from lsa_lightning.measures import (
     CenteredRelativeError,
     ComparisonMeasure,
     CosineDistance,
+    KLDivergence,
     RelativeError,
     RelativeSquaredError,
 )
 from lsa_lightning.utils.paths import CONF_DIR
 
-MEASURES = [RelativeError(), CenteredRelativeError(), CosineDistance(), RelativeSquaredError()]
+MEASURES = [RelativeError(), CenteredRelativeError(), CosineDistance(), RelativeSquaredError(), KLDivergence()]
 
 
 @pytest.fixture
@@ -130,3 +131,16 @@ def test_a_measure_is_named_like_its_function_and_its_file(measure: ComparisonMe
 def test_measures_refuse_different_shapes(measure: ComparisonMeasure) -> None:
     with pytest.raises(ValueError, match=r"expected .* equal shape, got \(2, 3\) and \(2, 4\)"):
         measure(torch.zeros(2, 3), torch.zeros(2, 4))
+
+
+def test_kl_divergence_is_that_of_the_predictions() -> None:
+    clean, perturbed = torch.tensor([[1.0, -1.0, 0.0]]), torch.tensor([[0.0, 2.0, 0.5]])
+    p, q = clean.softmax(1), perturbed.softmax(1)
+    torch.testing.assert_close(KLDivergence()(clean, perturbed), (p * (p / q).log()).sum(1))
+    assert KLDivergence().name == "kl_divergence"
+
+
+def test_kl_divergence_of_one_logit_is_that_of_two_classes() -> None:
+    clean, perturbed = torch.tensor([1.0, -2.0]), torch.tensor([0.5, 3.0])
+    two = [torch.stack([torch.zeros(2), logits], dim=1) for logits in (clean, perturbed)]
+    torch.testing.assert_close(KLDivergence()(clean, perturbed), KLDivergence()(*two))

@@ -111,3 +111,32 @@ class CosineDistance(ComparisonMeasure):
     def __call__(self, clean: Tensor, perturbed: Tensor) -> Tensor:
         """See :func:`lsa_lightning.functional.cosine_distance`."""
         return functional.cosine_distance(clean, perturbed)
+
+
+class KLDivergence(ComparisonMeasure):
+    r""":math:`KL(p \,\|\, \hat p)` with :math:`p` the softmax of :math:`\phi(x)`: for what the model returns.
+
+    Of the layer ``logits`` it compares predictions. One value in a row is the logit of two classes.
+
+    Example:
+        >>> import torch
+        >>> KLDivergence()(torch.tensor([[0.0, 0.0]]), torch.tensor([[0.0, 1.0]]))
+        tensor([0.1201])
+
+    Source: the pairing term of TRADES, arXiv 1901.08573, eq. 5.
+    """
+
+    sample_by_sample = True
+
+    @property
+    def name(self) -> str:
+        """``kl_divergence``."""
+        return "kl_divergence"
+
+    def __call__(self, clean: Tensor, perturbed: Tensor) -> Tensor:
+        """See :func:`lsa_lightning.functional.kl_divergence`."""
+        return functional.kl_divergence(*functional.as_rows(clean, perturbed))
+
+    def over_batch(self, clean: Tensor, perturbed: Tensor) -> Tensor:
+        """The mean over the samples."""
+        return self(clean, perturbed).mean()
