@@ -1,7 +1,7 @@
-"""The tables of docs/reproduction.md and their figure, from the rows of docs/results.
+"""The tables of docs/reproduction.md and their figure docs/figures/search.svg, from the rows of docs/results.
 
-python -m scripts.docs_results                          what stands between the marks of the page; docs/figures/search.svg
-python -m scripts.docs_results --table2 runs/paper/table2    first docs/results/table2.csv from the runs of that table
+``python -m scripts.docs_results`` writes what stands between the marks of the page, and the figure. With ``--table2
+RUNS`` it writes docs/results/table2.csv first, from the runs of that table.
 """
 
 from __future__ import annotations
@@ -172,6 +172,11 @@ def collect(runs: Path, path: Path = TABLE2) -> None:
             writer.writerows([summary["name"], summary["seed"], *pair] for pair in summary["rg_score"].items())
 
 
+def sections() -> dict[str, str]:
+    """What stands between the marks, by their name."""
+    return {"table 2": table2(), "search": tables(read())}
+
+
 def page(text: str, sections: dict[str, str]) -> str:
     """``text`` with each section between its marks."""
     for name, section in sections.items():
@@ -188,11 +193,10 @@ def main() -> None:
     args = parser.parse_args()
     if args.table2 is not None:
         collect(args.table2)
-    scores = read()
-    sections = {"search": tables(scores), "table 2": table2()}
-    PAGE.write_text(page(PAGE.read_text(encoding="utf-8"), sections), encoding="utf-8")
-    drawn(scores).savefig(FIGURE)
-    print("\n\n".join(sections.values()))
+    written = sections()
+    PAGE.write_text(page(PAGE.read_text(encoding="utf-8"), written), encoding="utf-8")
+    drawn(read()).savefig(FIGURE)
+    print("\n\n".join(written.values()))
 
 
 if __name__ == "__main__":

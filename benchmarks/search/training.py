@@ -131,7 +131,10 @@ class Trained:
 
 
 def train(setting: Setting, trial: Trial, seeds: list[int], data: Data) -> Trained:
-    """Train one network per seed."""
+    """Train one network per seed.
+
+    The starts of attacks are drawn for all of them together: among other seeds a seed has other ones.
+    """
     nets = []
     for seed in seeds:
         torch.manual_seed(seed)

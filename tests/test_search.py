@@ -1,0 +1,122 @@
+"""The search of docs/protocol.md trains what it says, and its page holds what its rows say."""
+
+from __future__ import annotations
+
+import csv
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from benchmarks.search.__main__ import Table, best
+from benchmarks.search.arms import TUNED, fixed, trials
+from benchmarks.search.settings import SETTINGS
+from benchmarks.search.training import Data, Setting, Trial, train
+from scripts import docs_results
+from torch import Tensor
+
+from lsa_lightning.attacks import PGD
+from lsa_lightning.functional import classification_loss
+from lsa_lightning.layers.probe import LayerProbe
+from lsa_lightning.measures import RelativeSquaredError
+from lsa_lightning.regularizers import LayerwiseRegularizer
+
+WITHOUT_STARTS = Trial(attack="fgsm")
+LAYERS = Trial(attack="fgsm", gamma=0.5, measure="relative_squared_error", layers=("act1", "logits"), awp=0.01)
+ALL = replace(LAYERS, attack="pgd", unlabelled=True, kl=0.3)
+
+
+def short(name: str = "moon-30", steps: int = 3) -> Setting:
+    return replace(SETTINGS[name](Path()), steps=steps, batch=30, validations=1)
+
+
+@pytest.mark.parametrize("trial", [WITHOUT_STARTS, LAYERS])
+def test_a_seed_is_trained_among_others_as_alone(trial: Trial) -> None:
+    setting = short()
+    together = train(setting, trial, [3, 4], setting.data([3, 4])).net.state_dict()
+    alone = train(setting, trial, [4], setting.data([4])).net.state_dict()
+    for name, weights in alone.items():
+        torch.testing.assert_close(together[name][1], weights[0], atol=1e-5, rtol=1e-4)
+
+
+@pytest.mark.parametrize("trial", [Trial(beta=3.0, keep_best=True), ALL])
+def test_the_same_seeds_give_the_same_networks(trial: Trial) -> None:
+    setting = short()
+    runs = [train(setting, trial, [3, 4], setting.data([3, 4])) for _ in range(2)]
+    assert torch.equal(runs[0].scores, runs[1].scores)
+    for one, other in zip(runs[0].net.parameters(), runs[1].net.parameters(), strict=True):
+        assert torch.equal(one, other)
+
+
+def test_a_step_is_that_of_adversarial_training_with_the_penalty() -> None:
+    setting, trial = short(steps=1), Trial(gamma=0.5, measure="relative_squared_error", layers=("act1", "logits"))
+    data = setting.data([0])
+    trained = train(setting, trial, [0], data).net.state_dict()
+    torch.manual_seed(0)
+    net, x, y = setting.network(), *own(data)
+    optimizer = torch.optim.AdamW(net.parameters(), lr=trial.lr, weight_decay=0.0)
+    x_adv = PGD(trial.eps, trial.eps / 2, steps=5, bounds=None, seed=0)(net.eval(), x, y)
+    sides = []
+    for inputs in (x, x_adv):
+        with LayerProbe(net, ["act1", "logits"]) as probe:
+            net(inputs)
+        sides.append(probe.representations)
+    penalty = LayerwiseRegularizer(0.5, measure=RelativeSquaredError())(*sides)
+    (classification_loss(net(x_adv), y) + penalty).backward()  # type: ignore[no-untyped-call]
+    optimizer.step()
+    for name, weights in net.state_dict().items():
+        torch.testing.assert_close(trained[name][0], weights, atol=1e-5, rtol=1e-3)
+
+
+def own(data: Data) -> tuple[Tensor, Tensor]:
+    """The batch of the first step: all points of the only seed, in the order drawn."""
+    order = torch.randperm(30, generator=torch.Generator().manual_seed(1_000_003))
+    return data.train[0][0][order], data.train[1][0][order]
+
+
+def test_test_digits_are_seen_by_no_other_split() -> None:
+    data = SETTINGS["digits-100"](Path()).data([0, 7])
+    test = {tuple(image.flatten().tolist()) for image in data.test[0][0]}
+    assert torch.equal(data.test[0][0], data.test[0][1])
+    for part in (data.train[0], data.val[0], data.pool):
+        assert not torch.equal(part[0], part[1])
+        assert not test & {tuple(image.flatten().tolist()) for image in part.flatten(0, 1)}
+
+
+def test_arms_differ_in_what_they_add_alone() -> None:
+    setting = SETTINGS["moon-60"](Path())
+    by_arm = {arm: trials(arm, setting, 20) for arm in TUNED}
+    off = {"gamma": 0.0, "measure": "relative_error", "layers": ("learnable",), "ramp": False, "unlabelled": False}
+    for one, other, third in zip(by_arm["tuned"], by_arm["lr"], by_arm["lr_u"], strict=True):
+        assert replace(other, **off) == one  # type: ignore[arg-type]
+        assert other.gamma > 0
+        assert third == replace(other, unlabelled=True)
+    assert by_arm["tuned"][0] == replace(fixed("base", setting), keep_best=True)
+
+
+def test_the_best_trial_has_the_largest_mean_over_all_seeds(tmp_path: Path) -> None:
+    table = Table(tmp_path / "tuning.csv", ("setting", "arm", "trial", "seed", "score"))
+    table.add([["moon-30", "lr", trial, seed, score] for trial, seed, score in ((0, 1, 9), (1, 1, 5), (1, 2, 6))])
+    assert best(table.of("moon-30", "lr"), [1, 2]) == [(1, 5.5)]
+    assert best(table.of("moon-30", "lr"), [1])[0] == (0, 9.0)
+
+
+def test_a_difference_is_paired_and_its_interval_corrected(tmp_path: Path) -> None:
+    rows = [("lr", 0, 5.0), ("lr", 1, 9.0), ("tuned", 1, 7.0), ("tuned", 0, 4.0), ("lr", 2, 100.0)]
+    with (tmp_path / "final.csv").open("w", newline="") as file:
+        writer = csv.writer(file)
+        writer.writerow(["setting", "arm", "hyperparameters", "seed", "metric", "value"])
+        for setting in ("moon-30", "moon-60"):
+            writer.writerows([setting, arm, "{}", seed, "R&G", value] for arm, seed, value in rows)
+    scores = docs_results.read(tmp_path / "final.csv")
+    found = docs_results.difference(scores, "moon-30", "lr", "tuned")
+    assert found is not None
+    assert found.mean == 1.5
+    assert found.half == pytest.approx(12.706 * 0.5, rel=1e-3)
+    assert found.corrected == pytest.approx(25.452 * 0.5, rel=1e-3)
+    assert docs_results.difference(scores, "moon-30", "lr", "kl_u") is None
+
+
+def test_the_page_holds_what_the_rows_say() -> None:
+    text = docs_results.PAGE.read_text(encoding="utf-8")
+    assert docs_results.page(text, docs_results.sections()) == text
