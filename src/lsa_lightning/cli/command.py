@@ -16,6 +16,7 @@ from hydra.types import RunMode
 
 from lsa_lightning import __version__
 from lsa_lightning.cli.errors import explained, is_for_users
+from lsa_lightning.cli.overrides import with_flags_first
 
 log = logging.getLogger(__name__)
 
@@ -34,7 +35,7 @@ def run(
     Raises:
         SystemExit: after an error, with one line; the traceback is shown with ``HYDRA_FULL_ERROR=1`` or ``debug=...``.
     """
-    arguments = sys.argv[1:]
+    arguments = with_flags_first(sys.argv[1:])
     if "--version" in arguments:
         print(f"lsa-lightning {__version__}")
         return
