@@ -55,5 +55,7 @@ def test_the_one_channel_of_grey_images_is_repeated() -> None:
 
 
 def test_two_channels_are_not_made_three() -> None:
-    with pytest.raises(ValueError, match=r"expected mean to be one value, or one for each of 3 channels, got \[0.5, 0.5\]"):
+    with pytest.raises(
+        ValueError, match=r"expected mean to be one value, or one for each of 3 channels, got \[0.5, 0.5\]"
+    ):
         Normalize([0.5, 0.5], [1.0, 1.0], channels=3)

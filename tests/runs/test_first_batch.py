@@ -18,7 +18,9 @@ from lsa_lightning.runs.stages import AnalysisStage
 ATTACK = FGSM(0.1, bounds=None)
 
 
-def fit(analysis: AnalysisStage | None, *callbacks: pl.Callback, backbone: nn.Module | None = None, sanity_steps: int = 2) -> pl.Trainer:
+def fit(
+    analysis: AnalysisStage | None, *callbacks: pl.Callback, backbone: nn.Module | None = None, sanity_steps: int = 2
+) -> pl.Trainer:
     quiet: dict[str, Any] = {"logger": False, "enable_progress_bar": False, "enable_model_summary": False}
     trainer = pl.Trainer(
         callbacks=[FirstBatchChecks(analysis), *callbacks],

@@ -60,7 +60,7 @@ def test_folder_is_that_of_a_single_run(stacked: Path, tmp_path: Path, seed: int
         ("experiment=moon_mart", "attack.steps=2", "callbacks.adversarial_training.eps_warmup_epochs=2"),
         ("experiment=moon_at_lr", "attack=tpgd", "attack.steps=2", "objective=trades", "callbacks.atlr.top_k=1"),
         ("experiment=moon_at_lr", "measure=centered_relative_error", "attack.steps=2", "threat.norm=L2"),
-        ("experiment=moon_at_lr", "method=centred", "attack.steps=2"),
+        ("experiment=moon_at_lr", "method=centered", "attack.steps=2"),
         ("experiment=moon_at_lr", "measure=cosine_distance", "attack.steps=2", "callbacks.atlr.warmup_epochs=1"),
         (
             "experiment=moon_at_lr",

@@ -11,8 +11,9 @@ from hydra.utils import instantiate
 from omegaconf import DictConfig, ListConfig, OmegaConf
 
 from lsa_lightning.cli.command import job_of, run
+from lsa_lightning.cli.idle import check_all_known
 from lsa_lightning.cli.meant import take_as_meant
-from lsa_lightning.cli.overrides import as_typed
+from lsa_lightning.cli.overrides import in_our_grammar
 from lsa_lightning.runs.checkpoint import TrainedRun, given, load_run, require_checkpoint, split_loader
 from lsa_lightning.runs.console import print_analysis, show
 from lsa_lightning.runs.folder import output_dir, save_config, save_table
@@ -35,7 +36,7 @@ def analyze(cfg: DictConfig) -> dict[float, Analysis]:
     run = load_run(cfg.ckpt_path, cfg.data, Trust.of(cfg.trust))
     if cfg.measure is None:
         cfg.measure = run.measure
-    loader, folder = split_loader(run.data, cfg.split), output_dir()
+    loader, folder = split_loader(run.data, cfg.split, cfg.limit_samples), output_dir()
     if OmegaConf.is_list(cfg.eps):
         save_config(cfg, folder)
         analyses = _at_each_radius(cfg, run, loader, folder)
@@ -90,13 +91,14 @@ def _main(cfg: DictConfig) -> None:
     """One job."""
     with job_of("lsa-analyze", "analyze"):
         take_as_meant(cfg, "lsa-analyze")
+        check_all_known("analyze")
         require_checkpoint(cfg)
         analyze(cfg)
 
 
 def main() -> None:
     """Entry point."""
-    run("lsa-analyze", _main, "analyze", as_typed)
+    run("lsa-analyze", _main, "analyze", in_our_grammar)
 
 
 if __name__ == "__main__":

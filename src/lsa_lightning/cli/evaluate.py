@@ -11,8 +11,9 @@ from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 
 from lsa_lightning.cli.command import job_of, run
+from lsa_lightning.cli.idle import check_all_known
 from lsa_lightning.cli.meant import take_as_meant
-from lsa_lightning.cli.overrides import as_typed
+from lsa_lightning.cli.overrides import in_our_grammar
 from lsa_lightning.runs.checkpoint import (
     TrainedRun,
     checkpoint_file,
@@ -51,7 +52,7 @@ def evaluate(cfg: DictConfig) -> dict[str, Evaluation]:
         _check_same_data(first, run, path)
         pl.seed_everything(cfg.seed, verbose=index == 0)
         stage: EvaluationStage = instantiate(job.evaluation, _convert_="all")
-        loader = split_loader(run.data, cfg.split)
+        loader = split_loader(run.data, cfg.split, cfg.limit_samples)
         evaluations[path] = _measured(stage, run, loader, folder / "state" / f"{index}.jsonl")
         write_observed(stage, run.model, loader, folder if len(paths) == 1 else folder / str(index))
         unit = stage.unit
@@ -128,13 +129,14 @@ def _main(cfg: DictConfig) -> None:
     """One job."""
     with job_of("lsa-evaluate", "evaluate"):
         take_as_meant(cfg, "lsa-evaluate")
+        check_all_known("evaluate")
         require_checkpoint(cfg)
         evaluate(cfg)
 
 
 def main() -> None:
     """Entry point."""
-    run("lsa-evaluate", _main, "evaluate", as_typed)
+    run("lsa-evaluate", _main, "evaluate", in_our_grammar)
 
 
 if __name__ == "__main__":

@@ -27,8 +27,13 @@ PLUGINS = {
 
 
 def as_typed(arguments: Sequence[str]) -> list[str]:
-    """``arguments`` in Hydra's grammar, of what may be typed in ours; for one job, whatever starts it."""
-    return with_listed_seeds(with_trainer_options(with_quoted_paths(with_null_groups(arguments))))
+    """``arguments`` of lsa-train in Hydra's grammar, of what may be typed in ours; for one job, whatever starts it."""
+    return with_listed_seeds(with_trainer_options(in_our_grammar(arguments)))
+
+
+def in_our_grammar(arguments: Sequence[str]) -> list[str]:
+    """The same for a command that trains nothing."""
+    return with_quoted_paths(with_null_groups(arguments))
 
 
 def with_flags_first(arguments: Sequence[str]) -> list[str]:
