@@ -159,8 +159,8 @@ MEASURE = [
 ]
 """Of both commands that measure."""
 
-EVALUATE += MEASURE + [("attack=pgd", "here; did you mean +attack@evaluation.attacks.NAME=NAME?")]
-ANALYZE += MEASURE + [("attack=pgd", "here; did you mean +attack@analysis.attacks.NAME=NAME?")]
+EVALUATE += [*MEASURE, ("attack=pgd", "here; did you mean +attack@evaluation.attacks.NAME=NAME?")]
+ANALYZE += [*MEASURE, ("attack=pgd", "here; did you mean +attack@analysis.attacks.NAME=NAME?")]
 
 REPORT = [
     ("", "the following arguments are required: RUN; lsa-report --help says more"),

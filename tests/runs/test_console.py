@@ -53,7 +53,15 @@ def test_title_and_last_line_name_the_measure_and_the_attack_that_the_mvl_comes_
     print_analysis(Analysis(reports, "fgsm", []))
     lines = printed.getvalue().splitlines()
     assert lines[0] == "Cosine distance per layer (mean over 40 samples)"
-    assert lines[-1] == "MVL under fgsm: none"
+    assert lines[-1] == "MVL of the trained network under fgsm: none"
+
+
+def test_of_many_layers_the_first_are_named_and_all_counted(printed: io.StringIO) -> None:
+    means = [0.5] * 53
+    names = [f"backbone.act{i}" for i in range(1, 54)]
+    print_analysis(Analysis({"pgd": report(*means)}, "pgd", names))
+    line = printed.getvalue().splitlines()[-1]
+    assert line.endswith(": " + ", ".join(names[:8]) + ", ... (53 layers)")
 
 
 @pytest.mark.parametrize("printed", [80, 120], indirect=True)

@@ -87,7 +87,7 @@ def overruled(cfg: DictConfig, overrides: Iterable[str]) -> dict[str, str]:
     for override in OverridesParser.create().parse_overrides([*overrides]):
         place, _, name = override.key_or_group.rpartition(".")
         node = OmegaConf.select(cfg, place) if name in ("eta", "top_k") else None
-        if not OmegaConf.is_dict(node) or override.is_delete() or node[name] is None:
+        if not isinstance(node, DictConfig) or override.is_delete() or node[name] is None:
             continue
         if node.get("mvl") is not None:
             found[str(override.input_line)] = f"{place}.mvl says which layers, without {name}"

@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 import logging
 import sys
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Sequence
 
 from rich.box import SIMPLE_HEAD
 from rich.console import Console
@@ -72,7 +72,14 @@ def print_analysis(analysis: Analysis) -> None:
         at = [f"{analysis.threshold:.3f}" if name == analysis.mvl_from else "" for name in reports]
         table.add_row("", "threshold", *at, "")
     _print_table(f"{measure} per layer (mean over {first.samples} samples)", table)
-    show(f"MVL under {analysis.mvl_from}: {', '.join(analysis.mvl) or 'none'}")
+    show(f"MVL of the trained network under {analysis.mvl_from}: {_first_of(analysis.mvl)}")
+
+
+def _first_of(names: Sequence[str], most: int = 8) -> str:
+    """Names in a line: all, or the first few and how many there are."""
+    if len(names) <= most:
+        return ", ".join(names) or "none"
+    return f"{', '.join(names[:most])}, ... ({len(names)} layers)"
 
 
 def print_accuracies(tables: dict[str, RobustnessTable], flagged: Collection[str] = ()) -> None:

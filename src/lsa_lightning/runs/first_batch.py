@@ -70,9 +70,13 @@ class FirstBatchChecks(pl.Callback):
         x, _ = read_batch(batch)
         backbone = type(pl_module.backbone).__name__
         try:
-            with lent(pl_module, x.device), torch.no_grad(), torch.compiler.set_stance("force_eager"):
-                with trainer.precision_plugin.forward_context():
-                    pl_module(x)
+            with (
+                lent(pl_module, x.device),
+                trainer.precision_plugin.forward_context(),
+                torch.no_grad(),
+                torch.compiler.set_stance("force_eager"),
+            ):
+                pl_module(x)
         except (RuntimeError, ValueError, TypeError, IndexError, AssertionError) as error:
             msg = (
                 f"expected a model that takes what the data give, x of shape {list(x.shape)}, got {backbone}: {error}; "
