@@ -90,7 +90,9 @@ TRAIN: list[tuple[str, str]] = [
     # Values
     ("seed=abc", "expected seed to be an integer >= 0, got 'abc'"),
     ("seeds=5", "expected seeds to be a list of at least one value, got 5"),
-    ("threat.eps=-0.1", "expected eps to be a finite number >= 0, got -0.1"),
+    ("threat.eps=-0.1", "lsa-train: threat.eps: ThreatModel: expected eps to be a finite number >= 0, got -0.1"),
+    ("attack.steps=0", "lsa-train: attack.steps: PGD: expected steps to be an integer >= 1, got 0"),
+    ("regularizer.gamma=x", "lsa-train: regularizer.gamma: LayerwiseRegularizer: expected gamma to be"),
     ("threat.eps=8/0", "expected eps to be a number, got 8/0"),
     ("threat.norm=l2", "expected norm to be one of ['Linf', 'L2'], got 'l2'"),
     ("evaluation.eps=[]", "eps to be a list of at least one value, got []"),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import logging
+import re
 import sys
 
 import pytest
@@ -139,6 +140,12 @@ def test_the_threshold_stands_under_the_attack_that_the_mvl_comes_from(printed: 
     print_analysis(Analysis(reports, "fgsm", [], eta=1.0))
     (line,) = [line for line in printed.getvalue().splitlines() if "threshold" in line]
     assert [cell.strip() for cell in line.split("│")[2:5]] == ["threshold", "", "0.300"]
+
+
+def test_radii_that_are_fractions_of_255_are_shown_so(printed: io.StringIO) -> None:
+    print_accuracies({"": RobustnessTable([0.0, 4 / 255, 0.2], {"pgd": [90.0, 40.0, 20.0]}, 50)}, steps="pgd 20")
+    assert re.findall(r"eps \S+", printed.getvalue()) == ["eps 4/255", "eps 0.2"]
+    assert "Steps: pgd 20." in printed.getvalue()
 
 
 def test_advertisements_are_no_lines_of_the_log() -> None:

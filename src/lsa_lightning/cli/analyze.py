@@ -21,6 +21,7 @@ from lsa_lightning.runs.stages import Analysis, AnalysisStage
 from lsa_lightning.runs.trust import Trust
 from lsa_lightning.runs.write import write_analysis
 from lsa_lightning.utils.checks import number, sequence
+from lsa_lightning.utils.describe import eps_in_words
 from lsa_lightning.utils.paths import CONF_DIR
 
 
@@ -52,7 +53,7 @@ def _at_each_radius(cfg: DictConfig, run: TrainedRun, loader: Any, folder: Path)
 
     analyses = {}
     for eps in _radii(cfg.eps):
-        show(f"eps {eps:g}")
+        show(f"eps {eps_in_words(eps)}")
         analyses[eps] = _analyzed(_at(cfg, run, eps), run, loader, folder / f"eps={eps:g}")
     tables = {eps: analysis.to_dataframe() for eps, analysis in analyses.items()}
     save_table(pd.concat(tables, names=["eps"]).reset_index(level=0), folder / "profile.csv")

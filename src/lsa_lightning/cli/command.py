@@ -17,6 +17,7 @@ from hydra.types import RunMode
 from lsa_lightning import __version__
 from lsa_lightning.cli.errors import explained, is_for_users
 from lsa_lightning.cli.overrides import with_flags_first
+from lsa_lightning.runs.folder import output_dir, remove_if_unused
 
 log = logging.getLogger(__name__)
 
@@ -67,6 +68,7 @@ def job_of(command: str, config_name: str) -> Iterator[None]:
             log.exception("The job failed:", extra={"shown": True})  # on no terminal
         if HydraConfig.get().mode == RunMode.MULTIRUN:
             raise
+        remove_if_unused(output_dir())
         _end(command, config_name, error)
 
 

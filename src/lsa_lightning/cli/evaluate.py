@@ -42,7 +42,7 @@ def evaluate(cfg: DictConfig) -> dict[str, Evaluation]:
     folder = output_dir()
     evaluations: dict[str, Evaluation] = {}
     first: TrainedRun | None = None
-    unit = ""
+    unit = steps = ""
     for index, path in enumerate(paths):
         run = load_run(path, cfg.data, Trust.of(cfg.trust))
         job = _adopted(cfg, run, first or run)
@@ -55,9 +55,9 @@ def evaluate(cfg: DictConfig) -> dict[str, Evaluation]:
         loader = split_loader(run.data, cfg.split, cfg.limit_samples)
         evaluations[path] = _measured(stage, run, loader, folder / "state" / f"{index}.jsonl")
         write_observed(stage, run.model, loader, folder if len(paths) == 1 else folder / str(index))
-        unit = stage.unit
+        unit, steps = stage.unit, stage.steps_in_words
     write_comparison(evaluations, folder, unit)
-    _print(evaluations)
+    _print(evaluations, steps)
     show(f"Run folder: {folder}")
     return evaluations
 
@@ -114,10 +114,10 @@ def _check_same_data(first: TrainedRun, other: TrainedRun, path: str) -> None:
         raise ValueError(msg)
 
 
-def _print(evaluations: dict[str, Evaluation]) -> None:
+def _print(evaluations: dict[str, Evaluation], steps: str) -> None:
     short = checkpoint_labels(list(evaluations))
     flagged = [short[path] for path, each in evaluations.items() if any(f.raised for f in each.masking.values())]
-    print_accuracies({short[path]: each.table for path, each in evaluations.items()}, flagged)
+    print_accuracies({short[path]: each.table for path, each in evaluations.items()}, flagged, steps)
     for path, each in evaluations.items():
         if short[path]:
             show(f"{short[path]}: {path}")

@@ -13,14 +13,13 @@ from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 
 from lsa_lightning.cli.options import did_you_mean, near, nodes_of, unknown
+from lsa_lightning.cli.origin import REFERENCE
 from lsa_lightning.runs.console import show
 from lsa_lightning.runs.kinds import JOB
 from lsa_lightning.utils.paths import CONF_DIR
 
 READ_BY_OTHERS = ("attack", "objective", "regularizer", "measure", "optimizer", "scheduler", "data_stats", "threat")
 """Nodes that a job makes nothing of by itself: what it makes objects from refers to them, or they do nothing."""
-
-_REFERENCE = re.compile(r"\$\{\s*(?:oc\.select\s*:)?\s*(\w[\w.]*)")
 
 
 def check_all_do_something(cfg: DictConfig) -> None:
@@ -122,7 +121,7 @@ def _select(node: Any, path: str) -> Any:
 def _references(node: Any) -> Iterator[str]:
     """Keys that the interpolations in ``node`` name, however deep."""
     if isinstance(node, str):
-        yield from _REFERENCE.findall(node)
+        yield from REFERENCE.findall(node)
     elif isinstance(node, dict | list):
         for child in node.values() if isinstance(node, dict) else node:
             yield from _references(child)
@@ -137,7 +136,7 @@ def _who_reads(node: str, others: Iterable[str]) -> str:
     """The options that refer to a node; if there are none, what else may be meant."""
     readers: dict[str, list[str]] = {}
     for file in sorted(CONF_DIR.glob("*/*.yaml")):
-        names = {path.split(".")[0] for path in _REFERENCE.findall(file.read_text(encoding="utf-8"))}
+        names = {path.split(".")[0] for path in REFERENCE.findall(file.read_text(encoding="utf-8"))}
         if node in names and file.parent.name != node:
             readers.setdefault(file.parent.name, []).append(file.stem)
     if not readers:

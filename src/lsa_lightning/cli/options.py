@@ -50,8 +50,7 @@ def unknown(key: str, config_name: str, arguments: Sequence[str]) -> str:
         group = key.partition(".")[0]
         if others or ((CONF_DIR / group).is_dir() and group not in nodes_of(config_name)):
             return f"there is no option {key} here{did_you_mean(others) or '; lsa-train has it'}"
-    chosen = (each for each in arguments if re.fullmatch(r"[a-z_/]+=[\w/-]+", each) and _is_group(each))
-    keys = list(dict.fromkeys([*_keys_of(_composed(config_name, tuple(chosen))), *groups_of(config_name)]))
+    keys = list(dict.fromkeys([*_keys_of(composed(config_name, arguments)), *groups_of(config_name)]))
     if key.startswith("trainer.") and "trainer" in keys:
         keys = list(dict.fromkeys([*keys, *(f"trainer.{name}" for name in TRAINER_OPTIONS)]))
     groups = groups_of(config_name)
@@ -61,6 +60,12 @@ def unknown(key: str, config_name: str, arguments: Sequence[str]) -> str:
     listed = f"; there are {', '.join(siblings)}" if siblings and not (meant or elsewhere) and "." in key else ""
     hint = did_you_mean(meant) or "".join(f"; {each}" for each in elsewhere[:_MOST])
     return f"there is no option {key} here{hint or listed or '; --help lists them'}"
+
+
+def composed(config_name: str, arguments: Sequence[str]) -> dict[str, Any]:
+    """The configuration with the options that were chosen and without the values that were typed, uninterpolated."""
+    chosen = (each for each in arguments if re.fullmatch(r"[a-z_/]+=[\w/-]+", each) and _is_group(each))
+    return _composed(config_name, tuple(chosen))
 
 
 def groups_of(config_name: str) -> list[str]:

@@ -273,7 +273,7 @@ def _measure(job: Job, cfg: DictConfig, folder: Path) -> tuple[Analysis | None, 
         pl.seed_everything(cfg.seed, workers=True, verbose=False)
         finished.begin_evaluation(cfg.evaluation)
         table = job.evaluation.run(job.model, loader, folder / EVALUATION_STATE)
-        by_first(partial(_show_table, table, folder, job.evaluation.unit))
+        by_first(partial(_show_table, table, folder, job.evaluation))
     return analysis, table
 
 
@@ -288,9 +288,9 @@ def _analyse(
     return analysis
 
 
-def _show_table(table: RobustnessTable, folder: Path, unit: str) -> None:
-    write_table(table, folder, unit)
-    print_accuracies({"": table})
+def _show_table(table: RobustnessTable, folder: Path, stage: EvaluationStage) -> None:
+    write_table(table, folder, stage.unit)
+    print_accuracies({"": table}, steps=stage.steps_in_words)
 
 
 def _check(job: Job, settings: DictConfig, table: RobustnessTable, folder: Path) -> Evaluation:
