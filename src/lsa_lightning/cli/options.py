@@ -45,11 +45,8 @@ def unknown(key: str, config_name: str, arguments: Sequence[str]) -> str:
     """
     if key in _FORMER:
         return f"there is no option {key} any more{did_you_mean([_FORMER[key]])}"
-    if stage := _MEASURING.get(config_name):
-        others = [each.format(stage=stage) for each in _CALLED_OTHERWISE.get(key, [])]
-        group = key.partition(".")[0]
-        if others or ((CONF_DIR / group).is_dir() and group not in nodes_of(config_name)):
-            return f"there is no option {key} here{did_you_mean(others) or '; lsa-train has it'}"
+    if (of_training := _of_training(key, config_name)) is not None:
+        return f"there is no option {key} here{of_training}"
     keys = list(dict.fromkeys([*_keys_of(composed(config_name, arguments)), *groups_of(config_name)]))
     if key.startswith("trainer.") and "trainer" in keys:
         keys = list(dict.fromkeys([*keys, *(f"trainer.{name}" for name in TRAINER_OPTIONS)]))
@@ -60,6 +57,18 @@ def unknown(key: str, config_name: str, arguments: Sequence[str]) -> str:
     listed = f"; there are {', '.join(siblings)}" if siblings and not (meant or elsewhere) and "." in key else ""
     hint = did_you_mean(meant) or "".join(f"; {each}" for each in elsewhere[:_MOST])
     return f"there is no option {key} here{hint or listed or '; --help lists them'}"
+
+
+def _of_training(key: str, config_name: str) -> str | None:
+    """What a command that measures says of an option of lsa-train; None if it is none, or for lsa-train itself."""
+    stage = _MEASURING.get(config_name)
+    if stage is None:
+        return None
+    if key in _CALLED_OTHERWISE:
+        return did_you_mean([each.format(stage=stage) for each in _CALLED_OTHERWISE[key]])
+    group = key.partition(".")[0]
+    is_foreign = (CONF_DIR / group).is_dir() and group not in nodes_of(config_name)
+    return "; lsa-train has it" if is_foreign else None
 
 
 def composed(config_name: str, arguments: Sequence[str]) -> dict[str, Any]:

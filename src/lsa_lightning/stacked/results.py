@@ -105,7 +105,8 @@ class SeedResults:
         summary.save(job.folder)
         log_results(job.loggers, self.view, summary, job.folder)
         shown = "trained" if evaluation is None else f"R&G {summary.scores_in_words}"
-        show(f"Seed {job.seed}, {self.kept.in_words(summary.epochs)}: {shown}", f"Run folder: {job.folder}")
+        measured = [] if shown == "trained" else [f"Measured: {self.kept.in_words(summary.epochs)}"]
+        show(f"Seed {job.seed}: {shown}", *measured, f"Run folder: {job.folder}")
 
 
 def measure_and_write(module: StackedTraining, attempts: Sequence[Attempt], seconds: float, signals: Signals) -> None:
