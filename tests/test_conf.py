@@ -227,11 +227,16 @@ def test_the_papers_form_is_the_default_method(tmp_path: Path) -> None:
 
 
 def test_a_method_overrules_the_experiment_and_typed_values_overrule_the_method(tmp_path: Path) -> None:
-    callback = callback_of(tmp_path, "experiment=mnist_at_apgd_lr", "method=centred")
+    callback = callback_of(tmp_path, "experiment=mnist_at_apgd_lr", "method=centered")
     assert (callback.regularizer.gamma, callback.mvl) == (1.0, ["learnable", "logits"])
     assert isinstance(callback.regularizer.measure, measures.RelativeSquaredError)
     assert callback.regularizer.schedule(0.3) == pytest.approx(0.5)
-    typed = ("method=centred", "measure=cosine_distance", "regularizer.gamma=0.2", "callbacks.atlr.mvl=[backbone.act2]")
+    typed = (
+        "method=centered",
+        "measure=cosine_distance",
+        "regularizer.gamma=0.2",
+        "callbacks.atlr.mvl=[backbone.act2]",
+    )
     callback = callback_of(tmp_path, *typed)
     assert (callback.regularizer.gamma, callback.mvl) == (0.2, ["backbone.act2"])
     assert isinstance(callback.regularizer.measure, measures.CosineDistance)
@@ -421,3 +426,20 @@ def test_every_composed_value_resolves(tmp_path: Path) -> None:
     with composed_job("train", [], tmp_path) as cfg:
         assert not OmegaConf.missing_keys(cfg)
         assert OmegaConf.to_container(cfg, resolve=True, throw_on_missing=True)
+
+
+@pytest.mark.parametrize(
+    "name", sorted(path.stem for path in (CONF_DIR / "method").glob("*.yaml") if path.stem != "centred")
+)
+def test_every_method_is_described(name: str) -> None:
+    page = (CONF_DIR.parent / "docs" / "concepts" / "at_lr.md").read_text()
+    assert f"| `{name}` |" in page
+    assert f"method={name}" in (CONF_DIR / "train.yaml").read_text() or name == "paper"
+
+
+def test_the_other_spelling_of_a_method_means_the_same(tmp_path: Path) -> None:
+    found = []
+    for number, name in enumerate(("centered", "centred")):
+        with composed_job("train", [f"method={name}"], tmp_path / str(number)) as cfg:
+            found.append((OmegaConf.to_container(cfg.regularizer), OmegaConf.to_container(cfg.method)))
+    assert found[0] == found[1]

@@ -25,7 +25,7 @@ from lsa_lightning import ATLR, RobustValidation
 from lsa_lightning.attacks import FGSM
 from lsa_lightning.callbacks import TrainingProgress
 from lsa_lightning.callbacks import progress as module
-from lsa_lightning.callbacks.progress import EpochTimes, accuracies_of, mvl_in_words, number_of_epochs
+from lsa_lightning.callbacks.progress import EpochTimes, accuracies_of, number_of_epochs, regularized_in_words
 from lsa_lightning.utils import progress as lines
 
 STEPS = 3
@@ -91,7 +91,7 @@ def test_a_line_per_epoch_says_loss_accuracies_layers_and_time_left(log: Log) ->
     clean, *robust = (float(run.callback_metrics[f"val/acc_{name}"]) for name in ("clean", "fgsm", "stronger"))
     assert epochs[1].startswith(
         f"Epoch 2/2: loss {sum(losses.values[STEPS:]) / STEPS:.4g}, "
-        f"clean {100 * clean:.1f} %, robust {100 * min(robust):.1f} %, MVL {atlr.mvl[0]}, "
+        f"clean {100 * clean:.1f} %, robust {100 * min(robust):.1f} %, regularizes {atlr.mvl[0]}, "
     )
     assert all(re.search(r", 0:00:\d\d left$", line) for line in epochs)
 
@@ -302,18 +302,28 @@ def test_the_least_accuracy_of_several_dataloaders() -> None:
     assert accuracies_of({}) == {}
 
 
+def test_the_robust_accuracy_is_the_one_that_checkpoints_are_chosen_by() -> None:
+    values = {"clean": 1.0, "fgsm": 0.25, "pgd": 0.5}
+    metrics = {f"val/acc_{name}": torch.tensor(value) for name, value in values.items()}
+    assert accuracies_of(metrics, "val/acc_pgd") == {"clean": 1.0, "pgd": 0.5}
+    assert (
+        accuracies_of(metrics, "val/acc_clean") == accuracies_of(metrics, "val/loss") == {"clean": 1.0, "robust": 0.25}
+    )
+
+
 @pytest.mark.parametrize(
     ("mvl", "words"),
     [
-        ([], "MVL none"),
-        (["backbone.act1", "fc"], "MVL act1, fc"),
-        (["a", "b", "c", "d"], "MVL 4 layers"),
+        ([], "regularizes nothing"),
+        (["backbone.act1", "fc"], "regularizes act1, fc"),
+        (["a", "b", "c", "logits"], "regularizes a, b, c, logits"),
+        (["a", "b", "c", "d", "logits"], "regularizes 5 layers"),
     ],
 )
 def test_a_long_list_of_layers_is_a_number(mvl: list[str], words: str) -> None:
     callback = ATLR(FGSM(eps=0.1))
     callback.mvl = mvl
-    assert mvl_in_words([callback]) == words
+    assert regularized_in_words([callback]) == words
 
 
 def test_shown_must_be_a_flag() -> None:

@@ -45,7 +45,7 @@ def test_the_run_folder_and_the_output(run: Path, tmp_path: Path) -> None:
     assert (tmp_path / "figures" / "layer_profile.png").stat().st_size > 0
     assert "Relative error per layer (mean over 40 samples)" in printed
     assert all(name in printed for name in ATTACKS)
-    assert "MVL under pgd: backbone.act" in printed
+    assert "MVL of the trained network under pgd: backbone.act" in printed
     assert f"Run folder: {tmp_path}\n" in printed
 
 
@@ -76,7 +76,7 @@ def test_eps_and_eta_of_the_help_text(run: Path, tmp_path: Path) -> None:
     printed = analyze(run, tmp_path, "eps=0.1", "analysis.eta=5")
     config = OmegaConf.load(tmp_path / "config.yaml")
     assert {config.analysis.attacks[name].eps for name in ATTACKS} == {0.1}
-    assert "MVL under pgd: none" in printed
+    assert "MVL of the trained network under pgd: none" in printed
     smaller, larger = (SustainabilityReport.load(path / "profile_fgsm.json") for path in (tmp_path, run))
     assert bool((smaller.mean < larger.mean).all())
 

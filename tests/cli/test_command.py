@@ -57,6 +57,20 @@ def test_a_fault_is_named_with_its_place_and_its_traceback_is_in_the_log(
     assert "KeyError: 'nothing'" in log
 
 
+@pytest.mark.parametrize(
+    ("entry", "typed"),
+    [(main, "seed=x"), (main, "+nothing=1"), (evaluate_main, "seed=0"), (analyze_main, "ckpt_path=nowhere.ckpt")],
+)
+def test_a_refused_command_leaves_no_folder(
+    entry: Callable[[], Any], typed: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(SystemExit):
+        main_as_shown(entry, typed)
+    assert [path for path in tmp_path.rglob("*") if not path.is_dir()] == []
+    assert list(tmp_path.glob("runs/*/*")) == []
+
+
 def test_errors_are_shown_in_full_when_asked_for(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(MissingConfigException):
         main_in_process(main, "objective=trade")
@@ -79,7 +93,7 @@ def test_the_job_of_a_sweep_that_failed_is_named(tmp_path: Path, capsys: pytest.
         main_as_shown(main, "-m", *TINY, "attack.eps=-1", "seed=0,1", f"hydra.sweep.dir={tmp_path}")
     *jobs, last = capsys.readouterr().err.splitlines()
     assert [("seed=0" in job, job[:19]) for job in jobs] == [(True, "Error executing job")]
-    assert last == "lsa-train: callbacks.atlr.attack: ThreatModel: expected eps to be a finite number >= 0, got -1"
+    assert last == "lsa-train: attack.eps: ThreatModel: expected eps to be a finite number >= 0, got -1"
 
 
 def test_hydra_is_left_as_it_was(capsys: pytest.CaptureFixture[str]) -> None:

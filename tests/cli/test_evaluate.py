@@ -216,3 +216,9 @@ def test_a_run_folder_runs_no_code(run: Path, tmp_path: Path, capsys: pytest.Cap
     assert re.match(refused, capsys.readouterr().err)
     assert not ran.exists()
     assert not (tmp_path / "out" / "config.yaml").exists()
+
+
+def test_the_first_samples_alone_are_measured_though_they_are_one_batch(run: Path, tmp_path: Path) -> None:
+    printed = evaluate(run, tmp_path, "limit_samples=25", "evaluation.masking.n_samples=40")
+    assert "(25 samples, Linf)" in printed
+    assert sum(map(sum, read_json(tmp_path / "classes.json")["clean"])) == 25

@@ -28,6 +28,7 @@ NORMAL = "experiment=moon_normal"
         (NORMAL, "seed=1", False),
         (NORMAL, "+limit_batches=1", False),
         (NORMAL, "+experimet=moon_at", True),
+        (NORMAL, "+attack@evaluation.attacks.contrast=contrast", False),
         ("experiment=moon_at", "regularizer.gamma=0.5", True),
         ("experiment=moon_at", "attack.steps=3", False),
         ("experiment=moon_at_lr", "regularizer.gamma=0.5", False),

@@ -21,7 +21,8 @@ pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("ignore:Experiment lo
 def run(folder: Path, *args: str) -> dict[str, Any]:
     """One tiny job on 60 training and 12 test digits, whose run folder is ``folder``."""
     write_mnist(folder.parent / "files", 64, 12)
-    settings = ["experiment=mnist_at_apgd_lr", *TINY_IMAGES, f"data.root={folder.parent / 'files'}", "attack.steps=2"]
+    tiny = [each for each in TINY_IMAGES if "evaluation.masking=null" not in args or "masking." not in each]
+    settings = ["experiment=mnist_at_apgd_lr", *tiny, f"data.root={folder.parent / 'files'}", "attack.steps=2"]
     with composed_job("train", [*settings, *args], folder) as cfg:
         train(cfg)
     return dict(read_json(folder / "summary.json"))
@@ -67,3 +68,9 @@ def test_the_best_checkpoint_is_chosen_by_robust_accuracy(tmp_path: Path) -> Non
     run(tmp_path / "run", "trainer.max_epochs=2")
     state = torch.load(tmp_path / "run" / "checkpoints" / "best.ckpt", weights_only=True)["callbacks"]
     assert any("'monitor': 'val/acc_pgd'" in key for key in state)
+
+
+def test_a_backbone_for_colours_is_trained_on_grey_images(tmp_path: Path) -> None:
+    net = "model.backbone._target_=torchvision.models.shufflenet_v2_x0_5"
+    summary = run(tmp_path / "run", "model=torchvision", net, "evaluation.masking=null")
+    assert summary["trained"]["model"].endswith("shufflenet_v2_x0_5")

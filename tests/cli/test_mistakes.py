@@ -44,6 +44,7 @@ TRAIN: list[tuple[str, str]] = [
     ("threat.eval_eps=0.1", "did you mean evaluation.eps"),
     ("epochs=3", "did you mean trainer.max_epochs"),
     ("lr=0.1", "did you mean optimizer.lr?"),
+    ("experiement=moon_at_lr", "there is no option experiement here; did you mean experiment?"),
     ("~attck", "there is no option attck here; did you mean attack?"),
     # Grammar
     ("threat.eps", "expected KEY=VALUE, without spaces, got threat.eps"),
@@ -67,6 +68,16 @@ TRAIN: list[tuple[str, str]] = [
         "callbacks=normal attack=fgsm",
         "attack=fgsm would do nothing: nothing that was chosen reads attack; callbacks=at",
     ),
+    (
+        "callbacks.atlr.mvl=[backbone.act3] callbacks.atlr.eta=1",
+        "eta=1 would do nothing: callbacks.atlr.mvl says which",
+    ),
+    ("callbacks.atlr.mvl=[backbone.act3] callbacks.atlr.top_k=1", "top_k=1 would do nothing: callbacks.atlr.mvl says"),
+    ("callbacks.atlr.top_k=1 callbacks.atlr.eta=1", "eta=1 would do nothing: callbacks.atlr.top_k=1 takes the place"),
+    (
+        "method=centered callbacks.atlr.eta=1",
+        "callbacks.atlr.eta=1 would do nothing: callbacks.atlr.mvl says which layers",
+    ),
     ("+experimet=moon_at", "would do nothing: nothing reads experimet; did you mean experiment?"),
     ("callbacks=normal callbacks.atlr.eta=1", "there is no option callbacks.atlr.eta here; callbacks=at_lr has it"),
     ("attack=fgsm attack.steps=3", "there is no option attack.steps here; attack=adaptive has it; attack=apgd has it"),
@@ -79,7 +90,9 @@ TRAIN: list[tuple[str, str]] = [
     # Values
     ("seed=abc", "expected seed to be an integer >= 0, got 'abc'"),
     ("seeds=5", "expected seeds to be a list of at least one value, got 5"),
-    ("threat.eps=-0.1", "expected eps to be a finite number >= 0, got -0.1"),
+    ("threat.eps=-0.1", "lsa-train: threat.eps: ThreatModel: expected eps to be a finite number >= 0, got -0.1"),
+    ("attack.steps=0", "lsa-train: attack.steps: PGD: expected steps to be an integer >= 1, got 0"),
+    ("regularizer.gamma=x", "lsa-train: regularizer.gamma: LayerwiseRegularizer: expected gamma to be"),
     ("threat.eps=8/0", "expected eps to be a number, got 8/0"),
     ("threat.norm=l2", "expected norm to be one of ['Linf', 'L2'], got 'l2'"),
     ("evaluation.eps=[]", "eps to be a list of at least one value, got []"),
@@ -134,6 +147,22 @@ EVALUATE = [
         "expected eps=0.1 or evaluation.eps=[0.2], got both",
     ),
 ]
+
+MEASURE = [
+    (
+        "trainer.limit_test_batches=1",
+        "no option trainer.limit_test_batches here; did you mean limit_batches or limit_sa",
+    ),
+    ("++trainer.limit_test_batches=1", "no option trainer.limit_test_batches here; did you mean limit_batches or lim"),
+    ("trainer.max_epochs=3", "there is no option trainer.max_epochs here; lsa-train has it"),
+    ("trainer=default", "there is no option trainer here; lsa-train has it"),
+    ("+limit=3", "there is no option limit here"),
+    ("ckpt_path=RUN/checkpoints/best.ckpt limit_samples=0", "expected limit_samples to be an integer >= 1, got 0"),
+]
+"""Of both commands that measure."""
+
+EVALUATE += [*MEASURE, ("attack=pgd", "here; did you mean +attack@evaluation.attacks.NAME=NAME?")]
+ANALYZE += [*MEASURE, ("attack=pgd", "here; did you mean +attack@analysis.attacks.NAME=NAME?")]
 
 REPORT = [
     ("", "the following arguments are required: RUN; lsa-report --help says more"),

@@ -17,6 +17,7 @@ from hydra.core.global_hydra import GlobalHydra
 from hydra.utils import instantiate
 from matplotlib.figure import Figure
 from omegaconf import OmegaConf
+from tests.helpers.fake_data import write_mnist
 from tests.helpers.hugging_face import stand_ins
 from tests.helpers.hydra_run import FEW_CHECKS, leave_empty, main_in_process, read_json
 from tests.helpers.pictures import write_pictures
@@ -57,6 +58,7 @@ def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).write_text(text)
     write_pictures(tmp_path / "pictures")
+    write_mnist(tmp_path / "data")
     table = pd.DataFrame(np.random.default_rng(0).normal(size=(60, 4)), columns=list("abcd"))
     table.assign(label=np.arange(60) % 3).to_csv(tmp_path / "flowers.csv", index=False)
     monkeypatch.chdir(tmp_path)
@@ -75,6 +77,7 @@ def typed(command: str) -> list[str]:
     return [
         *arguments,
         *(["data.num_workers=0", "data.image_shape=[3,32,32]"] if "data=image_folder" in arguments else []),
+        *(["data.num_workers=0", "data.val_size=4"] if "data=mnist" in arguments else []),
     ]
 
 

@@ -54,7 +54,7 @@ def test_epochs_and_stages_have_their_lines_in_order(printed: tuple[str, str]) -
         "Checking for masked gradients",
         "Checking for masked gradients: done in",
     ]
-    figures = r"Epoch 1/2: loss [\d.]+, clean [\d.]+ %, robust [\d.]+ %, MVL .+, 0:00:\d\d left"
+    figures = r"Epoch 1/2: loss [\d.]+, clean [\d.]+ %, pgd [\d.]+ %, regularizes .+, 0:00:\d\d left"
     assert re.fullmatch(figures, next(line for line in ours if line.startswith("Epoch 1/2")))
 
 

@@ -9,8 +9,10 @@ from unittest.mock import patch
 
 import lightning.pytorch as pl
 import pytest
+from matplotlib.figure import Figure
 from omegaconf import OmegaConf
 from tests.helpers.hydra_run import (
+    leave_empty,
     logged,
     main_as_shown,
     main_in_process,
@@ -195,3 +197,22 @@ def test_a_signal_that_a_finalizer_swallowed_stops_the_job_all_the_same(
     with pytest.raises(Stopped):
         train_tiny(tmp_path, *RUN)
     assert read_json(tmp_path / "status.json")["state"] == "interrupted"
+
+
+@pytest.mark.parametrize(
+    "given", ["--config-dir=CONF", "--config-dir CONF", "-cd CONF", "hydra.searchpath=[file://CONF]"]
+)
+def test_a_run_with_configurations_of_ones_own_goes_on_when_they_are_named_again(
+    tmp_path: Path, given: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Figure, "savefig", leave_empty)
+    (tmp_path / "conf" / "data").mkdir(parents=True)
+    (tmp_path / "conf" / "data" / "mine.yaml").write_text("# @package _global_\ndefaults: [moon]\n")
+    run, conf = tmp_path / "run", str(tmp_path / "conf")
+    tiny = tiny_without("analysis", "evaluation")
+    main_in_process(main, "data=mine", *tiny, *TRAINING_ALONE, f"hydra.run.dir={run}", "--config-dir", conf)
+    longer = "trainer.max_epochs=2"
+    with pytest.raises(SystemExit, match="name them again: --config-dir="):
+        main_as_shown(main, longer, f"resume={run}")
+    main_in_process(main, longer, *given.replace("CONF", conf).split(), f"resume={run}")
+    assert read_json(run / "summary.json")["epochs"] == 2

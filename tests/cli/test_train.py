@@ -223,6 +223,17 @@ def test_the_evaluated_checkpoint_is_the_best_one(folder: Path) -> None:
     assert torch.load(folder / "checkpoints" / "last.ckpt", weights_only=True)["epoch"] == EPOCHS - 1
 
 
+def test_the_validation_of_the_summary_is_that_of_the_measured_weights(
+    folder: Path, printed: str, summary: Any
+) -> None:
+    epoch = summary["checkpoint_epoch"]
+    assert epoch < EPOCHS - 1
+    for key, value in summary["validation"].items():
+        assert dict(logged(folder, key))[epoch] == pytest.approx(value)
+    assert {"val/acc_clean", "val/acc_pgd", "val/loss", "val/rg_score"} <= summary["validation"].keys()
+    assert f"Measured: the weights of epoch {epoch + 1}/{EPOCHS}, the best val/acc_pgd, " in printed
+
+
 def test_the_summary_names_the_epoch_that_was_measured(tmp_path: Path) -> None:
     train_tiny(tmp_path, "trainer.max_epochs=3", "callbacks.checkpoint.monitor=epoch")
     assert read_json(tmp_path / "summary.json")["checkpoint_epoch"] == 2
@@ -232,7 +243,7 @@ def test_the_output_names_tables_layers_scores_and_folder(folder: Path, printed:
     assert "Relative error per layer (mean over 40 samples)" in printed
     assert "Accuracy in %, 95 % intervals (40 samples, Linf)" in printed
     assert "Masking checks: 0 raised of 6" in printed
-    assert f"MVL under pgd: {', '.join(summary['mvl'])}" in printed
+    assert f"MVL of the trained network under pgd: {', '.join(summary['mvl'])}" in printed
     fgsm, pgd = (summary["rg_score"][attack] for attack in ("fgsm", "pgd"))
     assert f"R&G: {fgsm:.2f} of 300 under fgsm, {pgd:.2f} of 300 under pgd" in printed
     assert "Tip" not in printed
@@ -260,6 +271,7 @@ def test_a_sweep_gives_each_job_its_own_folder(tmp_path: Path, capsys: pytest.Ca
     assert [OmegaConf.load(run / "config.yaml").data.seed for run in runs] == [0, 1]
     assert (runs[0] / "metrics.csv").read_text() != (runs[1] / "metrics.csv").read_text()
     assert (runs[1] / "checkpoints" / "last.ckpt").is_file()
+    assert capsys.readouterr().out.endswith(f"Compare them with: lsa-report {tmp_path}/sweep\n")
 
 
 def test_the_default_run_folder_carries_the_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -436,4 +448,4 @@ def test_two_processes_train_and_measure_what_one_does_with_twice_the_batch_size
         (folder / "state" / name).read_text().splitlines() for name in ("evaluation.jsonl", "evaluation.jsonl.rank1")
     ]
     assert [[json.loads(line)["batch"] for line in lines[1:]] for lines in states] == [[0, 2], [1]]
-    assert (done.stdout.count("R&G:"), done.stdout.count("MVL under")) == (1, 1)
+    assert (done.stdout.count("R&G:"), done.stdout.count("MVL of the trained network under")) == (1, 1)

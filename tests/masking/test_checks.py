@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from typing import Any
 
@@ -259,7 +260,9 @@ def test_gradients_are_compared_where_there_is_something_to_compare() -> None:
     rows = seen()
     rows["agreement"] = torch.full((256,), torch.nan)
     rows["agreement"][:9] = 0.0
-    assert flags(rows, eps=0.1, steps=20, most_steps=100)["gradients_disagree"].raised is None
+    found = flags(rows, eps=0.1, steps=20, most_steps=100)["gradients_disagree"]
+    assert found.raised is None
+    assert re.search(r"only \d+ samples have gradients and changes to compare, of 10 needed", found.seen)
     rows["agreement"][9] = 0.0
     assert flags(rows, eps=0.1, steps=20, most_steps=100)["gradients_disagree"].raised is True
 

@@ -45,3 +45,17 @@ def test_wrong_constants_are_refused(mean: tuple[float, ...], std: tuple[float, 
 def test_another_number_of_channels_is_refused() -> None:
     with pytest.raises(ValueError, match=r"expected inputs with 3 channels in dimension 1, got \(2, 1, 4, 4\)"):
         Normalize(MEAN, STD)(torch.zeros(2, 1, 4, 4))
+
+
+def test_the_one_channel_of_grey_images_is_repeated() -> None:
+    x = torch.rand(2, 1, 4, 4)
+    torch.testing.assert_close(Normalize([0.5], [0.25], channels=3)(x), ((x - 0.5) / 0.25).repeat(1, 3, 1, 1))
+    colours = torch.rand(2, 3, 4, 4)
+    torch.testing.assert_close(Normalize([0.5] * 3, [0.25] * 3, channels=3)(colours), (colours - 0.5) / 0.25)
+
+
+def test_two_channels_are_not_made_three() -> None:
+    with pytest.raises(
+        ValueError, match=r"expected mean to be one value, or one for each of 3 channels, got \[0.5, 0.5\]"
+    ):
+        Normalize([0.5, 0.5], [1.0, 1.0], channels=3)

@@ -77,13 +77,24 @@ def test_a_section_is_labelled_by_what_it_makes() -> None:
     assert [group.label for group in group_by_seed(runs)] == labels
 
 
-def test_groups_that_differ_in_much_are_labelled_by_their_folders() -> None:
-    runs = [run(i, **dict.fromkeys("abcde", i)) for i in range(2)]
-    assert [group.label for group in group_by_seed(runs)] == ["0", "1"]
+def test_groups_that_differ_in_much_are_labelled_by_the_fewest_entries_that_tell_them_apart() -> None:
+    runs = [run(i, **dict.fromkeys("abcde", i)) for i in range(3)]
+    assert [group.label for group in group_by_seed(runs)] == ["a=0", "a=1", "a=2"]
+    runs = [run(i, **dict.fromkeys("abcd", i // 2), e=i % 2, **gamma(0.1 * (i // 2))) for i in range(4)]
+    labels = ["gamma=0.0, e=0", "gamma=0.0, e=1", "gamma=0.1, e=0", "gamma=0.1, e=1"]
+    assert [group.label for group in group_by_seed(runs)] == labels
+
+
+def test_forms_of_the_regularizer_are_labelled_by_their_method() -> None:
+    runs = [run(i, **gamma(i), **dict.fromkeys("abcd", i)) for i in range(3)]
+    for first in ({}, None):  # nothing is said of the paper's, also before there were others
+        for each, method in zip(runs, [first, {"name": "gated"}, {"name": "centered"}], strict=True):
+            each.config["method"] = method
+        assert [group.label for group in group_by_seed(runs)] == ["method=paper", "method=gated", "method=centered"]
 
 
 def test_labels_are_never_the_same() -> None:
-    first, second = (run(i, **dict.fromkeys("abcde", i)) for i in range(2))
+    first, second = run(0), run(1, eps=(0.0, 0.3))
     twins = [Run(Path(f"/{i}/job"), r.config, r.summary, {}) for i, r in enumerate([first, second])]
     assert [group.label for group in group_by_seed(twins)] == ["/0/job", "/1/job"]
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import logging
+import re
 import sys
 
 import pytest
@@ -53,7 +54,15 @@ def test_title_and_last_line_name_the_measure_and_the_attack_that_the_mvl_comes_
     print_analysis(Analysis(reports, "fgsm", []))
     lines = printed.getvalue().splitlines()
     assert lines[0] == "Cosine distance per layer (mean over 40 samples)"
-    assert lines[-1] == "MVL under fgsm: none"
+    assert lines[-1] == "MVL of the trained network under fgsm: none"
+
+
+def test_of_many_layers_the_first_are_named_and_all_counted(printed: io.StringIO) -> None:
+    means = [0.5] * 53
+    names = [f"backbone.act{i}" for i in range(1, 54)]
+    print_analysis(Analysis({"pgd": report(*means)}, "pgd", names))
+    line = printed.getvalue().splitlines()[-1]
+    assert line.endswith(": " + ", ".join(names[:8]) + ", ... (53 layers)")
 
 
 @pytest.mark.parametrize("printed", [80, 120], indirect=True)
@@ -131,6 +140,12 @@ def test_the_threshold_stands_under_the_attack_that_the_mvl_comes_from(printed: 
     print_analysis(Analysis(reports, "fgsm", [], eta=1.0))
     (line,) = [line for line in printed.getvalue().splitlines() if "threshold" in line]
     assert [cell.strip() for cell in line.split("│")[2:5]] == ["threshold", "", "0.300"]
+
+
+def test_radii_that_are_fractions_of_255_are_shown_so(printed: io.StringIO) -> None:
+    print_accuracies({"": RobustnessTable([0.0, 4 / 255, 0.2], {"pgd": [90.0, 40.0, 20.0]}, 50)}, steps="pgd 20")
+    assert re.findall(r"eps \S+", printed.getvalue()) == ["eps 4/255", "eps 0.2"]
+    assert "Steps: pgd 20." in printed.getvalue()
 
 
 def test_advertisements_are_no_lines_of_the_log() -> None:

@@ -16,12 +16,30 @@ from tests.helpers.hydra_run import composed_job
 from lsa_lightning.runs.folder import (
     figures_together,
     group_of,
+    new_folder,
     output_dir,
     save_config,
     save_figure,
     versions,
     write_json,
 )
+
+
+def test_two_that_begin_in_the_same_second_have_folders_of_their_own(tmp_path: Path) -> None:
+    path = tmp_path / "runs" / "now"
+    assert new_folder(str(path)) == new_folder(str(path)) == str(path)  # the same process asks more than once
+    new_folder.cache_clear()
+    assert new_folder(str(path)) == f"{path}_1"
+    assert path.is_dir()
+    (tmp_path / "file").touch()
+    assert new_folder(str(tmp_path / "file" / "now")) == str(tmp_path / "file" / "now")  # Hydra says what is wrong
+
+
+@pytest.mark.parametrize("name", ["train", "evaluate", "analyze"])
+def test_every_command_makes_a_folder_of_its_own(name: str, tmp_path: Path) -> None:
+    with composed_job(name, [], tmp_path):
+        written = OmegaConf.to_container(HydraConfig.get().run, resolve=False)
+    assert written["dir"].startswith("${lsa.new_folder:")  # type: ignore[index]
 
 
 def test_save_config_resolves(tmp_path: Path) -> None:

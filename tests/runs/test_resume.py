@@ -55,7 +55,16 @@ def test_configurations_from_elsewhere_are_named_again(run: Path) -> None:
         with_resumed_run([f"resume={run}"])
     assert f"name them again: --config-dir=/my/conf {search}" in str(caught.value)
     given = ["--config-dir=/my/conf", search]
-    assert with_resumed_run([f"resume={run}", *given]) == [*SAVED, _hydra(run), *given, _resume(run)]
+    resumed = [given[0], *SAVED, _hydra(run), given[1], _resume(run)]  # argparse wants flags before
+    assert with_resumed_run([f"resume={run}", *given]) == resumed
+
+
+@pytest.mark.parametrize("given", ["--config-dir=/my/conf", "hydra.searchpath=[file:///my/conf]"])
+def test_a_folder_of_configurations_is_named_in_either_way(run: Path, given: str) -> None:
+    sources = [{"provider": "command-line", "path": "/my/conf"}]
+    hydra = {"overrides": {"hydra": []}, "runtime": {"config_sources": sources}}
+    OmegaConf.save(OmegaConf.create({"hydra": hydra}), run / ".hydra" / "hydra.yaml")
+    assert given in with_resumed_run([f"resume={run}", given])
 
 
 @pytest.mark.parametrize(

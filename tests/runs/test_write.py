@@ -7,7 +7,6 @@ from pathlib import Path
 import pandas as pd
 import pytest
 import torch
-from lightning.pytorch.callbacks import ModelCheckpoint
 from matplotlib.figure import Figure
 from safetensors.torch import load_file
 from tests.helpers.hydra_run import leave_empty, read_json
@@ -20,7 +19,6 @@ from lsa_lightning.masking import MaskingFlag
 from lsa_lightning.runs.stages import Analysis, AnalysisStage, Evaluation, EvaluationStage
 from lsa_lightning.runs.write import (
     checkpoint_labels,
-    monitored,
     validated_at,
     write_analysis,
     write_comparison,
@@ -141,11 +139,6 @@ def test_the_curves_of_training_are_drawn_where_they_were_logged(tmp_path: Path)
     (tmp_path / "metrics.csv").write_text("epoch,step,train/loss\n0,1,0.5\n")
     write_training(tmp_path, 0, "")
     assert figures(tmp_path) == {"training"}
-
-
-def test_what_the_kept_epoch_is_the_best_by_is_what_its_checkpoint_monitors() -> None:
-    assert monitored([ModelCheckpoint(), ModelCheckpoint(monitor="val/acc_pgd")]) == "val/acc_pgd"
-    assert monitored([ModelCheckpoint()]) == ""
 
 
 def test_the_radius_of_validation_is_in_words() -> None:

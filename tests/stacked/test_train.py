@@ -60,7 +60,7 @@ def test_folder_is_that_of_a_single_run(stacked: Path, tmp_path: Path, seed: int
         ("experiment=moon_mart", "attack.steps=2", "callbacks.adversarial_training.eps_warmup_epochs=2"),
         ("experiment=moon_at_lr", "attack=tpgd", "attack.steps=2", "objective=trades", "callbacks.atlr.top_k=1"),
         ("experiment=moon_at_lr", "measure=centered_relative_error", "attack.steps=2", "threat.norm=L2"),
-        ("experiment=moon_at_lr", "method=centred", "attack.steps=2"),
+        ("experiment=moon_at_lr", "method=centered", "attack.steps=2"),
         ("experiment=moon_at_lr", "measure=cosine_distance", "attack.steps=2", "callbacks.atlr.warmup_epochs=1"),
         (
             "experiment=moon_at_lr",
@@ -179,7 +179,7 @@ def test_progress_shows_the_means_over_the_seeds(tmp_path: Path, caplog: pytest.
         for key in ("train/loss_base", "train/loss_lr", "val/acc_clean")
     )
     lines = [message for message in caplog.messages if message.startswith("Epoch 1/1")]
-    assert [line.rpartition(", ")[0].partition(", robust")[0] for line in lines] == [
+    assert [line.rpartition(", ")[0].partition(", pgd")[0] for line in lines] == [
         f"Epoch 1/1: loss {base + penalty:.4g}, clean {100 * clean:.1f} %"
     ]
 
@@ -219,6 +219,15 @@ def test_what_cannot_be_trained_so_is_named_before_anything_runs(
     with composed_job("train", [*settings, *seeds, *args], tmp_path) as cfg, pytest.raises(ValueError, match=message):
         train_seeds(cfg)
     assert not list(tmp_path.rglob("metrics.csv"))
+
+
+def test_the_means_over_the_seeds_and_the_next_step_come_last(tmp_path: Path) -> None:
+    printed = train_tiny(tmp_path, "seeds=[0,1]", "analysis=null", "evaluation.masking=null")
+    scores = [read_json(tmp_path / f"seed={seed}" / "summary.json")["rg_score"]["pgd"] for seed in (0, 1)]
+    *lines, where, command = printed.splitlines()
+    assert any(line.split()[:5] == ["R&G", "under", "pgd", f"{sum(scores) / 2:.2f}", "±"] for line in lines)
+    assert "2 seeds, in %" in printed
+    assert (where, command) == (f"Folder of all runs: {tmp_path}", f"Compare them with: lsa-report {tmp_path}")
 
 
 def test_a_sweeper_gets_the_mean_over_the_seeds(tmp_path: Path) -> None:

@@ -29,13 +29,14 @@ SECONDS_BETWEEN_UPDATES = 0.5
 class TrainingProgress(ProgressBar):
     """A bar for the whole training, on a terminal, and a line of the log for every epoch.
 
-    Both show the epoch, the mean loss of its batches (what is minimised, with the regularizer), of the last validation
-    the clean accuracy and the robust one (the least that :class:`~lsa_lightning.RobustValidation` measured under an
-    attack), and the time left until all epochs are done. It is estimated from the last 10 epochs of this fit, with
-    their validations and analyses; before the first one is done, from its batches so far, as the least that it can be
-    (``> 0:10:00 left``). An early stop is not foreseen, nor what comes after training.
+    Both show the epoch, the mean loss of its batches (what is minimised, with the regularizer), of the last
+    validation the clean accuracy and the robust one (that by which checkpoints are chosen; without one, the least
+    that :class:`~lsa_lightning.RobustValidation` measured under an attack), and the time left until all epochs are
+    done. It is estimated from the last 10 epochs of this fit, with their validations and analyses; before the first
+    one is done, from its batches so far, as the least that it can be (``> 0:10:00 left``). An early stop is not
+    foreseen, nor what comes after training.
 
-    The lines, which also name the layers of the MVL, are logged as those of
+    The lines, which also name the layers that are regularized, are logged as those of
     :class:`~lsa_lightning.utils.progress.Progress`; within an epoch there is one every five minutes. Of several
     processes the first alone says something. Validation outside of a fit, tests and predictions are not shown.
 
@@ -98,7 +99,11 @@ class TrainingProgress(ProgressBar):
     def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Take the accuracies."""
         if self._fit is not None:
-            self._fit.accuracies = accuracies_of(trainer.callback_metrics)
+            self._fit.accuracies = accuracies_of(trainer.callback_metrics, self.monitored(trainer))
+
+    def monitored(self, trainer: pl.Trainer) -> str | None:
+        """The metric by which checkpoints are chosen; None without one."""
+        return getattr(trainer.checkpoint_callback, "monitor", None)
 
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Say how the epoch went."""
@@ -186,7 +191,7 @@ class _Fit:
         self.times.end_epoch()
         epochs = number_of_epochs(self.trainer)
         left = "" if epochs is None else self.times.left(epochs - self.trainer.current_epoch - 1, 0.0)
-        mvl = mvl_in_words(self.trainer.callbacks)  # type: ignore[attr-defined]
+        mvl = regularized_in_words(self.trainer.callbacks)  # type: ignore[attr-defined]
         self._say(f"{self._epoch}: {', '.join(filter(None, (self._figures, mvl, left)))}")
 
     def end(self, how: str) -> None:
@@ -253,23 +258,29 @@ def number_of_epochs(trainer: pl.Trainer) -> int | None:
     return None if math.isinf(epochs) else int(epochs)
 
 
-def accuracies_of(metrics: Mapping[str, Tensor]) -> dict[str, float]:
-    """Of what :class:`~lsa_lightning.RobustValidation` logged, ``clean`` and ``robust``, which is the least of others.
+def accuracies_of(metrics: Mapping[str, Tensor], monitored: str | None = None) -> dict[str, float]:
+    """Of what :class:`~lsa_lightning.RobustValidation` logged, ``clean``, and the robust accuracy that is monitored.
+
+    If none is, ``robust`` is the least.
 
     Example:
-        >>> metrics = {"val/acc_clean": 0.9, "val/acc_fgsm": 0.7, "val/acc_pgd": 0.5, "val/loss": 0.1}
-        >>> accuracies_of({key: torch.tensor(value, dtype=torch.float64) for key, value in metrics.items()})
-        {'clean': 0.9, 'robust': 0.5}
+        >>> metrics = {"val/acc_clean": 0.9, "val/acc_fgsm": 0.5, "val/acc_pgd": 0.7, "val/loss": 0.1}
+        >>> metrics = {key: torch.tensor(value, dtype=torch.float64) for key, value in metrics.items()}
+        >>> accuracies_of(metrics), accuracies_of(metrics, "val/acc_pgd")
+        ({'clean': 0.9, 'robust': 0.5}, {'clean': 0.9, 'pgd': 0.7})
     """
     clean = [float(value) for key, value in metrics.items() if key.startswith("val/acc_clean")]
-    others = [float(v) for key, v in metrics.items() if key.startswith("val/acc_") and "acc_clean" not in key]
-    return {name: min(values) for name, values in (("clean", clean), ("robust", others)) if values}
+    others = {k: float(v) for k, v in metrics.items() if k.startswith("val/acc_") and "acc_clean" not in k}
+    name = "robust"
+    if monitored in others:
+        name, others = monitored.removeprefix("val/acc_"), {monitored: others[monitored]}
+    return {name: min(values) for name, values in (("clean", clean), (name, [*others.values()])) if values}
 
 
-def mvl_in_words(callbacks: list[pl.Callback]) -> str:
-    """The layers that :class:`~lsa_lightning.ATLR` regularizes: up to three by name, else their number."""
+def regularized_in_words(callbacks: list[pl.Callback]) -> str:
+    """The layers that :class:`~lsa_lightning.ATLR` regularizes: up to four by name, else their number."""
     mvl = next((callback.mvl for callback in callbacks if isinstance(callback, ATLR)), None)
     if mvl is None:
         return ""
     names = [name.removeprefix("backbone.") for name in mvl]
-    return f"MVL {len(names)} layers" if len(names) > 3 else f"MVL {', '.join(names) or 'none'}"
+    return f"regularizes {', '.join(names) or 'nothing'}" if len(names) <= 4 else f"regularizes {len(names)} layers"

@@ -11,8 +11,9 @@ from hydra.utils import instantiate
 from omegaconf import DictConfig, ListConfig, OmegaConf
 
 from lsa_lightning.cli.command import job_of, run
+from lsa_lightning.cli.idle import check_all_known
 from lsa_lightning.cli.meant import take_as_meant
-from lsa_lightning.cli.overrides import as_typed
+from lsa_lightning.cli.overrides import in_our_grammar
 from lsa_lightning.runs.checkpoint import TrainedRun, given, load_run, require_checkpoint, split_loader
 from lsa_lightning.runs.console import print_analysis, show
 from lsa_lightning.runs.folder import output_dir, save_config, save_table
@@ -20,6 +21,7 @@ from lsa_lightning.runs.stages import Analysis, AnalysisStage
 from lsa_lightning.runs.trust import Trust
 from lsa_lightning.runs.write import write_analysis
 from lsa_lightning.utils.checks import number, sequence
+from lsa_lightning.utils.describe import eps_in_words
 from lsa_lightning.utils.paths import CONF_DIR
 
 
@@ -35,7 +37,7 @@ def analyze(cfg: DictConfig) -> dict[float, Analysis]:
     run = load_run(cfg.ckpt_path, cfg.data, Trust.of(cfg.trust))
     if cfg.measure is None:
         cfg.measure = run.measure
-    loader, folder = split_loader(run.data, cfg.split), output_dir()
+    loader, folder = split_loader(run.data, cfg.split, cfg.limit_samples), output_dir()
     if OmegaConf.is_list(cfg.eps):
         save_config(cfg, folder)
         analyses = _at_each_radius(cfg, run, loader, folder)
@@ -51,7 +53,7 @@ def _at_each_radius(cfg: DictConfig, run: TrainedRun, loader: Any, folder: Path)
 
     analyses = {}
     for eps in _radii(cfg.eps):
-        show(f"eps {eps:g}")
+        show(f"eps {eps_in_words(eps)}")
         analyses[eps] = _analyzed(_at(cfg, run, eps), run, loader, folder / f"eps={eps:g}")
     tables = {eps: analysis.to_dataframe() for eps, analysis in analyses.items()}
     save_table(pd.concat(tables, names=["eps"]).reset_index(level=0), folder / "profile.csv")
@@ -90,13 +92,14 @@ def _main(cfg: DictConfig) -> None:
     """One job."""
     with job_of("lsa-analyze", "analyze"):
         take_as_meant(cfg, "lsa-analyze")
+        check_all_known("analyze")
         require_checkpoint(cfg)
         analyze(cfg)
 
 
 def main() -> None:
     """Entry point."""
-    run("lsa-analyze", _main, "analyze", as_typed)
+    run("lsa-analyze", _main, "analyze", in_our_grammar)
 
 
 if __name__ == "__main__":

@@ -16,6 +16,8 @@ from hydra.types import RunMode
 
 from lsa_lightning import __version__
 from lsa_lightning.cli.errors import explained, is_for_users
+from lsa_lightning.cli.overrides import with_flags_first
+from lsa_lightning.runs.folder import output_dir, remove_if_unused
 
 log = logging.getLogger(__name__)
 
@@ -34,7 +36,7 @@ def run(
     Raises:
         SystemExit: after an error, with one line; the traceback is shown with ``HYDRA_FULL_ERROR=1`` or ``debug=...``.
     """
-    arguments = sys.argv[1:]
+    arguments = with_flags_first(sys.argv[1:])
     if "--version" in arguments:
         print(f"lsa-lightning {__version__}")
         return
@@ -66,6 +68,7 @@ def job_of(command: str, config_name: str) -> Iterator[None]:
             log.exception("The job failed:", extra={"shown": True})  # on no terminal
         if HydraConfig.get().mode == RunMode.MULTIRUN:
             raise
+        remove_if_unused(output_dir())
         _end(command, config_name, error)
 
 

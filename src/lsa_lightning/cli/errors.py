@@ -13,6 +13,7 @@ from lightning.fabric.utilities.exceptions import MisconfigurationException
 from omegaconf.errors import InterpolationKeyError, OmegaConfBaseException
 
 from lsa_lightning.cli import options
+from lsa_lightning.cli.origin import typed_origin
 from lsa_lightning.runs.read import in_one_line
 
 _FOR_USERS = (ValueError, OSError, ImportError, HydraException, OmegaConfBaseException, MisconfigurationException)
@@ -104,12 +105,21 @@ def _unusable_object(error: Exception, config_name: str, arguments: Sequence[str
     if not isinstance(error, InstantiationException):
         return None
     root, key = _root(error), re.search(r"full_key: (\S+)", str(error))
-    where = "" if key is None else f"{key[1]}: "
+    where = "" if key is None else f"{_as_typed(key[1], root, config_name, arguments)}: "
     if match := re.match(r"Error locating target '([^']+)'", str(error)):
         return f"{where}expected _target_ to name a class or a function, got {match[1]}: {in_one_line(root)}"
     if isinstance(root, TypeError) and (match := re.match(r"(.*)\(\) (got an unexpected .*|missing .*)", str(root))):
         return f"{where}{match[1].removesuffix('.__init__')} {match[2]}"
     return f"{where}{in_one_line(root) if is_for_users(root) else _of_a_program(root)}"
+
+
+def _as_typed(place: str, error: Exception, config_name: str, arguments: Sequence[str]) -> str:
+    """The option that was typed, if it is what the refused argument of the object at ``place`` comes from."""
+    argument = re.search(r"expected (\w+) to be", str(error))
+    if argument is None:
+        return place
+    typed = {argument.lstrip("+").partition("=")[0] for argument in arguments if "=" in argument}
+    return typed_origin(options.composed(config_name, arguments), f"{place}.{argument[1]}", typed) or place
 
 
 def _of_the_system(error: Exception, config_name: str, arguments: Sequence[str]) -> str | None:

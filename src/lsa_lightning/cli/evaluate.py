@@ -11,8 +11,9 @@ from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 
 from lsa_lightning.cli.command import job_of, run
+from lsa_lightning.cli.idle import check_all_known
 from lsa_lightning.cli.meant import take_as_meant
-from lsa_lightning.cli.overrides import as_typed
+from lsa_lightning.cli.overrides import in_our_grammar
 from lsa_lightning.runs.checkpoint import (
     TrainedRun,
     checkpoint_file,
@@ -41,7 +42,7 @@ def evaluate(cfg: DictConfig) -> dict[str, Evaluation]:
     folder = output_dir()
     evaluations: dict[str, Evaluation] = {}
     first: TrainedRun | None = None
-    unit = ""
+    unit = steps = ""
     for index, path in enumerate(paths):
         run = load_run(path, cfg.data, Trust.of(cfg.trust))
         job = _adopted(cfg, run, first or run)
@@ -51,12 +52,12 @@ def evaluate(cfg: DictConfig) -> dict[str, Evaluation]:
         _check_same_data(first, run, path)
         pl.seed_everything(cfg.seed, verbose=index == 0)
         stage: EvaluationStage = instantiate(job.evaluation, _convert_="all")
-        loader = split_loader(run.data, cfg.split)
+        loader = split_loader(run.data, cfg.split, cfg.limit_samples)
         evaluations[path] = _measured(stage, run, loader, folder / "state" / f"{index}.jsonl")
         write_observed(stage, run.model, loader, folder if len(paths) == 1 else folder / str(index))
-        unit = stage.unit
+        unit, steps = stage.unit, stage.steps_in_words
     write_comparison(evaluations, folder, unit)
-    _print(evaluations)
+    _print(evaluations, steps)
     show(f"Run folder: {folder}")
     return evaluations
 
@@ -113,10 +114,10 @@ def _check_same_data(first: TrainedRun, other: TrainedRun, path: str) -> None:
         raise ValueError(msg)
 
 
-def _print(evaluations: dict[str, Evaluation]) -> None:
+def _print(evaluations: dict[str, Evaluation], steps: str) -> None:
     short = checkpoint_labels(list(evaluations))
     flagged = [short[path] for path, each in evaluations.items() if any(f.raised for f in each.masking.values())]
-    print_accuracies({short[path]: each.table for path, each in evaluations.items()}, flagged)
+    print_accuracies({short[path]: each.table for path, each in evaluations.items()}, flagged, steps)
     for path, each in evaluations.items():
         if short[path]:
             show(f"{short[path]}: {path}")
@@ -128,13 +129,14 @@ def _main(cfg: DictConfig) -> None:
     """One job."""
     with job_of("lsa-evaluate", "evaluate"):
         take_as_meant(cfg, "lsa-evaluate")
+        check_all_known("evaluate")
         require_checkpoint(cfg)
         evaluate(cfg)
 
 
 def main() -> None:
     """Entry point."""
-    run("lsa-evaluate", _main, "evaluate", as_typed)
+    run("lsa-evaluate", _main, "evaluate", in_our_grammar)
 
 
 if __name__ == "__main__":

@@ -8,18 +8,18 @@ from typing import Any
 
 from hydra.core.hydra_config import HydraConfig
 from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import Override
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 
-from lsa_lightning.cli.options import did_you_mean, near
+from lsa_lightning.cli.options import did_you_mean, near, nodes_of, unknown
+from lsa_lightning.cli.origin import REFERENCE
 from lsa_lightning.runs.console import show
 from lsa_lightning.runs.kinds import JOB
 from lsa_lightning.utils.paths import CONF_DIR
 
 READ_BY_OTHERS = ("attack", "objective", "regularizer", "measure", "optimizer", "scheduler", "data_stats", "threat")
 """Nodes that a job makes nothing of by itself: what it makes objects from refers to them, or they do nothing."""
-
-_REFERENCE = re.compile(r"\$\{\s*(?:oc\.select\s*:)?\s*(\w[\w.]*)")
 
 
 def check_all_do_something(cfg: DictConfig) -> None:
@@ -30,14 +30,30 @@ def check_all_do_something(cfg: DictConfig) -> None:
     """
     hydra = HydraConfig.get()
     idle = idle_overrides(cfg, hydra.overrides.task)
-    if not idle:
+    reasons = {override: _who_reads(node, map(str, cfg)) for override, node in idle.items()}
+    reasons |= overruled(cfg, hydra.overrides.task)
+    if not reasons:
         return
-    reasons = dict.fromkeys(_who_reads(node, map(str, cfg)) for node in idle.values())
-    msg = f"{', '.join(idle)} would do nothing: {'; '.join(reasons)}"
+    msg = f"{', '.join(reasons)} would do nothing: {'; '.join(dict.fromkeys(reasons.values()))}"
     if hydra.mode == RunMode.MULTIRUN or cfg.get("resume") is not None:
         show(f"Note: {msg}")
     else:
         raise ValueError(msg)
+
+
+def check_all_known(config_name: str) -> None:
+    """Refuse overrides that add what a command does not have, which it would not look at.
+
+    Args:
+        config_name: the file in conf that the command composes.
+
+    Raises:
+        ValueError: with the option that may be meant.
+    """
+    typed = HydraConfig.get().overrides.task
+    for override in OverridesParser.create().parse_overrides([*typed]):
+        if _node(override) not in nodes_of(config_name):
+            raise ValueError(unknown(override.package or override.key_or_group, config_name, typed))
 
 
 def idle_overrides(cfg: DictConfig, overrides: Iterable[str]) -> dict[str, str]:
@@ -51,12 +67,37 @@ def idle_overrides(cfg: DictConfig, overrides: Iterable[str]) -> dict[str, str]:
     reached = _reached(OmegaConf.to_container(cfg, resolve=False))
     idle = {}
     for override in OverridesParser.create().parse_overrides([*overrides]):
-        key = override.key_or_group
-        node = re.split(r"[.@/]", key)[0]
+        key, node = override.package or override.key_or_group, _node(override)
         new = override.is_add() and key == node  # what a job reads by itself is there without a +
         if (new or node in READ_BY_OTHERS) and not any(_overlap(key, path) for path in reached):
             idle[str(override.input_line)] = node
     return idle
+
+
+def overruled(cfg: DictConfig, overrides: Iterable[str]) -> dict[str, str]:
+    """Overrides of how layers are chosen, where something beside them says which; with what that is.
+
+    Example:
+        >>> cfg = OmegaConf.create({"analysis": {"eta": 1.0, "top_k": 2}})
+        >>> overruled(cfg, ["analysis.eta=1.0", "analysis.top_k=2"])
+        {'analysis.eta=1.0': 'analysis.top_k=2 takes the place of eta'}
+    """
+    found = {}
+    for override in OverridesParser.create().parse_overrides([*overrides]):
+        place, _, name = override.key_or_group.rpartition(".")
+        node = OmegaConf.select(cfg, place) if name in ("eta", "top_k") else None
+        if not isinstance(node, DictConfig) or override.is_delete() or node[name] is None:
+            continue
+        if node.get("mvl") is not None:
+            found[str(override.input_line)] = f"{place}.mvl says which layers, without {name}"
+        elif name == "eta" and node.get("top_k") is not None:
+            found[str(override.input_line)] = f"{place}.top_k={node.top_k} takes the place of eta"
+    return found
+
+
+def _node(override: Override) -> str:
+    """The uppermost node that an override is about; of a group, the one that it is put into."""
+    return re.split(r"[./]", override.package or override.key_or_group)[0]
 
 
 def _reached(config: Any) -> set[str]:
@@ -80,7 +121,7 @@ def _select(node: Any, path: str) -> Any:
 def _references(node: Any) -> Iterator[str]:
     """Keys that the interpolations in ``node`` name, however deep."""
     if isinstance(node, str):
-        yield from _REFERENCE.findall(node)
+        yield from REFERENCE.findall(node)
     elif isinstance(node, dict | list):
         for child in node.values() if isinstance(node, dict) else node:
             yield from _references(child)
@@ -95,7 +136,7 @@ def _who_reads(node: str, others: Iterable[str]) -> str:
     """The options that refer to a node; if there are none, what else may be meant."""
     readers: dict[str, list[str]] = {}
     for file in sorted(CONF_DIR.glob("*/*.yaml")):
-        names = {path.split(".")[0] for path in _REFERENCE.findall(file.read_text(encoding="utf-8"))}
+        names = {path.split(".")[0] for path in REFERENCE.findall(file.read_text(encoding="utf-8"))}
         if node in names and file.parent.name != node:
             readers.setdefault(file.parent.name, []).append(file.stem)
     if not readers:

@@ -22,6 +22,15 @@ from lsa_lightning.utils.paths import CONF_DIR
 _MOST = 3
 """Options that are proposed."""
 
+_CALLED_OTHERWISE = {
+    "trainer.limit_test_batches": ["limit_batches", "limit_samples"],
+    "attack": ["+attack@{stage}.attacks.NAME=NAME"],
+}
+"""Options of lsa-train that the commands that measure have under other names."""
+
+_MEASURING = {"evaluate": "evaluation", "analyze": "analysis"}
+"""The stage that a command consists of which trains nothing."""
+
 _FORMER = {"threat.eval_eps": "evaluation.eps"}
 """Options that had other names before 0.1.0."""
 
@@ -36,16 +45,48 @@ def unknown(key: str, config_name: str, arguments: Sequence[str]) -> str:
     """
     if key in _FORMER:
         return f"there is no option {key} any more{did_you_mean([_FORMER[key]])}"
-    chosen = (each for each in arguments if re.fullmatch(r"[a-z_/]+=[\w/-]+", each) and _is_group(each))
-    keys = _keys_of(_composed(config_name, tuple(chosen)))
-    if key.startswith("trainer."):
+    if (of_training := _of_training(key, config_name)) is not None:
+        return f"there is no option {key} here{of_training}"
+    keys = list(dict.fromkeys([*_keys_of(composed(config_name, arguments)), *groups_of(config_name)]))
+    if key.startswith("trainer.") and "trainer" in keys:
         keys = list(dict.fromkeys([*keys, *(f"trainer.{name}" for name in TRAINER_OPTIONS)]))
-    elsewhere = [f"{option} has it" for option in _options_with(key)]
+    groups = groups_of(config_name)
+    elsewhere = [f"{option} has it" for option in _options_with(key) if option.partition("=")[0] in groups]
     meant = [] if elsewhere else _similar(key, keys)
     siblings = [each for each in keys if each.rpartition(".")[0] == key.rpartition(".")[0]]
     listed = f"; there are {', '.join(siblings)}" if siblings and not (meant or elsewhere) and "." in key else ""
     hint = did_you_mean(meant) or "".join(f"; {each}" for each in elsewhere[:_MOST])
     return f"there is no option {key} here{hint or listed or '; --help lists them'}"
+
+
+def _of_training(key: str, config_name: str) -> str | None:
+    """What a command that measures says of an option of lsa-train; None if it is none, or for lsa-train itself."""
+    stage = _MEASURING.get(config_name)
+    if stage is None:
+        return None
+    if key in _CALLED_OTHERWISE:
+        return did_you_mean([each.format(stage=stage) for each in _CALLED_OTHERWISE[key]])
+    group = key.partition(".")[0]
+    is_foreign = (CONF_DIR / group).is_dir() and group not in nodes_of(config_name)
+    return "; lsa-train has it" if is_foreign else None
+
+
+def composed(config_name: str, arguments: Sequence[str]) -> dict[str, Any]:
+    """The configuration with the options that were chosen and without the values that were typed, uninterpolated."""
+    chosen = (each for each in arguments if re.fullmatch(r"[a-z_/]+=[\w/-]+", each) and _is_group(each))
+    return _composed(config_name, tuple(chosen))
+
+
+def groups_of(config_name: str) -> list[str]:
+    """The config groups that a command chooses from."""
+    defaults = _written(config_name)["defaults"]
+    chosen = [next(iter(entry)) for entry in defaults if isinstance(entry, dict)]
+    return [group for group in chosen if not group.startswith("override ")]
+
+
+def nodes_of(config_name: str) -> list[str]:
+    """The uppermost entries that a command has."""
+    return [*groups_of(config_name), *_written(config_name)]
 
 
 def did_you_mean(meant: Sequence[str]) -> str:
@@ -55,7 +96,7 @@ def did_you_mean(meant: Sequence[str]) -> str:
 
 def near(name: str, names: Iterable[str]) -> list[str]:
     """Names that look like ``name``."""
-    return get_close_matches(name, list(names), n=_MOST, cutoff=0.6)
+    return get_close_matches(name, list(names), n=_MOST, cutoff=0.61)
 
 
 def who_has(wanted: str, reader: str) -> str:
@@ -65,6 +106,14 @@ def who_has(wanted: str, reader: str) -> str:
     found = [file.stem for file in _files_of(group) if _has(_nodes_of(file), key)]
     ways = f"choose {group}={' or '.join(found)}, or another " if found else "choose another "
     return f"; {ways}{reader.partition('.')[0]}"
+
+
+@cache
+def _written(config_name: str) -> dict[str, Any]:
+    """The file of a command, as it is written."""
+    text = (CONF_DIR / f"{config_name}.yaml").read_text(encoding="utf-8")
+    written: dict[str, Any] = yaml.safe_load(text)
+    return written
 
 
 @cache

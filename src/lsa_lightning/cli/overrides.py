@@ -8,6 +8,7 @@ from collections.abc import Iterable, Sequence
 from importlib.util import find_spec
 
 import yaml
+from hydra._internal.utils import get_args_parser
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override
 from hydra.errors import HydraException
@@ -26,8 +27,34 @@ PLUGINS = {
 
 
 def as_typed(arguments: Sequence[str]) -> list[str]:
-    """``arguments`` in Hydra's grammar, of what may be typed in ours; for one job, whatever starts it."""
-    return with_listed_seeds(with_trainer_options(with_quoted_paths(with_null_groups(arguments))))
+    """``arguments`` of lsa-train in Hydra's grammar, of what may be typed in ours; for one job, whatever starts it."""
+    return with_listed_seeds(with_trainer_options(in_our_grammar(arguments)))
+
+
+def in_our_grammar(arguments: Sequence[str]) -> list[str]:
+    """The same for a command that trains nothing."""
+    return with_quoted_paths(with_null_groups(arguments))
+
+
+def with_flags_first(arguments: Sequence[str]) -> list[str]:
+    """``arguments`` with Hydra's flags before the overrides, between which argparse does not find them, each as one.
+
+    Example:
+        >>> with_flags_first(["seed=1", "--config-dir", "conf", "data=mine", "-m"])
+        ['--config-dir=conf', '-m', 'seed=1', 'data=mine']
+    """
+    known = get_args_parser()._option_string_actions
+    flags, others, waiting = [], [], list(arguments)
+    while waiting:
+        argument = waiting.pop(0)
+        action = known.get(argument)
+        if not argument.startswith("-"):
+            others.append(argument)
+        elif action is None or action.nargs == 0 or not waiting or waiting[0] not in (action.choices or waiting):
+            flags.append(argument)
+        else:
+            flags.append(f"{action.option_strings[0]}={waiting.pop(0)}")
+    return [*flags, *others]
 
 
 def check_plugins(arguments: Iterable[str]) -> None:

@@ -19,24 +19,22 @@ import lightning.pytorch as pl
 import torch
 import torch.distributed as dist
 from hydra.utils import instantiate
-from lightning.fabric.plugins import CheckpointIO
 from lightning.pytorch.callbacks import ProgressBar
 from lightning.pytorch.loggers import CSVLogger, Logger
 from omegaconf import DictConfig, OmegaConf
 
-from lsa_lightning.callbacks import ATLR, AdversarialTraining
 from lsa_lightning.cli.command import job_of, run
 from lsa_lightning.cli.idle import check_all_do_something
 from lsa_lightning.cli.meant import take_as_meant
 from lsa_lightning.cli.overrides import as_typed, check_plugins, with_swept_names
 from lsa_lightning.cli.trainer import check_trainer
 from lsa_lightning.evaluation import RobustnessTable
-from lsa_lightning.layers.report import AnalysedEpoch
 from lsa_lightning.runs.acceleration import accelerate
 from lsa_lightning.runs.attempt import Attempt, NotedEpochs, running
 from lsa_lightning.runs.checkpoint import checkpoint_file, split_loader
 from lsa_lightning.runs.cluster import without_srun_hint
 from lsa_lightning.runs.console import console, print_accuracies, print_analysis, print_masking, show
+from lsa_lightning.runs.ending import NotedValidation, closed, history_of, load_best, log_results, what_was_trained
 from lsa_lightning.runs.finished_stages import EVALUATION_STATE, FinishedStages, read_analysis, read_masking
 from lsa_lightning.runs.first_batch import FirstBatchChecks
 from lsa_lightning.runs.folder import output_dir, resolved_but_for_environment, save_command, save_config, versions
@@ -44,16 +42,14 @@ from lsa_lightning.runs.installed import check_installed
 from lsa_lightning.runs.kinds import JOB
 from lsa_lightning.runs.last_checkpoint import LastCheckpoint
 from lsa_lightning.runs.limits import check_limit, first_batches
-from lsa_lightning.runs.loggers import ResultLogger, pixels_of, result_loggers
-from lsa_lightning.runs.read import read_run
+from lsa_lightning.runs.loggers import result_loggers
 from lsa_lightning.runs.resume import with_resumed_run
 from lsa_lightning.runs.signals import Signals
 from lsa_lightning.runs.stages import Analysis, AnalysisStage, Evaluation, EvaluationStage
 from lsa_lightning.runs.summary import AnalysisSummary, RunSummary
 from lsa_lightning.runs.trust import Trust
-from lsa_lightning.runs.whole_checkpoint import WholeCheckpointIO
+from lsa_lightning.runs.whole_checkpoint import plugins_of
 from lsa_lightning.runs.write import (
-    monitored,
     validated_at,
     write_analysis,
     write_evaluation,
@@ -104,7 +100,11 @@ class Job:
         analysis, evaluation = _stage(cfg.get("analysis")), _stage(cfg.get("evaluation"))
         checks = FirstBatchChecks(analysis)
         trainer = instantiate(
-            cfg.trainer, callbacks=[checks, *callbacks], logger=loggers, plugins=_plugins(cfg.trainer), _convert_="all"
+            cfg.trainer,
+            callbacks=[checks, NotedValidation(), *callbacks],
+            logger=loggers,
+            plugins=plugins_of(cfg.trainer),
+            _convert_="all",
         )
         return cls(data, model, callbacks, loggers, trainer, analysis, evaluation)
 
@@ -168,32 +168,34 @@ def _run(cfg: DictConfig, attempt: Attempt, signals: Signals) -> RunSummary | No
     pl.seed_everything(cfg.seed, workers=True)
     job = Job.of(cfg)
     check_job(cfg, job)
-    with _ending_others(job.trainer), _closed(result_loggers(job.loggers)):
+    with _ending_others(job.trainer), closed(result_loggers(job.loggers)):
         for logger in job.loggers:
             if not isinstance(logger, CSVLogger):  # config.yaml lies beside metrics.csv
                 logger.log_hyperparams(config)
         seconds = _fit(job, attempt, signals, attempt.checkpoint or cfg.ckpt_path)
         job.model.to(job.trainer.strategy.root_device)  # fit leaves it on the CPU
-        checkpoint, checkpoint_epoch = by_first(partial(_load_best, job.trainer, job.model))
+        kept = by_first(partial(load_best, job.trainer, job.model))
         take_weights_of_first(job.model)
+        if job.analysis is not None or job.evaluation is not None:
+            by_first(partial(show, f"Measured: {kept.in_words(job.trainer.current_epoch)}"))
         analysis, table = _measure(job, cfg, folder)
         signals.check()  # Python swallows what a handler raises in a finalizer
         if _is_done_after_measuring(job.trainer):
             return None
         evaluation = None if table is None else _check(job, cfg.evaluation, table, folder)
         signals.check()
-        history = _history(job.callbacks)
+        history = history_of(job.callbacks)
         write_history(history, folder)
-        write_training(folder, checkpoint_epoch, validated_at(job.callbacks), monitored(job.callbacks))
+        write_training(folder, kept.epoch, validated_at(job.callbacks), kept.monitor or "")
         summary = RunSummary(
             name=cfg.name,
             seed=cfg.seed,
-            trained=_what_was_trained(cfg, job.callbacks),
+            trained=what_was_trained(cfg, job.callbacks),
             epochs=job.trainer.current_epoch,
             training_seconds=round(seconds, 2),
-            checkpoint=checkpoint,
-            checkpoint_epoch=checkpoint_epoch,
-            validation=_validation_metrics(job.trainer),
+            checkpoint=kept.file,
+            checkpoint_epoch=kept.epoch,
+            validation=kept.validation,
             analysis=None if analysis is None else AnalysisSummary.of(analysis),
             evaluation=None if evaluation is None else evaluation.table,
             masking={} if evaluation is None else evaluation.masking,
@@ -201,7 +203,7 @@ def _run(cfg: DictConfig, attempt: Attempt, signals: Signals) -> RunSummary | No
             versions=versions(),
         )
         summary.save(folder)
-        _log_results(job.loggers, job.trainer, summary, folder)
+        log_results(job.loggers, job.trainer, summary, folder)
     _print_end(summary, folder)
     return summary
 
@@ -224,13 +226,6 @@ def _fit(job: Job, attempt: Attempt, signals: Signals, checkpoint: str | Path | 
     return time.perf_counter() - started + sum(keeper.seconds_before for keeper in keepers)
 
 
-def _plugins(node: DictConfig) -> list[Any]:
-    """The trainer's plugins: the configuration's, and checkpoints that are whole, unless it writes them otherwise."""
-    plugins = list(instantiate(node.get("plugins") or [], _convert_="all"))
-    own = any(isinstance(plugin, CheckpointIO) for plugin in plugins)
-    return plugins if own else [*plugins, WholeCheckpointIO()]
-
-
 def _instances(node: DictConfig | None) -> list[Any]:
     """The objects of a group; entries set to null are left out."""
     return [instantiate(entry, _convert_="all") for entry in (node or {}).values() if entry is not None]
@@ -239,22 +234,6 @@ def _instances(node: DictConfig | None) -> list[Any]:
 def _stage(node: DictConfig | None) -> Any:
     """The object of a stage; None where its group is set to null, even if the data set left its radii there."""
     return instantiate(node, _convert_="all") if node is not None and "_target_" in node else None
-
-
-@contextmanager
-def _closed(loggers: list[ResultLogger]) -> Iterator[None]:
-    """Tell the loggers at the end how the job went."""
-    failed = True
-    try:
-        yield
-        failed = False
-    except (KeyboardInterrupt, SystemExit):  # Lightning makes the one of Ctrl-C into the other
-        for logger in loggers:
-            logger.interrupt()
-        raise
-    finally:
-        for logger in loggers:
-            logger.finish(failed)
 
 
 @contextmanager
@@ -273,20 +252,6 @@ def _is_done_after_measuring(trainer: pl.Trainer) -> bool:
     if dist.is_initialized():
         dist.destroy_process_group()  # else metrics would wait for the others
     return not trainer.is_global_zero
-
-
-def _load_best(trainer: pl.Trainer, model: pl.LightningModule) -> tuple[str | None, int | None]:
-    """Put the best checkpoint's weights into ``model``; without one, the last weights stay.
-
-    Returns:
-        Its file and epoch.
-    """
-    path = getattr(trainer.checkpoint_callback, "best_model_path", "")
-    if not path:
-        return None, None
-    checkpoint = torch.load(path, map_location=model.device, weights_only=True)
-    model.load_state_dict(checkpoint["state_dict"])
-    return str(path), int(checkpoint["epoch"])
 
 
 def _measure(job: Job, cfg: DictConfig, folder: Path) -> tuple[Analysis | None, RobustnessTable | None]:
@@ -308,7 +273,7 @@ def _measure(job: Job, cfg: DictConfig, folder: Path) -> tuple[Analysis | None, 
         pl.seed_everything(cfg.seed, workers=True, verbose=False)
         finished.begin_evaluation(cfg.evaluation)
         table = job.evaluation.run(job.model, loader, folder / EVALUATION_STATE)
-        by_first(partial(_show_table, table, folder, job.evaluation.unit))
+        by_first(partial(_show_table, table, folder, job.evaluation))
     return analysis, table
 
 
@@ -323,9 +288,9 @@ def _analyse(
     return analysis
 
 
-def _show_table(table: RobustnessTable, folder: Path, unit: str) -> None:
-    write_table(table, folder, unit)
-    print_accuracies({"": table})
+def _show_table(table: RobustnessTable, folder: Path, stage: EvaluationStage) -> None:
+    write_table(table, folder, stage.unit)
+    print_accuracies({"": table}, steps=stage.steps_in_words)
 
 
 def _check(job: Job, settings: DictConfig, table: RobustnessTable, folder: Path) -> Evaluation:
@@ -344,91 +309,6 @@ def _check(job: Job, settings: DictConfig, table: RobustnessTable, folder: Path)
     print_masking(evaluation.masking)
     write_observed(job.evaluation, job.model, loader, folder, job.analysis)
     return evaluation
-
-
-def _what_was_trained(cfg: DictConfig, callbacks: list[pl.Callback]) -> dict[str, str]:
-    """Model, data and method in words."""
-    method = next((callback for callback in callbacks if isinstance(callback, AdversarialTraining)), None)
-    parts = ("attack", "objective", "regularizer")
-    return {
-        "model": cfg.model.get("backbone", cfg.model)._target_,
-        "data": OmegaConf.select(cfg, "data.dataset_cls.path") or cfg.data._target_,
-        "method": "normal" if method is None else type(method).__name__,
-        **{part: repr(getattr(method, part)) for part in parts if hasattr(method, part)},
-    }
-
-
-def _history(callbacks: list[pl.Callback]) -> list[AnalysedEpoch]:
-    """What the analyses during training found."""
-    return [entry for callback in callbacks if isinstance(callback, ATLR) for entry in callback.history]
-
-
-def _validation_metrics(trainer: pl.Trainer) -> dict[str, float]:
-    """The ``val/...`` metrics of the last validation run; of the one that checkpoints are chosen by, the best."""
-    values = {key: float(value) for key, value in trainer.callback_metrics.items() if key.startswith("val/")}
-    chooser = trainer.checkpoint_callback
-    best = getattr(chooser, "best_model_score", None)
-    return values if best is None else {**values, str(chooser.monitor): float(best)}  # type: ignore[union-attr]
-
-
-def _log_results(loggers: list[Logger], trainer: pl.Trainer, summary: RunSummary, folder: Path) -> None:
-    """Give figures, tables, results and files of the run folder to the loggers that keep them elsewhere."""
-    import pandas as pd
-
-    step = trainer.global_step
-    adapters = result_loggers(logger for logger in loggers if not isinstance(logger, CSVLogger))
-    if not adapters:
-        return
-    figures = {f"figures/{path.stem}": pixels_of(path) for path in sorted((folder / "figures").glob("*.png"))}
-    files = {f"tables/{name}": folder / f"{name}.csv" for name in ("evaluation", "profile")}
-    tables = {key: pd.read_csv(path) for key, path in files.items() if path.is_file()}
-    for adapter in adapters:
-        for key, pixels in figures.items():
-            adapter.log_figure(key, pixels, step)
-        for key, table in tables.items():
-            adapter.log_table(key, table, step)
-        adapter.log_summary({**_results(summary), **_best(trainer, summary)}, step)
-    _log_files([adapter for adapter in adapters if adapter.takes_files], summary, folder)
-
-
-def _log_files(adapters: list[ResultLogger], summary: RunSummary, folder: Path) -> None:
-    """Give them the best checkpoint and the page about the run, which is written for them."""
-    if not adapters:
-        return
-    from lsa_lightning.cli.report import write_run_page
-
-    write_run_page(read_run(folder), folder / "report.html")
-    files = {"report": folder / "report.html"}
-    if summary.checkpoint is not None:
-        files["model"] = Path(summary.checkpoint)
-    for adapter in adapters:
-        for kind, file in files.items():
-            adapter.log_file(kind, file)
-
-
-def _best(trainer: pl.Trainer, summary: RunSummary) -> dict[str, float | str]:
-    """The best value of the metric that checkpoints are chosen by, and its epoch."""
-    if summary.checkpoint_epoch is None:
-        return {}
-    monitor = getattr(trainer.checkpoint_callback, "monitor", None)
-    best = {} if monitor not in summary.validation else {f"best/{monitor}": summary.validation[monitor]}
-    return {**best, "best/epoch": summary.checkpoint_epoch}
-
-
-def _results(summary: RunSummary) -> dict[str, float | str]:
-    """R&G, accuracies, MVL and raised masking flags, each under a name that runs can be sorted and filtered by."""
-    values: dict[str, float | str] = {}
-    if summary.analysis is not None:
-        values |= {"test/mvl": ", ".join(summary.analysis.mvl)}
-        values |= {"test/mu": summary.analysis.mu, "test/sigma": summary.analysis.sigma}
-    if summary.evaluation is not None:
-        values |= {f"test/rg_score_{attack}": score for attack, score in summary.evaluation.rg_score.items()}
-        for attack, row in summary.evaluation.accuracy.items():
-            values["test/acc"], *rest = (accuracy / 100 for accuracy in row)  # shares, as val/acc_clean
-            radii = zip(summary.evaluation.eps[1:], rest, strict=True)
-            values |= {f"test/acc_{attack}_eps_{eps:g}": share for eps, share in radii}
-        values["test/masking"] = Evaluation(summary.evaluation, summary.masking).flags_in_words
-    return values
 
 
 def _print_end(summary: RunSummary, folder: Path) -> None:
@@ -481,6 +361,7 @@ def _main(cfg: DictConfig) -> float:
     """One job; returns the metric that ``optimized_metric`` names, for sweepers that optimise it."""
     warnings.filterwarnings("ignore", message="Checkpoint directory .* exists and is not empty.*")
     warnings.filterwarnings("ignore", message=".*does not have many workers.*")
+    warnings.filterwarnings("ignore", message=".*is smaller than the logging interval.*")  # ours logs epochs
     warnings.filterwarnings("ignore", message=".*`isinstance\\(treespec, LeafSpec\\)` is deprecated.*")
     with job_of("lsa-train", "train"):
         take_as_meant(cfg, "lsa-train")

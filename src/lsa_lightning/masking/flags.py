@@ -184,7 +184,8 @@ def _not_deterministic(observed: dict[str, Tensor]) -> MaskingFlag:
 def _gradients_disagree(observed: dict[str, Tensor]) -> MaskingFlag:
     compared = observed["agreement"][~observed["agreement"].isnan()]
     if len(compared) < _FEWEST:
-        return MaskingFlag(None, f"does not apply: {len(compared)} samples have gradients and changes to compare")
+        few = f"does not apply: only {len(compared)} samples have gradients and changes to compare, of {_FEWEST} needed"
+        return MaskingFlag(None, few)
     cosine = float(compared.mean())
     words = (
         f"predicted and measured changes of the margin agree with a cosine of {cosine:.3f} (mean of {len(compared)})"

@@ -12,6 +12,7 @@ from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 
 from lsa_lightning.runs.folder import CONFIG_FILE, training_eps
+from lsa_lightning.runs.limits import FirstSamples
 from lsa_lightning.runs.read import read_config
 from lsa_lightning.runs.trust import NOBODY, Trust
 
@@ -139,15 +140,16 @@ def given(node: DictConfig) -> dict[str, Any]:
     return {str(key): value for key, value in node.items() if value is not None}
 
 
-def split_loader(data: pl.LightningDataModule, split: str) -> Any:
-    """The dataloader of ``split``, ``"val"`` or ``"test"``.
+def split_loader(data: pl.LightningDataModule, split: str, limit_samples: int | None = None) -> Any:
+    """The dataloader of ``split``, ``"val"`` or ``"test"``, up to a number of samples, if it is given.
 
     Raises:
-        ValueError: for another split.
+        ValueError: for another split, or a number < 1.
     """
     if split not in ("val", "test"):
         msg = f"expected split to be 'val' or 'test', got {split!r}"
         raise ValueError(msg)
     data.prepare_data()
     data.setup("test" if split == "test" else "validate")
-    return data.test_dataloader() if split == "test" else data.val_dataloader()
+    loader = data.test_dataloader() if split == "test" else data.val_dataloader()
+    return loader if limit_samples is None else FirstSamples(loader, limit_samples)

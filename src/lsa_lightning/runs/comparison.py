@@ -23,6 +23,21 @@ _NOT_COMPARED = ("seed", "seeds", "paths", "draw", "look_at", "save_examples", "
 
 _MOST_ENTRIES = 4  # in a label
 
+_METHOD = "method.name"
+
+_TELLING = (
+    "method",
+    _METHOD,
+    "regularizer.gamma",
+    "measure._target_",
+    "attack._target_",
+    "objective._target_",
+    "callbacks.atlr.mvl",
+    "threat.eps",
+    "data.train_size",
+)
+"""Entries that a label names rather than others which differ too."""
+
 
 class Flags(NamedTuple):
     """What the masking checks say of some runs.
@@ -126,7 +141,8 @@ def group_by_seed(runs: Sequence[Run]) -> list[Group]:
 
     Returns:
         The groups, in the order of their first runs, labelled by what differs: the name, and among groups of one name
-        the method, up to four entries of the configuration, the number of test samples, else the folder.
+        the method, up to four entries of the configuration (of more, the fewest that tell them apart), the number of
+        test samples, else the folder.
     """
     parts: list[tuple[Any, list[Run]]] = []
     for run in runs:
@@ -250,16 +266,34 @@ def _methods(runs: Sequence[Run]) -> list[str]:
 
 
 def _entries(runs: Sequence[Run]) -> list[str]:
-    """The entries that differ, where they are few."""
+    """The entries that differ; of many, those that tell the runs apart."""
     differences = config_differences(runs)
     if len(differences) > _MOST_ENTRIES:
-        return [""] * len(runs)
+        differences = _fewest(differences)
     rows = [[_in_words(key, value) for value in values] for key, values in differences.items()]
     return [", ".join(words) for words in zip(*rows, strict=True)]
 
 
+def _fewest(differences: dict[str, list[Any]]) -> dict[str, list[Any]]:
+    """As few entries as tell apart what can be told apart by them, at most four."""
+    order = sorted(differences, key=lambda key: (_TELLING.index(key) if key in _TELLING else 99, key.count(".")))
+    chosen: list[str] = []
+
+    def told_apart(keys: Sequence[str]) -> int:
+        return len({repr(values) for values in zip(*(differences[key] for key in keys), strict=True)})
+
+    while len(chosen) < _MOST_ENTRIES:
+        best = max(order, key=lambda key: told_apart([*chosen, key]))  # of equals the first
+        if chosen and told_apart([*chosen, best]) == told_apart(chosen):
+            break
+        chosen.append(best)
+    return {key: differences[key] for key in chosen}
+
+
 def _in_words(key: str, value: Any) -> str:
     """``gamma=0.1``; of a section, the name of what it makes."""
+    if key in ("method", _METHOD):
+        return f"method={(value.get('name') if isinstance(value, dict) else value) or 'paper'}"
     if value is None:
         return f"no {_leaf(key)}"
     if isinstance(value, dict):

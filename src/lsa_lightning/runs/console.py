@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 import logging
 import sys
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Sequence
 
 from rich.box import SIMPLE_HEAD
 from rich.console import Console
@@ -16,6 +16,7 @@ from lsa_lightning.evaluation import RobustnessTable
 from lsa_lightning.layers.report import in_words
 from lsa_lightning.masking import MaskingFlag
 from lsa_lightning.runs.stages import Analysis
+from lsa_lightning.utils.describe import eps_in_words
 
 console = Console()
 log = logging.getLogger(__name__)
@@ -72,16 +73,24 @@ def print_analysis(analysis: Analysis) -> None:
         at = [f"{analysis.threshold:.3f}" if name == analysis.mvl_from else "" for name in reports]
         table.add_row("", "threshold", *at, "")
     _print_table(f"{measure} per layer (mean over {first.samples} samples)", table)
-    show(f"MVL under {analysis.mvl_from}: {', '.join(analysis.mvl) or 'none'}")
+    show(f"MVL of the trained network under {analysis.mvl_from}: {_first_of(analysis.mvl)}")
 
 
-def print_accuracies(tables: dict[str, RobustnessTable], flagged: Collection[str] = ()) -> None:
+def _first_of(names: Sequence[str], most: int = 8) -> str:
+    """Names in a line: all, or the first few and how many there are."""
+    if len(names) <= most:
+        return ", ".join(names) or "none"
+    return f"{', '.join(names[:most])}, ... ({len(names)} layers)"
+
+
+def print_accuracies(tables: dict[str, RobustnessTable], flagged: Collection[str] = (), steps: str = "") -> None:
     """Accuracy in percent above its 95 % interval, attacks and checkpoints by eps, with R&G.
 
     Args:
         tables: by the checkpoint's short name (one without name for a single checkpoint), all of the same attacks and
             radii.
         flagged: the short names of those that the masking checks flagged; their rows under attacks are marked.
+        steps: how many the attacks take, in words.
     """
     first = next(iter(tables.values()))
     samples = " and ".join(str(n) for n in sorted({table.samples for table in tables.values()}))
@@ -90,7 +99,7 @@ def print_accuracies(tables: dict[str, RobustnessTable], flagged: Collection[str
     dash = "-" if 10 * len(first.eps) + 20 <= console.width else "-\n"  # intervals of 9 characters, names, R&G
     shown.add_column("attack", overflow="fold")
     for eps in first.eps:
-        head = "clean" if eps == 0 else f"eps {eps:g}"
+        head = "clean" if eps == 0 else f"eps {eps_in_words(eps)}"
         shown.add_column(f"{head}\ntraining" if eps == first.training_eps else head, justify="right")
     shown.add_column(f"R&G\nof {first.rg_max:g}", justify="right", no_wrap=True)
     for name in first.accuracy:
@@ -105,7 +114,9 @@ def print_accuracies(tables: dict[str, RobustnessTable], flagged: Collection[str
             most = [f"{accuracy:.2f}" for accuracy in table.ceiling.accuracy]
             shown.add_row(f"ceiling {label}".rstrip(), *most, f"{table.ceiling.rg_score:.2f}")
     _print_table(f"Accuracy in %, 95 % intervals ({samples} samples{norm})", shown)
-    for line in (*_notes(tables.values()), *(["!: raised masking flags; may be too high."] if flagged else [])):
+    notes = [f"Steps: {steps}."] if steps else []
+    notes += [*_notes(tables.values()), *(["!: raised masking flags; may be too high."] if flagged else [])]
+    for line in notes:
         show(line)
 
 

@@ -8,12 +8,14 @@ import json
 import math
 import platform
 import re
+import shutil
 from collections import Counter
 from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
-from functools import partial
+from functools import cache, partial
 from importlib.metadata import version
+from itertools import count
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO
 
@@ -42,6 +44,29 @@ def output_dir() -> Path:
     from hydra.core.hydra_config import HydraConfig
 
     return Path(HydraConfig.get().runtime.output_dir)
+
+
+@cache
+def new_folder(path: str) -> str:
+    """``path``, or that with a number behind it, made for this process alone: others may begin in the same second."""
+    for number in count():
+        folder = Path(f"{path}_{number}" if number else path)
+        try:
+            folder.mkdir(parents=True)
+        except FileExistsError:
+            continue
+        except OSError:  # Hydra says so
+            break
+        return str(folder)
+    return path
+
+
+def remove_if_unused(folder: Path) -> None:
+    """Remove a run folder in which nothing but its command line and empty logs was written yet."""
+    files = [path for path in folder.rglob("*") if not path.is_dir()]
+    kept = [path for path in files if path.parent.name != HYDRA_FOLDER]
+    if folder.is_dir() and all(path.suffix == ".log" and path.stat().st_size == 0 for path in kept):
+        shutil.rmtree(folder)
 
 
 def group_of(name: str) -> str:
@@ -101,6 +126,7 @@ def number_of_classes(root: str) -> int:
 
 # For the groups callbacks, data, evaluation, logger and model of conf, and train.yaml.
 OmegaConf.register_new_resolver("lsa.training_eps", training_eps, replace=True)
+OmegaConf.register_new_resolver("lsa.new_folder", new_folder, replace=True)
 OmegaConf.register_new_resolver("lsa.job_folder", job_folder, replace=True)
 OmegaConf.register_new_resolver("lsa.group", group_of, replace=True)
 OmegaConf.register_new_resolver("lsa.n_classes", number_of_classes, replace=True)

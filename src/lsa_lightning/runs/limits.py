@@ -6,6 +6,8 @@ from collections.abc import Iterable, Iterator
 from itertools import islice
 from typing import Any
 
+from lsa_lightning.utils.batch import first_samples, read_batch
+from lsa_lightning.utils.checks import integer
 from lsa_lightning.utils.progress import number_of_batches
 
 
@@ -30,6 +32,37 @@ class FirstBatches:
 
     def __len__(self) -> int:
         return number_of_batches(self.dataloader, self.limit) or self.limit
+
+
+class FirstSamples:
+    """The batches of a dataloader up to a number of samples; the last batch is cut.
+
+    Args:
+        dataloader: any iterable of batches.
+        limit: number of samples >= 1.
+
+    Raises:
+        ValueError: if there are to be none.
+
+    Example:
+        >>> import torch
+        >>> batches = [(torch.zeros(3, 2), torch.zeros(3)), (torch.zeros(3, 2), torch.zeros(3))]
+        >>> [len(x) for x, y in FirstSamples(batches, 4)]
+        [3, 1]
+    """
+
+    def __init__(self, dataloader: Iterable[Any], limit: int) -> None:
+        self.dataloader = dataloader
+        self.limit = integer(self, "limit_samples", limit, low=1)
+
+    def __iter__(self) -> Iterator[Any]:
+        left = self.limit
+        for batch in self.dataloader:
+            samples = len(read_batch(batch)[0])
+            yield first_samples(batch, samples, left)
+            left -= samples
+            if left <= 0:
+                return
 
 
 def first_batches(dataloader: Iterable[Any], limit: float | None) -> Iterable[Any]:

@@ -10,6 +10,7 @@ from typing import NamedTuple
 
 from lsa_lightning.functional import t_interval
 from lsa_lightning.runs.read import Run
+from lsa_lightning.utils.describe import eps_in_words
 
 
 @dataclass(frozen=True)
@@ -40,12 +41,12 @@ class Metric:
         """The name in words."""
         if self.is_score:
             return f"R&G under {self.attack}"
-        return f"accuracy under {self.attack}, eps {self.eps[0]:g}" if self.attack else "clean accuracy"
+        return f"accuracy under {self.attack}, eps {eps_in_words(self.eps[0])}" if self.attack else "clean accuracy"
 
     @property
     def circumstances(self) -> str:
         """What tells it from one of the same title."""
-        radii = f"eps {', '.join(f'{eps:g}' for eps in self.eps)}"
+        radii = f"eps {', '.join(map(eps_in_words, self.eps))}"
         return radii if self.norm is None else f"{radii} in {self.norm}"
 
 

@@ -27,20 +27,21 @@ def with_resumed_run(arguments: Sequence[str]) -> list[str]:
     if not asked:
         return list(arguments)
     folder = _run_folder(asked)
-    others = [argument for argument in arguments if not re.match(r"\+{0,2}resume=", argument)]
-    if {"-m", "--multirun"} & set(others) or any(_key(argument) in _PLACES for argument in others):
+    flags = [argument for argument in arguments if argument.startswith("-")]
+    others = [each for each in arguments if each not in flags and not re.match(r"\+{0,2}resume=", each)]
+    if {"-m", "--multirun"} & set(flags) or any(_key(argument) in _PLACES for argument in others):
         msg = (
             "lsa-train: expected resume=RUN for one run, in its own folder, got a sweep or another folder beside it; "
             "a sweep goes on when its own command is given again with hydra.sweep.dir=SWEEP"
         )
         raise SystemExit(msg)
-    _check_sources(folder, {_key(argument) for argument in others})
+    _check_sources(folder, {_key(argument) for argument in (*flags, *others)})
     left_out = {*_SWEEPS, "resume", "trust", *(_key(argument) for argument in others)}
     former = [override for override in _former_overrides(folder) if not {_key(override), _group(override)} & left_out]
     place, root = _quoted(str(folder.resolve())), _root_of_data(folder)
     if root is not None and not {"data", "data.root"} & left_out:
         former = [*(override for override in former if _key(override) != "data.root"), f"data.root={_quoted(root)}"]
-    return [*former, f"hydra.run.dir={place}", *others, f"resume={place}"]
+    return [*flags, *former, f"hydra.run.dir={place}", *others, f"resume={place}"]
 
 
 def _quoted(path: str) -> str:
@@ -102,10 +103,8 @@ def _check_sources(folder: Path, given: set[str]) -> None:
     needed += [
         str(each) for each in OmegaConf.select(hydra, "hydra.overrides.hydra") or [] if "searchpath" in str(each)
     ]
-    if missing := [each for each in needed if _key(each) not in given]:
-        msg = (
-            f"lsa-train: {folder} was started with configurations from elsewhere; name them again: {' '.join(missing)}"
-        )
+    if needed and not {"--config-dir", "hydra.searchpath"} & given:
+        msg = f"lsa-train: {folder} was started with configurations from elsewhere; name them again: {' '.join(needed)}"
         raise SystemExit(msg)
 
 

@@ -226,6 +226,12 @@ class EvaluationStage:
         return {} if self.masking is None else self.masking.run(model, dataloader)
 
     @property
+    def steps_in_words(self) -> str:
+        """How many steps the attacks take that have any; empty without such."""
+        steps = {name: attack.steps for name, attack in self.evaluation.attacks.items() if hasattr(attack, "steps")}
+        return ", ".join(f"{name} {number}" for name, number in steps.items())
+
+    @property
     def unit(self) -> str:
         """What radii are measured in: the inputs of the attacks."""
         bounds = {attack.bounds for attack in self.evaluation.attacks.values()}

@@ -8,7 +8,10 @@ from typing import Any
 from zipfile import BadZipFile, ZipFile
 
 import torch
+from hydra.utils import instantiate
+from lightning.fabric.plugins import CheckpointIO
 from lightning.pytorch.plugins.io import TorchCheckpointIO
+from omegaconf import DictConfig
 
 from lsa_lightning.utils.files import replacing
 
@@ -34,6 +37,13 @@ class WholeCheckpointIO(TorchCheckpointIO):
         with replacing(path) as new:
             new.write_bytes(content.getbuffer())
             _check_readable(new)
+
+
+def plugins_of(node: DictConfig) -> list[Any]:
+    """The trainer's plugins: the configuration's, and checkpoints that are whole, unless it writes them otherwise."""
+    plugins = list(instantiate(node.get("plugins") or [], _convert_="all"))
+    own = any(isinstance(plugin, CheckpointIO) for plugin in plugins)
+    return plugins if own else [*plugins, WholeCheckpointIO()]
 
 
 def _check_readable(file: Path) -> None:

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
-from lightning.pytorch.callbacks import Callback, ModelCheckpoint
+from lightning.pytorch.callbacks import Callback
 from torch import nn
 
 from lsa_lightning.attacks import Attack
@@ -123,12 +123,6 @@ def validated_at(callbacks: Iterable[Callback]) -> str:
     """The radius of the attacks of :class:`~lsa_lightning.RobustValidation`, in words; nothing without it."""
     found = [callback for callback in callbacks if isinstance(callback, RobustValidation)]
     return radius_in_words(attack for callback in found for attack in callback.attacks.values())
-
-
-def monitored(callbacks: Iterable[Callback]) -> str:
-    """What the checkpoint that is kept is the best by; nothing where none is monitored."""
-    keepers = [callback for callback in callbacks if isinstance(callback, ModelCheckpoint)]
-    return next((keeper.monitor for keeper in keepers if keeper.monitor is not None), "")
 
 
 def write_observed(

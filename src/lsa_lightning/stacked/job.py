@@ -21,6 +21,7 @@ from lsa_lightning.attacks.external import ExternalAttack
 from lsa_lightning.attacks.losses import WatchingLoss
 from lsa_lightning.callbacks import ATLR, AdversarialTraining, LearningRate, ReportLogger, RobustValidation
 from lsa_lightning.cli.train import Job, check_job
+from lsa_lightning.runs.ending import NotedValidation
 from lsa_lightning.runs.first_batch import FirstBatchChecks
 from lsa_lightning.runs.last_checkpoint import LastCheckpoint
 from lsa_lightning.runs.stages import AnalysisStage, EvaluationStage
@@ -35,6 +36,7 @@ _CALLBACKS = (
     LearningRate,
     ModelCheckpoint,
     ModelSummary,
+    NotedValidation,
     ProgressBar,
     ReportLogger,
     RobustValidation,

@@ -7,10 +7,12 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import lightning.pytorch as pl
+from lightning.pytorch.callbacks import ModelCheckpoint
 
 from lsa_lightning.callbacks import TrainingProgress
 from lsa_lightning.runs.attempt import Attempt
 from lsa_lightning.runs.signals import Signals
+from lsa_lightning.stacked.job import SeedJob
 
 SECONDS_BETWEEN_NOTES = 10.0
 """Of finished epochs; a file for each seed and epoch would take as long as small models train."""
@@ -21,12 +23,17 @@ class MeanProgress(TrainingProgress):
 
     Args:
         shown: see :class:`~lsa_lightning.callbacks.TrainingProgress`.
-        models: how many seeds there are; what the module returns is the sum of their losses.
+        jobs: the seeds' jobs; what the module returns is the sum of their losses.
     """
 
-    def __init__(self, shown: bool | None, models: int) -> None:
+    def __init__(self, shown: bool | None, jobs: Sequence[SeedJob]) -> None:
         super().__init__(shown)
-        self.models = models
+        self.models = len(jobs)
+        self._choosers = [each for each in jobs[0].callbacks if isinstance(each, ModelCheckpoint)]
+
+    def monitored(self, trainer: pl.Trainer) -> str | None:
+        """That of the first seed's checkpoints, as of the others'."""
+        return next((chooser.monitor for chooser in self._choosers), None)
 
     def on_train_batch_end(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int

@@ -10,11 +10,11 @@ from typing import Any
 import lightning.pytorch as pl
 from torch import nn
 
-from lsa_lightning.cli.train import _history, _load_best, _log_results, _validation_metrics, _what_was_trained
 from lsa_lightning.layers.report import SustainabilityReport
 from lsa_lightning.runs.attempt import Attempt
 from lsa_lightning.runs.checkpoint import split_loader
 from lsa_lightning.runs.console import show
+from lsa_lightning.runs.ending import Kept, history_of, load_best, log_results, what_was_trained
 from lsa_lightning.runs.finished_stages import EVALUATION_STATE, FinishedStages
 from lsa_lightning.runs.folder import figures_together, versions
 from lsa_lightning.runs.limits import first_batches
@@ -50,14 +50,14 @@ class SeedResults:
     Attributes:
         job: the seed's job, whose model has the weights that were measured.
         view: its Trainer.
-        checkpoint: file of these weights, and the epoch that they are from; None: the last ones.
+        kept: where these weights are from.
         analysis: the layers; None: left out.
         evaluation: accuracies and masking flags; None: left out.
     """
 
     job: SeedJob
     view: SeedTrainer
-    checkpoint: tuple[str | None, int | None]
+    kept: Kept
     analysis: Analysis | None
     evaluation: Evaluation | None
 
@@ -77,8 +77,8 @@ class SeedResults:
         if job.evaluation is not None:
             pl.seed_everything(job.seed, workers=True, verbose=False)
             write_observed(job.evaluation, job.model, split_loader(job.data, "test"), job.folder, job.analysis)
-        write_history(_history(job.callbacks), job.folder)
-        write_training(job.folder, self.checkpoint[1], validated_at(job.callbacks))
+        write_history(history_of(job.callbacks), job.folder)
+        write_training(job.folder, self.kept.epoch, validated_at(job.callbacks), self.kept.monitor or "")
 
     def end(self, seconds: float) -> None:
         """Write the summary, and give the loggers what they keep elsewhere.
@@ -90,22 +90,23 @@ class SeedResults:
         summary = RunSummary(
             name=job.config.name,
             seed=job.seed,
-            trained=_what_was_trained(job.config, job.callbacks),
+            trained=what_was_trained(job.config, job.callbacks),
             epochs=self.view.current_epoch,
             training_seconds=round(seconds, 2),
-            checkpoint=self.checkpoint[0],
-            checkpoint_epoch=self.checkpoint[1],
-            validation=_validation_metrics(self.view),
+            checkpoint=self.kept.file,
+            checkpoint_epoch=self.kept.epoch,
+            validation=self.kept.validation,
             analysis=None if self.analysis is None else AnalysisSummary.of(self.analysis),
             evaluation=None if evaluation is None else evaluation.table,
             masking={} if evaluation is None else evaluation.masking,
-            history=_history(job.callbacks),
+            history=history_of(job.callbacks),
             versions=versions(),
         )
         summary.save(job.folder)
-        _log_results(job.loggers, self.view, summary, job.folder)
+        log_results(job.loggers, self.view, summary, job.folder)
         shown = "trained" if evaluation is None else f"R&G {summary.scores_in_words}"
-        show(f"Seed {job.seed}: {shown}", f"Run folder: {job.folder}")
+        measured = [] if shown == "trained" else [f"Measured: {self.kept.in_words(summary.epochs)}"]
+        show(f"Seed {job.seed}: {shown}", *measured, f"Run folder: {job.folder}")
 
 
 def measure_and_write(module: StackedTraining, attempts: Sequence[Attempt], seconds: float, signals: Signals) -> None:
@@ -134,7 +135,7 @@ def measure_and_write(module: StackedTraining, attempts: Sequence[Attempt], seco
 
 def _measure(module: StackedTraining) -> list[SeedResults]:
     jobs, views = module.jobs, module.views
-    checkpoints = [_best(module, index) for index in range(len(jobs))]
+    kept = [_best(module, index) for index in range(len(jobs))]
     net = stack([job.model for job in jobs]).to(module.device)
     first = jobs[0]
     batches: list[Any] = []
@@ -143,17 +144,17 @@ def _measure(module: StackedTraining) -> list[SeedResults]:
         batches = [move_data_to_device(each, module.device) for each in zip(*loaders, strict=True)]
     analyses = [None] * len(jobs) if first.analysis is None else _analyse(first.analysis, module, net, batches)
     found = [None] * len(jobs) if first.evaluation is None else _evaluate(first.evaluation, jobs, net, batches)
-    parts = zip(jobs, views, checkpoints, analyses, found, strict=True)
+    parts = zip(jobs, views, kept, analyses, found, strict=True)
     return [SeedResults(*each) for each in parts]
 
 
-def _best(module: StackedTraining, index: int) -> tuple[str | None, int | None]:
+def _best(module: StackedTraining, index: int) -> Kept:
     """Put a seed's best weights into its model; where they are from."""
     model = module.jobs[index].model
     load(module.net, index, into=model)
-    checkpoint = _load_best(module.views[index], model)
+    kept = load_best(module.views[index], model)
     model.to(module.device)
-    return checkpoint
+    return kept
 
 
 def _analyse(

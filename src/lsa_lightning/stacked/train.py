@@ -14,15 +14,17 @@ from lightning.pytorch.loggers import CSVLogger
 from omegaconf import DictConfig, OmegaConf
 
 from lsa_lightning.callbacks import TrainingProgress
-from lsa_lightning.cli.train import _closed, _plugins
 from lsa_lightning.runs.attempt import Attempt, running
 from lsa_lightning.runs.cluster import without_srun_hint
 from lsa_lightning.runs.console import show
+from lsa_lightning.runs.ending import closed
 from lsa_lightning.runs.folder import output_dir, resolved_but_for_environment, save_command, save_config
 from lsa_lightning.runs.installed import check_installed
 from lsa_lightning.runs.kinds import JOB
 from lsa_lightning.runs.loggers import result_loggers
+from lsa_lightning.runs.next_step import show_seeds
 from lsa_lightning.runs.summary import RunSummary
+from lsa_lightning.runs.whole_checkpoint import plugins_of
 from lsa_lightning.stacked.job import SeedJob, check_supported
 from lsa_lightning.stacked.progress import MeanProgress, SeedStatus
 from lsa_lightning.stacked.results import measure_and_write
@@ -58,6 +60,7 @@ def train_seeds(cfg: DictConfig) -> list[RunSummary]:
         show(f"Finished before: seeds {', '.join(str(seed) for seed in seeds if seed not in missing)}")
     if missing:
         _run(cfg, {seed: configs[seed] for seed in missing}, missing)
+    show_seeds([attempt.folder for attempt in attempts.values()], folder)
     return [RunSummary.load(attempt.folder) for attempt in attempts.values()]
 
 
@@ -96,12 +99,13 @@ def _run(cfg: DictConfig, configs: Mapping[int, DictConfig], attempts: Mapping[i
         check_installed(cfg.get(place), place)
     if cfg.num_threads is not None:
         torch.set_num_threads(_threads(cfg))
-    jobs = [SeedJob.of(own, attempts[seed].folder) for seed, own in configs.items()]
+    with without_srun_hint():
+        jobs = [SeedJob.of(own, attempts[seed].folder) for seed, own in configs.items()]
     check_supported(jobs[0], len(jobs))
     with running(list(attempts.values()), output_dir()) as signals, without_srun_hint():
         save_command(cfg, output_dir())
         saved = [_save(job) for job in jobs]
-        with _closed(result_loggers(logger for job in jobs for logger in job.loggers)):
+        with closed(result_loggers(logger for job in jobs for logger in job.loggers)):
             for job, config in zip(jobs, saved, strict=True):
                 for logger in job.loggers:
                     if not isinstance(logger, CSVLogger):
@@ -129,7 +133,7 @@ def _save(job: SeedJob) -> dict[str, Any]:
 def _fit(module: StackedTraining, cfg: DictConfig, status: SeedStatus) -> float:
     """Train; the seconds that it took."""
     bars = [callback for callback in module.jobs[0].callbacks if isinstance(callback, ProgressBar)]
-    shown = [MeanProgress(bar.shown, len(module.jobs)) if type(bar) is TrainingProgress else bar for bar in bars]
+    shown = [MeanProgress(bar.shown, module.jobs) if type(bar) is TrainingProgress else bar for bar in bars]
     trainer = instantiate(
         cfg.trainer,
         callbacks=[SeedCallbacks(module), status, *shown],
@@ -137,7 +141,7 @@ def _fit(module: StackedTraining, cfg: DictConfig, status: SeedStatus) -> float:
         enable_checkpointing=False,
         enable_model_summary=False,
         num_sanity_val_steps=0,
-        plugins=_plugins(cfg.trainer),
+        plugins=plugins_of(cfg.trainer),
         _convert_="all",
     )
     started = time.perf_counter()

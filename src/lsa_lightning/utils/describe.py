@@ -24,6 +24,18 @@ def without_addresses(text: str) -> str:
     return re.sub(r" at 0x[0-9a-fA-F]+", "", text)
 
 
+def eps_in_words(eps: float) -> str:
+    """A radius in few digits; as a fraction of 255, where that is what it is and digits are many.
+
+    Example:
+        >>> eps_in_words(4 / 255), eps_in_words(0.2), eps_in_words(1 / 7)
+        ('4/255', '0.2', '0.142857')
+    """
+    steps = round(255 * eps)
+    is_fraction = float(f"{eps:.3g}") != eps and steps > 0 and abs(255 * eps - steps) < 1e-4
+    return f"{steps}/255" if is_fraction else f"{eps:g}"
+
+
 def described(value: Any, *, leave_out: frozenset[str] = frozenset()) -> str:
     """A digest of all that ``value`` holds: numbers, tensors, the code of functions, attributes, private ones too.
 
