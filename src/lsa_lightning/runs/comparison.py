@@ -228,7 +228,7 @@ def comparable(config: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def seeds_of(config: Mapping[str, Any]) -> Seeds:
-    """The seeds of a run, by dotted key, but for those of callbacks, which are called otherwise in other methods."""
+    """The seeds of a run, by dotted key, but for those of callbacks and of the method, which differ between methods."""
     found: list[tuple[str, Any]] = []
 
     def collect(node: Any, key: str) -> None:
@@ -237,7 +237,7 @@ def seeds_of(config: Mapping[str, Any]) -> Seeds:
                 found.append((f"{key}{name}", value))
             collect(value, f"{key}{name}.")
 
-    collect({name: value for name, value in config.items() if name != "callbacks"}, "")
+    collect({name: value for name, value in config.items() if name not in ("callbacks", "method")}, "")
     return tuple(found)
 
 

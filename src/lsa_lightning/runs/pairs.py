@@ -13,7 +13,7 @@ from lsa_lightning.runs.metrics import Metric, Spread, headline
 
 _OF_ATLR = inspect.signature(ATLR).parameters.keys() - inspect.signature(AdversarialTraining).parameters.keys()
 
-_NOT_TRAINED_BY = ("name", "regularizer", "measure", "analysis", "callbacks")
+_NOT_TRAINED_BY = ("name", "regularizer", "measure", "method", "analysis", "callbacks")
 """Entries that the training without the regularizer does not depend on, and the callbacks, of which some count."""
 
 _SPECTATORS = ("ReportLogger", "ProgressBar", "TrainingProgress", "ModelTable")
@@ -99,7 +99,7 @@ def _plain(group: Group) -> Any:
     training = callbacks.pop(_trainer_of(group), None)
     if training is None:
         return None
-    left_out = {"_target_", *_OF_ATLR}
+    left_out = {"_target_", "alarm", *_OF_ATLR}  # an alarm only watches
     arguments = {key: value for key, value in training.items() if key not in left_out and value is not None}
     config = comparable(group.runs[0].config)
     others = {key: value for key, value in config.items() if key not in _NOT_TRAINED_BY}
