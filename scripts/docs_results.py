@@ -9,6 +9,7 @@ from __future__ import annotations
 import argparse
 import csv
 import json
+import textwrap
 from collections.abc import Iterator
 from pathlib import Path
 from statistics import fmean
@@ -22,7 +23,7 @@ from lsa_lightning.plotting.style import COLORS, MARKERS, new_axes
 ROOT = Path(__file__).parents[1]
 RESULTS = ROOT / "docs/results/final.csv"
 TABLE2 = ROOT / "docs/results/table2.csv"
-PAGE = ROOT / "docs/reproduction.md"
+PAGE, README = ROOT / "docs/reproduction.md", ROOT / "README.md"
 FIGURE = ROOT / "docs/figures/search.svg"
 PAPER = {
     "Normal": 466.17,
@@ -54,8 +55,13 @@ COMPARED = (
     ("lr_u", "base"),
     ("lr_u", "kl_u"),
     ("lr_u", "tuned"),
+    ("kl_u", "tuned"),
 )
-DRAWN = (("lr", "tuned"), ("lr_u", "kl_u"), ("lr_u", "tuned"))
+DRAWN = {
+    ("lr_plain", "base"): "the paper's penalty - base",
+    ("lr", "tuned"): "penalty, tuned - tuned opponent",
+    ("kl_u", "tuned"): "outputs, inputs without labels - tuned opponent",
+}
 
 Scores = dict[str, dict[str, dict[str, float]]]
 """Score by setting, arm and seed."""
@@ -117,18 +123,18 @@ def _table(rows: list[list[str]]) -> str:
 
 def drawn(scores: Scores) -> Figure:
     """The paired differences that decide, with their corrected intervals."""
-    figure, axes = new_axes(height=1.2 + 0.55 * len(scores), grid="x")
-    for number, (one, other) in enumerate(DRAWN):
-        for place, each in _rows(scores, one, other):
+    figure, axes = new_axes(height=1.6 + 0.6 * len(scores), grid="x")
+    for number, (pair, words) in enumerate(DRAWN.items()):
+        for place, each in _rows(scores, *pair):
             at = place + 0.22 * (number - 1)
-            label = f"{one} - {other}" if place == 0 else None
+            label = words if place == 0 else None
             look = {"fmt": MARKERS[number], "color": COLORS[number], "capsize": 3}
             axes.errorbar(each.mean, at, xerr=each.corrected, label=label, **look)  # type: ignore[arg-type]
     axes.axvline(0, color="0.4", linewidth=1)
     axes.set_yticks(range(len(scores)), list(scores))
-    axes.invert_yaxis()
-    axes.set_xlabel("paired difference in points (Moon: of R&G, 600 in all; else: accuracy),\ncorrected interval")
-    figure.legend(loc="outside upper left", ncols=len(DRAWN), fontsize="small")
+    axes.set_ylim(len(scores) - 0.5, -0.5)
+    axes.set_xlabel("paired difference in points, corrected interval\n(moon: R&G, 600 in all; else: accuracy in %)")
+    figure.legend(loc="outside upper left", fontsize="small")
     return figure
 
 
@@ -153,6 +159,24 @@ def table2(path: Path = TABLE2) -> str:
             base = found.get(name.partition("-LR")[0], {}) if "-LR" in name else {}
             rows.append([name, f"{PAPER[name]:.1f}" if name in PAPER else "", *cells, _minus(own, base)])
     return _table(rows)
+
+
+def gains(scores: Scores) -> str:
+    """What the method gains, where, and where not, in two sentences."""
+    plain, labelled, unlabelled = (
+        str(difference(scores, "moon-60", *pair)).replace("**", "").partition(" (")[0]
+        for pair in (("lr_plain", "base"), ("lr", "tuned"), ("kl_u", "tuned"))
+    )
+    digits = str(difference(scores, "digits-200", "kl_u", "tuned")).partition(" (")[0]
+    words = (
+        "**What it gains.** With plenty of data nothing: in ten seeds of the paper's Table 2 (two moons, 2,000 points, "
+        "judged without an attack) no training with the regularizer beats its base, which is already 5 of 600 points "
+        "below what any classifier can reach. With 60 points the paper's penalty gains "
+        f"{plain} points over its plain base, but no more than tuning does ({labelled} beyond a tuned opponent); on "
+        f"what the network returns for inputs without labels it gains {unlabelled} beyond the tuned opponent, and on "
+        f"200 small digits {digits}: [all figures, and how they were found](docs/reproduction.md)."
+    )
+    return textwrap.fill(words, 140, break_on_hyphens=False)
 
 
 def _minus(own: dict[str, dict[str, float]], base: dict[str, dict[str, float]]) -> str:
@@ -195,6 +219,7 @@ def main() -> None:
         collect(args.table2)
     written = sections()
     PAGE.write_text(page(PAGE.read_text(encoding="utf-8"), written), encoding="utf-8")
+    README.write_text(page(README.read_text(encoding="utf-8"), {"gains": gains(read())}), encoding="utf-8")
     drawn(read()).savefig(FIGURE)
     print("\n\n".join(written.values()))
 

@@ -120,3 +120,5 @@ def test_a_difference_is_paired_and_its_interval_corrected(tmp_path: Path) -> No
 def test_the_page_holds_what_the_rows_say() -> None:
     text = docs_results.PAGE.read_text(encoding="utf-8")
     assert docs_results.page(text, docs_results.sections()) == text
+    text = docs_results.README.read_text(encoding="utf-8")
+    assert docs_results.page(text, {"gains": docs_results.gains(docs_results.read())}) == text
