@@ -33,9 +33,11 @@ def fit(module: ForeignModule, callback: pl.Callback, collate: Any = None, **kwa
     return run
 
 
-def reference(module: ForeignModule, gamma: dict[str, float], epochs: int = 1, **kwargs: Any) -> ForeignModule:
+def reference(
+    module: ForeignModule, gamma: dict[str, float], epochs: int = 1, seed: int = 0, **kwargs: Any
+) -> ForeignModule:
     torch.manual_seed(1)
-    optimizer, attack = module.configure_optimizers(), pgd()
+    optimizer, attack = module.configure_optimizers(), pgd(seed)
     for _ in range(epochs):
         at_lr_loop(module, loader(), attack, optimizer, module.net.hidden, gamma, **kwargs)
     return module
