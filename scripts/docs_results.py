@@ -174,9 +174,9 @@ def gains(scores: Scores) -> str:
         "judged without an attack) no training with the regularizer beats its base, which is already 5 of 600 points "
         "below what any classifier can reach. With 30 and 60 points the paper's penalty gains "
         f"{said['moon-30', penalty]} and {said['moon-60', penalty]} points over its plain base, but no more than "
-        f"tuning does ({said['moon-30', tuned]} and {said['moon-60', tuned]} beyond a tuned opponent); on what the network "
-        f"returns for inputs without labels it gains {said['moon-30', outputs]} and {said['moon-60', outputs]} beyond "
-        f"that opponent, and on 200 small digits {said['digits-200', outputs]}: "
+        f"tuning does ({said['moon-30', tuned]} and {said['moon-60', tuned]} beyond a tuned opponent); on what the "
+        f"network returns for inputs without labels it gains {said['moon-30', outputs]} and {said['moon-60', outputs]} "
+        f"beyond that opponent, and on 200 small digits {said['digits-200', outputs]}: "
         "[all figures, and how they were found](docs/reproduction.md)."
     )
     return textwrap.fill(words, 140, break_on_hyphens=False)
