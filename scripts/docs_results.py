@@ -15,6 +15,7 @@ from pathlib import Path
 from statistics import fmean
 from typing import NamedTuple
 
+import matplotlib as mpl
 from matplotlib.figure import Figure
 
 from lsa_lightning.functional.scores import t_interval
@@ -223,7 +224,8 @@ def main() -> None:
     written = sections()
     PAGE.write_text(page(PAGE.read_text(encoding="utf-8"), written), encoding="utf-8")
     README.write_text(page(README.read_text(encoding="utf-8"), {"gains": gains(read())}), encoding="utf-8")
-    drawn(read()).savefig(FIGURE)
+    with mpl.rc_context({"svg.hashsalt": "search"}):  # the same file each time
+        drawn(read()).savefig(FIGURE, metadata={"Date": None})
     print("\n\n".join(written.values()))
 
 
