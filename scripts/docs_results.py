@@ -10,16 +10,16 @@ import argparse
 import csv
 import json
 import textwrap
-from collections.abc import Iterator
 from pathlib import Path
 from statistics import fmean
 from typing import NamedTuple
 
 import matplotlib as mpl
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from lsa_lightning.functional.scores import t_interval
-from lsa_lightning.plotting.style import COLORS, MARKERS, new_axes
+from lsa_lightning.plotting.style import COLORS, MARKERS, new_figure, tidy
 
 ROOT = Path(__file__).parents[1]
 RESULTS = ROOT / "docs/results/final.csv"
@@ -59,9 +59,9 @@ COMPARED = (
     ("kl_u", "tuned"),
 )
 DRAWN = {
-    ("lr_plain", "base"): "the paper's penalty - base",
-    ("lr", "tuned"): "penalty, tuned - tuned opponent",
-    ("kl_u", "tuned"): "outputs, inputs without labels - tuned opponent",
+    ("lr_plain", "base"): "the paper's penalty, over plain adversarial training",
+    ("lr", "tuned"): "the tuned penalty, over tuned adversarial training",
+    ("kl_u", "tuned"): "on outputs for inputs without labels, over the same",
 }
 
 Scores = dict[str, dict[str, dict[str, float]]]
@@ -123,26 +123,30 @@ def _table(rows: list[list[str]]) -> str:
 
 
 def drawn(scores: Scores) -> Figure:
-    """The paired differences that decide, with their corrected intervals."""
-    figure, axes = new_axes(height=1.6 + 0.6 * len(scores), grid="x")
-    for number, (pair, words) in enumerate(DRAWN.items()):
-        for place, each in _rows(scores, *pair):
-            at = place + 0.22 * (number - 1)
-            label = words if place == 0 else None
-            look = {"fmt": MARKERS[number], "color": COLORS[number], "capsize": 3}
-            axes.errorbar(each.mean, at, xerr=each.corrected, label=label, **look)  # type: ignore[arg-type]
-    axes.axvline(0, color="0.4", linewidth=1)
-    axes.set_yticks(range(len(scores)), list(scores))
-    axes.set_ylim(len(scores) - 0.5, -0.5)
-    axes.set_xlabel("paired difference in points, corrected interval\n(moon: R&G, 600 in all; else: accuracy in %)")
-    figure.legend(loc="outside upper left", fontsize="small")
+    """The differences that decide, with their corrected intervals; Moon's above the others, in another unit."""
+    figure = new_figure(height=4.2)
+    kinds = ("R&G, 600 in all", "robust accuracy in %")
+    both = [{name: own for name, own in scores.items() if name.startswith("moon") == moon} for moon in (True, False)]
+    heights = [len(part) for part in both]
+    panels = figure.subplots(2, 1, gridspec_kw={"height_ratios": heights})
+    for axes, part, kind in zip(panels, both, kinds, strict=True):
+        _draw(axes, scores, list(part))
+        axes.set_xlabel(f"difference in {kind}; right of 0: better")
+    figure.legend(*panels[0].get_legend_handles_labels(), loc="outside upper left", fontsize="small")
     return figure
 
 
-def _rows(scores: Scores, one: str, other: str) -> Iterator[tuple[int, Difference]]:
-    for place, setting in enumerate(scores):
-        if (found := difference(scores, setting, one, other)) is not None:
-            yield place, found
+def _draw(axes: Axes, scores: Scores, settings: list[str]) -> None:
+    tidy(axes, "x")
+    for number, (pair, words) in enumerate(DRAWN.items()):
+        look = {"fmt": MARKERS[number], "color": COLORS[number], "capsize": 3, "label": words}
+        found = [(place, difference(scores, name, *pair)) for place, name in enumerate(settings)]
+        there = [(place + 0.24 * (number - 1), each) for place, each in found if each is not None]
+        means, halves = [each.mean for _, each in there], [each.corrected for _, each in there]
+        axes.errorbar(means, [at for at, _ in there], xerr=halves, **look)  # type: ignore[arg-type]
+    axes.axvline(0, color="0.4", linewidth=1)
+    axes.set_yticks(range(len(settings)), settings)
+    axes.set_ylim(len(settings) - 0.5, -0.5)
 
 
 def table2(path: Path = TABLE2) -> str:

@@ -72,7 +72,7 @@ class Headline:
     spread: Spread
 
     def __str__(self) -> str:
-        ends, verdict = "no interval from one pair", "no detectable difference"
+        ends, verdict = "no interval from one pair", "which cannot tell"
         if self.spread.interval is not None:
             low, high = self.spread.interval
             ends = f"95 % interval {low:+.2f} to {high:+.2f}"
