@@ -84,7 +84,7 @@ def test_what_comes_from_no_attack_and_what_is_flagged_stands_in_the_table(run: 
     page = page_of(run)
     assert [row[0] for row in page.tables["accuracy"]] == ["attack", "pgd", "exact", "ceiling"]
     assert page.tables["accuracy"][3] == ["ceiling", "100.00", "95.00", "92.00", "285.00"]
-    assert "the true share is at most 65.5, 46.25 % at these eps" in page.text
+    assert "of these samples at most 65.5, 46.25 % are, at these eps" in page.text
     text = " ".join(page.text.split())
     assert "R&G is the sum of the accuracies of a row, but for the ceiling." in text
     assert (

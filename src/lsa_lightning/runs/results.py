@@ -76,7 +76,7 @@ class Headline:
         if self.spread.interval is not None:
             low, high = self.spread.interval
             ends = f"95 % interval {low:+.2f} to {high:+.2f}"
-            verdict = verdict if low <= 0 <= high else "a detectable difference"
+            verdict = "no detectable difference" if low <= 0 <= high else "a detectable difference"
         change = f"{self.spread.mean:+.2f} points ({ends}, n {self.spread.n})"
         return f"{self.methods}, {self.metric}: {change}, {verdict}"
 
