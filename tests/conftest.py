@@ -18,7 +18,20 @@ WHOLE_RUNS = (
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Tests that start whole runs are slow together, though each of them is quick."""
+    """Tests that start whole runs are slow together, though each of them is quick.
+
+    Those of two processes come first and those of compiled passes last: compiled backward passes start threads of
+    autograd, behind which a process cannot be forked.
+    """
+    items.sort(key=lambda item: (_is_compiled(item), not _forks(item)))
     for item in items:
         if item.nodeid.startswith(WHOLE_RUNS):
             item.add_marker(pytest.mark.slow)
+
+
+def _forks(item: pytest.Item) -> bool:
+    return item.path.name == "test_ddp.py" or "processes" in item.name
+
+
+def _is_compiled(item: pytest.Item) -> bool:
+    return item.path.name.startswith("test_compiled")
