@@ -15,6 +15,7 @@ from lsa_lightning.data import Augmentation
 from lsa_lightning.functional import classification_loss, kl_divergence, predicted_labels
 from lsa_lightning.layers.probe import LayerProbe
 from lsa_lightning.measures import CenteredRelativeError, ComparisonMeasure, RelativeError, RelativeSquaredError
+from lsa_lightning.regularizers import TrainingRamp
 from lsa_lightning.stacked.network import split, stack
 from lsa_lightning.utils.isolation import scratch_buffers
 
@@ -209,7 +210,7 @@ class _Step:
         moved = self._perturb_weights(x, x_adv, y)
         loss = self._base(x, x_adv, y)
         if self.layers:
-            ramp = min(1.0, max(0.0, (share - 0.1) / 0.4)) if self.trial.ramp else 1.0
+            ramp = TrainingRamp()(share) if self.trial.ramp else 1.0
             pairs = [(x, x_adv)] if u is None or u_adv is None else [(x, x_adv), (u, u_adv)]
             loss = loss + ramp * self.trial.gamma * sum(self._penalty(*pair) for pair in pairs) / len(pairs)
         if self.trial.kl and u is not None and u_adv is not None:
@@ -291,7 +292,7 @@ class _Batches:
 
 def _growing(attack: Attack) -> list[Attack]:
     """The attack at radii that grow to its own."""
-    return [*(attack.with_eps(attack.eps * (k + 1) / _SIZES) for k in range(_SIZES - 1)), attack]
+    return [*(attack.scaled((k + 1) / _SIZES) for k in range(_SIZES - 1)), attack]
 
 
 _SIZES = 10

@@ -19,13 +19,7 @@ from lsa_lightning.layers.compiled import CompiledProbe
 from lsa_lightning.layers.outputs import OUTPUT, output_view
 from lsa_lightning.layers.probe import LayerProbe, by_sample
 from lsa_lightning.utils.batch import replace_tensor
-from lsa_lightning.utils.isolation import (
-    Buffers,
-    RandomStateAtForward,
-    copied_buffers,
-    reentrance_off,
-    scratch_buffers,
-)
+from lsa_lightning.utils.isolation import Buffers, RandomStateAtForward, copied_buffers, reentrance_off, scratch_buffers
 
 Craft = Callable[[nn.Module, Tensor, Tensor], Tensor]
 """``(model, x, y) -> x_adv``."""

@@ -76,12 +76,8 @@ def plot_mean_accuracy(
     Returns:
         The figure.
     """
-    figure, axes = new_axes()
-    _draw_curves(axes, curves)
-    _mark_training(axes, training_eps)
-    ylabel = "accuracy (%)" + ("" if bars is None else f",\n{bars}")
-    axes.set(xlabel=eps_in_words(None, norm, unit), ylabel=ylabel, ylim=(_below(curves), 101))
-    legend_above(figure, columns=1)
+    figure, axes = _over_eps(curves, "accuracy (%)", bars, training_eps, eps_in_words(None, norm, unit))
+    axes.set_ylim(_below(curves), 101)
     return figure
 
 
@@ -106,15 +102,24 @@ def plot_difference_curves(
     Returns:
         The figure.
     """
-    figure, axes = new_axes()
+    what = "difference in accuracy\n(percentage points)"
+    figure, axes = _over_eps(curves, what, bars, training_eps, eps_in_words(None, norm, unit))
     axes.axhline(0, color="0.4", linestyle=":", zorder=0)
+    farthest = max(abs(end) for row in curves.values() for mean, ends in row.values() for end in (mean, *(ends or ())))
+    axes.set_ylim(-1.1 * farthest or -1, 1.1 * farthest or 1)
+    return figure
+
+
+def _over_eps(
+    curves: Curves, what: str, bars: str | None, training_eps: float | None, xlabel: str
+) -> tuple[Figure, Axes]:
+    """Curves with the training radius marked; what they are of, and their bars, on the axis."""
+    figure, axes = new_axes()
     _draw_curves(axes, curves)
     _mark_training(axes, training_eps)
-    farthest = max(abs(end) for row in curves.values() for mean, ends in row.values() for end in (mean, *(ends or ())))
-    ylabel = "difference in accuracy\n(percentage points)" + ("" if bars is None else f",\n{bars}")
-    axes.set(xlabel=eps_in_words(None, norm, unit), ylabel=ylabel, ylim=(-1.1 * farthest or -1, 1.1 * farthest or 1))
+    axes.set(xlabel=xlabel, ylabel=what if bars is None else f"{what},\n{bars}")
     legend_above(figure, columns=1)
-    return figure
+    return figure, axes
 
 
 def _draw_curves(axes: Axes, curves: Curves) -> None:
