@@ -54,7 +54,11 @@ def main() -> None:
     with torch.no_grad():
         clean = sum(int((predicted_labels(model(x)) == y).sum()) for x, y in batches) / 100
     started = time.perf_counter()
-    robust = sum(standing(model, x, y) for x, y in batches) / 100
+    stood, seen = 0, 0
+    for x, y in batches:
+        stood, seen = stood + standing(model, x, y), seen + len(y)
+        print(f"{stood} of {seen} images stand", flush=True)
+    robust = 100 * stood / seen
     results = {
         "overrides": options.overrides,
         "epochs": summary["epochs"],

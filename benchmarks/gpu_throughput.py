@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import argparse
 import copy
+import os
 import time
 from collections.abc import Callable
 from typing import Any
@@ -25,6 +26,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from lsa_lightning import AdversarialTraining, RobustClassifier
 from lsa_lightning.attacks import PGD
+from lsa_lightning.functional import classification_loss
 from lsa_lightning.models import PreActResNet18
 from lsa_lightning.runs.acceleration import accelerate
 
@@ -134,12 +136,20 @@ def theirs(x: Tensor, y: Tensor, steps: int, *, tf32: bool) -> Callable[[], floa
 
 
 def fp16_differences(x: Tensor, y: Tensor, steps: int = 8) -> dict[str, float]:
-    """Largest difference of the weights after float16 runs with a GradScaler.
+    """Largest difference of the weights after float16 runs with a GradScaler, with deterministic algorithms.
 
     Returns:
-        Between the Trainer's and those of a loop that is written out; and between two runs of that loop, as a GPU does
-        not add in the same order twice.
+        Between the Trainer's and those of a loop that is written out; and between two runs of that loop.
     """
+    os.environ["CUBLAS_WORKSPACE_CONFIG"] = ":4096:8"
+    torch.use_deterministic_algorithms(True)
+    try:
+        return _fp16_differences(x, y, steps)
+    finally:
+        torch.use_deterministic_algorithms(False)
+
+
+def _fp16_differences(x: Tensor, y: Tensor, steps: int) -> dict[str, float]:
     torch.manual_seed(0)
     layers = nn.Sequential(nn.Flatten(), nn.Linear(3072, 64), nn.ReLU(), nn.Linear(64, 10))
     module = RobustClassifier(layers, optimizer=sgd)
@@ -161,7 +171,7 @@ def loop_in_fp16(module: nn.Module, x: Tensor, y: Tensor, steps: int) -> nn.Modu
             module.eval()
             x_adv = attack(module, x, y)
             module.train()
-            loss = F.cross_entropy(module(x_adv), y)
+            loss = classification_loss(module(x_adv), y)  # the module's own: F.cross_entropy rounds otherwise
         optimizer.zero_grad()
         scaler.scale(loss).backward()  # type: ignore[no-untyped-call]
         scaler.step(optimizer)

@@ -12,6 +12,7 @@ import torch.nn.functional as F  # noqa: N812
 from torch import Tensor
 
 from lsa_lightning.utils.checks import flag, integer
+from lsa_lightning.utils.devices import sent
 
 
 class Augmentation(ABC):
@@ -80,10 +81,10 @@ def _windows(images: Tensor, top: Tensor, left: Tensor, mirrored: Tensor, paddin
     padded = F.pad(images, (padding,) * 4)
     line, plane = padded.shape[3], padded[0, 0].numel()
     which = mirrored.nonzero().flatten()
-    both = torch.cat([padded, padded.index_select(0, which.to(images.device)).flip(3)])
+    both = torch.cat([padded, padded.index_select(0, sent(which, images.device)).flip(3)])
     source = torch.arange(n).index_copy(0, which, torch.arange(n, n + len(which)))
     corner = source * channels * plane + top * line + torch.where(mirrored, 2 * padding - left, left)
     planes = torch.arange(channels, device=images.device).view(1, channels, 1) * plane
     lines = torch.arange(height, device=images.device) * line
-    starts = corner.to(images.device).view(n, 1, 1) + planes + lines
+    starts = sent(corner, images.device).view(n, 1, 1) + planes + lines
     return both.view(-1).unfold(0, width, 1).index_select(0, starts.flatten()).view_as(images)

@@ -12,6 +12,7 @@ from torch.utils.data import Dataset
 from torchvision.transforms.functional import pil_to_tensor
 
 from lsa_lightning.data.augmentation import Augmentation
+from lsa_lightning.utils.devices import sent
 from lsa_lightning.utils.random import Purpose, generator_of
 
 Batch = tuple[Tensor, Tensor]
@@ -58,7 +59,7 @@ class ImageBatches(Dataset[Batch]):
     def __getitems__(self, indices: list[int]) -> Batch:
         """One batch, already collated."""
         rows = self.rows[torch.tensor(indices) % len(self)]
-        place = rows.to(self.images.device)
+        place = sent(rows, self.images.device)
         x = self.images.index_select(0, place)
         if self.augmentation is not None:
             x = self.augmentation(x, self._numbers(self.augmentation, indices[0] // len(self))[rows])

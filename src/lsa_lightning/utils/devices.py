@@ -16,6 +16,16 @@ def runs_ahead(device: torch.device) -> bool:
     return device.type == "cuda"
 
 
+def sent(values: Tensor, device: torch.device) -> Tensor:
+    """``values`` of ordinary host memory on ``device``, which the host does not wait for: the driver has read them.
+
+    Example:
+        >>> sent(torch.arange(2), torch.device("cpu"))
+        tensor([0, 1])
+    """
+    return values.to(device, non_blocking=True)
+
+
 class Arriving:
     """Numbers on their way to the host, while the device goes on.
 
