@@ -124,6 +124,10 @@ def test_scores_are_points_by_method_and_attack_near_one_another() -> None:
     assert 510.5 < high < 530
 
 
+def test_the_legend_of_scores_says_that_there_is_a_point_per_attack() -> None:
+    assert title_of(plot_rg_scores(SCORES)) == "R&G under the attack"
+
+
 def test_scores_stand_beside_the_ceiling() -> None:
     figure = plot_rg_scores(SCORES, ceiling=515.25)
     (line,) = [line for line in figure.axes[0].lines if line.get_label() == "ceiling 515.25"]

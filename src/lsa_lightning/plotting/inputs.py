@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Sequence
 
 import numpy as np
@@ -62,7 +63,8 @@ def plot_decision_boundary(model: nn.Module, x: Tensor, y: Tensor, x_adv: Tensor
         moved = x_adv[crossed & (labels == label)]
         _scatter(axes, moved, marker, facecolor="white", label=f"class {label}, moved across")
     across = f"{int(crossed.sum())} of {len(x)} points cross the boundary"
-    axes.set_title("What the model predicts over the plane;\n" + (f"{attacked}: {across}" if attacked else across))
+    words = textwrap.fill(f"{attacked}: {across}" if attacked else across, 60)
+    axes.set_title(f"What the model predicts over the plane;\n{words}", fontsize="medium")
     axes.set(xlabel="x1", ylabel="x2", aspect="equal")
     axes.grid(visible=False)
     legend_above(figure)

@@ -213,7 +213,7 @@ def plot_rg_scores(
     axes.margins(x=0.08)
     label = "R&G: sum of the accuracies (%)\nover eps" + ("" if most is None else f", at most {most:g}")
     axes.set(xlabel=_with_bars(label, bars))
-    legend_above(figure, columns=min(len(attacks) + (ceiling is not None), 4))
+    legend_above(figure, columns=min(len(attacks) + (ceiling is not None), 4), title="R&G under the attack")
     return figure
 
 
