@@ -16,7 +16,7 @@ from lsa_lightning.plotting.style import WIDTH, legend_above, line_styles, new_a
 # The higher, the darker, with a leap at 0: the two sides are told apart in grey too.
 _BELOW_AND_ABOVE = LinearSegmentedColormap.from_list(
     "below_and_above",
-    [(0, "#DCEBF6"), (127 / 256, "#8DBBD8"), (0.5, "0.66"), (129 / 256, "#D9752A"), (1, "#4A1800")],
+    [(0, "#ECF4FB"), (127 / 256, "#A9CDE4"), (0.5, "0.66"), (129 / 256, "#CC6A22"), (1, "#4A1800")],
     N=257,
 )
 
