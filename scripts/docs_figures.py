@@ -118,7 +118,7 @@ def masking() -> Figure:
     """The accuracies of a training that comes to mask its gradients, epoch by epoch."""
     results = read(ROOT / "benchmarks/results/catastrophic_overfitting.json")
     epochs, settings = results["no stop"]["epochs"], results["settings"]
-    figure, axes = new_axes(height=3.8)
+    figure, axes = new_axes(height=3.5)
     labels = {"clean": "no attack", "fgsm": "FGSM", "pgd": "PGD, 20 steps"}
     for (key, label), style in zip(labels.items(), line_styles(), strict=False):
         axes.plot(range(len(epochs)), [epoch[key] for epoch in epochs], label=label, **style)

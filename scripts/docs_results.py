@@ -12,7 +12,7 @@ import json
 import textwrap
 from pathlib import Path
 from statistics import fmean
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import matplotlib as mpl
 from matplotlib.axes import Axes
@@ -59,9 +59,9 @@ COMPARED = (
     ("kl_u", "tuned"),
 )
 DRAWN = {
-    ("lr_plain", "base"): "the paper's penalty, over plain adversarial training",
-    ("lr", "tuned"): "the tuned penalty, over tuned adversarial training",
-    ("kl_u", "tuned"): "on outputs for inputs without labels, over the same",
+    ("lr_plain", "base"): "the paper's penalty minus plain adversarial training",
+    ("lr", "tuned"): "the tuned penalty minus tuned adversarial training",
+    ("kl_u", "tuned"): "one on outputs for inputs without labels minus the same",
 }
 
 Scores = dict[str, dict[str, dict[str, float]]]
@@ -132,7 +132,10 @@ def drawn(scores: Scores) -> Figure:
     for axes, part, kind in zip(panels, both, kinds, strict=True):
         _draw(axes, scores, list(part))
         axes.set_xlabel(f"difference in {kind}; right of 0: better")
-    figure.legend(*panels[0].get_legend_handles_labels(), loc="outside upper left", fontsize="small")
+    handles, labels = panels[0].get_legend_handles_labels()
+    title = f"bars: 95 % intervals of the mean, corrected for {len(scores)} settings"
+    options: dict[str, Any] = {"title": title, "fontsize": "small", "title_fontsize": "small", "alignment": "left"}
+    figure.legend(handles, labels, loc="outside upper left", **options)
     return figure
 
 

@@ -7,6 +7,7 @@ It takes about a minute. Afterwards ``lsa-report examples/moon`` writes the page
 
 from __future__ import annotations
 
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -23,6 +24,7 @@ def main() -> None:
         folder = Path(temporary) / "run"
         train = [sys.executable, "-m", "lsa_lightning.cli.train", "experiment=moon_at_lr", f"hydra.run.dir={folder}"]
         subprocess.run(train, check=True)
+        shutil.rmtree(EXAMPLE)  # a figure may have been a file of another kind
         share(folder, EXAMPLE)
     size = sum(file.stat().st_size for file in EXAMPLE.rglob("*") if file.is_file())
     print(f"{EXAMPLE}: {size / 1e3:.0f} kB")

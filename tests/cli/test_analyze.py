@@ -43,6 +43,7 @@ def test_the_run_folder_and_the_output(run: Path, tmp_path: Path) -> None:
     files = {path.name for path in tmp_path.iterdir()}
     assert {"config.yaml", "profile.csv", *(f"profile_{name}.json" for name in ATTACKS)} <= files
     assert (tmp_path / "figures" / "layer_profile.png").stat().st_size > 0
+    assert "<!-- run: train, seed 0 -->" in (tmp_path / "figures" / "layer_profile.svg").read_text()
     assert "Relative error per layer (mean over 40 samples)" in printed
     assert all(name in printed for name in ATTACKS)
     assert "MVL of the trained network under pgd: backbone.act" in printed

@@ -45,6 +45,8 @@ def test_the_run_folder_and_the_output(run: Path, tmp_path: Path) -> None:
     files = {path.name for path in tmp_path.iterdir()}
     assert {"config.yaml", "evaluation.csv", "evaluation.json", "figures"} <= files
     assert (tmp_path / "figures" / "accuracy.png").stat().st_size > 0
+    drawn = {file.stem: file.read_text() for file in (tmp_path / "figures").glob("*.svg")}
+    assert [name for name, text in drawn.items() if "<!-- run: train, seed 0 -->" not in text] == []
     assert "Accuracy in %, 95 % intervals (40 samples, Linf)" in printed
     assert "R&G" in printed
     assert "Masking checks: 0 raised of 6" in printed

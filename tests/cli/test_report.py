@@ -163,6 +163,20 @@ def test_every_figure_is_in_the_page_with_its_bytes(trained: Path, page: Page) -
     assert all(f"{alt}." in page.text for alt, _ in page.images)
 
 
+def test_every_figure_of_a_run_names_it(trained: Path) -> None:
+    figures = list((trained / "figures").glob("*.svg"))
+    assert len(figures) > 5
+    assert [file.name for file in figures if "<!-- run: train, seed 0 -->" not in file.read_text()] == []
+
+
+@pytest.mark.filterwarnings("error:constrained_layout")
+def test_the_figures_of_many_methods_with_long_names_have_room(seeds: Path, tmp_path: Path) -> None:
+    for job in range(10):
+        name = f"a method {job} whose name is longer than a line of the legend, and than two"
+        copy_run(seeds / "0", tmp_path / "many" / str(job), name=name)
+    assert len(page_of(tmp_path / "many").images) == 3
+
+
 def test_figures_without_a_caption_appear_with_their_file_name(run: Path) -> None:
     (run / "figures" / "my_plot.png").write_bytes(PNG)
     (run / "figures" / "notes.txt").touch()
@@ -416,8 +430,9 @@ def test_a_comparison_has_the_room_that_is_closed_and_the_flags_in_every_table(w
 def test_figures_say_that_their_bars_are_intervals(with_base: Path) -> None:
     pictures = dict(page_of(with_base).images)
     drawn = {alt: base64.b64decode(source.partition(",")[2]).decode() for alt, source in pictures.items()}
-    assert "<!-- mean and 95 % interval, 2 pairs -->" in drawn["Paired differences in accuracy"]
-    assert "<!-- mean and 95 % interval, 2 pairs -->" in drawn["Paired differences over eps"]
+    assert "<!-- bars: 95 % interval of the mean, 2 pairs -->" in drawn["Paired differences in accuracy"]
+    words = "<!-- one line per pair of methods; bars: 95 % interval of the mean, 2 pairs -->"
+    assert words in drawn["Paired differences over eps"]
     assert "<!-- mean and 95 % interval over seeds -->" in drawn["R&G of each method"]
     assert "at most 300, -->" in drawn["R&G of each method"]
     assert "Accuracy over eps under pgd" not in drawn  # all methods are in pairs, whose differences are drawn
@@ -427,10 +442,9 @@ def test_axes_say_how_many_seeds_or_samples_there_are(seeds: Path) -> None:
     def curve(page: Page) -> str:
         return base64.b64decode(page.images[1][1].partition(",")[2]).decode()
 
-    assert "<!-- mean and 95 % interval over seeds -->" in curve(page_of(seeds))  # two, and one
-    assert "<!-- mean and 95 % interval over 2 seeds -->" in curve(
-        page_of(seeds / "0", seeds / "1", output=seeds / "2.html")
-    )
+    words = "<!-- one line per method; bars: 95 % interval of the mean over"
+    assert f"{words} seeds -->" in curve(page_of(seeds))  # two, and one
+    assert f"{words} 2 seeds -->" in curve(page_of(seeds / "0", seeds / "1", output=seeds / "2.html"))
 
 
 def test_a_single_pair_has_no_interval_in_figure_and_caption(with_base: Path, tmp_path: Path) -> None:
@@ -438,7 +452,7 @@ def test_a_single_pair_has_no_interval_in_figure_and_caption(with_base: Path, tm
     for alt, source in page.images[:3]:
         assert alt.startswith("Paired differences")
         drawn = base64.b64decode(source.partition(",")[2]).decode()
-        assert "1 pair, no interval -->" in drawn
+        assert "bars: none, a single pair -->" in drawn
         assert "95 % interval" not in drawn
     captions = " ".join(page.text.split())
     assert captions.count("a single pair, which has no interval.") == 3
@@ -450,7 +464,8 @@ def test_without_several_seeds_intervals_are_those_of_the_test_samples(trained: 
     copy_run(trained, tmp_path / "sweep" / "0")
     copy_run(trained, tmp_path / "sweep" / "1", name="other")
     curve = base64.b64decode(page_of(tmp_path / "sweep").images[1][1].partition(",")[2]).decode()
-    assert "<!-- 95 % interval, 40 samples -->" in curve
+    assert "<!-- one line per method; bars: 95 % interval, 40 samples -->" in curve
+    assert "<!-- accuracy under fgsm (%) -->" in curve
     assert "over seeds" not in curve
 
 

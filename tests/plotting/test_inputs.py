@@ -72,7 +72,9 @@ def test_the_regions_have_the_hues_of_their_points_and_differ_in_grey() -> None:
 def test_the_plane_says_how_far_points_were_moved_and_how_many_cross() -> None:
     x, y = torch.tensor([[0.0, 0.0], [1.0, 0.0]]), torch.tensor([0, 1])
     figure = plot_decision_boundary(Half(1), x, y, x - 0.6, attacked="pgd, eps 0.6 (Linf)")
-    assert figure.axes[0].get_title() == "pgd, eps 0.6 (Linf):\n1 of 2 points cross the boundary"
+    assert figure.axes[0].get_title() == (
+        "What the model predicts over the plane;\npgd, eps 0.6 (Linf): 1 of 2 points cross the boundary"
+    )
 
 
 def test_the_plane_shows_every_point_and_the_model_keeps_its_mode() -> None:

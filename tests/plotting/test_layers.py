@@ -142,16 +142,23 @@ def test_the_history_is_a_map_of_layers_by_epochs() -> None:
     assert [tick.get_text() for tick in axes.get_yticklabels()] == LAYERS
     bottom, top = axes.get_ylim()
     assert bottom > top  # the first layer is at the top
-    assert "relative error, in sigma above (orange)" in scale.get_xlabel()
+    assert scale.get_xlabel() == "relative error, in sigma from mu,\nthe mean of the epoch's layers"
 
 
-def test_mu_is_white_and_what_lies_above_is_told_from_what_lies_below_in_grey() -> None:
+def test_the_higher_the_darker_with_a_leap_at_mu_so_that_the_sides_are_told_apart_in_grey() -> None:
     image = plot_mvl_history(*HISTORY).axes[0].images[0]
     assert image.get_clim() == (-0.6, 0.6)
-    grey = image.cmap(image.norm([-0.6, 0.0, 0.6]))[:, :3] @ [0.299, 0.587, 0.114]
-    assert grey[1] == pytest.approx(1, abs=0.01)
-    assert grey[2] < 0.5
-    assert 0.7 < grey[0] < 0.9
+    grey = image.cmap(image.norm(np.linspace(-0.6, 0.6, 121)))[:, :3] @ [0.299, 0.587, 0.114]
+    assert (np.diff(grey) <= 1e-9).all()
+    assert grey[59] - grey[61] > 0.2  # of values just below and just above 0
+    assert grey[61] - grey[-1] > 0.3
+
+
+def test_the_colour_bar_says_which_side_is_which() -> None:
+    scale = plot_mvl_history(*HISTORY).axes[1]
+    places = {text.get_text(): text.get_position()[0] for text in scale.texts}
+    assert places == {"below mu": 0.25, "above mu": 0.75}
+    assert [0, 0] in [list(line.get_xdata()) for line in scale.lines]
 
 
 def test_layers_of_one_epoch_whose_errors_differ_differ_in_colour() -> None:
@@ -171,11 +178,12 @@ def test_bars_mark_the_mvl_on_a_white_ground() -> None:
     assert marks_of(plot_mvl_history([0], SCORES[:1], [[]]).axes[0]) == []
 
 
-def test_layers_that_were_not_analysed_in_an_epoch_stay_grey() -> None:
+def test_layers_that_were_not_analysed_in_an_epoch_are_hatched() -> None:
     epochs, scores, mvls = HISTORY
     (axes, _) = plot_mvl_history([*epochs, 10], [*scores, {"head": 0.7}], [*mvls, ["head"]]).axes
     values = np.ma.filled(axes.images[0].get_array(), np.nan)
     np.testing.assert_array_equal(np.isnan(values), [[0, 0, 1], [0, 0, 1], [0, 0, 1], [1, 1, 0]])
+    assert axes.patch.get_hatch() == "///"
     assert (1.5, 2.5, 3.0) in marks_of(axes)
 
 

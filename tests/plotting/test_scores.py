@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -49,7 +51,7 @@ def accuracy_axes(**options: Any) -> Axes:
 def test_accuracy_has_a_line_per_attack() -> None:
     axes = accuracy_axes()
     assert {name: list(line.get_ydata()) for name, line in lines_of(axes).items()} == ACCURACY
-    assert (axes.get_xlabel(), axes.get_ylabel()) == ("eps", "accuracy (%),\n95 % interval, 20 samples")
+    assert (axes.get_xlabel(), axes.get_ylabel()) == ("eps", "accuracy (%)")
 
 
 def test_equal_lines_stand_side_by_side_around_their_eps() -> None:
@@ -74,7 +76,7 @@ def test_each_accuracy_has_its_interval() -> None:
 
 def test_what_has_no_interval_has_no_bar() -> None:
     (axes,) = plot_accuracy(EPS, {"ceiling": [90.0] * 3}, {"ceiling": [None] * 3}, samples=20).axes
-    assert [len(segment) for segment in bars_of(axes)[0].lines[2][0].get_segments()] == [0, 0, 0]
+    assert not bars_of(axes)[0].has_yerr  # so that the legend shows none either
 
 
 def test_no_attack_is_refused() -> None:
@@ -82,17 +84,22 @@ def test_no_attack_is_refused() -> None:
         plot_accuracy(EPS, {}, {}, samples=20)
 
 
-def training_line(axes: Axes) -> Line2D:
-    (line,) = [line for line in axes.lines if str(line.get_label()).startswith("training eps")]
-    return line
+def marked_radii(axes: Axes) -> list[tuple[str, float]]:
+    """What stands above the vertical lines, and where these are."""
+    lines = [line.get_xdata()[0] for line in axes.lines if line.get_linestyle() == ":" and len(line.get_xdata()) == 2]
+    return [(text.get_text(), line) for text, line in zip(axes.texts, lines, strict=True)]
+
+
+def title_of(figure: Figure) -> str:
+    return figure.legends[0].get_title().get_text()
 
 
 def test_the_radius_of_training_is_a_vertical_line_and_the_axis_names_the_norm() -> None:
     figure = plot_accuracy(EPS, ACCURACY, INTERVALS, samples=20, training_eps=0.15, norm="L2", unit="pixels")
     (axes,) = figure.axes
-    assert list(training_line(axes).get_xdata()) == [0.15, 0.15]
+    assert marked_radii(axes) == [("training eps 0.15", 0.15)]
     assert axes.get_xlabel() == "eps (L2, pixels)"
-    assert sorted(legend_of(figure)) == ["fgsm", "pgd", "training eps 0.15"]
+    assert legend_of(figure) == ["fgsm", "pgd"]
 
 
 @pytest.mark.parametrize(("least", "bottom"), [(66.0, 60.0), (64.0, 50.0), (3.0, 0.0)])
@@ -115,6 +122,10 @@ def test_scores_are_points_by_method_and_attack_near_one_another() -> None:
     low, high = axes.get_xlim()
     assert 430 < low < 450
     assert 510.5 < high < 530
+
+
+def test_the_legend_of_scores_says_that_there_is_a_point_per_attack() -> None:
+    assert title_of(plot_rg_scores(SCORES)) == "R&G under the attack"
 
 
 def test_scores_stand_beside_the_ceiling() -> None:
@@ -140,9 +151,18 @@ def test_no_error_bar_is_drawn_for_nan() -> None:
 def test_axes_say_what_the_error_bars_are() -> None:
     (scores,) = plot_rg_scores(SCORES, errors=SCORES, bars="95 % interval").axes
     assert scores.get_xlabel() == "R&G: sum of the accuracies (%)\nover eps,\nmean and 95 % interval"
-    (curves,) = plot_mean_accuracy({"AT": {0.0: (90.0, (88.0, 92.0))}}, bars="95 % interval").axes
-    assert curves.get_ylabel() == "accuracy (%),\n95 % interval"
-    assert plot_mean_accuracy({"AT": {0.0: (90.0, None)}}).axes[0].get_ylabel() == "accuracy (%)"
+
+
+def test_the_legend_says_what_there_is_a_line_for_and_what_the_bars_are() -> None:
+    curves = {"AT": {0.0: (90.0, (88.0, 92.0))}}
+    assert title_of(plot_mean_accuracy(curves)) == "one line per method"
+    seeds = plot_mean_accuracy(curves, line="checkpoint", attack="pgd", bars="95 % interval of the mean over 3 seeds")
+    assert title_of(seeds) == "one line per checkpoint; bars: 95 % interval of the mean over 3 seeds"
+    assert seeds.axes[0].get_ylabel() == "accuracy under pgd (%)"
+    attacks = plot_accuracy(EPS, ACCURACY, INTERVALS, samples=20)
+    assert title_of(attacks) == "one line per attack; bars: 95 % interval, 20 samples"
+    pairs = plot_difference_curves({"AT-LR minus AT": {0.0: (1.0, (0.0, 2.0))}}, bars="95 % interval")
+    assert title_of(pairs) == "one line per pair of methods; bars: 95 % interval"
 
 
 def test_the_axis_of_scores_says_how_large_they_can_be() -> None:
@@ -171,24 +191,26 @@ def test_errors_of_something_else_are_refused(wrong: dict[str, dict[str, float]]
 
 def test_mean_accuracy_has_a_line_per_method_with_bars_where_the_spread_is_known() -> None:
     curves: dict[str, dict[float, tuple[float, tuple[float, float] | None]]] = {
-        "AT": {0.0: (90.0, (88.0, 92.0)), 0.1: (80.0, (76.0, 84.0))},
+        "AT": {0.0: (90.0, (88.0, 92.0)), 0.1: (80.0, (76.0, 84.0)), 0.2: (70.0, None)},
         "AT-LR": {0.0: (91.0, None), 0.2: (70.0, None)},
     }
     figure = plot_mean_accuracy(curves)
     (axes,) = figure.axes
     for bars, row in zip(bars_of(axes), curves.values(), strict=True):
         assert list(bars.lines[0].get_ydata()) == [mean for mean, _ in row.values()]
-        drawn = [np.reshape(segment, (-1, 2))[:, 1].tolist() for segment in bars.lines[2][0].get_segments()]
-        assert drawn == [[] if ends is None else list(ends) for _, ends in row.values()]
+        if bars.has_yerr:
+            drawn = [np.reshape(segment, (-1, 2))[:, 1].tolist() for segment in bars.lines[2][0].get_segments()]
+            assert drawn == [[] if ends is None else list(ends) for _, ends in row.values()]
+    assert [bars.has_yerr for bars in bars_of(axes)] == [True, False]
     assert legend_of(figure) == ["AT", "AT-LR"]
 
 
 def test_mean_accuracy_marks_the_radius_of_training_too() -> None:
     figure = plot_mean_accuracy({"AT": {0.0: (90.0, None), 0.1: (80.0, None)}}, training_eps=0.1, norm="Linf")
     (axes,) = figure.axes
-    assert list(training_line(axes).get_xdata()) == [0.1, 0.1]
+    assert marked_radii(axes) == [("training eps 0.1", 0.1)]
     assert axes.get_xlabel() == "eps (Linf)"
-    assert sorted(legend_of(figure)) == ["AT", "training eps 0.1"]
+    assert legend_of(figure) == ["AT"]
 
 
 DIFFERENCES: dict[str, dict[str, tuple[float, float | None]]] = {
@@ -230,11 +252,36 @@ def test_difference_curves_lie_around_the_line_of_none() -> None:
     assert list(lines_of(axes)["under pgd"].get_ydata()) == [-0.5, 0.25]
     assert any(list(line.get_ydata()) == [0, 0] for line in axes.lines)
     assert axes.get_ylim() == pytest.approx((-1.1, 1.1))
-    assert axes.get_ylabel() == "difference in accuracy\n(percentage points),\n95 % interval"
-    assert sorted(legend_of(figure)) == ["training eps 0.3", "under pgd"]
+    assert axes.get_ylabel() == "difference in accuracy\n(percentage points; above 0: better)"
+    assert legend_of(figure) == ["under pgd"]
 
 
 @pytest.mark.parametrize("wrong", [{}, {"gamma": {}}])
 def test_no_difference_is_refused(wrong: dict[str, Any]) -> None:
     with pytest.raises(ValueError, match="expected at least one method, each with at least one metric, got"):
         plot_differences(wrong, xlabel="")
+
+
+NAMES = [f"method_{i} of a long name,\nwith settings that\ntell it from others" for i in range(10)]
+
+
+@pytest.mark.parametrize(
+    "draw",
+    [
+        lambda: plot_mean_accuracy({name: {0.0: (90.0, None), 0.3: (80.0, None)} for name in NAMES}),
+        lambda: plot_difference_curves({name: {0.0: (-1.0, None), 0.3: (1.0, None)} for name in NAMES}),
+        lambda: plot_differences({name: {"clean": (1.0, 0.5)} for name in NAMES}, xlabel="points"),
+        lambda: plot_differences({"AT": dict.fromkeys(NAMES, (1.0, 0.5))}, xlabel="points"),
+        lambda: plot_rg_scores({name: {"pgd": 500.0} for name in NAMES}),
+        lambda: plot_rg_scores({"AT": dict.fromkeys(NAMES, 500.0)}),
+    ],
+)
+@pytest.mark.filterwarnings("error")
+def test_many_names_in_several_lines_leave_room_for_the_axes_and_do_not_touch(draw: Callable[[], Figure]) -> None:
+    figure = draw()
+    figure.draw_without_rendering()
+    (axes,) = figure.axes
+    assert axes.get_position().height * figure.get_figheight() > 0.9
+    assert figure.legends[0].get_window_extent().width <= figure.bbox.width
+    boxes = [label.get_window_extent() for label in axes.get_yticklabels()]
+    assert not any(one.overlaps(other) for one, other in pairwise(boxes))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import platform
+from contextlib import nullcontext
 from pathlib import Path
 
 import pytest
@@ -14,6 +15,7 @@ from omegaconf import OmegaConf
 from tests.helpers.hydra_run import composed_job
 
 from lsa_lightning.runs.folder import (
+    figures_of,
     figures_together,
     group_of,
     new_folder,
@@ -128,6 +130,16 @@ def test_a_figure_that_cannot_be_drawn_in_another_process_is_an_error(tmp_path: 
     (tmp_path / "two").touch()
     with pytest.raises(OSError, match="two/figures"), figures_together():
         save_all({"one": tmp_path / "one", "two": tmp_path / "two"})
+
+
+@pytest.mark.parametrize("together", [False, True])
+def test_figures_of_a_run_name_it(tmp_path: Path, together: bool) -> None:
+    with figures_together() if together else nullcontext(), figures_of("moon", 3):
+        save_figure(drawing(), tmp_path, "one")
+    save_figure(drawing(), tmp_path, "two")
+    one, two = ((tmp_path / "figures" / f"{name}.svg").read_text() for name in ("one", "two"))
+    assert "<!-- run: moon, seed 3 -->" in one
+    assert "run:" not in two
 
 
 @pytest.mark.parametrize(("mode", "group"), [(RunMode.RUN, "my_run"), (RunMode.MULTIRUN, "sweep_1"), (None, "my_run")])

@@ -28,7 +28,7 @@ def shared(run: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_nothing_says_where_the_run_was(run: Path, shared: Path) -> None:
     texts = {file.name: file.read_text() for file in shared.glob("*.*")}
-    assert {"config.yaml", "summary.json", "metrics.csv"} <= texts.keys()
+    assert {"config.yaml", "summary.json", "metrics.csv", "classes.json"} <= texts.keys()
     assert [name for name, text in texts.items() if str(run.parent) in text or str(Path.home()) in text] == []
     assert not {"logger", "paths"} & OmegaConf.load(shared / "config.yaml").keys()
 

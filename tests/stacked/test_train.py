@@ -21,6 +21,7 @@ from lsa_lightning.runs.signals import Stopped
 from lsa_lightning.stacked.progress import SeedStatus
 from lsa_lightning.stacked.results import SeedResults
 from lsa_lightning.stacked.train import train_seeds
+from lsa_lightning.utils.processes import Task
 
 pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("ignore:The dirpath has changed")]
 
@@ -48,6 +49,14 @@ def stacked(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_folder_is_that_of_a_single_run(stacked: Path, tmp_path: Path, seed: int) -> None:
     train_tiny(tmp_path, f"seed={seed}", "trainer.max_epochs=2")
     assert differing_files(stacked / f"seed={seed}", tmp_path) == []
+
+
+def test_figures_name_the_run_and_its_seed(tmp_path: Path) -> None:
+    drawn: list[Task] = []
+    with patch("lsa_lightning.runs.folder.run_all", drawn.extend):
+        train_stacked(tmp_path)
+    signed = [(figure.get_supxlabel(), folder.name) for figure, folder, _ in (task.args for task in drawn)]
+    assert set(signed) == {(f"run: train, seed {seed}", f"seed={seed}") for seed in SEEDS}
 
 
 @pytest.mark.parametrize(

@@ -16,7 +16,7 @@ from lsa_lightning.cli.meant import take_as_meant
 from lsa_lightning.cli.overrides import in_our_grammar
 from lsa_lightning.runs.checkpoint import TrainedRun, given, load_run, require_checkpoint, split_loader
 from lsa_lightning.runs.console import print_analysis, show
-from lsa_lightning.runs.folder import output_dir, save_config, save_table
+from lsa_lightning.runs.folder import figures_of, output_dir, save_config, save_table
 from lsa_lightning.runs.stages import Analysis, AnalysisStage
 from lsa_lightning.runs.trust import Trust
 from lsa_lightning.runs.write import write_analysis
@@ -82,7 +82,8 @@ def _analyzed(job: DictConfig, run: TrainedRun, loader: Any, folder: Path) -> An
     pl.seed_everything(job.seed)
     stage: AnalysisStage = instantiate(job.analysis, _convert_="all")
     analysis = stage.run(run.model, loader)
-    write_analysis(analysis, folder)
+    with figures_of(run.config.name, run.config.seed):
+        write_analysis(analysis, folder)
     print_analysis(analysis)
     return analysis
 

@@ -67,8 +67,8 @@ def _pictures_of_groups(
         if best:
             lines = {label: curve for label, curve in curves.items() if label in best}
             samples = _common({table.samples for table in _tables(runs)})
-            bars = f"mean and 95 % interval {seeds}" if over_seeds else f"95 % interval, {samples} samples"
-            figure = plot_mean_accuracy(lines, bars=bars, **_circumstances(runs))
+            bars = f"95 % interval of the mean {seeds}" if over_seeds else f"95 % interval, {samples} samples"
+            figure = plot_mean_accuracy(lines, attack=attack, bars=bars, **_circumstances(runs))
             title = f"Accuracy over eps under {attack}{where}"
             pictures.append(drawn(title, f"Accuracy on the test set.{note}{only}", figure))
     return pictures
@@ -121,7 +121,8 @@ def _difference_pictures(results: Results) -> list[Picture]:
         if rows:
             note, bars = _said_of([spread for row in spreads.values() for spread in row.values()])
             caption = f"Difference in {what} of each AT-LR to the same training without the regularizer: {note}"
-            figure = plot_differences(rows, xlabel=f"{unit}:\n{bars}")
+            words = f"difference in {what} ({unit});\nright of 0: better;\nbars: {bars}"
+            figure = plot_differences(rows, xlabel=words)
             found.append(drawn(f"Paired differences in {what}", caption, figure))
     return found + _differences_over_eps([pair for pair in results.pairs if pair.seeds])
 
@@ -160,14 +161,14 @@ def _said_of(differences: Sequence[Spread]) -> tuple[str, str]:
     several = [spread.n for spread in differences if spread.interval is not None]
     single = "a single pair, which has no interval"
     if not several:
-        return f"{single}.", "1 pair, no interval"
+        return f"{single}.", "none, a single pair"
     number = f"{several[0]} pairs" if len(set(several)) == 1 else "pairs"
     note = (
         "mean over the pairs of one seed, with its 95 % interval by Student's t. An interval that crosses the dotted "
         "line is compatible with no difference."
     )
     hollow = f" A point without an interval is {single}." if len(several) < len(differences) else ""
-    return note + hollow, f"mean and 95 % interval, {number}"
+    return note + hollow, f"95 % interval of the mean, {number}"
 
 
 def _common(values: set[T]) -> T | None:

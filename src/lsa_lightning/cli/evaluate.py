@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +24,7 @@ from lsa_lightning.runs.checkpoint import (
     split_loader,
 )
 from lsa_lightning.runs.console import print_accuracies, print_masking, show
-from lsa_lightning.runs.folder import output_dir, save_config
+from lsa_lightning.runs.folder import figures_of, output_dir, save_config
 from lsa_lightning.runs.stages import Evaluation, EvaluationStage
 from lsa_lightning.runs.trust import Trust
 from lsa_lightning.runs.write import checkpoint_labels, write_comparison, write_observed
@@ -54,9 +55,11 @@ def evaluate(cfg: DictConfig) -> dict[str, Evaluation]:
         stage: EvaluationStage = instantiate(job.evaluation, _convert_="all")
         loader = split_loader(run.data, cfg.split, cfg.limit_samples)
         evaluations[path] = _measured(stage, run, loader, folder / "state" / f"{index}.jsonl")
-        write_observed(stage, run.model, loader, folder if len(paths) == 1 else folder / str(index))
+        with figures_of(run.config.name, run.config.seed):
+            write_observed(stage, run.model, loader, folder if len(paths) == 1 else folder / str(index))
         unit, steps = stage.unit, stage.steps_in_words
-    write_comparison(evaluations, folder, unit)
+    with nullcontext() if first is None or len(paths) > 1 else figures_of(first.config.name, first.config.seed):
+        write_comparison(evaluations, folder, unit)
     _print(evaluations, steps)
     show(f"Run folder: {folder}")
     return evaluations

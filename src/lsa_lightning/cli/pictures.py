@@ -39,7 +39,7 @@ _CAPTIONS = {
     "mvl_history": (
         "Layers over the epochs",
         "How far each layer's measure lies from the mean mu of the layers after each analysed epoch of training, on "
-        "validation data: white is mu, orange above, blue below. Algorithm 1 chooses layers more than eta sigma "
+        "validation data: light blue below, orange to brown above. Algorithm 1 chooses layers more than eta sigma "
         "above; black bars mark those that were chosen.",
     ),
     "class_accuracy": (

@@ -37,7 +37,14 @@ from lsa_lightning.runs.console import console, print_accuracies, print_analysis
 from lsa_lightning.runs.ending import NotedValidation, closed, history_of, load_best, log_results, what_was_trained
 from lsa_lightning.runs.finished_stages import EVALUATION_STATE, FinishedStages, read_analysis, read_masking
 from lsa_lightning.runs.first_batch import FirstBatchChecks
-from lsa_lightning.runs.folder import output_dir, resolved_but_for_environment, save_command, save_config, versions
+from lsa_lightning.runs.folder import (
+    figures_of,
+    output_dir,
+    resolved_but_for_environment,
+    save_command,
+    save_config,
+    versions,
+)
 from lsa_lightning.runs.installed import check_installed
 from lsa_lightning.runs.kinds import JOB
 from lsa_lightning.runs.last_checkpoint import LastCheckpoint
@@ -168,7 +175,7 @@ def _run(cfg: DictConfig, attempt: Attempt, signals: Signals) -> RunSummary | No
     pl.seed_everything(cfg.seed, workers=True)
     job = Job.of(cfg)
     check_job(cfg, job)
-    with _ending_others(job.trainer), closed(result_loggers(job.loggers)):
+    with _ending_others(job.trainer), closed(result_loggers(job.loggers)), figures_of(cfg.name, cfg.seed):
         for logger in job.loggers:
             if not isinstance(logger, CSVLogger):  # config.yaml lies beside metrics.csv
                 logger.log_hyperparams(config)

@@ -63,7 +63,7 @@ def plot_class_accuracy(
         msg = f"expected at least one row, each with an accuracy per class, got rows of lengths {sorted(lengths)}"
         raise ValueError(msg)
     (classes,) = lengths
-    figure, axes = new_axes(height=3.6)
+    figure, axes = new_axes(height=3.1)
     for i, ((name, row), style) in enumerate(zip(rows.items(), line_styles(), strict=False)):
         places = [position + 0.3 * (i - (len(rows) - 1) / 2) for position in range(classes)]
         bars = zip(*((value - low, high - value) for value, (low, high) in row), strict=True)

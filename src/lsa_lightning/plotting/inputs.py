@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Sequence
 
 import numpy as np
@@ -50,7 +51,7 @@ def plot_decision_boundary(model: nn.Module, x: Tensor, y: Tensor, x_adv: Tensor
         probability = _probability(model, torch.cartesian_prod(columns, rows).to(x)).view(200, 200).T.cpu().numpy()
     crossed = right & ~still_right
     x, x_adv, labels = x.cpu(), x_adv.cpu(), labels.cpu()
-    figure, axes = new_axes(height=4.8)
+    figure, axes = new_axes(height=4.4)
     levels = np.linspace(0, 1, 11)
     shades = axes.contourf(columns.numpy(), rows.numpy(), probability, levels=levels, cmap=_BETWEEN_CLASSES)
     axes.contour(columns.numpy(), rows.numpy(), probability, levels=[0.5], colors="black")
@@ -61,8 +62,10 @@ def plot_decision_boundary(model: nn.Module, x: Tensor, y: Tensor, x_adv: Tensor
         _scatter(axes, x[labels == label], marker, facecolor=color, label=f"class {label}")
         moved = x_adv[crossed & (labels == label)]
         _scatter(axes, moved, marker, facecolor="white", label=f"class {label}, moved across")
-    title = f"{int(crossed.sum())} of {len(x)} points cross the boundary"
-    axes.set(title=f"{attacked}:\n{title}" if attacked else title, xlabel="x1", ylabel="x2", aspect="equal")
+    across = f"{int(crossed.sum())} of {len(x)} points cross the boundary"
+    words = textwrap.fill(f"{attacked}: {across}" if attacked else across, 60)
+    axes.set_title(f"What the model predicts over the plane;\n{words}", fontsize="medium")
+    axes.set(xlabel="x1", ylabel="x2", aspect="equal")
     axes.grid(visible=False)
     legend_above(figure)
     return figure

@@ -4,16 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from itertools import count
+from typing import Any
 
 import numpy as np
+from matplotlib.axes import Axes
 from matplotlib.colors import LinearSegmentedColormap
 from matplotlib.figure import Figure
 
 from lsa_lightning.plotting.style import WIDTH, legend_above, line_styles, new_axes
 
-# What lies below is light and what lies above gets dark, so that the two are told apart in grey.
-_ABOVE_AND_BELOW = LinearSegmentedColormap.from_list(
-    "above_and_below", [(0.0, "#9ECAE1"), (0.5, "white"), (0.8, "#D55E00"), (1.0, "#5A1E00")]
+# The higher, the darker, with a leap at 0: the two sides are told apart in grey too.
+_BELOW_AND_ABOVE = LinearSegmentedColormap.from_list(
+    "below_and_above",
+    [(0, "#ECF4FB"), (127 / 256, "#A9CDE4"), (0.5, "0.66"), (129 / 256, "#CC6A22"), (1, "#4A1800")],
+    N=257,
 )
 
 
@@ -50,7 +54,7 @@ def plot_profiles(
     if not means or not layers or any(length != len(layers) for length in lengths.values()):
         msg = f"expected at least one line, each of {len(layers)} values, got {lengths}"
         raise ValueError(msg)
-    figure, axes = new_axes(width=max(WIDTH, 2.0 + 0.45 * len(layers)), height=4.6)
+    figure, axes = new_axes(width=max(WIDTH, 2.0 + 0.45 * len(layers)), height=3.9)
     for i, ((name, row), style) in enumerate(zip(means.items(), line_styles(), strict=False)):
         shift = 0.6 * (i - (len(means) - 1) / 2) / len(means)  # else equal lines and their bars hide one another
         bars = (
@@ -88,13 +92,14 @@ def plot_mvl_history(
     Args:
         epochs: number of each analysed epoch, at least one.
         scores: for each epoch, ``(mean - mu) / sigma`` by layer, at least one: what Algorithm 1 compares with eta. A
-            layer that was not analysed in an epoch, as after a resumption with other ``layers``, stays grey there.
+            layer that was not analysed in an epoch, as after a resumption with other ``layers``, is hatched there.
         mvls: for each epoch, the most vulnerable layers.
         measure: what the colour bar says.
         attack: what moves the layers, for the axis; empty: it does not tell.
 
     Returns:
-        The figure, first layer at the top. White is the mean of an epoch's layers, orange to black above, blue below.
+        The figure, first layer at the top. What lies above the mean of an epoch's layers is orange to brown, what
+        lies below is light blue.
 
     Raises:
         ValueError: if there is no epoch, an epoch has no layer, or the lengths differ.
@@ -105,13 +110,14 @@ def plot_mvl_history(
         msg += f"and {len(mvls)} lists for {len(epochs)} epochs"
         raise ValueError(msg)
     layers = list(dict.fromkeys(layer for row in scores for layer in row))
-    height = max(3.4, 2.0 + 0.25 * len(layers))
+    height = max(3.0, 1.7 + 0.25 * len(layers))
     figure, axes = new_axes(height=height)
     values = np.array([[row.get(layer, np.nan) for row in scores] for layer in layers])
     far = float(np.nanmax(np.abs(values))) or 1.0
-    image = axes.imshow(values, aspect="auto", interpolation="nearest", cmap=_ABOVE_AND_BELOW, vmin=-far, vmax=far)
-    label = f"{measure}, in sigma above (orange) or\nbelow (blue) mu, the mean of the epoch's layers"
-    figure.colorbar(image, ax=axes, label=label, orientation="horizontal", aspect=40)
+    image = axes.imshow(values, aspect="auto", interpolation="nearest", cmap=_BELOW_AND_ABOVE, vmin=-far, vmax=far)
+    label = f"{measure}, in sigma from mu,\nthe mean of the epoch's layers"
+    scale = figure.colorbar(image, ax=axes, label=label, orientation="horizontal", aspect=20).ax
+    _name_the_sides(scale)
     marked = [(x, y) for x, mvl in enumerate(mvls) for y, name in enumerate(layers) if name in mvl]
     starts, ends, rows = [x - 0.5 for x, _ in marked], [x + 0.5 for x, _ in marked], [y for _, y in marked]
     axes.hlines(rows, starts, ends, color="white", linewidth=7)  # around the bars, which cells may be as dark as
@@ -119,10 +125,18 @@ def plot_mvl_history(
     axes.set_xticks(*_epoch_ticks(epochs))
     axes.set_yticks(range(len(layers)), layers)
     axes.set(xlabel="epoch" + (f", analysed under {attack}" if attack else ""), ylabel="layer, first at the top")
-    axes.set_facecolor("0.8")
+    axes.patch.set(hatch="///", edgecolor="0.5")
     axes.grid(visible=False)
     legend_above(figure)
     return figure
+
+
+def _name_the_sides(scale: Axes) -> None:
+    """Words on the colour bar, and a line at its 0."""
+    scale.axvline(0, color="black")
+    words: dict[str, Any] = {"transform": scale.transAxes, "va": "center_baseline", "fontsize": "small"}
+    scale.text(0.25, 0.5, "below mu", ha="center", color="black", **words)
+    scale.text(0.75, 0.5, "above mu", ha="center", color="white", **words)
 
 
 def _epoch_ticks(epochs: Sequence[int]) -> tuple[range, list[str]]:

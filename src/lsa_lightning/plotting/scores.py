@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from itertools import pairwise
 from math import nan
+from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -53,12 +54,14 @@ def plot_accuracy(
         name: dict(zip(eps, zip(row, intervals[name], strict=True), strict=True)) for name, row in accuracy.items()
     }
     bars = f"95 % interval, {samples} samples"
-    return plot_mean_accuracy(curves, bars=bars, training_eps=training_eps, norm=norm, unit=unit)
+    return plot_mean_accuracy(curves, line="attack", bars=bars, training_eps=training_eps, norm=norm, unit=unit)
 
 
 def plot_mean_accuracy(
     curves: Curves,
     *,
+    line: str = "method",
+    attack: str = "",
     bars: str | None = None,
     training_eps: float | None = None,
     norm: str | None = None,
@@ -68,7 +71,9 @@ def plot_mean_accuracy(
 
     Args:
         curves: by the name in the legend and eps, accuracy in percent and the ends of its interval; None: no bar.
-        bars: what the bars are, such as "95 % interval", for the axis; None: the axis does not tell.
+        line: what there is a line for, for the legend.
+        attack: what all lines were measured under, for the axis; empty: it does not tell.
+        bars: what the bars are, such as "95 % interval", for the legend; None: it does not tell.
         training_eps: see :func:`plot_accuracy`.
         norm: see :func:`plot_accuracy`.
         unit: see :func:`plot_accuracy`.
@@ -76,7 +81,9 @@ def plot_mean_accuracy(
     Returns:
         The figure.
     """
-    figure, axes = _over_eps(curves, "accuracy (%)", bars, training_eps, eps_in_words(None, norm, unit))
+    what = f"accuracy under {attack} (%)" if attack else "accuracy (%)"
+    figure, axes = _over_eps(curves, line, bars, training_eps, eps_in_words(None, norm, unit))
+    axes.set_ylabel(what)
     axes.set_ylim(_below(curves), 101)
     return figure
 
@@ -102,8 +109,8 @@ def plot_difference_curves(
     Returns:
         The figure.
     """
-    what = "difference in accuracy\n(percentage points)"
-    figure, axes = _over_eps(curves, what, bars, training_eps, eps_in_words(None, norm, unit))
+    figure, axes = _over_eps(curves, "pair of methods", bars, training_eps, eps_in_words(None, norm, unit))
+    axes.set_ylabel("difference in accuracy\n(percentage points; above 0: better)")
     axes.axhline(0, color="0.4", linestyle=":", zorder=0)
     farthest = max(abs(end) for row in curves.values() for mean, ends in row.values() for end in (mean, *(ends or ())))
     axes.set_ylim(-1.1 * farthest or -1, 1.1 * farthest or 1)
@@ -111,14 +118,14 @@ def plot_difference_curves(
 
 
 def _over_eps(
-    curves: Curves, what: str, bars: str | None, training_eps: float | None, xlabel: str
+    curves: Curves, line: str, bars: str | None, training_eps: float | None, xlabel: str
 ) -> tuple[Figure, Axes]:
-    """Curves with the training radius marked; what they are of, and their bars, on the axis."""
-    figure, axes = new_axes()
+    """Curves with the training radius marked; what there is a line for, and what the bars are, in the legend."""
+    figure, axes = new_axes(height=3.3)
     _draw_curves(axes, curves)
     _mark_training(axes, training_eps)
-    axes.set(xlabel=xlabel, ylabel=what if bars is None else f"{what},\n{bars}")
-    legend_above(figure, columns=1)
+    axes.set_xlabel(xlabel)
+    legend_above(figure, columns=1, title=f"one line per {line}" + (f"; bars: {bars}" if bars else ""))
     return figure, axes
 
 
@@ -131,7 +138,8 @@ def _draw_curves(axes: Axes, curves: Curves) -> None:
         values = [value for value, _ in row.values()]
         ends = [known or (nan, nan) for _, known in row.values()]
         away = [(value - low, high - value) for value, (low, high) in zip(values, ends, strict=True)]
-        bars = np.clip(away, 0, None).T  # an end may round to the other side of its value
+        clipped = np.clip(away, 0, None).T  # an end may round to the other side of its value
+        bars = None if np.isnan(clipped).all() else clipped  # None: the legend shows none either
         places = [radius + shift for radius in row]
         style["markersize"] = 5.0
         axes.errorbar(places, values, yerr=bars, capsize=3, linewidth=1, label=name, **style)
@@ -144,9 +152,11 @@ def _below(curves: Curves) -> float:
 
 
 def _mark_training(axes: Axes, eps: float | None) -> None:
-    """A vertical line at the radius of training."""
+    """A vertical line at the radius of training, with its name above it."""
     if eps is not None:
-        axes.axvline(eps, color="0.4", linestyle=":", label=f"training eps {eps:g}", zorder=0)
+        axes.axvline(eps, color="0.4", linestyle=":", zorder=0)
+        place: dict[str, Any] = {"transform": axes.get_xaxis_transform(), "ha": "center", "va": "bottom"}
+        axes.text(eps, 1.0, f"training eps {eps:g}", fontsize="small", **place)
 
 
 def _with_bars(label: str, bars: str | None) -> str:
@@ -167,7 +177,7 @@ def plot_rg_scores(
         scores: R&G (the sum of the accuracies in percent over eps) by method, then by attack. A method that was not
             measured under an attack that others were measured under has "not measured" written in place of the point.
         errors: half widths of error bars >= 0, laid out as ``scores``; none is drawn for NaN.
-        bars: see :func:`plot_mean_accuracy`.
+        bars: what the bars are, such as "95 % interval over 5 seeds", for the axis; None: the axis does not tell.
         most: the largest score that there can be, for the axis; None: the axis does not tell.
         ceiling: the score that no classifier exceeds, a vertical line; None: no line.
 
@@ -184,7 +194,7 @@ def plot_rg_scores(
         msg = f"expected errors of the same methods and attacks as scores, got {dict(errors)} for {dict(scores)}"
         raise ValueError(msg)
     attacks = list(dict.fromkeys(attack for row in scores.values() for attack in row))
-    figure, axes = new_axes(height=1.8 + 0.19 * len(scores) * (len(attacks) + 1), grid="x")
+    figure, axes = new_axes(height=1.3 + _height_of_rows(scores, 0.19 * (len(attacks) + 1)), grid="x")
     for i, (attack, style) in enumerate(zip(attacks, line_styles(), strict=False)):
         shift = 0.8 * (i - (len(attacks) - 1) / 2) / len(attacks)
         rows = {position + shift: method for position, method in enumerate(scores) if attack in scores[method]}
@@ -203,8 +213,14 @@ def plot_rg_scores(
     axes.margins(x=0.08)
     label = "R&G: sum of the accuracies (%)\nover eps" + ("" if most is None else f", at most {most:g}")
     axes.set(xlabel=_with_bars(label, bars))
-    legend_above(figure, columns=min(len(attacks) + (ceiling is not None), 4))
+    legend_above(figure, columns=min(len(attacks) + (ceiling is not None), 4), title="R&G under the attack")
     return figure
+
+
+def _height_of_rows(labels: Collection[str], least: float) -> float:
+    """Of equal rows in inches, each ``least`` high or more, so that labels of several lines do not touch."""
+    most = max(label.count("\n") for label in labels) + 1
+    return len(labels) * max(least, 0.2 * most + 0.1)
 
 
 def plot_differences(differences: Mapping[str, Mapping[str, tuple[float, float | None]]], *, xlabel: str) -> Figure:
@@ -225,7 +241,7 @@ def plot_differences(differences: Mapping[str, Mapping[str, tuple[float, float |
         msg = f"expected at least one method, each with at least one metric, got {dict(differences)}"
         raise ValueError(msg)
     metrics = list(dict.fromkeys(metric for row in differences.values() for metric in row))
-    figure, axes = new_axes(height=1.4 + 0.28 * len(differences) * (len(metrics) + 1), grid="x")
+    figure, axes = new_axes(height=1.0 + _height_of_rows(differences, 0.28 * (len(metrics) + 1)), grid="x")
     axes.axvline(0, color="0.4", linestyle=":", zorder=0)
     for i, (metric, style) in enumerate(zip(metrics, line_styles(), strict=False)):
         shift = (i - (len(metrics) - 1) / 2) * 0.8 / len(metrics)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Iterator
 from itertools import cycle
 from typing import Any
@@ -48,9 +49,43 @@ def tidy(axes: Axes, grid: str = "y") -> None:
     axes.set_axisbelow(True)
 
 
-def legend_above(figure: Figure, columns: int = 2, **options: Any) -> None:
-    """The legend of all axes, which takes none of the width, scarce on a phone."""
-    figure.legend(loc="outside upper left", ncols=columns, fontsize="small", **options)
+def legend_above(figure: Figure, columns: int = 2, title: str = "") -> None:
+    """The legend of all axes above them, which takes none of their height: the figure grows by that of the legend.
+
+    Args:
+        figure: where the axes are drawn already.
+        columns: the most entries side by side; fewer where the width, scarce on a phone, has no room for them.
+        title: a line above the entries, or several.
+    """
+    for number in range(columns, 0, -1):
+        legend = figure.legend(
+            loc="outside upper left",
+            ncols=number,
+            title=title or None,
+            fontsize="small",
+            title_fontsize="small",
+            alignment="left",
+            handlelength=3.0,
+        )
+        extent = legend.get_window_extent()
+        if number == 1 or extent.width < 0.98 * figure.bbox.width:
+            break
+        legend.remove()
+    _grow(figure, extent.height / figure.dpi)
+
+
+def sign(figure: Figure, text: str) -> None:
+    """A line of small grey letters at the bottom that says what the figure is of; it takes none of the axes' height."""
+    lines = textwrap.wrap(text, 64)
+    figure.supxlabel(
+        "\n".join(lines), x=0.99, ha="right", fontsize="small", color="0.4", multialignment="right", parse_math=False
+    )
+    _grow(figure, 0.17 * len(lines))
+
+
+def _grow(figure: Figure, height: float) -> None:
+    """By a height in inches."""
+    figure.set_figheight(figure.get_figheight() + height)
 
 
 def eps_in_words(eps: float | None, norm: str | None = None, unit: str | None = None) -> str:

@@ -208,12 +208,26 @@ def save_command(cfg: DictConfig, folder: Path, overrides: Sequence[str] | None 
 
 
 def save_figure(figure: Figure, folder: Path, name: str) -> None:
-    """Write ``figures/<name>.png`` and ``.svg``; the same figure gives the same files."""
+    """Write ``figures/<name>.png`` and ``.svg``; the same figure gives the same files. See :func:`figures_of`."""
+    from lsa_lightning.plotting.style import sign
+
+    if run := _RUN.get():
+        sign(figure, run)
     waiting = _WAITING.get()
     if waiting is None:
         _draw(figure, folder, name)
     else:
         waiting.append(partial(_draw, figure, folder, name))
+
+
+@contextmanager
+def figures_of(name: str, seed: int) -> Iterator[None]:
+    """Inside, figures that are saved say which run they are of."""
+    token = _RUN.set(f"run: {name}, seed {seed}")
+    try:
+        yield
+    finally:
+        _RUN.reset(token)
 
 
 @contextmanager
@@ -229,6 +243,7 @@ def figures_together() -> Iterator[None]:
 
 
 _WAITING: ContextVar[list[Task] | None] = ContextVar("waiting", default=None)
+_RUN: ContextVar[str] = ContextVar("run", default="")
 
 
 def _draw(figure: Figure, folder: Path, name: str) -> None:

@@ -11,7 +11,7 @@ import torch
 from omegaconf import OmegaConf
 
 from lsa_lightning.runs.folder import CONFIG_FILE, write_json
-from lsa_lightning.runs.read import read_run
+from lsa_lightning.runs.read import CLASSES_FILE, read_run
 from lsa_lightning.runs.summary import SUMMARY_FILE
 from lsa_lightning.runs.whole_checkpoint import WholeCheckpointIO
 from lsa_lightning.utils.files import replacing, write_text
@@ -30,8 +30,8 @@ def share(run_folder: Path, target: Path) -> Path:
     """Copy what is worth sharing of a finished run, and return ``target``.
 
     That is ``config.yaml`` without its loggers and without the folders of its paths, ``summary.json``, the profiles of
-    the layers, ``metrics.csv``, the smaller file of each figure, and the weights that were measured, without what
-    training needed besides.
+    the layers, ``metrics.csv``, ``classes.json``, the smaller file of each figure, and the weights that were measured,
+    without what training needed besides.
 
     Args:
         run_folder: run folder of ``lsa-train``.
@@ -71,7 +71,8 @@ def _other_files(run_folder: Path) -> Iterable[Path]:
     drawn = [file for file in run_folder.glob("figures/*") if file.suffix in (".png", ".svg")]
     for file in sorted(drawn, key=lambda it: it.stat().st_size):
         figures.setdefault(file.stem, file)
-    files = [*run_folder.glob("profile_*.json"), run_folder / "metrics.csv", *figures.values()]
+    tables = [run_folder / name for name in ("metrics.csv", CLASSES_FILE)]
+    files = [*run_folder.glob("profile_*.json"), *tables, *figures.values()]
     return [file for file in files if file.is_file() and not file.is_symlink()]
 
 

@@ -86,8 +86,8 @@ def _figure_of(
 ) -> Figure:
     from lsa_lightning.plotting import plot_mean_accuracy
 
-    bars = f"under {attack}, 95 % interval"
-    return plot_mean_accuracy(curves, bars=bars, training_eps=first.training_eps, norm=first.norm, unit=unit)
+    known: dict[str, Any] = {"training_eps": first.training_eps, "norm": first.norm, "unit": unit}
+    return plot_mean_accuracy(curves, line="checkpoint", attack=attack, bars="95 % interval", **known)
 
 
 def _with_samples(label: str, table: RobustnessTable, tables: Mapping[str, RobustnessTable]) -> str:

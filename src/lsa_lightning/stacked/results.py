@@ -16,7 +16,7 @@ from lsa_lightning.runs.checkpoint import split_loader
 from lsa_lightning.runs.console import show
 from lsa_lightning.runs.ending import Kept, history_of, load_best, log_results, what_was_trained
 from lsa_lightning.runs.finished_stages import EVALUATION_STATE, FinishedStages
-from lsa_lightning.runs.folder import figures_together, versions
+from lsa_lightning.runs.folder import figures_of, figures_together, versions
 from lsa_lightning.runs.limits import first_batches
 from lsa_lightning.runs.signals import Signals
 from lsa_lightning.runs.stages import Analysis, AnalysisStage, Evaluation, EvaluationStage
@@ -126,7 +126,8 @@ def measure_and_write(module: StackedTraining, attempts: Sequence[Attempt], seco
         with figures_together():
             for result, _ in some:
                 signals.check()
-                result.write()
+                with figures_of(result.job.config.name, result.job.seed):
+                    result.write()
         for result, attempt in some:
             signals.check()
             result.end(seconds)
