@@ -54,6 +54,7 @@ COMPARED = (
     ("lr", "base"),
     ("lr", "tuned"),
     ("lr_u", "base"),
+    ("kl_u", "base"),
     ("lr_u", "kl_u"),
     ("lr_u", "tuned"),
     ("kl_u", "tuned"),
@@ -63,6 +64,8 @@ DRAWN = {
     ("lr", "tuned"): "the tuned penalty minus tuned adversarial training",
     ("kl_u", "tuned"): "one on outputs for inputs without labels minus the same",
 }
+
+DATA = ("moon", "digits", "mnist", "cifar")
 
 Scores = dict[str, dict[str, dict[str, float]]]
 """Score by setting, arm and seed."""
@@ -87,7 +90,13 @@ def read(path: Path = RESULTS) -> Scores:
         for row in csv.DictReader(file):
             if row["metric"] in ("R&G", "all attacks"):
                 scores.setdefault(row["setting"], {}).setdefault(row["arm"], {})[row["seed"]] = float(row["value"])
-    return scores
+    return dict(sorted(scores.items(), key=lambda item: _place(item[0])))
+
+
+def _place(setting: str) -> tuple[int, int]:
+    """Data set by data set, the smallest first."""
+    name, _, size = setting.partition("-")
+    return DATA.index(name), int(size)
 
 
 def difference(scores: Scores, setting: str, one: str, other: str) -> Difference | None:
@@ -184,7 +193,8 @@ def gains(scores: Scores) -> str:
         f"{said['moon-30', penalty]} and {said['moon-60', penalty]} points over its plain base, but no more than "
         f"tuning does ({said['moon-30', tuned]} and {said['moon-60', tuned]} beyond a tuned opponent); on what the "
         f"network returns for inputs without labels it gains {said['moon-30', outputs]} and {said['moon-60', outputs]} "
-        f"beyond that opponent, and on 200 small digits {said['digits-200', outputs]}: "
+        f"beyond that opponent, and with 100 and 200 small digits {said['digits-100', outputs]} and "
+        f"{said['digits-200', outputs]} points of robust accuracy: "
         "[all figures, and how they were found](docs/reproduction.md)."
     )
     return textwrap.fill(words, 140, break_on_hyphens=False)
