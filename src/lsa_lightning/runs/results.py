@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 from statistics import fmean
 from typing import TYPE_CHECKING, Any
@@ -217,31 +218,57 @@ class Results:
 
 
 def print_results(results: Results) -> None:
-    """The main metrics, methods below one another, in 100 columns or fewer."""
-    table = Table(box=SIMPLE_HEAD, padding=(0, 1, 0, 0))
-    table.add_column("in %", overflow="fold")
-    with_room = results.has_room
-    heads = ["n", "mean ± 95 %", "std", *(("minus base ± 95 %", "pairs") if results.has_pairs else ())]
-    with_flags = any(group.flags.checked for group in results.groups)
-    for head in (*heads, *(["room"] if with_room else []), *(["flags"] if with_flags else [])):
-        table.add_column(head, justify="right", no_wrap=True)
-    for title, rows in results.sections.items():
-        table.add_row(Text(title, style="bold"))
-        for row in rows:
-            cells = [str(row.spread.n), in_words(row.spread), "" if row.spread.std is None else f"{row.spread.std:.2f}"]
-            if row.difference is not None:
-                cells += [in_words(row.difference, sign="+"), str(row.difference.n)]
-            elif results.has_pairs:
-                cells += ["", ""]
-            cells += [room_in_words(row)] if with_room else []
-            cells += ["" if row.flags is None or not row.flags.checked else str(row.flags)] if with_flags else []
-            table.add_row(Text(f"  {row.label}"), *cells)
-        table.add_section()
+    """The main metrics, each with its methods below one another, in 100 columns or fewer.
+
+    In fewer columns than that without the standard deviation and the number of pairs, which the files have.
+    """
     for each in results.headlines:
         console.print(Text(str(each), style="bold"), width=min(console.width, 100))
-    console.print(table)
+    heads = _heads(results, brief=console.width < 100)
+    sections = {title: [_cells(row, heads) for row in rows] for title, rows in results.sections.items()}
+    names, *widths = [max(map(len, column)) for column in zip(heads, *chain(*sections.values()), strict=True)]
+    left = min(console.width, 100) - sum(width + 2 for width in widths) - 3  # with what stands between the columns
+    for title, rows in sections.items():
+        table = Table(box=SIMPLE_HEAD, padding=(0, 1, 0, 0), title=Text(title, style="bold"), title_justify="left")
+        table.add_column(heads[0], width=min(names, left), overflow="fold")
+        for head, width in zip(heads[1:], widths, strict=True):
+            table.add_column(head, min_width=width, justify="right", no_wrap=True)
+        for name, *cells in rows:
+            table.add_row(Text(name), *cells)
+        console.print(table)
     for line in (*results.notes, results.masking, *results.cautions, *results.bases):
         console.print(Text(line), width=min(console.width, 100))
+
+
+def _heads(results: Results, *, brief: bool) -> list[str]:
+    """The columns that the results have something for."""
+    wanted = {
+        "in %": True,
+        "n": True,
+        "mean ± 95 %": True,
+        "std": not brief,
+        "minus base ± 95 %": results.has_pairs,
+        "pairs": results.has_pairs and not brief,
+        "room": results.has_room,
+        "flags": any(group.flags.checked for group in results.groups),
+    }
+    return [head for head, there in wanted.items() if there]
+
+
+def _cells(row: Row, heads: Sequence[str]) -> list[str]:
+    """What a row has in these columns."""
+    minus = row.difference
+    cells = {
+        "in %": row.label,
+        "n": str(row.spread.n),
+        "mean ± 95 %": in_words(row.spread),
+        "std": "" if row.spread.std is None else f"{row.spread.std:.2f}",
+        "minus base ± 95 %": "" if minus is None else in_words(minus, sign="+"),
+        "pairs": "" if minus is None else str(minus.n),
+        "room": room_in_words(row),
+        "flags": "" if row.flags is None or not row.flags.checked else str(row.flags),
+    }
+    return [cells[head] for head in heads]
 
 
 def print_left_out(jobs: Sequence[LeftOut], unread: Sequence[str], top: Path) -> None:
