@@ -59,7 +59,7 @@ def product(runs: Mapping[str, Path]) -> Figure:
         accuracy.plot(beside, summary["accuracy"]["pgd"], label=name, **style)
     measured.set(title=f"2. Measure: how far PGD (eps {EPS}) moves layers", ylabel="relative error, mean")
     measured.set_ylim(bottom=0)
-    accuracy.axvline(EPS, color="0.4", linestyle=":", label="eps in training")
+    accuracy.axvline(EPS, color="0.86", linewidth=7, zorder=0, label="eps in training")
     accuracy.set(title="3. Train: accuracy under PGD", xlabel="eps (Linf)", ylabel="test accuracy (%)", ylim=(35, 101))
     for axes in (measured, accuracy):
         tidy(axes)
@@ -79,17 +79,16 @@ def draw_attack(axes: Axes, run: Path) -> None:
     with torch.no_grad():
         regions = predicted_labels(model(torch.cartesian_prod(side, side))).view(200, 200).T
         fooled = (predicted_labels(model(x)) == y) & (predicted_labels(model(x_adv)) != y)
-    axes.contourf(side, side, regions.float(), levels=[-0.5, 0.5, 1.5], colors=list(COLORS[:2]), alpha=0.2)
+    axes.contourf(side, side, regions.float(), levels=[-0.5, 0.5, 1.5], colors=["#EAF3FA", "#E3BB97"])
     axes.contour(side, side, regions.float(), levels=[0.5], colors="black", linewidths=1)
-    for label, marker, face in ((0, "o", COLORS[0]), (1, "s", "white")):
+    for label, marker, face in ((0, "o", "#00446E"), (1, "s", "#FFE3C2")):
         of_class = x[y == label]
-        look: dict[str, Any] = {"edgecolors": COLORS[label], "facecolors": face, "marker": marker}
+        look: dict[str, Any] = {"edgecolors": "black", "linewidths": 0.6, "facecolors": face, "marker": marker}
         axes.scatter(of_class[:, 0], of_class[:, 1], s=16, label=f"class {label}", **look)
     moved = (x_adv - x)[fooled]
     axes.quiver(*x[fooled].T, *moved.T, angles="xy", scale_units="xy", scale=1, width=0.005)
-    title = (
-        f"1. Attack: PGD (Linf, eps {EPS}) on an MLP\nof clean training: {int(fooled.sum())} of {len(x)} points cross"
-    )
+    crossing = f"{int(fooled.sum())} of {len(x)} points cross (arrows)"
+    title = f"1. Attack: PGD (Linf, eps {EPS}) on an MLP of\nclean training: {crossing}"
     axes.set(title=title, xlabel="x1", ylabel="x2", xlim=(-2.8, 2.8), ylim=(-2.3, 2.8))
     axes.legend(loc="upper right", fontsize="small")
 
@@ -137,7 +136,8 @@ def rg_scores() -> Figure:
     }
     scores = {method: {attack: spread.mean for attack, spread in row.items()} for method, row in spreads.items()}
     errors = {method: {attack: spread.half_or_nan for attack, spread in row.items()} for method, row in spreads.items()}
-    return plot_rg_scores(scores, errors=errors, bars="95 % interval over 5 seeds", most=600)
+    figure = plot_rg_scores(scores, errors=errors, bars="95 % interval over 5 seeds", most=600)
+    return titled(figure, "two moons, 2,000 points")
 
 
 def layer_profile(folder: Path) -> Figure:
@@ -146,7 +146,7 @@ def layer_profile(folder: Path) -> Figure:
     analysis = run.summary.analysis
     assert analysis is not None
     assert analysis.threshold is not None
-    line = f"threshold, {analysis.mvl_from}", analysis.threshold
+    line = f"threshold mu + eta sigma, {analysis.mvl_from}", analysis.threshold
     return titled(plot_reports(run.reports, analysis.mvl, line), f"{run.name}, trained on clean data")
 
 

@@ -19,7 +19,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from lsa_lightning.functional.scores import t_interval
-from lsa_lightning.plotting.style import COLORS, MARKERS, new_figure, tidy
+from lsa_lightning.plotting.style import COLORS, MARKERS, mark_zero, new_figure, tidy
 
 ROOT = Path(__file__).parents[1]
 RESULTS = ROOT / "docs/results/final.csv"
@@ -62,7 +62,7 @@ COMPARED = (
 DRAWN = {
     ("lr_plain", "base"): "the paper's penalty minus plain adversarial training",
     ("lr", "tuned"): "the tuned penalty minus tuned adversarial training",
-    ("kl_u", "tuned"): "one on outputs for inputs without labels minus the same",
+    ("kl_u", "tuned"): "a penalty on outputs of inputs without labels,\nminus tuned adversarial training",
 }
 
 DATA = ("moon", "digits", "mnist", "cifar")
@@ -133,7 +133,7 @@ def _table(rows: list[list[str]]) -> str:
 
 def drawn(scores: Scores) -> Figure:
     """The differences that decide, with their corrected intervals; Moon's above the others, in another unit."""
-    figure = new_figure(height=4.2)
+    figure = new_figure(height=4.8)
     kinds = ("R&G, 600 in all", "robust accuracy in %")
     both = [{name: own for name, own in scores.items() if name.startswith("moon") == moon} for moon in (True, False)]
     heights = [len(part) for part in both]
@@ -142,7 +142,7 @@ def drawn(scores: Scores) -> Figure:
         _draw(axes, scores, list(part))
         axes.set_xlabel(f"difference in {kind}; right of 0: better")
     handles, labels = panels[0].get_legend_handles_labels()
-    title = f"bars: 95 % intervals of the mean, corrected for {len(scores)} settings"
+    title = f"bars: 95 % intervals of the mean, corrected for {len(scores)} settings;\nhollow: the interval holds 0"
     options: dict[str, Any] = {"title": title, "fontsize": "small", "title_fontsize": "small", "alignment": "left"}
     figure.legend(handles, labels, loc="outside upper left", **options)
     return figure
@@ -150,13 +150,20 @@ def drawn(scores: Scores) -> Figure:
 
 def _draw(axes: Axes, scores: Scores, settings: list[str]) -> None:
     tidy(axes, "x")
+    farthest = 0.0
     for number, (pair, words) in enumerate(DRAWN.items()):
-        look = {"fmt": MARKERS[number], "color": COLORS[number], "capsize": 3, "label": words}
-        found = [(place, difference(scores, name, *pair)) for place, name in enumerate(settings)]
-        there = [(place + 0.24 * (number - 1), each) for place, each in found if each is not None]
-        means, halves = [each.mean for _, each in there], [each.corrected for _, each in there]
-        axes.errorbar(means, [at for at, _ in there], xerr=halves, **look)  # type: ignore[arg-type]
-    axes.axvline(0, color="0.4", linewidth=1)
+        look: dict[str, Any] = {"marker": MARKERS[number], "color": COLORS[number], "linestyle": "none"}
+        axes.plot([], [], label=words, **look)
+        for place, setting in enumerate(settings):
+            height, found = place + 0.24 * (number - 1), difference(scores, setting, *pair)
+            if found is None:
+                axes.text(0, height, " not run", color=COLORS[number], fontsize="x-small", va="center")
+                continue
+            face = COLORS[number] if abs(found.mean) > found.corrected else "white"
+            axes.errorbar(found.mean, height, xerr=found.corrected, capsize=3, markerfacecolor=face, **look)
+            farthest = max(farthest, abs(found.mean) + found.corrected)
+    mark_zero(axes, "x")
+    axes.set_xlim(-1.05 * farthest, 1.05 * farthest)
     axes.set_yticks(range(len(settings)), settings)
     axes.set_ylim(len(settings) - 0.5, -0.5)
 

@@ -165,7 +165,7 @@ def test_the_axis_names_the_radius_that_all_attacks_have() -> None:
 
 def test_the_figures_name_the_measure_in_words() -> None:
     (axes,) = plot_reports({"pgd": made(0.1, 0.2, measure="cosine_distance")}).axes
-    assert axes.get_ylabel() == "cosine distance,\nmean ± std over 10 samples\n(bars end at 0)"
+    assert axes.get_ylabel() == "cosine distance,\nmean ± std over 10 samples\n(bars are cut at 0)"
     scale = plot_history([epoch(measure="centered_relative_error")]).axes[1]
     assert scale.get_xlabel().startswith("centered relative error, ")
     assert in_words("relative_error") == "relative error"

@@ -80,7 +80,7 @@ def test_the_axis_names_the_measure() -> None:
 def test_the_axes_say_how_far_attacks_go_and_what_bars_are() -> None:
     (axes,) = plot_profiles(LAYERS, MEANS, stds=MEANS, attacked="eps 0.3 (Linf)", samples=20).axes
     assert axes.get_xlabel() == "layer, in the order of execution\nattacks and noises: eps 0.3 (Linf)"
-    assert axes.get_ylabel() == "relative error,\nmean ± std over 20 samples\n(bars end at 0)"
+    assert axes.get_ylabel() == "relative error,\nmean ± std over 20 samples\n(bars are cut at 0)"
 
 
 def test_bars_have_the_given_half_lengths() -> None:
@@ -176,6 +176,13 @@ def test_bars_mark_the_mvl_on_a_white_ground() -> None:
     assert ground.get_linewidth() > marks.get_linewidth()
     assert legend_of(figure) == ["in the MVL"]
     assert marks_of(plot_mvl_history([0], SCORES[:1], [[]]).axes[0]) == []
+
+
+def test_a_layer_at_mu_has_a_colour_of_the_scale_which_is_not_that_of_the_layers_above() -> None:
+    (axes, _) = plot_mvl_history([0], [{"below": -1.0, "at": 0.0, "above": 0.02}], [[]]).axes
+    below, at, above = (axes.images[0].to_rgba(value) for value in (-0.01, 0.0, 0.02))
+    assert at == below
+    assert sum(at[:3]) > sum(above[:3])
 
 
 def test_layers_that_were_not_analysed_in_an_epoch_are_hatched() -> None:

@@ -85,8 +85,8 @@ def test_no_attack_is_refused() -> None:
 
 
 def marked_radii(axes: Axes) -> list[tuple[str, float]]:
-    """What stands above the vertical lines, and where these are."""
-    lines = [line.get_xdata()[0] for line in axes.lines if line.get_linestyle() == ":" and len(line.get_xdata()) == 2]
+    """What stands above the vertical bands, and where these are."""
+    lines = [line.get_xdata()[0] for line in axes.lines if line.get_linewidth() == 7]
     return [(text.get_text(), line) for text, line in zip(axes.texts, lines, strict=True)]
 
 
@@ -118,10 +118,19 @@ def test_scores_are_points_by_method_and_attack_near_one_another() -> None:
         "pgd": [[450.0, pytest.approx(0.2)], [480.0, pytest.approx(1.2)]],
     }
     assert legend_of(figure) == ["fgsm", "pgd"]
-    assert {text.get_text() for text in axes.texts} == {"500.00", "510.50", "450.00", "480.00"}
+    assert {text.get_text() for text in axes.texts} == {"R&G", "500.00", "510.50", "450.00", "480.00"}
     low, high = axes.get_xlim()
     assert 430 < low < 450
     assert 510.5 < high < 530
+
+
+def test_rows_that_come_from_no_attack_say_what_they_are() -> None:
+    figure = plot_rg_scores({"AT": {"pgd": 480.0, "exact": 470.0}})
+    assert legend_of(figure) == ["pgd", "exact, in the whole ball"]
+    exact = plot_mean_accuracy({"AT": {0.0: (90.0, None), 0.1: (80.0, None)}}, attack="exact")
+    assert exact.axes[0].get_ylabel() == "exact accuracy (%),\nin the whole ball"
+    curves = plot_accuracy(EPS, {"ceiling": ACCURACY["pgd"]}, {"ceiling": INTERVALS["pgd"]}, samples=20)
+    assert legend_of(curves) == ["ceiling of any classifier"]
 
 
 def test_the_legend_of_scores_says_that_there_is_a_point_per_attack() -> None:

@@ -164,8 +164,8 @@ def _said_of(differences: Sequence[Spread]) -> tuple[str, str]:
         return f"{single}.", "none, a single pair"
     number = f"{several[0]} pairs" if len(set(several)) == 1 else "pairs"
     note = (
-        "mean over the pairs of one seed, with its 95 % interval by Student's t. An interval that crosses the dotted "
-        "line is compatible with no difference."
+        "mean over the pairs of one seed, with its 95 % interval by Student's t. An interval that crosses the line of "
+        "no difference is compatible with no difference."
     )
     hollow = f" A point without an interval is {single}." if len(several) < len(differences) else ""
     return note + hollow, f"95 % interval of the mean, {number}"

@@ -13,12 +13,13 @@ from matplotlib.figure import Figure
 from torch import Tensor, nn
 
 from lsa_lightning.functional import log_probabilities
-from lsa_lightning.plotting.style import COLORS, legend_above, new_axes, new_figure
+from lsa_lightning.plotting.style import legend_above, new_axes, new_figure
 from lsa_lightning.utils.isolation import evaluating
 from lsa_lightning.utils.outputs import read_logits
 
-# The hues of the points; class 0 is lighter, so that the regions are told apart in grey.
-_BETWEEN_CLASSES = LinearSegmentedColormap.from_list("between_classes", ["#A6CEE8", "white", "#D98B52"])
+# The higher, the darker, so that it reads in grey too; points of class 0 are dark on it, those of class 1 light.
+_PROBABILITY = LinearSegmentedColormap.from_list("probability", ["#F4F9FD", "#B8D0DE", "#C88E5A"])
+_FACES = ("#00446E", "#FFE3C2")
 
 
 def plot_decision_boundary(model: nn.Module, x: Tensor, y: Tensor, x_adv: Tensor, attacked: str = "") -> Figure:
@@ -53,15 +54,15 @@ def plot_decision_boundary(model: nn.Module, x: Tensor, y: Tensor, x_adv: Tensor
     x, x_adv, labels = x.cpu(), x_adv.cpu(), labels.cpu()
     figure, axes = new_axes(height=4.4)
     levels = np.linspace(0, 1, 11)
-    shades = axes.contourf(columns.numpy(), rows.numpy(), probability, levels=levels, cmap=_BETWEEN_CLASSES)
+    shades = axes.contourf(columns.numpy(), rows.numpy(), probability, levels=levels, cmap=_PROBABILITY)
     axes.contour(columns.numpy(), rows.numpy(), probability, levels=[0.5], colors="black")
     figure.colorbar(shades, ax=axes, label="predicted probability of class 1", orientation="horizontal", aspect=40)
     for start, end in zip(x[crossed].tolist(), x_adv[crossed].tolist(), strict=True):
-        axes.plot(*zip(start, end, strict=True), color="black", linewidth=0.7)
-    for label, color, marker in ((0, COLORS[0], "o"), (1, COLORS[1], "s")):
-        _scatter(axes, x[labels == label], marker, facecolor=color, label=f"class {label}")
+        axes.plot(*zip(start, end, strict=True), color="black", linewidth=1.2)
+    for label, marker in ((0, "o"), (1, "s")):
+        _scatter(axes, x[labels == label], marker, facecolor=_FACES[label], label=f"class {label}")
         moved = x_adv[crossed & (labels == label)]
-        _scatter(axes, moved, marker, facecolor="white", label=f"class {label}, moved across")
+        _scatter(axes, moved, marker, facecolor=_FACES[label], label=f"class {label}, moved across", large=True)
     across = f"{int(crossed.sum())} of {len(x)} points cross the boundary"
     words = textwrap.fill(f"{attacked}: {across}" if attacked else across, 60)
     axes.set_title(f"What the model predicts over the plane;\n{words}", fontsize="medium")
@@ -151,14 +152,14 @@ def _show(axes: Axes, image: Tensor) -> None:
     axes.set(xticks=[], yticks=[])
 
 
-def _scatter(axes: Axes, points: Tensor, marker: str, facecolor: str, label: str) -> None:
+def _scatter(axes: Axes, points: Tensor, marker: str, facecolor: str, label: str, *, large: bool = False) -> None:
     axes.scatter(
         points[:, 0],
         points[:, 1],
-        s=16,
+        s=42 if large else 16,
         marker=marker,
         facecolors=facecolor,
         edgecolors="black",
-        linewidths=0.6,
+        linewidths=1.8 if large else 0.6,
         label=label,
     )

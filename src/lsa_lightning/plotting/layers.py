@@ -16,7 +16,7 @@ from lsa_lightning.plotting.style import WIDTH, legend_above, line_styles, new_a
 # The higher, the darker, with a leap at 0: the two sides are told apart in grey too.
 _BELOW_AND_ABOVE = LinearSegmentedColormap.from_list(
     "below_and_above",
-    [(0, "#ECF4FB"), (127 / 256, "#A9CDE4"), (0.5, "0.66"), (129 / 256, "#CC6A22"), (1, "#4A1800")],
+    [(0, "#ECF4FB"), (127 / 256, "#A9CDE4"), (0.5, "#A9CDE4"), (129 / 256, "#CC6A22"), (1, "#4A1800")],
     N=257,
 )
 
@@ -70,7 +70,7 @@ def plot_profiles(
         axes.axhline(threshold[1], color="black", linewidth=1.2, linestyle=(0, (6, 3)), label=threshold[0])
     axes.set_xticks(range(len(layers)), list(layers), rotation=45, ha="right", rotation_mode="anchor")
     over = "samples" if samples is None else f"{samples} samples"
-    spread = f"mean over {over}" if stds is None else f"mean ± std over {over}\n(bars end at 0)"
+    spread = f"mean over {over}" if stds is None else f"mean ± std over {over}\n(bars are cut at 0)"
     xlabel = "layer, in the order of execution" + (f"\nattacks and noises: {attacked}" if attacked else "")
     axes.set(xlabel=xlabel, ylabel=f"{measure},\n{spread}")
     axes.set_xlim(-0.5, len(layers) - 0.5)
@@ -120,8 +120,9 @@ def plot_mvl_history(
     _name_the_sides(scale)
     marked = [(x, y) for x, mvl in enumerate(mvls) for y, name in enumerate(layers) if name in mvl]
     starts, ends, rows = [x - 0.5 for x, _ in marked], [x + 0.5 for x, _ in marked], [y for _, y in marked]
-    axes.hlines(rows, starts, ends, color="white", linewidth=7)  # around the bars, which cells may be as dark as
-    axes.hlines(rows, starts, ends, color="black", linewidth=4, label="in the MVL")
+    whole: dict[str, Any] = {"antialiased": False}  # else a hairline stays between the bars of two epochs
+    axes.hlines(rows, starts, ends, color="white", linewidth=7, **whole)  # cells may be as dark as the bars
+    axes.hlines(rows, starts, ends, color="black", linewidth=4, label="in the MVL", **whole)
     axes.set_xticks(*_epoch_ticks(epochs))
     axes.set_yticks(range(len(layers)), layers)
     axes.set(xlabel="epoch" + (f", analysed under {attack}" if attack else ""), ylabel="layer, first at the top")

@@ -11,7 +11,14 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from lsa_lightning.plotting.style import eps_in_words, legend_above, line_styles, new_axes
+from lsa_lightning.plotting.style import (
+    attack_in_words,
+    eps_in_words,
+    legend_above,
+    line_styles,
+    mark_zero,
+    new_axes,
+)
 
 Interval = tuple[float, float]
 """Its low and its high end."""
@@ -82,6 +89,7 @@ def plot_mean_accuracy(
         The figure.
     """
     what = f"accuracy under {attack} (%)" if attack else "accuracy (%)"
+    what = "exact accuracy (%),\nin the whole ball" if attack == "exact" else what
     figure, axes = _over_eps(curves, line, bars, training_eps, eps_in_words(None, norm, unit))
     axes.set_ylabel(what)
     axes.set_ylim(_below(curves), 101)
@@ -111,7 +119,7 @@ def plot_difference_curves(
     """
     figure, axes = _over_eps(curves, "pair of methods", bars, training_eps, eps_in_words(None, norm, unit))
     axes.set_ylabel("difference in accuracy\n(percentage points; above 0: better)")
-    axes.axhline(0, color="0.4", linestyle=":", zorder=0)
+    mark_zero(axes, "y")
     farthest = max(abs(end) for row in curves.values() for mean, ends in row.values() for end in (mean, *(ends or ())))
     axes.set_ylim(-1.1 * farthest or -1, 1.1 * farthest or 1)
     return figure
@@ -142,7 +150,7 @@ def _draw_curves(axes: Axes, curves: Curves) -> None:
         bars = None if np.isnan(clipped).all() else clipped  # None: the legend shows none either
         places = [radius + shift for radius in row]
         style["markersize"] = 5.0
-        axes.errorbar(places, values, yerr=bars, capsize=3, linewidth=1, label=name, **style)
+        axes.errorbar(places, values, yerr=bars, capsize=3, linewidth=1, label=attack_in_words(name), **style)
 
 
 def _below(curves: Curves) -> float:
@@ -152,9 +160,9 @@ def _below(curves: Curves) -> float:
 
 
 def _mark_training(axes: Axes, eps: float | None) -> None:
-    """A vertical line at the radius of training, with its name above it."""
+    """A vertical band at the radius of training, with its name above it."""
     if eps is not None:
-        axes.axvline(eps, color="0.4", linestyle=":", zorder=0)
+        axes.axvline(eps, color="0.86", linewidth=7, zorder=0)  # broad and light: the bars there stay visible
         place: dict[str, Any] = {"transform": axes.get_xaxis_transform(), "ha": "center", "va": "bottom"}
         axes.text(eps, 1.0, f"training eps {eps:g}", fontsize="small", **place)
 
@@ -201,11 +209,12 @@ def plot_rg_scores(
         values = [scores[method][attack] for method in rows.values()]
         halves = None if errors is None else [errors[method][attack] for method in rows.values()]
         style |= {"linestyle": "none", "markersize": 6.0}
-        axes.errorbar(values, list(rows), xerr=halves, capsize=3, label=attack, **style)
+        axes.errorbar(values, list(rows), xerr=halves, capsize=3, label=attack_in_words(attack), **style)
         places = {position + shift for position in range(len(scores))}
         words = {**dict.fromkeys(places, "not measured"), **dict(zip(rows, map("{:.2f}".format, values), strict=True))}
         for height, text in words.items():  # in a column on the right
             axes.text(1.02, height, text, transform=axes.get_yaxis_transform(), va="center", fontsize="small")
+    axes.text(1.02, 1.01, "R&G", transform=axes.transAxes, va="bottom", fontsize="small")
     if ceiling is not None:
         axes.axvline(ceiling, color="black", linestyle="--", label=f"ceiling {ceiling:.2f}")
     axes.set_yticks(range(len(scores)), list(scores))
@@ -242,7 +251,7 @@ def plot_differences(differences: Mapping[str, Mapping[str, tuple[float, float |
         raise ValueError(msg)
     metrics = list(dict.fromkeys(metric for row in differences.values() for metric in row))
     figure, axes = new_axes(height=1.0 + _height_of_rows(differences, 0.28 * (len(metrics) + 1)), grid="x")
-    axes.axvline(0, color="0.4", linestyle=":", zorder=0)
+    mark_zero(axes, "x")
     for i, (metric, style) in enumerate(zip(metrics, line_styles(), strict=False)):
         shift = (i - (len(metrics) - 1) / 2) * 0.8 / len(metrics)
         style |= {"linestyle": "none", "markersize": 6.0}

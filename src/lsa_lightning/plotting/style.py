@@ -74,6 +74,17 @@ def legend_above(figure: Figure, columns: int = 2, title: str = "") -> None:
     _grow(figure, extent.height / figure.dpi)
 
 
+def mark_zero(axes: Axes, along: str) -> None:
+    """The line of no difference, on the axis ``along``."""
+    line = axes.axvline if along == "x" else axes.axhline
+    line(0, color="0.3", linewidth=1.2, zorder=0.5)
+
+
+def attack_in_words(name: str) -> str:
+    """The name of a row in legends: that of an attack, or what accuracies that come from none mean."""
+    return {"exact": "exact, in the whole ball", "ceiling": "ceiling of any classifier"}.get(name, name)
+
+
 def sign(figure: Figure, text: str) -> None:
     """A line of small grey letters at the bottom that says what the figure is of; it takes none of the axes' height."""
     lines = textwrap.wrap(text, 64)

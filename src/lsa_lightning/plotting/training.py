@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Any
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
@@ -50,7 +51,8 @@ def plot_training(
             label = f"kept: epoch {kept}" + (f"\n(best {best_by})" if best_by else "")
             axes.axvline(kept, color="0.4", linestyle=":", zorder=0, label=label)
         axes.set_ylabel(ylabel)
-        axes.legend(fontsize="small", loc="lower left", bbox_to_anchor=(0.0, 1.0), ncols=2, frameon=False)
+        place: dict[str, Any] = {"loc": "lower left", "bbox_to_anchor": (0.0, 1.0)}
+        axes.legend(fontsize="small", ncols=2, frameon=False, handlelength=3.0, **place)
     every[-1].set_xlabel("epoch")
     every[-1].xaxis.set_major_locator(MaxNLocator(integer=True))
     return figure
