@@ -161,8 +161,10 @@ def _as_float(value: Any) -> float:
 
 
 def _as_int(value: Any) -> int | None:
-    # Boolean tensors, and such of one element, can be indices too.
-    if isinstance(value, bool) or (isinstance(value, Tensor) and (value.ndim > 0 or value.dtype == torch.bool)):
+    # Boolean tensors, and such of one element, can be indices too, and before NumPy 2.3 its booleans.
+    if isinstance(value, bool | np.bool_) or (
+        isinstance(value, Tensor) and (value.ndim > 0 or value.dtype == torch.bool)
+    ):
         return None
     try:
         return operator.index(value)
