@@ -230,7 +230,7 @@ def print_results(results: Results) -> None:
     left = min(console.width, 100) - sum(width + 2 for width in widths) - 3  # with what stands between the columns
     for title, rows in sections.items():
         table = Table(box=SIMPLE_HEAD, padding=(0, 1, 0, 0), title=Text(title, style="bold"), title_justify="left")
-        table.add_column(heads[0], width=min(names, left), overflow="fold")
+        table.add_column(heads[0], width=min(names, max(left, 8)), overflow="fold")
         for head, width in zip(heads[1:], widths, strict=True):
             table.add_column(head, min_width=width, justify="right", no_wrap=True)
         for name, *cells in rows:
