@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from benchmarks.search.__main__ import Table, best
+from benchmarks.search.__main__ import Table, best, chosen
 from benchmarks.search.arms import TUNED, fixed, trials
 from benchmarks.search.settings import SETTINGS
 from benchmarks.search.training import Data, Setting, Trial, train
@@ -99,6 +99,14 @@ def test_the_best_trial_has_the_largest_mean_over_all_seeds(tmp_path: Path) -> N
     table.add([["moon-30", "lr", trial, seed, score] for trial, seed, score in ((0, 1, 9), (1, 1, 5), (1, 2, 6))])
     assert best(table.of("moon-30", "lr"), [1, 2]) == [(1, 5.5)]
     assert best(table.of("moon-30", "lr"), [1])[0] == (0, 9.0)
+
+
+def test_the_chosen_trial_is_one_of_the_first(tmp_path: Path) -> None:
+    setting = short()
+    rows = [[setting.name, "tuned", t, "{}", seed, t] for t in range(5) for seed in (*setting.first, *setting.more)]
+    Table(tmp_path / "tuning.csv", ("setting", "arm", "trial", "hyperparameters", "seed", "score")).add(rows)
+    for number in (5, 3):
+        assert chosen(setting, "tuned", number, tmp_path) == trials("tuned", setting, number)[-1]
 
 
 def test_a_difference_is_paired_and_its_interval_corrected(tmp_path: Path) -> None:

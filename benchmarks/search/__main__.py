@@ -1,7 +1,7 @@
 """The search of docs/protocol.md: where does AT-LR beat the best tuned opponent?
 
     python -m benchmarks.search tune moon-60 [--arms lr tuned] [--trials 20]   choose on validation
-    python -m benchmarks.search final moon-60                                   report once on test
+    python -m benchmarks.search final moon-60 [--trials 20]                     report once on test, of the first trials
     python -m benchmarks.search final moon-60 --arms lr --seeds 0 1             a few runs again, for comparison
 
 Every run is a row of docs/results/tuning.csv or docs/results/final.csv; rows that are there are not run again, unless
@@ -43,7 +43,7 @@ def main() -> None:
         setting = SETTINGS[name](args.data)
         for arm in args.arms:
             if args.what == "final":
-                final(setting, arm, args.results, args.seeds)
+                final(setting, arm, args.trials, args.results, args.seeds)
             elif arm in TUNED:
                 tune(setting, arm, args.trials, args.results)
 
@@ -70,12 +70,12 @@ def attempt(setting: Setting, arm: str, index: int, trial: Trial, seeds: Iterabl
     table.add([setting.name, arm, index, plain(trial), seed, f"{value:.3f}"] for seed, value in rows)
 
 
-def final(setting: Setting, arm: str, results: Path, seeds: list[int] | None) -> None:
+def final(setting: Setting, arm: str, number: int, results: Path, seeds: list[int] | None) -> None:
     """Train and judge what was chosen, on fresh seeds."""
     table = Table(results / "final.csv", ("setting", "arm", "hyperparameters", "seed", "metric", "value"))
     done = {row["seed"] for row in table.of(setting.name, arm)}
     wanted = seeds or [seed for seed in setting.seeds if str(seed) not in done]
-    trial = chosen(setting, arm, results)
+    trial = chosen(setting, arm, number, results)
     for part in [wanted[k : k + 20] for k in range(0, len(wanted), 20)]:
         data = setting.data(part)
         values = judged(setting, train(setting, trial, part, data).net, data.test)
@@ -90,12 +90,13 @@ def final(setting: Setting, arm: str, results: Path, seeds: list[int] | None) ->
             table.add(rows)
 
 
-def chosen(setting: Setting, arm: str, results: Path) -> Trial:
-    """The trial of the largest mean score over all tuning seeds."""
+def chosen(setting: Setting, arm: str, number: int, results: Path) -> Trial:
+    """Of the first trials, that of the largest mean score over all tuning seeds."""
     if arm not in TUNED:
         return fixed(arm, setting)
     table = Table(results / "tuning.csv", ())
-    index, _ = best(table.of(setting.name, arm), [*setting.first, *setting.more])[0]
+    rows = [row for row in table.of(setting.name, arm) if int(row["trial"]) < number]
+    index, _ = best(rows, [*setting.first, *setting.more])[0]
     return trials(arm, setting, index + 1)[index]
 
 
