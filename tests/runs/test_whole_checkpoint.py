@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import gc
 from pathlib import Path
 from unittest.mock import patch
 
@@ -31,19 +32,19 @@ def test_nothing_goes_through_the_folder_of_temporary_files(path: Path) -> None:
         WholeCheckpointIO().save_checkpoint(NEW, path)
 
 
-def _cut(file: Path, content: memoryview) -> int:
+def _cut(file: Path, content: bytes) -> int:
     with file.open("wb") as out:
         return out.write(content[: len(content) // 2])
 
 
-def _damaged(file: Path, content: memoryview) -> int:
+def _damaged(file: Path, content: bytes) -> int:
     damaged = bytearray(content)
     damaged[len(damaged) // 2] ^= 1
     with file.open("wb") as out:
         return out.write(damaged)
 
 
-def _no_space(file: Path, content: memoryview) -> int:
+def _no_space(file: Path, content: bytes) -> int:
     raise OSError(errno.ENOSPC, "No space left on device")
 
 
@@ -54,5 +55,6 @@ def test_one_that_cannot_be_read_back_leaves_the_old_one(path: Path, write: obje
         pytest.raises(OSError, match=r"could not write this file.*last\.ckpt"),
     ):
         WholeCheckpointIO().save_checkpoint(NEW, path)
+    gc.collect()
     assert torch.equal(torch.load(path, weights_only=True)["weight"], OLD["weight"])
     assert [file.name for file in path.parent.iterdir()] == ["last.ckpt"]

@@ -35,7 +35,7 @@ class WholeCheckpointIO(TorchCheckpointIO):
         content = io.BytesIO()  # torch turns what goes wrong in writing a file, as a full disk, into a RuntimeError
         torch.save(checkpoint, content)
         with replacing(path) as new:
-            new.write_bytes(content.getbuffer())
+            new.write_bytes(content.getvalue())  # no view of it: one in a traceback crashes Python 3.12.1's collector
             _check_readable(new)
 
 
