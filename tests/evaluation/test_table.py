@@ -84,7 +84,7 @@ def test_what_comes_from_no_attack_is_in_the_rows() -> None:
     assert labels_of(BOUNDED.plot()) == [
         "pgd, R&G 150.00 of 200",
         "exact, R&G 148.00 of 200",
-        "ceiling, R&G 175.00 of 200",
+        "ceiling at each eps; R&G at most 175.00 of 200",
     ]
 
 

@@ -129,7 +129,7 @@ class RobustnessTable:
         intervals: dict[str, Sequence[tuple[float, float] | None]]
         intervals = {labels[name]: row for name, row in self.intervals.items()}
         if self.ceiling is not None:
-            label = f"ceiling, R&G {self.ceiling.rg_score:.2f} of {self.rg_max:g}"
+            label = f"ceiling at each eps; R&G at most {self.ceiling.rg_score:.2f} of {self.rg_max:g}"
             rows[label], intervals[label] = self.ceiling.accuracy, [None] * len(self.eps)
         return plot_accuracy(
             self.eps,
