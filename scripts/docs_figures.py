@@ -26,7 +26,16 @@ from lsa_lightning.functional import predicted_labels
 from lsa_lightning.layers import plot_history, plot_reports
 from lsa_lightning.models import MLP
 from lsa_lightning.plotting import plot_rg_scores
-from lsa_lightning.plotting.style import COLORS, legend_above, line_styles, new_axes, new_figure, tidy
+from lsa_lightning.plotting.style import (
+    CLASSES,
+    COLORS,
+    legend_above,
+    line_styles,
+    mark_radius,
+    new_axes,
+    new_figure,
+    tidy,
+)
 from lsa_lightning.runs.folder import save_svg
 from lsa_lightning.runs.metrics import Spread
 from lsa_lightning.runs.read import read_run
@@ -59,7 +68,7 @@ def product(runs: Mapping[str, Path]) -> Figure:
         accuracy.plot(beside, summary["accuracy"]["pgd"], label=name, **style)
     measured.set(title=f"2. Measure: how far PGD (eps {EPS}) moves layers", ylabel="relative error, mean")
     measured.set_ylim(bottom=0)
-    accuracy.axvline(EPS, color="0.86", linewidth=7, zorder=0, label="eps in training")
+    mark_radius(accuracy, EPS, label="eps in training")
     accuracy.set(title="3. Train: accuracy under PGD", xlabel="eps (Linf)", ylabel="test accuracy (%)", ylim=(35, 101))
     for axes in (measured, accuracy):
         tidy(axes)
@@ -81,9 +90,14 @@ def draw_attack(axes: Axes, run: Path) -> None:
         fooled = (predicted_labels(model(x)) == y) & (predicted_labels(model(x_adv)) != y)
     axes.contourf(side, side, regions.float(), levels=[-0.5, 0.5, 1.5], colors=["#EAF3FA", "#E3BB97"])
     axes.contour(side, side, regions.float(), levels=[0.5], colors="black", linewidths=1)
-    for label, marker, face in ((0, "o", "#00446E"), (1, "s", "#FFE3C2")):
+    for label, marker in ((0, "o"), (1, "s")):
         of_class = x[y == label]
-        look: dict[str, Any] = {"edgecolors": "black", "linewidths": 0.6, "facecolors": face, "marker": marker}
+        look: dict[str, Any] = {
+            "edgecolors": "black",
+            "linewidths": 0.6,
+            "facecolors": CLASSES[label],
+            "marker": marker,
+        }
         axes.scatter(of_class[:, 0], of_class[:, 1], s=16, label=f"class {label}", **look)
     moved = (x_adv - x)[fooled]
     axes.quiver(*x[fooled].T, *moved.T, angles="xy", scale_units="xy", scale=1, width=0.005)

@@ -19,7 +19,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from lsa_lightning.functional.scores import t_interval
-from lsa_lightning.plotting.style import COLORS, MARKERS, mark_zero, new_figure, tidy
+from lsa_lightning.plotting.style import COLORS, MARKERS, legend_above, mark_zero, new_figure, tidy
 
 ROOT = Path(__file__).parents[1]
 RESULTS = ROOT / "docs/results/final.csv"
@@ -133,7 +133,7 @@ def _table(rows: list[list[str]]) -> str:
 
 def drawn(scores: Scores) -> Figure:
     """The differences that decide, with their corrected intervals; Moon's above the others, in another unit."""
-    figure = new_figure(height=4.8)
+    figure = new_figure(height=3.7)
     kinds = ("R&G, 600 in all", "robust accuracy in %")
     both = [{name: own for name, own in scores.items() if name.startswith("moon") == moon} for moon in (True, False)]
     heights = [len(part) for part in both]
@@ -141,19 +141,18 @@ def drawn(scores: Scores) -> Figure:
     for axes, part, kind in zip(panels, both, kinds, strict=True):
         _draw(axes, scores, list(part))
         axes.set_xlabel(f"difference in {kind}; right of 0: better")
-    handles, labels = panels[0].get_legend_handles_labels()
+    for number, words in enumerate(DRAWN.values()):
+        panels[0].plot([], [], label=words, linestyle="none", marker=MARKERS[number], color=COLORS[number])
     title = f"bars: 95 % intervals of the mean, corrected for {len(scores)} settings;\nhollow: the interval holds 0"
-    options: dict[str, Any] = {"title": title, "fontsize": "small", "title_fontsize": "small", "alignment": "left"}
-    figure.legend(handles, labels, loc="outside upper left", **options)
+    legend_above(figure, columns=1, title=title)
     return figure
 
 
 def _draw(axes: Axes, scores: Scores, settings: list[str]) -> None:
     tidy(axes, "x")
     farthest = 0.0
-    for number, (pair, words) in enumerate(DRAWN.items()):
+    for number, pair in enumerate(DRAWN):
         look: dict[str, Any] = {"marker": MARKERS[number], "color": COLORS[number], "linestyle": "none"}
-        axes.plot([], [], label=words, **look)
         for place, setting in enumerate(settings):
             height, found = place + 0.24 * (number - 1), difference(scores, setting, *pair)
             if found is None:

@@ -66,6 +66,7 @@ def test_the_regions_have_the_hues_of_their_points_and_differ_in_grey() -> None:
     assert b0 > r0  # blue, as class 0
     assert r1 > b1  # orange, as class 1
     grey = colors[:, :3] @ [0.299, 0.587, 0.114]
+    assert (np.diff(grey) < 0).all()
     assert grey[0] - grey[-1] > 0.1
 
 

@@ -13,13 +13,12 @@ from matplotlib.figure import Figure
 from torch import Tensor, nn
 
 from lsa_lightning.functional import log_probabilities
-from lsa_lightning.plotting.style import legend_above, new_axes, new_figure
+from lsa_lightning.plotting.style import CLASSES, legend_above, new_axes, new_figure
 from lsa_lightning.utils.isolation import evaluating
 from lsa_lightning.utils.outputs import read_logits
 
-# The higher, the darker, so that it reads in grey too; points of class 0 are dark on it, those of class 1 light.
+# The higher, the darker, so that it reads in grey too; the points of either class are told from it.
 _PROBABILITY = LinearSegmentedColormap.from_list("probability", ["#F4F9FD", "#B8D0DE", "#C88E5A"])
-_FACES = ("#00446E", "#FFE3C2")
 
 
 def plot_decision_boundary(model: nn.Module, x: Tensor, y: Tensor, x_adv: Tensor, attacked: str = "") -> Figure:
@@ -60,9 +59,9 @@ def plot_decision_boundary(model: nn.Module, x: Tensor, y: Tensor, x_adv: Tensor
     for start, end in zip(x[crossed].tolist(), x_adv[crossed].tolist(), strict=True):
         axes.plot(*zip(start, end, strict=True), color="black", linewidth=1.2)
     for label, marker in ((0, "o"), (1, "s")):
-        _scatter(axes, x[labels == label], marker, facecolor=_FACES[label], label=f"class {label}")
+        _scatter(axes, x[labels == label], marker, facecolor=CLASSES[label], label=f"class {label}")
         moved = x_adv[crossed & (labels == label)]
-        _scatter(axes, moved, marker, facecolor=_FACES[label], label=f"class {label}, moved across", large=True)
+        _scatter(axes, moved, marker, facecolor=CLASSES[label], label=f"class {label}, moved across", large=True)
     across = f"{int(crossed.sum())} of {len(x)} points cross the boundary"
     words = textwrap.fill(f"{attacked}: {across}" if attacked else across, 60)
     axes.set_title(f"What the model predicts over the plane;\n{words}", fontsize="medium")

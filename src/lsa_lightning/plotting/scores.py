@@ -11,14 +11,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from lsa_lightning.plotting.style import (
-    attack_in_words,
-    eps_in_words,
-    legend_above,
-    line_styles,
-    mark_zero,
-    new_axes,
-)
+from lsa_lightning.plotting.style import eps_in_words, legend_above, line_styles, mark_radius, mark_zero, new_axes
 
 Interval = tuple[float, float]
 """Its low and its high end."""
@@ -88,10 +81,9 @@ def plot_mean_accuracy(
     Returns:
         The figure.
     """
-    what = f"accuracy under {attack} (%)" if attack else "accuracy (%)"
-    what = "exact accuracy (%),\nin the whole ball" if attack == "exact" else what
+    known = {"": "accuracy (%)", "exact": "exact accuracy (%),\nin the whole ball"}
     figure, axes = _over_eps(curves, line, bars, training_eps, eps_in_words(None, norm, unit))
-    axes.set_ylabel(what)
+    axes.set_ylabel(known.get(attack, f"accuracy under {attack} (%)"))
     axes.set_ylim(_below(curves), 101)
     return figure
 
@@ -150,7 +142,7 @@ def _draw_curves(axes: Axes, curves: Curves) -> None:
         bars = None if np.isnan(clipped).all() else clipped  # None: the legend shows none either
         places = [radius + shift for radius in row]
         style["markersize"] = 5.0
-        axes.errorbar(places, values, yerr=bars, capsize=3, linewidth=1, label=attack_in_words(name), **style)
+        axes.errorbar(places, values, yerr=bars, capsize=3, linewidth=1, label=name, **style)
 
 
 def _below(curves: Curves) -> float:
@@ -162,7 +154,7 @@ def _below(curves: Curves) -> float:
 def _mark_training(axes: Axes, eps: float | None) -> None:
     """A vertical band at the radius of training, with its name above it."""
     if eps is not None:
-        axes.axvline(eps, color="0.86", linewidth=7, zorder=0)  # broad and light: the bars there stay visible
+        mark_radius(axes, eps)
         place: dict[str, Any] = {"transform": axes.get_xaxis_transform(), "ha": "center", "va": "bottom"}
         axes.text(eps, 1.0, f"training eps {eps:g}", fontsize="small", **place)
 
@@ -209,7 +201,8 @@ def plot_rg_scores(
         values = [scores[method][attack] for method in rows.values()]
         halves = None if errors is None else [errors[method][attack] for method in rows.values()]
         style |= {"linestyle": "none", "markersize": 6.0}
-        axes.errorbar(values, list(rows), xerr=halves, capsize=3, label=attack_in_words(attack), **style)
+        label = "exact, in the whole ball" if attack == "exact" else attack
+        axes.errorbar(values, list(rows), xerr=halves, capsize=3, label=label, **style)
         places = {position + shift for position in range(len(scores))}
         words = {**dict.fromkeys(places, "not measured"), **dict(zip(rows, map("{:.2f}".format, values), strict=True))}
         for height, text in words.items():  # in a column on the right

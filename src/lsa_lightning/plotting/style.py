@@ -15,6 +15,8 @@ from matplotlib.figure import Figure
 COLORS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
 MARKERS = ("o", "s", "^", "D", "v", "P", "X")
 LINES = ("-", "--", "-.", ":")  # a line that lies under another one shows through its gaps
+CLASSES = ("#00446E", "#FFE3C2")
+"""Of the points of two classes, dark and light, on regions that are neither."""
 SIZES = (9.0, 7.5, 6.0, 4.5)  # of markers; one that lies under another one shows around it
 
 WIDTH = 5.0
@@ -80,9 +82,9 @@ def mark_zero(axes: Axes, along: str) -> None:
     line(0, color="0.3", linewidth=1.2, zorder=0.5)
 
 
-def attack_in_words(name: str) -> str:
-    """The name of a row in legends: that of an attack, or what accuracies that come from none mean."""
-    return {"exact": "exact, in the whole ball", "ceiling": "ceiling of any classifier"}.get(name, name)
+def mark_radius(axes: Axes, eps: float, label: str | None = None) -> None:
+    """A vertical band at a radius, broad and light: bars there stay visible."""
+    axes.axvline(eps, color="0.86", linewidth=7, zorder=0, label=label)
 
 
 def sign(figure: Figure, text: str) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
@@ -224,15 +224,16 @@ def print_results(results: Results) -> None:
     """
     for each in results.headlines:
         console.print(Text(str(each), style="bold"), width=min(console.width, 100))
-    heads = _heads(results, brief=console.width < 100)
-    sections = {title: [_cells(row, heads) for row in rows] for title, rows in results.sections.items()}
-    names, *widths = [max(map(len, column)) for column in zip(heads, *chain(*sections.values()), strict=True)]
+    columns = _columns(results, brief=console.width < 100)
+    head, *heads = columns
+    sections = {t: [[cell(row) for cell in columns.values()] for row in rows] for t, rows in results.sections.items()}
+    names, *widths = [max(map(len, column)) for column in zip(columns, *chain(*sections.values()), strict=True)]
     left = min(console.width, 100) - sum(width + 2 for width in widths) - 3  # with what stands between the columns
     for title, rows in sections.items():
         table = Table(box=SIMPLE_HEAD, padding=(0, 1, 0, 0), title=Text(title, style="bold"), title_justify="left")
-        table.add_column(heads[0], width=min(names, max(left, 8)), overflow="fold")
-        for head, width in zip(heads[1:], widths, strict=True):
-            table.add_column(head, min_width=width, justify="right", no_wrap=True)
+        table.add_column(head, width=min(names, max(left, 8)), overflow="fold")
+        for other, width in zip(heads, widths, strict=True):
+            table.add_column(other, min_width=width, justify="right", no_wrap=True)
         for name, *cells in rows:
             table.add_row(Text(name), *cells)
         console.print(table)
@@ -240,35 +241,20 @@ def print_results(results: Results) -> None:
         console.print(Text(line), width=min(console.width, 100))
 
 
-def _heads(results: Results, *, brief: bool) -> list[str]:
-    """The columns that the results have something for."""
-    wanted = {
-        "in %": True,
-        "n": True,
-        "mean ± 95 %": True,
-        "std": not brief,
-        "minus base ± 95 %": results.has_pairs,
-        "pairs": results.has_pairs and not brief,
-        "room": results.has_room,
-        "flags": any(group.flags.checked for group in results.groups),
-    }
-    return [head for head, there in wanted.items() if there]
-
-
-def _cells(row: Row, heads: Sequence[str]) -> list[str]:
-    """What a row has in these columns."""
-    minus = row.difference
-    cells = {
-        "in %": row.label,
-        "n": str(row.spread.n),
-        "mean ± 95 %": in_words(row.spread),
-        "std": "" if row.spread.std is None else f"{row.spread.std:.2f}",
-        "minus base ± 95 %": "" if minus is None else in_words(minus, sign="+"),
-        "pairs": "" if minus is None else str(minus.n),
-        "room": room_in_words(row),
-        "flags": "" if row.flags is None or not row.flags.checked else str(row.flags),
-    }
-    return [cells[head] for head in heads]
+def _columns(results: Results, *, brief: bool) -> dict[str, Callable[[Row], str]]:
+    """What a row has in each column that the results have something for, by the head."""
+    pairs, flags = results.has_pairs, any(group.flags.checked for group in results.groups)
+    columns: list[tuple[str, bool, Callable[[Row], str]]] = [
+        ("in %", True, lambda row: row.label),
+        ("n", True, lambda row: str(row.spread.n)),
+        ("mean ± 95 %", True, lambda row: in_words(row.spread)),
+        ("std", not brief, lambda row: "" if row.spread.std is None else f"{row.spread.std:.2f}"),
+        ("minus base ± 95 %", pairs, lambda row: "" if row.difference is None else in_words(row.difference, sign="+")),
+        ("pairs", pairs and not brief, lambda row: "" if row.difference is None else str(row.difference.n)),
+        ("room", results.has_room, room_in_words),
+        ("flags", flags, lambda row: "" if row.flags is None or not row.flags.checked else str(row.flags)),
+    ]
+    return {head: cell for head, there, cell in columns if there}
 
 
 def print_left_out(jobs: Sequence[LeftOut], unread: Sequence[str], top: Path) -> None:

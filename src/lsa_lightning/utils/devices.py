@@ -23,7 +23,7 @@ def sent(values: Tensor, device: torch.device) -> Tensor:
         >>> sent(torch.arange(2), torch.device("cpu"))
         tensor([0, 1])
     """
-    return values.to(device, non_blocking=True)
+    return values.to(device, non_blocking=runs_ahead(device))
 
 
 class Arriving:
