@@ -74,6 +74,21 @@ def own(data: Data) -> tuple[Tensor, Tensor]:
     return data.train[0][0][order], data.train[1][0][order]
 
 
+def test_a_ramped_penalty_and_a_growing_radius_begin_small() -> None:
+    setting = short(steps=1)
+    data = setting.data([0])
+
+    def trained(trial: Trial, warmup: float = 0.0) -> dict[str, Tensor]:
+        return train(replace(setting, warmup=warmup), trial, [0], data).net.state_dict()
+
+    ramped, plain = trained(replace(LAYERS, ramp=True)), trained(replace(LAYERS, gamma=0.0))
+    growing, small = trained(WITHOUT_STARTS, warmup=1.0), trained(replace(WITHOUT_STARTS, eps=WITHOUT_STARTS.eps / 10))
+    for one, other in ((ramped, plain), (growing, small)):
+        for name, weights in one.items():
+            torch.testing.assert_close(other[name], weights, atol=1e-6, rtol=1e-5)
+    assert not torch.equal(trained(LAYERS)["fc1.weight"], ramped["fc1.weight"])
+
+
 def test_test_digits_are_seen_by_no_other_split() -> None:
     data = SETTINGS["digits-100"](Path()).data([0, 7])
     test = {tuple(image.flatten().tolist()) for image in data.test[0][0]}
