@@ -78,16 +78,13 @@ def final(setting: Setting, arm: str, number: int, results: Path, seeds: list[in
     trial = chosen(setting, arm, number, results)
     for part in [wanted[k : k + 20] for k in range(0, len(wanted), 20)]:
         data = setting.data(part)
-        values = judged(setting, train(setting, trial, part, data).net, data.test)
-        rows = [
-            [setting.name, arm, plain(trial), seed, metric, f"{value:.3f}"]
-            for metric, own in values.items()
-            for seed, value in zip(part, own, strict=True)
-        ]
-        for metric, own in values.items():
-            print(f"{setting.name} {arm} {metric}: {statistics.fmean(own):.2f}", flush=True)
-        if seeds is None:
-            table.add(rows)
+        net = train(setting, trial, part, data).net
+        for seed, values in zip(part, judged(setting, net, data.test), strict=True):
+            shown = ", ".join(f"{metric} {value:.1f}" for metric, value in values.items())
+            print(f"{setting.name} {arm} seed {seed}: {shown}", flush=True)
+            if seeds is None:  # at once: judging may take minutes a seed
+                rows = values.items()
+                table.add([setting.name, arm, plain(trial), seed, metric, f"{value:.3f}"] for metric, value in rows)
 
 
 def chosen(setting: Setting, arm: str, number: int, results: Path) -> Trial:

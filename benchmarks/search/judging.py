@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
 
 from benchmarks.search.training import Setting
@@ -14,36 +15,24 @@ from lsa_lightning.regularizers import LayerwiseRegularizer
 from lsa_lightning.stacked.network import load
 
 
-def judged(setting: Setting, net: nn.Module, test: tuple[Tensor, Tensor]) -> dict[str, list[float]]:
-    """Metrics in percent, each with a value per seed."""
-    return exact(setting, net, test) if test[0].shape[2:] == (2,) else attacked(setting, net, test)
+def judged(setting: Setting, net: nn.Module, test: tuple[Tensor, Tensor]) -> Iterator[dict[str, float]]:
+    """Metrics in percent of one seed after the other."""
+    single = setting.network().to(setting.device).eval()
+    judge = exact if test[0].shape[2:] == (2,) else standing
+    for index, (x, y) in enumerate(zip(*test, strict=True)):
+        load(net, index, into=single)
+        yield judge(setting, single, x, y)
 
 
-def exact(setting: Setting, net: nn.Module, test: tuple[Tensor, Tensor]) -> dict[str, list[float]]:
+def exact(setting: Setting, model: nn.Module, x: Tensor, y: Tensor) -> dict[str, float]:
     """Accuracy at each radius by the lower bounds of the grid, which no attack can undercut, and their sum."""
-    single, grid = setting.network(), PlaneGrid()
-    by_seed = []
-    for index, (x, y) in enumerate(zip(*test, strict=True)):
-        load(net, index, into=single)
-        low, _ = grid.radii(single, x, y, reach=setting.radii[-1])
-        by_seed.append([100 * float((low > eps).double().mean()) for eps in setting.radii])
-    columns = {f"exact {eps:g}": [own[k] for own in by_seed] for k, eps in enumerate(setting.radii)}
-    return {**columns, "R&G": [sum(own) for own in by_seed]}
-
-
-def attacked(setting: Setting, net: nn.Module, test: tuple[Tensor, Tensor]) -> dict[str, list[float]]:
-    """Clean accuracy, and what stands under AutoAttack at the setting's radius, and under the adaptive attacks too."""
-    single = setting.network().to(setting.device)
-    found: dict[str, list[float]] = {}
-    for index, (x, y) in enumerate(zip(*test, strict=True)):
-        load(net, index, into=single)
-        for name, share in standing(setting, single.eval(), x, y).items():
-            found.setdefault(name, []).append(share)
-    return found
+    low, _ = PlaneGrid().radii(model, x, y, reach=setting.radii[-1])
+    shares = {f"exact {eps:g}": 100 * float((low > eps).double().mean()) for eps in setting.radii}
+    return {**shares, "R&G": sum(shares.values())}
 
 
 def standing(setting: Setting, model: nn.Module, x: Tensor, y: Tensor) -> dict[str, float]:
-    """Shares in percent of the samples that stand after each attack in turn."""
+    """Clean accuracy, and the shares of the samples that stand after each attack in turn, the adaptive ones last."""
     options: dict[str, Any] = {"bounds": setting.bounds, "seed": 0}
     attacks = AutoAttack(setting.eps, n_queries=1000, **options).attacks
     for gamma in (0.3, 3.0):
