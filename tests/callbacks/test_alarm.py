@@ -13,13 +13,13 @@ import torch
 import torch.nn.functional as F  # noqa: N812
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch.loggers import CSVLogger
-from tests.helpers.modules import ForeignModule, loader, trainer
+from tests.helpers.modules import ForeignModule, ModularConvNet, loader, trainer
 from tests.helpers.training import MVL, assert_same, fit, foreign, pgd
 from torch import Tensor
 
 from lsa_lightning import ATLR, AdversarialTraining, LayerwiseRegularizer
 from lsa_lightning.attacks import FGSM, PGD, AdaptiveAttack
-from lsa_lightning.callbacks import CollapseAlarm, LossFell, SpreadLost
+from lsa_lightning.callbacks import CollapseAlarm, LossFell, Overshot, SpreadLost
 from lsa_lightning.callbacks.alarm import Signal, StepSeen
 from lsa_lightning.objectives import TRADES
 
@@ -44,6 +44,32 @@ def test_loss_fell_is_the_share_of_samples_whose_loss_is_lower_after_the_attack(
     assert binary is not None
     assert float(binary) == 0.5
     assert LossFell()(StepSeen(Y, None, after, {})) is None
+
+
+def overshot(move: list[list[float]], gradient: list[list[float]]) -> float:
+    value = Overshot()(StepSeen(Y, None, None, {}, torch.tensor(move), torch.tensor(gradient)))
+    assert value is not None
+    return float(value)
+
+
+def test_overshot_is_the_share_of_samples_whose_loss_falls_along_the_way_where_that_ends() -> None:
+    move = [[1.0, 1.0], [1.0, -1.0], [0.0, 0.0]]
+    assert overshot(move, [[2.0, -1.0], [1.0, 2.0], [-1.0, -1.0]]) == pytest.approx(1 / 3)
+    assert overshot(move, [[-2.0, -1.0], [1.0, 2.0], [-1.0, -1.0]]) == pytest.approx(2 / 3)
+    assert np.isnan(overshot(move, [[2.0, -1.0], [float("inf"), 2.0], [-1.0, -1.0]]))
+    assert Overshot()(StepSeen(Y, LOGITS, LOGITS, {})) is None
+
+
+def test_a_step_beyond_the_maximum_overshoots_before_its_loss_falls_below_the_start() -> None:
+    x = torch.zeros(1, 1)
+    for length, expected in ((0.9, (0.0, 0.0)), (1.5, (1.0, 0.0)), (2.5, (1.0, 1.0))):
+        end = torch.full((1, 1), length, requires_grad=True)
+        loss = 1 - (end - 1) ** 2  # its maximum is at 1, and its value at 2 is that at 0
+        (gradient,) = torch.autograd.grad(loss.sum(), end)
+        before, after = (torch.cat([(1 - (at - 1) ** 2), 0 * at], 1).detach() for at in (x, end))
+        seen = StepSeen(torch.tensor([1]), before, after, {}, end.detach() - x, gradient)
+        found = [signal(seen) for signal in (Overshot(), LossFell())]
+        assert tuple(float(value) for value in found if value is not None) == expected
 
 
 def test_spread_lost_is_1_for_a_layer_that_is_constant_over_the_batch() -> None:
@@ -167,11 +193,104 @@ def test_objectives_of_two_outputs_show_both_in_train_mode() -> None:
         assert float((seen.before - seen.after).detach().abs().max()) > 0
 
 
-def test_it_changes_nothing_of_training() -> None:
+class SeesGradients(Seen):
+    """Keeps what it is shown, gradients included."""
+
+    needs_gradient = True
+
+
+class ShiftsInStep(ForeignModule):
+    """The model is given another tensor than the batch's."""
+
+    def training_step(self, batch: Any) -> Tensor:
+        x, y = batch
+        return F.cross_entropy(self(x - 0.5), y)
+
+
+class LooksFirst(ForeignModule):
+    """The model is called without gradients first."""
+
+    def training_step(self, batch: Any) -> Tensor:
+        shifted = batch[0] - 0.5
+        with torch.no_grad():
+            self(shifted)
+        return F.cross_entropy(self(shifted), batch[1])
+
+
+class ShiftsInPlace(ForeignModule):
+    """The model changes its input."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.net = _ShiftsInPlace()
+
+
+class _ShiftsInPlace(ModularConvNet):
+    def forward(self, x: Tensor) -> Tensor:
+        return super().forward(x.sub_(0.5))
+
+
+class Scaled(ForeignModule):
+    """A loss that is not the mean over samples."""
+
+    def training_step(self, batch: Any) -> Tensor:
+        loss: Tensor = super().training_step(batch)
+        return 16 * loss
+
+
+@pytest.mark.parametrize("objective", [None, TRADES(2.0)], ids=["AT", "TRADES"])
+@pytest.mark.parametrize("cls", [ForeignModule, ShiftsInStep, LooksFirst, ShiftsInPlace, Scaled])
+def test_it_sees_the_gradient_of_what_is_minimised(cls: type[ForeignModule], objective: Any) -> None:
+    signal, keeps, module = SeesGradients(), KeepsBatches(), foreign(cls)
+    attack = FGSM(0.1, bounds=None)
+    torch.manual_seed(1)
+    trainer([AdversarialTraining(attack, objective, alarm=CollapseAlarm(signal)), keeps]).fit(module, loader())
+    assert len(signal.steps) == 3
+    for seen, net, (x, y) in zip(signal.steps, keeps.nets, loader(), strict=True):
+        given = x - 0.5 if issubclass(cls, ShiftsInStep | LooksFirst) else x
+        x_adv = attack(net, given, y)
+        end = x_adv.clone().requires_grad_()
+        net.train()
+        logits, scale = net(end.clone()), 16 if cls is Scaled else 1  # the model may change what it is given
+        clean = net(given.clone())
+        loss = scale * F.cross_entropy(logits, y) if objective is None else objective.term(clean, logits, y)
+        (expected,) = torch.autograd.grad(loss, end)
+        assert seen.move is not None
+        assert seen.gradient is not None
+        torch.testing.assert_close(seen.move, x_adv - given)
+        torch.testing.assert_close(seen.gradient, expected, rtol=1e-4, atol=1e-6)
+
+
+@pytest.mark.parametrize("signal", [Overshot(), LossFell()])
+def test_it_changes_nothing_of_training(signal: Signal) -> None:
     module, other = foreign(dropout=0.5), foreign(dropout=0.5)
-    fit(module, AdversarialTraining(pgd(), alarm=CollapseAlarm()), max_epochs=2)
+    fit(module, AdversarialTraining(pgd(), alarm=CollapseAlarm(signal)), max_epochs=2)
     fit(other, AdversarialTraining(pgd()), max_epochs=2)
     assert_same(module, other, tolerance=0.0)
+
+
+def test_callbacks_that_hook_in_get_plain_tensors() -> None:
+    callback, seen = AdversarialTraining(pgd(), alarm=CollapseAlarm(Overshot())), list[Tensor]()
+    callback.before_step.append(lambda model, x, x_adv, y: seen.append(x_adv))
+    fit(foreign(), callback)
+    assert [x_adv.requires_grad for x_adv in seen] == [False] * 3
+
+
+class Skips(ForeignModule):
+    """Skips its second batch."""
+
+    steps = 0
+
+    def training_step(self, batch: Any) -> Any:
+        loss = super().training_step(batch)
+        self.steps += 1
+        return None if self.steps == 3 else loss  # the first one is begun twice
+
+
+def test_a_step_that_is_skipped_shows_nothing() -> None:
+    signal = SeesGradients()
+    fit(foreign(Skips), AdversarialTraining(pgd(), alarm=CollapseAlarm(signal)))
+    assert [seen.gradient is None for seen in signal.steps] == [False, False]
 
 
 def test_it_is_logged(tmp_path: Path) -> None:

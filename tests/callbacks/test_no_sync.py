@@ -18,7 +18,8 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from lsa_lightning import ATLR, AdversarialTraining
 from lsa_lightning.attacks import Attack, checks
 from lsa_lightning.attacks.balls import Ball
-from lsa_lightning.callbacks import CollapseAlarm
+from lsa_lightning.callbacks import CollapseAlarm, LossFell, Overshot
+from lsa_lightning.callbacks.alarm import Signal
 from lsa_lightning.functional import representations
 from lsa_lightning.objectives import AT, MART, TRADES, Objective
 from lsa_lightning.utils.devices import Arriving
@@ -136,10 +137,13 @@ class LooksFirst(Shifted):
         return super().__call__(model, x, y)
 
 
+@pytest.mark.parametrize("signal", [Overshot(), LossFell()])
 @pytest.mark.parametrize("objective", [AT(), TRADES()])
-def test_nor_do_steps_that_an_alarm_watches(objective: Objective, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_nor_do_steps_that_an_alarm_watches(
+    objective: Objective, signal: Signal, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(representations, "runs_ahead", lambda device: True)
-    alarm = CollapseAlarm()
+    alarm = CollapseAlarm(signal)
     steps = asked_in_steps(AdversarialTraining(LooksFirst(), objective, alarm=alarm), monkeypatch)
     assert steps[1:] == [[]] * 5
     assert alarm.state_dict()["_heard"] == 6  # heard between the steps

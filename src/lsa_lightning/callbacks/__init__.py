@@ -1,7 +1,7 @@
 """Lightning callbacks: adversarial training, AT-LR, what goes with adversarial training, validation, logging."""
 
 from lsa_lightning.callbacks.adversarial_training import AdversarialTraining
-from lsa_lightning.callbacks.alarm import CollapseAlarm, LossFell, SpreadLost
+from lsa_lightning.callbacks.alarm import CollapseAlarm, LossFell, Overshot, SpreadLost
 from lsa_lightning.callbacks.atlr import ATLR
 from lsa_lightning.callbacks.learning_rate import LearningRate
 from lsa_lightning.callbacks.model_table import ModelTable
@@ -21,6 +21,7 @@ __all__ = [
     "LearningRate",
     "LossFell",
     "ModelTable",
+    "Overshot",
     "ReportLogger",
     "RobustValidation",
     "SpreadLost",

@@ -96,6 +96,7 @@ class AdversarialTraining(FreshCallback):
         self.eps_warmup_epochs = number(self, "eps_warmup_epochs", eps_warmup_epochs, low=0)
         self.alarm = or_none(instance, self, "alarm", alarm, CollapseAlarm)
         self._attacked_from: Tensor | None = None
+        self._watched: StepSeen | None = None
         self.before_step: list[BeforeStep] = []
         attack_key = without_addresses(repr(self.attack))
         self._state_key = self._generate_state_key(attack=attack_key, backbone=self.target.backbone)
@@ -173,8 +174,11 @@ class AdversarialTraining(FreshCallback):
         if self.alarm is not None:
             self.alarm.settle()
 
-    def on_train_batch_end(self, *_: object, **__: object) -> None:
+    def on_train_batch_end(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
         """The backward pass is over."""
+        self._show(pl_module)
         if self._step is not None:
             self._step.close()
 
@@ -206,7 +210,7 @@ class AdversarialTraining(FreshCallback):
 
     def __getstate__(self) -> dict[str, Any]:
         # A copy or pickle made in a fit has patched nothing, so it has nothing to take back.
-        return {**self.__dict__, "_step": None, "_unpatch": _nothing, "_attacked_from": None}
+        return {**self.__dict__, "_step": None, "_unpatch": _nothing, "_attacked_from": None, "_watched": None}
 
     def prepare(self, model: nn.Module, x: Tensor) -> None:
         """Called before each step, with the model and an input as training gives it; does nothing here."""
@@ -285,10 +289,10 @@ class AdversarialTraining(FreshCallback):
         with reentrance_off():
             for before_step in self.before_step:
                 before_step(model, x, x_adv, y)
-        return x_adv
+        return x_adv if self.alarm is None else self.alarm.follow(x, x_adv)
 
     def _watch(self, module: pl.LightningModule, alarm: CollapseAlarm, passes: Passes, y: Tensor) -> None:
-        """Show the alarm what the step has computed, and log what it makes of it."""
+        """Note what the step has computed; what its backward pass will compute comes later."""
         clean = {name: value for name, value in passes.clean.items() if name != OUTPUT}
         if self.objective.needs_both_outputs:
             before: Tensor | None = passes.clean[OUTPUT]
@@ -296,10 +300,17 @@ class AdversarialTraining(FreshCallback):
         else:
             before, after = (self._logits_of_all(each, len(y)) for each in (self._attacked_from, passes.output))
         self._attacked_from = None
-        value = alarm.see(StepSeen(y, before, after, clean))
-        if value is not None:
-            _log(module, f"train/alarm_{alarm.signal.name}", value, len(y))
-            _log(module, "train/alarm_level", torch.full_like(value, alarm.level), len(y))
+        self._watched = StepSeen(y, before, after, clean)
+        if not alarm.signal.needs_gradient:
+            self._show(module)
+
+    def _show(self, module: pl.LightningModule) -> None:
+        """Show the alarm the step, and log what it makes of it."""
+        alarm, seen, self._watched = self.alarm, self._watched, None
+        value = None if alarm is None or seen is None else alarm.see(seen)
+        if alarm is not None and seen is not None and value is not None:
+            _log(module, f"train/alarm_{alarm.signal.name}", value, len(seen.y))
+            _log(module, "train/alarm_level", torch.full_like(value, alarm.level), len(seen.y))
 
     def _logits_of_all(self, output: Any, samples: int) -> Tensor | None:
         logits = None if output is None else self.target.logits(output)

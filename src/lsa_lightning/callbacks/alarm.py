@@ -8,8 +8,8 @@ from __future__ import annotations
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, replace
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
@@ -21,19 +21,23 @@ from lsa_lightning.utils.devices import Arriving
 
 @dataclass(frozen=True, eq=False)
 class StepSeen:
-    """What an alarm may look at: tensors that a step has computed anyway.
+    r"""What an alarm may look at: tensors that a step has computed anyway.
 
     Attributes:
         y: labels ``[N]``.
         before: logits where the attack started; None if they are not those of all samples.
         after: logits of the adversarial examples; None likewise.
         clean: clean representation by penalised layer; empty in steps without a penalty.
+        move: where the attack went, :math:`\hat x - x`; None unless the signal needs the gradient.
+        gradient: of the loss that is minimised, with respect to :math:`\hat x`; None likewise.
     """
 
     y: Tensor
     before: Tensor | None
     after: Tensor | None
     clean: Mapping[str, Tensor]
+    move: Tensor | None = None
+    gradient: Tensor | None = None
 
 
 class Signal(ABC):
@@ -41,6 +45,9 @@ class Signal(ABC):
 
     name: str
     """What log keys call it."""
+
+    needs_gradient: ClassVar[bool] = False
+    """Whether it looks at the gradient at the adversarial examples, which the backward pass then computes too."""
 
     @abstractmethod
     def __call__(self, seen: StepSeen) -> Tensor | None:
@@ -74,6 +81,31 @@ class LossFell(Signal):
         return (after < before).float().mean()
 
 
+class Overshot(Signal):
+    r"""The share of samples whose loss falls along the attack's way, where that ends.
+
+    .. math:: \frac1N \sum_n \big[ \langle \nabla_{\hat x_n} J(\hat x_n),\; \hat x_n - x_n \rangle < 0 \big]
+
+    On its way such a sample was at a point of larger loss: the one step is too long for the surface. That happens
+    before the loss at the end falls below the one at the start (:class:`LossFell`). J is the loss that the step
+    minimises, penalty included. The backward pass, which ends at the first weights otherwise, goes on to the inputs.
+
+    Source: the condition of a maximum at the end of the step, as in the local linearity of Andriushchenko & Flammarion
+    2020, arXiv 2007.02617; `python -m benchmarks.collapse_alarm` compares it with :class:`LossFell`.
+    """
+
+    name = "overshot"
+    needs_gradient = True
+
+    def __call__(self, seen: StepSeen) -> Tensor | None:
+        """The share, in [0, 1]; not a number where the gradient is not finite, as in a skipped step of float16."""
+        if seen.move is None or seen.gradient is None:
+            return None
+        slopes = (seen.move * seen.gradient).flatten(1).sum(1)
+        share = (slopes < 0).float().mean()
+        return share.where(slopes.isfinite().all(), torch.nan)
+
+
 class SpreadLost(Signal):
     r"""One minus the smallest spread of a penalised layer, :math:`1 - \min_l \|\phi_l - \bar\phi_l\| / \|\phi_l\|`.
 
@@ -102,7 +134,7 @@ class CollapseAlarm:
     distributed run listens to its own samples. Logs ``train/alarm_<signal>``, and ``train/alarm_level``.
 
     Args:
-        signal: what it listens to; default :class:`LossFell`.
+        signal: what it listens to; default :class:`Overshot`.
         deviations: k >= 0.
         rise: the smallest rise r >= 0 that counts, since a healthy signal may stand still at 0.
         decay: d in [0, 1].
@@ -142,7 +174,7 @@ class CollapseAlarm:
         smoothing: int = 5,
         patience: int = 20,
     ) -> None:
-        self.signal = or_none(instance, self, "signal", signal, Signal) or LossFell()
+        self.signal = or_none(instance, self, "signal", signal, Signal) or Overshot()
         self.deviations = number(self, "deviations", deviations, low=0)
         self.rise = number(self, "rise", rise, low=0)
         self.decay = number(self, "decay", decay, low=0, high=1)
@@ -160,6 +192,27 @@ class CollapseAlarm:
         self._mean = 0.0
         self._variance = 0.0
         self._coming: Arriving | None = None
+        self._move: Tensor | None = None
+        self._gradient: Tensor | None = None
+
+    def follow(self, x: Tensor, x_adv: Tensor) -> Tensor:
+        """What a step is to run on in place of ``x_adv``: itself, or a copy whose gradient is noted, if that is needed.
+
+        Args:
+            x: where the attack began.
+            x_adv: where it ended, of the same shape.
+        """
+        self._move = self._gradient = None
+        if not self.signal.needs_gradient:
+            return x_adv
+        self._move = x_adv - x
+        noted = x_adv.detach().requires_grad_()
+        noted.register_hook(self._note)  # type: ignore[no-untyped-call]
+        with torch.enable_grad():  # a step may look at it without gradients first
+            return noted.clone()  # or change it in place
+
+    def _note(self, gradient: Tensor) -> None:
+        self._gradient = gradient
 
     def see(self, seen: StepSeen) -> Tensor | None:
         """Look at a step; what it shows is heard by :meth:`settle`.
@@ -167,6 +220,8 @@ class CollapseAlarm:
         Returns:
             The signal's value, on the device; None if the step shows nothing.
         """
+        seen = replace(seen, move=self._move, gradient=self._gradient)
+        self._move = self._gradient = None
         with torch.no_grad():
             value = self.signal(seen)
         self._coming = None if value is None else Arriving(value.flatten())
@@ -208,7 +263,7 @@ class CollapseAlarm:
         vars(self).update({name: state[name] for name in _STATE})
 
     def __getstate__(self) -> dict[str, Any]:
-        return {**vars(self), "_coming": None}
+        return {**vars(self), "_coming": None, "_move": None, "_gradient": None}
 
     def __repr__(self) -> str:
         options = ("signal", "deviations", "rise", "decay", "memory", "smoothing", "patience")
