@@ -165,7 +165,7 @@ class Watch(pl.Callback):
     def __init__(self, alarm: CollapseAlarm, test: Batch, args: Settings) -> None:
         self.alarm = alarm
         self.test = test
-        self.attack = PGD(args.eps, steps=10, seed=0)
+        self.attack = PGD(args.eps, steps=10, best="success", seed=0)
         self.args = args
         self.rang_at: int | None = None
         self.accuracies: list[tuple[int, float]] = []

@@ -18,7 +18,7 @@ from tests.helpers.training import MVL, assert_same, fit, foreign, pgd
 from torch import Tensor
 
 from lsa_lightning import ATLR, AdversarialTraining, LayerwiseRegularizer
-from lsa_lightning.attacks import FGSM, PGD, AdaptiveAttack
+from lsa_lightning.attacks import FGSM, NFGSM, PGD, AdaptiveAttack
 from lsa_lightning.callbacks import CollapseAlarm, LossFell, Overshot, SpreadLost
 from lsa_lightning.callbacks.alarm import Signal, StepSeen
 from lsa_lightning.objectives import TRADES
@@ -259,6 +259,14 @@ def test_it_sees_the_gradient_of_what_is_minimised(cls: type[ForeignModule], obj
         assert seen.gradient is not None
         torch.testing.assert_close(seen.move, x_adv - given)
         torch.testing.assert_close(seen.gradient, expected, rtol=1e-4, atol=1e-6)
+
+
+def test_the_way_begins_at_a_random_start() -> None:
+    signal = SeesGradients()
+    fit(foreign(), AdversarialTraining(NFGSM(0.1, bounds=None, seed=0), alarm=CollapseAlarm(signal)))
+    for seen in signal.steps:
+        assert seen.move is not None
+        torch.testing.assert_close(seen.move.abs(), torch.full_like(seen.move, 0.1))
 
 
 @pytest.mark.parametrize("signal", [Overshot(), LossFell()])

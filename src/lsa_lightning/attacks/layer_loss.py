@@ -18,7 +18,7 @@ from lsa_lightning.measures import ComparisonMeasure
 from lsa_lightning.regularizers import LayerwiseRegularizer
 from lsa_lightning.utils.batch import samples_of_batch
 from lsa_lightning.utils.checks import instance, number, or_none
-from lsa_lightning.utils.outputs import FirstOutput, LogitsOf
+from lsa_lightning.utils.outputs import FirstCall, LogitsOf
 
 
 class LayerLoss(WatchingLoss):
@@ -132,7 +132,7 @@ def module_behind(model: Model) -> nn.Module:
     Raises:
         ValueError: if it is a plain function.
     """
-    while isinstance(model, AttackedModel | FirstOutput | LogitsOf | _ModelOfPixels):
+    while isinstance(model, AttackedModel | FirstCall | LogitsOf | _ModelOfPixels):
         model = model.model
     if not isinstance(model, nn.Module):
         msg = f"expected a model that is an nn.Module, whose layers can be watched, got {model!r}"

@@ -29,7 +29,7 @@ from lsa_lightning.utils.batch import BatchFn
 from lsa_lightning.utils.checks import instance, number, or_none
 from lsa_lightning.utils.describe import without_addresses
 from lsa_lightning.utils.isolation import reentrance_off
-from lsa_lightning.utils.outputs import FirstOutput, OutputFn
+from lsa_lightning.utils.outputs import FirstCall, OutputFn
 
 BeforeStep: TypeAlias = Callable[[nn.Module, Tensor, Tensor, Tensor], None]
 """Called as ``before_step(model, x, x_adv, y)`` in each step, when the batch is crafted and nothing has run on it."""
@@ -95,7 +95,7 @@ class AdversarialTraining(FreshCallback):
         self.objective = or_none(instance, self, "objective", objective, Objective) or AT()
         self.eps_warmup_epochs = number(self, "eps_warmup_epochs", eps_warmup_epochs, low=0)
         self.alarm = or_none(instance, self, "alarm", alarm, CollapseAlarm)
-        self._attacked_from: Tensor | None = None
+        self._attacked_from: Any = None
         self._watched: StepSeen | None = None
         self.before_step: list[BeforeStep] = []
         attack_key = without_addresses(repr(self.attack))
@@ -282,14 +282,17 @@ class AdversarialTraining(FreshCallback):
     def _craft(self, module: pl.LightningModule, model: nn.Module, x: Tensor, y: Tensor) -> Tensor:
         """The adversarial examples of a step; other callbacks hook in here."""
         attack = self.attack_now(module)
-        attacked = model if self.alarm is None else FirstOutput(model)
-        x_adv = attack(attacked, x, y)
-        self._attacked_from = attacked.output if isinstance(attacked, FirstOutput) else None
+        first = None if self.alarm is None else FirstCall(model)
+        x_adv = attack(model if first is None else first, x, y)
+        self._attacked_from = None if first is None else first.output
         self.log_eps(module, attack, x)
         with reentrance_off():
             for before_step in self.before_step:
                 before_step(model, x, x_adv, y)
-        return x_adv if self.alarm is None else self.alarm.follow(x, x_adv)
+        if self.alarm is None or first is None:
+            return x_adv
+        whole = first.input is not None and first.input.shape == x.shape  # else an attack that takes part of the batch
+        return self.alarm.follow(first.input if whole else x, x_adv)
 
     def _watch(self, module: pl.LightningModule, alarm: CollapseAlarm, passes: Passes, y: Tensor) -> None:
         """Note what the step has computed; what its backward pass will compute comes later."""

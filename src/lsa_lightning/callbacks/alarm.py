@@ -28,7 +28,7 @@ class StepSeen:
         before: logits where the attack started; None if they are not those of all samples.
         after: logits of the adversarial examples; None likewise.
         clean: clean representation by penalised layer; empty in steps without a penalty.
-        move: where the attack went, :math:`\hat x - x`; None unless the signal needs the gradient.
+        move: the attack's way, :math:`\hat x - x^0`; None unless the signal needs the gradient.
         gradient: of the loss that is minimised, with respect to :math:`\hat x`; None likewise.
     """
 
@@ -84,11 +84,12 @@ class LossFell(Signal):
 class Overshot(Signal):
     r"""The share of samples whose loss falls along the attack's way, where that ends.
 
-    .. math:: \frac1N \sum_n \big[ \langle \nabla_{\hat x_n} J(\hat x_n),\; \hat x_n - x_n \rangle < 0 \big]
+    .. math:: \frac1N \sum_n \big[ \langle \nabla_{\hat x_n} J(\hat x_n),\; \hat x_n - x^0_n \rangle < 0 \big]
 
-    On its way such a sample was at a point of larger loss: the one step is too long for the surface. That happens
-    before the loss at the end falls below the one at the start (:class:`LossFell`). J is the loss that the step
-    minimises, penalty included. The backward pass, which ends at the first weights otherwise, goes on to the inputs.
+    :math:`x^0` is where the attack started: x, or a random point beside it. On its way such a sample was at a point of
+    larger loss: the one step is too long for the surface. That happens before the loss at the end falls below the one
+    at the start (:class:`LossFell`). J is the loss that the step minimises, penalty included. The backward pass, which
+    ends at the first weights otherwise, goes on to the inputs.
 
     Source: the condition of a maximum at the end of the step, as in the local linearity of Andriushchenko & Flammarion
     2020, arXiv 2007.02617; `python -m benchmarks.collapse_alarm` compares it with :class:`LossFell`.
@@ -195,17 +196,17 @@ class CollapseAlarm:
         self._move: Tensor | None = None
         self._gradient: Tensor | None = None
 
-    def follow(self, x: Tensor, x_adv: Tensor) -> Tensor:
+    def follow(self, start: Tensor, x_adv: Tensor) -> Tensor:
         """What a step is to run on in place of ``x_adv``: itself, or a copy whose gradient is noted, if that is needed.
 
         Args:
-            x: where the attack began.
+            start: where the attack began.
             x_adv: where it ended, of the same shape.
         """
         self._move = self._gradient = None
         if not self.signal.needs_gradient:
             return x_adv
-        self._move = x_adv - x
+        self._move = x_adv - start
         noted = x_adv.detach().requires_grad_()
         noted.register_hook(self._note)  # type: ignore[no-untyped-call]
         with torch.enable_grad():  # a step may look at it without gradients first

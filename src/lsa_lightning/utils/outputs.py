@@ -50,27 +50,30 @@ class LogitsOf(nn.Module):
         return read_logits(output if self.output_fn is None else self.output_fn(output))
 
 
-class FirstOutput(nn.Module):
-    """``model``, whose first output is kept.
+class FirstCall(nn.Module):
+    """``model``, whose first call is kept.
 
     Args:
         model: the model; called with the input alone.
 
     Attributes:
-        output: what the first call returned, or None.
+        input: what it was called with first, or None.
+        output: what that call returned, or None.
     """
 
     def __init__(self, model: nn.Module) -> None:
         super().__init__()
         self.model = model
+        self.input: Tensor | None = None
         self.output: Any = None
 
     def forward(self, x: Tensor) -> Any:
         """What ``model`` returns."""
-        output = self.model(x)
-        if self.output is None:
-            self.output = output
-        return output
+        if self.input is not None:
+            return self.model(x)
+        self.input = x.detach().clone()  # an attack may go on in place
+        self.output = self.model(x)
+        return self.output
 
 
 def read_logits(output: Any) -> Tensor:
