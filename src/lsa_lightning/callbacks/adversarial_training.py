@@ -283,7 +283,7 @@ class AdversarialTraining(FreshCallback):
         """The adversarial examples of a step; other callbacks hook in here."""
         attack = self.attack_now(module)
         first = None if self.alarm is None else FirstCall(model)
-        x_adv = attack(model if first is None else first, x, y)
+        x_adv: Tensor = attack(model if first is None else first, x, y)
         self._attacked_from = None if first is None else first.output
         self.log_eps(module, attack, x)
         with reentrance_off():
@@ -291,8 +291,8 @@ class AdversarialTraining(FreshCallback):
                 before_step(model, x, x_adv, y)
         if self.alarm is None or first is None:
             return x_adv
-        whole = first.input is not None and first.input.shape == x.shape  # else an attack that takes part of the batch
-        return self.alarm.follow(first.input if whole else x, x_adv)
+        start = x if first.input is None or first.input.shape != x.shape else first.input  # of a part of the batch
+        return self.alarm.follow(start, x_adv)
 
     def _watch(self, module: pl.LightningModule, alarm: CollapseAlarm, passes: Passes, y: Tensor) -> None:
         """Note what the step has computed; what its backward pass will compute comes later."""
