@@ -289,10 +289,11 @@ class AdversarialTraining(FreshCallback):
         with reentrance_off():
             for before_step in self.before_step:
                 before_step(model, x, x_adv, y)
-        if self.alarm is None or first is None:
-            return x_adv
-        start = x if first.input is None or first.input.shape != x.shape else first.input  # of a part of the batch
-        return self.alarm.follow(start, x_adv)
+        if self.alarm is not None and first is not None:
+            # Some attacks call the model on a part of the batch.
+            start = x if first.input is None or first.input.shape != x.shape else first.input
+            x_adv = self.alarm.follow(start, x_adv)
+        return x_adv
 
     def _watch(self, module: pl.LightningModule, alarm: CollapseAlarm, passes: Passes, y: Tensor) -> None:
         """Note what the step has computed; what its backward pass will compute comes later."""
