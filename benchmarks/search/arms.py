@@ -10,6 +10,7 @@ from benchmarks.search.training import Setting, Trial
 ARMS = {
     "base": "AT-PGD as it comes",
     "lr_plain": "the base with the paper's penalty, gamma 0.1 on all hidden layers",
+    "lr_centered": "the base with what method=centered is: gamma 1, ramped, on all hidden layers and the logits",
     "tuned": "the tuned opponent: radius, learning rate, weight decay, AT or TRADES, AWP, early stopping",
     "lr": "the same choices, and the layer-wise penalty",
     "lr_u": "the same, and the penalty on unlabelled inputs too",
@@ -22,7 +23,8 @@ GAMMAS = (0.03, 0.1, 0.3, 1.0, 3.0, 10.0)
 def fixed(arm: str, setting: Setting) -> Trial:
     """The trial of an arm that is not tuned."""
     base = Trial(eps=setting.eps)
-    return base if arm == "base" else replace(base, gamma=0.1)
+    centered = replace(base, gamma=1.0, measure="relative_squared_error", layers=("learnable", "logits"), ramp=True)
+    return {"base": base, "lr_plain": replace(base, gamma=0.1), "lr_centered": centered}[arm]
 
 
 def trials(arm: str, setting: Setting, number: int) -> list[Trial]:
