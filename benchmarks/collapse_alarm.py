@@ -5,9 +5,10 @@
 Needs DATA_ROOT/MNIST/raw. Three kinds of runs, one of each per seed:
 
 - collapsing: FGSM training of model B at --eps. Accuracy under PGD at that radius on test digits is measured every
-  --every steps, from the last epoch of the warm-up on. It goes up and down by several points from one measurement to the next: it has fallen when the mean of
-  the latest three lies 5 points (--fall) below the best such mean so far. The alarm is in time if it rings before the
-  last of these three. What an alarm with LossFell would have done is noted beside it.
+  --every steps, from the last epoch of the warm-up on. It goes up and down by several points from one measurement to
+  the next: it has fallen when the mean of the latest three lies 5 points (--fall) below the best such mean so far. The
+  alarm is in time if it rings before the last of these three. What an alarm with LossFell would have done is noted
+  beside it.
 - healthy: training with PGD at --eps, N-FGSM and FGSM at a third of it by turns, each measured at its own radius. The
   alarm must be silent. A run of these whose accuracy falls is counted with the collapsing ones. N-FGSM at --eps itself,
   with its noise of 0.6, stays at chance on its own examples (loss 2.3), and the alarm rings there.
