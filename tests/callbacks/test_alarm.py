@@ -381,6 +381,18 @@ def test_a_checkpoint_holds_what_it_has_heard_and_every_fit_begins_afresh() -> N
     assert (other.alarm.level, other.alarm.rang) == (0.0, 0)
 
 
+@pytest.mark.parametrize("signal", [Overshot(), LossFell()])
+def test_a_callback_that_saves_at_the_end_of_a_step_saves_what_was_heard(signal: Signal) -> None:
+    alarm, heard = CollapseAlarm(signal), list[float]()
+
+    class Saves(pl.Callback):
+        def on_train_batch_end(self, *_: Any) -> None:
+            heard.append(alarm.state_dict()["_heard"])
+
+    trainer([Saves(), AdversarialTraining(pgd(), alarm=alarm)]).fit(foreign(), loader())
+    assert heard == [1, 2, 3]
+
+
 def test_a_step_is_heard_once_and_before_it_is_saved() -> None:
     alarm = CollapseAlarm(Seen(0.3))
     alarm.see(StepSeen(Y, None, None, {}))

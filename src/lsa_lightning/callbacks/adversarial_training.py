@@ -174,11 +174,12 @@ class AdversarialTraining(FreshCallback):
         if self.alarm is not None:
             self.alarm.settle()
 
-    def on_train_batch_end(
-        self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
-    ) -> None:
-        """The backward pass is over."""
+    def on_after_backward(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Show the alarm what it has waited for, before anybody saves a checkpoint of this step."""
         self._show(pl_module)
+
+    def on_train_batch_end(self, *_: object, **__: object) -> None:
+        """The backward pass is over."""
         if self._step is not None:
             self._step.close()
 
