@@ -11,7 +11,7 @@ Needs DATA_ROOT/MNIST/raw. Three kinds of runs, one of each per seed:
   beside it.
 - healthy: training with PGD at --eps, N-FGSM and FGSM at a third of it by turns, each measured at its own radius. The
   alarm must be silent. N-FGSM at --eps itself, with its noise of 0.6, stays at chance on its own examples (loss 2.3),
-  and the alarm rings there.
+  and the alarm rang in the one run that was tried.
 - gated: FGSM training at --eps with AT-LR (relative squared error of all layers and the logits, partners by TPGD in
   --steps steps) gated by the alarm, beside training with PGD in 5 steps: the share of its accuracy under PGD that is
   kept, with the last weights, and the share of its processor time.
