@@ -10,8 +10,8 @@ Needs DATA_ROOT/MNIST/raw. Three kinds of runs, one of each per seed:
   alarm is in time if it rings before the last of these three. What an alarm with LossFell would have done is noted
   beside it.
 - healthy: training with PGD at --eps, N-FGSM and FGSM at a third of it by turns, each measured at its own radius. The
-  alarm must be silent. N-FGSM at --eps itself, which stood here at first, stays at chance on its own examples (loss 2.3,
-  noise of 0.6), and the alarm rang in the one run that was tried.
+  alarm must be silent. N-FGSM at --eps itself, which stood here at first, stays at chance on its own examples (loss
+  2.3, noise of 0.6), and the alarm rang in the one run that was tried.
 - gated: FGSM training at --eps with AT-LR (relative squared error of all layers and the logits, partners by TPGD in
   --steps steps) gated by the alarm, beside training with PGD in 5 steps: the share of its accuracy under PGD that is
   kept, with the last weights, and the share of its processor time.
