@@ -1,6 +1,6 @@
 """Does the alarm of catastrophic overfitting ring in time and never without need, and what is a gated penalty worth?
 
-    python -m benchmarks.collapse_alarm DATA_ROOT [--runs 10] [--train-size 5000] [--epochs 12]
+    python -m benchmarks.collapse_alarm DATA_ROOT [--runs 10] [--train-size 5000] [--epochs 6]
 
 Needs DATA_ROOT/MNIST/raw. Three kinds of runs, one of each per seed:
 

@@ -3,15 +3,21 @@
 from __future__ import annotations
 
 import csv
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
-from benchmarks.search.__main__ import Table, best, chosen
+from benchmarks.search import __main__ as search
+from benchmarks.search.__main__ import Table, best, chosen, final
 from benchmarks.search.arms import TUNED, fixed, trials
+from benchmarks.search.judging import judged
 from benchmarks.search.settings import SETTINGS
 from benchmarks.search.training import Data, Setting, Trial, train
+from hydra import compose, initialize_config_dir
+from hydra.utils import instantiate
 from scripts import docs_results
 from torch import Tensor
 
@@ -19,7 +25,8 @@ from lsa_lightning.attacks import PGD
 from lsa_lightning.functional import classification_loss
 from lsa_lightning.layers.probe import LayerProbe
 from lsa_lightning.measures import RelativeSquaredError
-from lsa_lightning.regularizers import LayerwiseRegularizer
+from lsa_lightning.regularizers import LayerwiseRegularizer, TrainingRamp
+from lsa_lightning.utils.paths import CONF_DIR
 
 WITHOUT_STARTS = Trial(attack="fgsm")
 LAYERS = Trial(attack="fgsm", gamma=0.5, measure="relative_squared_error", layers=("act1", "logits"), awp=0.01)
@@ -122,6 +129,41 @@ def test_the_chosen_trial_is_one_of_the_first(tmp_path: Path) -> None:
     Table(tmp_path / "tuning.csv", ("setting", "arm", "trial", "hyperparameters", "seed", "score")).add(rows)
     for number in (5, 3):
         assert chosen(setting, "tuned", number, tmp_path) == trials("tuned", setting, number)[-1]
+
+
+def test_a_seed_that_is_judged_is_a_row_before_the_next_one_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def interrupted(*_: Any) -> Iterator[dict[str, float]]:
+        yield {"R&G": 450.0}
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(search, "judged", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        final(replace(short(steps=1), seeds=range(3, 5)), "base", 20, tmp_path, None)
+    (row,) = Table(tmp_path / "final.csv", ()).rows()
+    assert (row["arm"], row["seed"], row["value"]) == ("base", "3", "450.000")
+
+
+def test_seeds_are_judged_by_themselves() -> None:
+    setting = short(steps=1)
+    data = setting.data([3, 4])
+    net, test = train(setting, Trial(), [3, 4], data).net, (data.test[0][:, :20], data.test[1][:, :20])
+    both = list(judged(setting, net, test))
+    assert both[0] != both[1]
+    assert both[0]["R&G"] == pytest.approx(sum(both[0][f"exact {eps:g}"] for eps in setting.radii))
+    alone = train(setting, Trial(), [4], setting.data([4])).net
+    (only,) = judged(setting, alone, (test[0][1:], test[1][1:]))
+    assert only.keys() == both[1].keys()
+
+
+def test_lr_centered_is_what_the_method_is() -> None:
+    with initialize_config_dir(str(CONF_DIR), version_base=None):
+        config = compose("train", ["method=centered"])
+    trial = fixed("lr_centered", SETTINGS["moon-60"](Path()))
+    schedule = config.regularizer.schedule
+    assert (trial.gamma, trial.measure) == (config.regularizer.gamma, instantiate(config.measure).name)
+    assert list(trial.layers) == list(config.method.mvl)
+    assert trial.ramp
+    assert vars(instantiate(schedule)) == vars(TrainingRamp())
 
 
 def test_a_difference_is_paired_and_its_interval_corrected(tmp_path: Path) -> None:

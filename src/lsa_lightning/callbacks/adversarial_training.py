@@ -176,7 +176,9 @@ class AdversarialTraining(FreshCallback):
 
     def on_after_backward(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Show the alarm what it has waited for, before anybody saves a checkpoint of this step."""
-        self._show(pl_module)
+        seen, self._watched = self._watched, None
+        if self.alarm is not None and seen is not None:
+            self._show(pl_module, self.alarm, seen)
 
     def on_train_batch_end(self, *_: object, **__: object) -> None:
         """The backward pass is over."""
@@ -297,7 +299,7 @@ class AdversarialTraining(FreshCallback):
         return x_adv
 
     def _watch(self, module: pl.LightningModule, alarm: CollapseAlarm, passes: Passes, y: Tensor) -> None:
-        """Note what the step has computed; what its backward pass will compute comes later."""
+        """Show the alarm what the step has computed, at once or, if it needs the gradient, after the backward pass."""
         clean = {name: value for name, value in passes.clean.items() if name != OUTPUT}
         if self.objective.needs_both_outputs:
             before: Tensor | None = passes.clean[OUTPUT]
@@ -305,15 +307,16 @@ class AdversarialTraining(FreshCallback):
         else:
             before, after = (self._logits_of_all(each, len(y)) for each in (self._attacked_from, passes.output))
         self._attacked_from = None
-        self._watched = StepSeen(y, before, after, clean)
-        if not alarm.signal.needs_gradient:
-            self._show(module)
+        seen = StepSeen(y, before, after, clean)
+        if alarm.signal.needs_gradient:
+            self._watched = seen
+        else:
+            self._show(module, alarm, seen)
 
-    def _show(self, module: pl.LightningModule) -> None:
+    def _show(self, module: pl.LightningModule, alarm: CollapseAlarm, seen: StepSeen) -> None:
         """Show the alarm the step, and log what it makes of it."""
-        alarm, seen, self._watched = self.alarm, self._watched, None
-        value = None if alarm is None or seen is None else alarm.see(seen)
-        if alarm is not None and seen is not None and value is not None:
+        value = alarm.see(seen)
+        if value is not None:
             _log(module, f"train/alarm_{alarm.signal.name}", value, len(seen.y))
             _log(module, "train/alarm_level", torch.full_like(value, alarm.level), len(seen.y))
 

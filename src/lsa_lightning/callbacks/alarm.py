@@ -9,6 +9,7 @@ import math
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any, ClassVar
 
 import torch
@@ -193,8 +194,7 @@ class CollapseAlarm:
         self._mean = 0.0
         self._variance = 0.0
         self._coming: Arriving | None = None
-        self._move: Tensor | None = None
-        self._gradient: Tensor | None = None
+        self._noted: tuple[Tensor | None, Tensor | None] = None, None
 
     def follow(self, start: Tensor, x_adv: Tensor) -> Tensor:
         """What a step is to run on in place of ``x_adv``: itself, or a copy whose gradient is noted, if that is needed.
@@ -203,17 +203,15 @@ class CollapseAlarm:
             start: where the attack began.
             x_adv: where it ended, of the same shape.
         """
-        self._move = self._gradient = None
         if not self.signal.needs_gradient:
             return x_adv
-        self._move = x_adv - start
         noted = x_adv.detach().requires_grad_()
-        noted.register_hook(self._note)  # type: ignore[no-untyped-call]
+        noted.register_hook(partial(self._note, x_adv - start))  # type: ignore[no-untyped-call]
         with torch.enable_grad():  # a step may look at it without gradients first
             return noted.clone()  # or change it in place
 
-    def _note(self, gradient: Tensor) -> None:
-        self._gradient = gradient
+    def _note(self, move: Tensor, gradient: Tensor) -> None:
+        self._noted = move, gradient
 
     def see(self, seen: StepSeen) -> Tensor | None:
         """Look at a step; what it shows is heard by :meth:`settle`.
@@ -221,8 +219,8 @@ class CollapseAlarm:
         Returns:
             The signal's value, on the device; None if the step shows nothing.
         """
-        seen = replace(seen, move=self._move, gradient=self._gradient)
-        self._move = self._gradient = None
+        (move, gradient), self._noted = self._noted, (None, None)
+        seen = replace(seen, move=move, gradient=gradient)
         with torch.no_grad():
             value = self.signal(seen)
         self._coming = None if value is None else Arriving(value.flatten())
@@ -264,7 +262,7 @@ class CollapseAlarm:
         vars(self).update({name: state[name] for name in _STATE})
 
     def __getstate__(self) -> dict[str, Any]:
-        return {**vars(self), "_coming": None, "_move": None, "_gradient": None}
+        return {**vars(self), "_coming": None, "_noted": (None, None)}
 
     def __repr__(self) -> str:
         options = ("signal", "deviations", "rise", "decay", "memory", "smoothing", "patience")
