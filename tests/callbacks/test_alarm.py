@@ -277,6 +277,16 @@ def test_it_changes_nothing_of_training(signal: Signal) -> None:
     assert_same(module, other, tolerance=0.0)
 
 
+def test_a_gradient_is_seen_once() -> None:
+    signal = SeesGradients()
+    alarm, x = CollapseAlarm(signal), torch.zeros(3, 2)
+    alarm.follow(x, x + 1).sum().backward()  # type: ignore[no-untyped-call]
+    for _ in range(2):
+        alarm.see(StepSeen(Y, None, None, {}))
+    assert [seen.gradient is None for seen in signal.steps] == [False, True]
+    assert torch.equal(signal.steps[0].move, torch.ones(3, 2))  # type: ignore[arg-type]
+
+
 def test_callbacks_that_hook_in_get_plain_tensors() -> None:
     callback, seen = AdversarialTraining(pgd(), alarm=CollapseAlarm(Overshot())), list[Tensor]()
     callback.before_step.append(lambda model, x, x_adv, y: seen.append(x_adv))
