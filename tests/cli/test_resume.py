@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import signal
+import subprocess
+import time
+from multiprocessing import active_children
 from pathlib import Path
 from typing import Any
 from unittest.mock import patch
@@ -11,6 +14,7 @@ import lightning.pytorch as pl
 import pytest
 from matplotlib.figure import Figure
 from omegaconf import OmegaConf
+from tests.helpers.fake_data import write_mnist
 from tests.helpers.hydra_run import (
     leave_empty,
     logged,
@@ -52,6 +56,27 @@ def stopped(folder: Path, at: tuple[int, int | None], *args: str) -> None:
     StopsAt.at = at
     with patch("lsa_lightning.cli.train.NotedEpochs", StopsAt), pytest.raises(Stopped):
         train_tiny(folder, *RUN, *args)
+
+
+class WorkersToo(NotedEpochs):
+    """A signal that all processes of the job get, as a queue sends it."""
+
+    def on_train_batch_start(self, trainer: pl.Trainer, module: pl.LightningModule, batch: Any, index: int) -> None:
+        if index == 1:
+            workers = [str(worker.pid) for worker in active_children()]
+            subprocess.run(["kill", "-TERM", *workers], check=True)  # PyTorch's workers expect one of their parent's
+            signal.raise_signal(signal.SIGTERM)
+            time.sleep(0.5)  # a worker that dies of it makes PyTorch raise
+
+
+def test_a_signal_to_worker_processes_too_is_saved_as_well(tmp_path: Path) -> None:
+    write_mnist(tmp_path)
+    data = ("data=mnist", f"data.root={tmp_path}", "data.num_workers=1", "data.val_size=8", "data.batch_size=8")
+    with patch("lsa_lightning.cli.train.NotedEpochs", WorkersToo), pytest.raises(Stopped):
+        main_in_process(main, *data, "attack.steps=1", *TRAINING_ALONE, f"hydra.run.dir={tmp_path}/run")
+    status = read_json(tmp_path / "run" / "status.json")
+    assert (status["state"], status["reason"]) == ("interrupted", "SIGTERM")
+    assert (tmp_path / "run" / "checkpoints" / "last.ckpt").is_file()
 
 
 @pytest.fixture(scope="module")

@@ -10,7 +10,7 @@ import pytest
 from omegaconf import OmegaConf
 
 from lsa_lightning.runs.attempt import LAST, Attempt, differences, running
-from lsa_lightning.runs.signals import Stopped
+from lsa_lightning.runs.signals import Signals, Stopped
 from lsa_lightning.runs.status import State, Status
 
 CONFIG: dict[str, Any] = {
@@ -133,6 +133,20 @@ def test_a_signal_is_noted_and_the_way_to_go_on_is_printed(
         signal.raise_signal(signal.SIGTERM)
     assert (_status(place).state, _status(place).reason) == (State.INTERRUPTED, "SIGTERM")
     assert f"lsa-train 'resume={place}'\n" in capsys.readouterr().out
+
+
+def _dies_of_a_held_signal(signals: Signals) -> None:
+    signals.hold()
+    signal.raise_signal(signal.SIGTERM)
+    _fail("a worker was killed")
+
+
+def test_an_error_after_a_signal_is_the_signals_work(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(Stopped), running([Attempt.of(CONFIG, tmp_path)], tmp_path) as signals:
+        _dies_of_a_held_signal(signals)
+    reason = "SIGTERM; RuntimeError: a worker was killed"
+    assert (_status(tmp_path).state, _status(tmp_path).reason) == (State.INTERRUPTED, reason)
+    assert f"Stopped by {reason}\n" in capsys.readouterr().out
 
 
 def test_attempts_are_counted_and_what_killed_writers_left_is_removed(folder: Path) -> None:

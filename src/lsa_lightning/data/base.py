@@ -9,14 +9,13 @@ from typing import Any
 
 import lightning.pytorch as pl
 import torch
-from lightning.fabric.utilities.seed import pl_worker_init_function
 from torch import Tensor
 from torch.utils.data import DataLoader, Sampler
 
 from lsa_lightning.data.augmentation import Augmentation
 from lsa_lightning.data.files import DataFile, check_md5, expected_files, fetch, missing, where_to_put
 from lsa_lightning.data.images import Batch, ImageBatches, TransformedImages, in_memory
-from lsa_lightning.data.loader import ResumableDataLoader
+from lsa_lightning.data.loader import ResumableDataLoader, start_worker
 from lsa_lightning.data.sampling import EpochIndices
 from lsa_lightning.utils.checks import flag, function, instance, integer, or_none, refuse, sequence, text
 from lsa_lightning.utils.random import Purpose, generator_of
@@ -249,7 +248,7 @@ class ImageDataModule(pl.LightningDataModule):
             pin_memory=self.pin_memory,
             persistent_workers=self.persistent_workers,
             collate_fn=_as_it_is if isinstance(dataset, ImageBatches) else None,
-            worker_init_fn=pl_worker_init_function,
+            worker_init_fn=start_worker,
         )
 
     def _name(self) -> str:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import signal
 from collections.abc import Iterator
 from itertools import islice
 from typing import Any
 
 import torch
+from lightning.fabric.utilities.seed import pl_worker_init_function
 from torch import Tensor
 from torch.utils.data import DataLoader, DistributedSampler, TensorDataset
 
@@ -77,3 +79,15 @@ class ResumableDataLoader(DataLoader[Any]):
     def load_state_dict(self, state: dict[str, int]) -> None:
         """Leave out as many at the start of the next pass; none, if the epoch was complete."""
         self._skip = state["given"] % len(self)
+
+
+def start_worker(worker_id: int) -> None:
+    """Seed a worker process, and let SIGTERM pass: a queue sends it to a job's every process, whose first one saves.
+
+    A worker ends with the process that it works for.
+
+    Args:
+        worker_id: its number among the workers of the DataLoader.
+    """
+    pl_worker_init_function(worker_id)
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)

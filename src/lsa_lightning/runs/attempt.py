@@ -139,15 +139,21 @@ def running(attempts: Sequence[Attempt], folder: Path) -> Iterator[Signals]:
             attempt.note(State.RUNNING)
         try:
             yield signals
-        except Stopped as stopped:
-            _note_unfinished(attempts, State.INTERRUPTED, str(stopped))
-            _print_how_to_resume(folder, stopped)
-            signals.hand_on()
-            raise
         except BaseException as error:
-            # Lightning makes the one of these two into the other.
-            ended = State.INTERRUPTED if isinstance(error, KeyboardInterrupt | SystemExit) else State.FAILED
-            _note_unfinished(attempts, ended, f"{type(error).__name__}: {' '.join(str(error).split())}")
+            what = f"{type(error).__name__}: {' '.join(str(error).split())}"
+            if isinstance(error, Stopped):
+                reason = str(error)
+            elif signals.received is not None:  # which ends worker processes too: the error may be its work
+                reason = f"{signals.received.name}; {what}"
+            else:
+                # Lightning makes the one of these two into the other.
+                ended = State.INTERRUPTED if isinstance(error, KeyboardInterrupt | SystemExit) else State.FAILED
+                _note_unfinished(attempts, ended, what)
+                raise
+            _note_unfinished(attempts, State.INTERRUPTED, reason)
+            _print_how_to_resume(folder, reason)
+            signals.hand_on()
+            signals.check()
             raise
         _note_unfinished(attempts, State.FINISHED)
 
@@ -213,6 +219,6 @@ def _check_no_foreign_metrics(folder: Path) -> None:
 
 
 @rank_zero_only
-def _print_how_to_resume(folder: Path, stopped: Stopped) -> None:
+def _print_how_to_resume(folder: Path, reason: str) -> None:
     command = shlex.join(["lsa-train", f"resume={folder}"])
-    show(Text(f"Stopped by {stopped}\nRun folder: {folder}\nGo on with: {command}"))
+    show(Text(f"Stopped by {reason}\nRun folder: {folder}\nGo on with: {command}"))
