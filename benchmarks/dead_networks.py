@@ -33,7 +33,7 @@ TRAIN_ONLY = ("analysis=null", "evaluation=null", "optimized_metric=val/acc_clea
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--experiments", nargs="+", choices=EXPERIMENTS, default=EXPERIMENTS)
-    parser.add_argument("--methods", nargs="+", default=["paper"], help="files of conf/method")
+    parser.add_argument("--methods", nargs="+", default=["default"], help="files of conf/method")
     parser.add_argument("--seeds", type=int, default=20)
     parser.add_argument("--margin", type=float, default=5.0, help="points above chance")
     parser.add_argument("--data", type=Path, help="folder of the image data sets")

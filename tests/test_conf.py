@@ -211,14 +211,13 @@ def callback_of(tmp_path: Path, *overrides: str, key: str = "atlr") -> Any:
         return instantiate(cfg.callbacks[key], _convert_="all")
 
 
-def test_the_papers_form_is_the_default_method(tmp_path: Path) -> None:
-    with composed_job("train", [], tmp_path / "default") as cfg:
-        default = OmegaConf.to_container(cfg.callbacks, resolve=True)
-    with composed_job("train", ["method=paper"], tmp_path / "paper") as cfg:
-        assert OmegaConf.to_container(cfg.callbacks, resolve=True).keys() == default.keys()
-        callback = instantiate(cfg.callbacks.atlr, _convert_="all")
+@pytest.mark.parametrize(("method", "ramped"), [([], True), (["method=paper"], False)])
+def test_the_default_is_the_papers_form_but_for_a_ramp(tmp_path: Path, method: list[str], ramped: bool) -> None:
+    callback = callback_of(tmp_path, *method)
     assert isinstance(callback.regularizer.measure, measures.RelativeError)
-    assert (callback.regularizer.gamma, callback.regularizer.schedule) == (0.1, None)
+    assert callback.regularizer.gamma == 0.1
+    factors = [callback.regularizer.weights(["a"], share=share)["a"] for share in (0.0, 0.3, 0.5)]
+    assert factors == pytest.approx([0.0, 0.05, 0.1] if ramped else [0.1, 0.1, 0.1])
     assert (callback.mvl, callback.selector, callback.alarm, callback.gated, callback.unlabelled) == (
         *(None, None, None),
         False,
@@ -227,6 +226,8 @@ def test_the_papers_form_is_the_default_method(tmp_path: Path) -> None:
 
 
 def test_a_method_overrules_the_experiment_and_typed_values_overrule_the_method(tmp_path: Path) -> None:
+    constant = callback_of(tmp_path, "experiment=mnist_at_apgd_lr", "method=paper").regularizer
+    assert (constant.gamma, constant.schedule) == (0.01, None)
     callback = callback_of(tmp_path, "experiment=mnist_at_apgd_lr", "method=centered")
     assert (callback.regularizer.gamma, callback.mvl) == (1.0, ["learnable", "logits"])
     assert isinstance(callback.regularizer.measure, measures.RelativeSquaredError)
@@ -434,7 +435,7 @@ def test_every_composed_value_resolves(tmp_path: Path) -> None:
 def test_every_method_is_described(name: str) -> None:
     page = (CONF_DIR.parent / "docs" / "concepts" / "at_lr.md").read_text()
     assert f"| `{name}` |" in page
-    assert f"method={name}" in (CONF_DIR / "train.yaml").read_text() or name == "paper"
+    assert f"method={name}" in (CONF_DIR / "train.yaml").read_text() or name == "default"
 
 
 def test_the_other_spelling_of_a_method_means_the_same(tmp_path: Path) -> None:

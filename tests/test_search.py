@@ -6,6 +6,7 @@ import csv
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
+from statistics import fmean
 from typing import Any
 
 import pytest
@@ -22,7 +23,7 @@ from scripts import docs_results
 from torch import Tensor
 
 from lsa_lightning.attacks import PGD
-from lsa_lightning.functional import classification_loss
+from lsa_lightning.functional import classification_loss, select_mvl
 from lsa_lightning.layers.probe import LayerProbe
 from lsa_lightning.measures import RelativeSquaredError
 from lsa_lightning.regularizers import LayerwiseRegularizer, TrainingRamp
@@ -55,8 +56,10 @@ def test_the_same_seeds_give_the_same_networks(trial: Trial) -> None:
         assert torch.equal(one, other)
 
 
-def test_a_step_is_that_of_adversarial_training_with_the_penalty() -> None:
-    setting, trial = short(steps=1), Trial(gamma=0.5, measure="relative_squared_error", layers=("act1", "logits"))
+@pytest.mark.parametrize("mvl", [False, True])
+def test_a_step_is_that_of_adversarial_training_with_the_penalty(mvl: bool) -> None:
+    layers = ("learnable",) if mvl else ("act1", "logits")
+    setting, trial = short(steps=1), Trial(gamma=0.5, measure="relative_squared_error", layers=layers, mvl=mvl)
     data = setting.data([0])
     trained = train(setting, trial, [0], data).net.state_dict()
     torch.manual_seed(0)
@@ -65,9 +68,14 @@ def test_a_step_is_that_of_adversarial_training_with_the_penalty() -> None:
     x_adv = PGD(trial.eps, trial.eps / 2, steps=5, bounds=None, seed=0)(net.eval(), x, y)
     sides = []
     for inputs in (x, x_adv):
-        with LayerProbe(net, ["act1", "logits"]) as probe:
+        with LayerProbe(net, ["act1", "act2", "act3"] if mvl else layers) as probe:
             net(inputs)
         sides.append(probe.representations)
+    if mvl:
+        errors = [RelativeSquaredError()(sides[0][name], sides[1][name]).mean().item() for name in sides[0]]
+        named = select_mvl(list(sides[0]), errors, mu=fmean(errors), sigma=1.0)
+        assert 0 < len(named) < 3
+        sides = [{name: side[name] for name in named} for side in sides]
     penalty = LayerwiseRegularizer(0.5, measure=RelativeSquaredError())(*sides)
     (classification_loss(net(x_adv), y) + penalty).backward()  # type: ignore[no-untyped-call]
     optimizer.step()
@@ -152,13 +160,19 @@ def test_each_seed_is_judged_by_its_own_network() -> None:
     assert first["R&G"] == pytest.approx(sum(first[f"exact {eps:g}"] for eps in setting.radii))
 
 
-def test_lr_centered_is_what_the_method_is() -> None:
+@pytest.mark.parametrize(
+    ("arm", "method"),
+    [("lr_ramped", "default"), ("lr_centered", "centered"), ("lr_centered_mvl", "centered_mvl")],
+)
+def test_an_untuned_arm_is_what_the_method_is(arm: str, method: str) -> None:
     with initialize_config_dir(str(CONF_DIR), version_base=None):
-        config = compose("train", ["method=centered"])
-    trial = fixed("lr_centered", SETTINGS["moon-60"](Path()))
+        config = compose("train", [f"method={method}"])
+    trial = fixed(arm, SETTINGS["moon-60"](Path()))
     schedule = config.regularizer.schedule
     assert (trial.gamma, trial.measure) == (config.regularizer.gamma, instantiate(config.measure).name)
-    assert list(trial.layers) == list(config.method.mvl)
+    fixed_layers = config.method.get("mvl")
+    assert trial.mvl == (fixed_layers is None)
+    assert list(trial.layers) == (["learnable"] if trial.mvl else list(fixed_layers))
     assert trial.ramp
     assert vars(instantiate(schedule)) == vars(TrainingRamp())
 

@@ -10,7 +10,9 @@ from benchmarks.search.training import Setting, Trial
 ARMS = {
     "base": "AT-PGD as it comes",
     "lr_plain": "the base with the paper's penalty, gamma 0.1 on all hidden layers",
+    "lr_ramped": "the base with what conf/ does by itself: gamma 0.1, ramped, on the hidden layers that LSA names",
     "lr_centered": "the base with what method=centered is: gamma 1, ramped, on all hidden layers and the logits",
+    "lr_centered_mvl": "the base with what method=centered_mvl is: the same, on the hidden layers that LSA names",
     "tuned": "the tuned opponent: radius, learning rate, weight decay, AT or TRADES, AWP, early stopping",
     "lr": "the same choices, and the layer-wise penalty",
     "lr_u": "the same, and the penalty on unlabelled inputs too",
@@ -23,8 +25,14 @@ GAMMAS = (0.03, 0.1, 0.3, 1.0, 3.0, 10.0)
 def fixed(arm: str, setting: Setting) -> Trial:
     """The trial of an arm that is not tuned."""
     base = Trial(eps=setting.eps)
-    centered = replace(base, gamma=1.0, measure="relative_squared_error", layers=("learnable", "logits"), ramp=True)
-    return {"base": base, "lr_plain": replace(base, gamma=0.1), "lr_centered": centered}[arm]
+    centered = replace(base, gamma=1.0, measure="relative_squared_error", ramp=True)
+    return {
+        "base": base,
+        "lr_plain": replace(base, gamma=0.1),
+        "lr_ramped": replace(base, gamma=0.1, ramp=True, mvl=True),
+        "lr_centered": replace(centered, layers=("learnable", "logits")),
+        "lr_centered_mvl": replace(centered, mvl=True),
+    }[arm]
 
 
 def trials(arm: str, setting: Setting, number: int) -> list[Trial]:

@@ -39,6 +39,7 @@ class Trial:
         gamma: weight of the layer-wise penalty; 0: none.
         measure: its comparison measure.
         layers: what it is on: names of layers.
+        mvl: whether, of these, it is in each step on the most vulnerable layers of the step (Algorithm 1).
         ramp: whether gamma grows from 0 at 10 % of training to full at 50 %.
         unlabelled: whether the penalty is on unlabelled inputs too.
         kl: weight of KL(f(u) || f(u_adv)) on unlabelled inputs, the opponent's use of them; 0: none.
@@ -54,6 +55,7 @@ class Trial:
     gamma: float = 0.0
     measure: str = "relative_error"
     layers: tuple[str, ...] = ("learnable",)
+    mvl: bool = False
     ramp: bool = False
     unlabelled: bool = False
     kl: float = 0.0
@@ -245,16 +247,15 @@ class _Step:
             with scratch_buffers(self.net), LayerProbe(self.net, self.layers, len(x), stop_early=True) as probe:
                 self.net(inputs)
             sides.append(probe.representations)
-        return sum(
-            (self._compared(clean, sides[1][name]) for name, clean in sides[0].items()),
-            torch.zeros((), device=x.device),
-        )
+        errors = torch.stack([self._compared(clean, sides[1][name]) for name, clean in sides[0].items()])
+        return (errors * _vulnerable(errors) if self.trial.mvl else errors).sum()
 
     def _compared(self, clean: Tensor, perturbed: Tensor) -> Tensor:
+        """The mean error of each model, ``[S]``."""
         if self.measure.sample_by_sample:
-            return self._each(self.measure(clean, perturbed))
+            return self.measure(clean, perturbed).view(self.models, -1).mean(1)
         pairs = zip(split(clean, self.models), split(perturbed, self.models), strict=True)
-        return torch.stack([self.measure(*pair).mean() for pair in pairs]).sum()
+        return torch.stack([self.measure(*pair).mean() for pair in pairs])
 
     def _perturb_weights(self, x: Tensor, x_adv: Tensor, y: Tensor) -> dict[nn.Parameter, Tensor]:
         """Move each model's weights to where its loss is larger; by how much they were moved."""
@@ -288,6 +289,11 @@ class _Batches:
         rows = rows.to(self.tensors[0].device)
         models = torch.arange(len(rows), device=rows.device).unsqueeze(1)
         return tuple(tensor[models, rows].flatten(0, 1) for tensor in self.tensors)
+
+
+def _vulnerable(errors: Tensor) -> Tensor:
+    """Which layers of each model are in its MVL, ``[L, S]``: select_mvl's rule for eta 0, for all models at once."""
+    return errors.detach() > errors.detach().mean(0)
 
 
 def _growing(attack: Attack) -> list[Attack]:

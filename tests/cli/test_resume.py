@@ -35,6 +35,8 @@ from lsa_lightning.runs.stages import AnalysisStage
 
 RUN = ("trainer.max_epochs=2", "data.train_size=256", "attack.steps=2")
 TRAINING_ALONE = ("analysis=null", "evaluation=null")
+LENGTH_ASIDE = (*TRAINING_ALONE, "method=paper")
+"""What the first epochs do does not depend on how long training will be, as a ramp of gamma does."""
 
 
 class StopsAt(NotedEpochs):
@@ -151,11 +153,11 @@ def test_another_configuration_changes_nothing_in_the_folder(whole: Path) -> Non
 def test_a_run_goes_on_on_the_command_line_wherever_it_lies_now(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    stopped(tmp_path / "run", (1, 4), *TRAINING_ALONE)
+    stopped(tmp_path / "run", (1, 4), *LENGTH_ASIDE)
     (tmp_path / "run").rename(tmp_path / "moved")
     (tmp_path / "elsewhere").mkdir()
     main_in_process(main, f"resume={tmp_path}/moved", "trainer.max_epochs=3")
-    train_tiny(tmp_path / "whole", *RUN, *TRAINING_ALONE, "trainer.max_epochs=3")
+    train_tiny(tmp_path / "whole", *RUN, *LENGTH_ASIDE, "trainer.max_epochs=3")
     assert read_metrics(tmp_path / "moved") == read_metrics(tmp_path / "whole")
     after, expected = (read_json(tmp_path / name / "summary.json") for name in ("moved", "whole"))
     assert after["mvl_history"] == expected["mvl_history"]
@@ -164,9 +166,9 @@ def test_a_run_goes_on_on_the_command_line_wherever_it_lies_now(
 
 
 def test_a_finished_run_is_trained_for_longer(tmp_path: Path) -> None:
-    train_tiny(tmp_path / "run", *RUN, *TRAINING_ALONE)
-    train_tiny(tmp_path / "run", *RUN, *TRAINING_ALONE, "trainer.max_epochs=3")
-    train_tiny(tmp_path / "whole", *RUN, *TRAINING_ALONE, "trainer.max_epochs=3")
+    train_tiny(tmp_path / "run", *RUN, *LENGTH_ASIDE)
+    train_tiny(tmp_path / "run", *RUN, *LENGTH_ASIDE, "trainer.max_epochs=3")
+    train_tiny(tmp_path / "whole", *RUN, *LENGTH_ASIDE, "trainer.max_epochs=3")
     assert read_metrics(tmp_path / "run") == read_metrics(tmp_path / "whole")
     assert [epoch for epoch, _ in logged(tmp_path / "run", "train/loss")] == [0, 1, 2]
 

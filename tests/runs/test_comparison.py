@@ -87,10 +87,10 @@ def test_groups_that_differ_in_much_are_labelled_by_the_fewest_entries_that_tell
 
 def test_forms_of_the_regularizer_are_labelled_by_their_method() -> None:
     runs = [run(i, **gamma(i), **dict.fromkeys("abcd", i)) for i in range(3)]
-    for first in ({}, None):  # nothing is said of the paper's, also before there were others
+    for first in ({}, None):  # nothing is said of the default, also before there were others
         for each, method in zip(runs, [first, {"name": "gated"}, {"name": "centered"}], strict=True):
             each.config["method"] = method
-        assert [group.label for group in group_by_seed(runs)] == ["method=paper", "method=gated", "method=centered"]
+        assert [group.label for group in group_by_seed(runs)] == ["method=default", "method=gated", "method=centered"]
 
 
 def test_labels_are_never_the_same() -> None:

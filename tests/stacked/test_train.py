@@ -100,9 +100,9 @@ def test_checkpoints_and_folders_are_read_by_the_other_commands(stacked: Path) -
 
 
 def test_a_seed_goes_on_alone(tmp_path: Path) -> None:
-    train_stacked(tmp_path / "stacked", *TRAINING_ONLY)
+    train_stacked(tmp_path / "stacked", *TRAINING_ONLY, "method=paper")
     main_in_process(main, f"resume={tmp_path}/stacked/seed=3", "trainer.max_epochs=2")
-    train_tiny(tmp_path / "single", *TRAINING_ONLY, "seed=3", "trainer.max_epochs=2")
+    train_tiny(tmp_path / "single", *TRAINING_ONLY, "method=paper", "seed=3", "trainer.max_epochs=2")
     assert read_metrics(tmp_path / "stacked/seed=3") == read_metrics(tmp_path / "single")
     own, single = weights(tmp_path / "stacked/seed=3"), weights(tmp_path / "single")
     torch.testing.assert_close(own, single, rtol=0, atol=0)
@@ -178,7 +178,12 @@ def at(folder: Path) -> str:
 
 
 def test_progress_shows_the_means_over_the_seeds(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    args = [*tiny_without("callbacks.progress_bar", "analysis", "evaluation"), *TRAINING_ONLY, "seeds=[0,1]"]
+    args = [
+        *tiny_without("callbacks.progress_bar", "analysis", "evaluation"),
+        *TRAINING_ONLY,
+        "method=paper",
+        "seeds=[0,1]",
+    ]
     shown = [arg for arg in args if "progress_bar" not in arg]
     with caplog.at_level(logging.INFO), composed_job("train", shown, tmp_path) as cfg:
         train_seeds(cfg)

@@ -293,7 +293,7 @@ def _fewest(differences: dict[str, list[Any]]) -> dict[str, list[Any]]:
 def _in_words(key: str, value: Any) -> str:
     """``gamma=0.1``; of a section, the name of what it makes."""
     if key in ("method", _METHOD):
-        return f"method={(value.get('name') if isinstance(value, dict) else value) or 'paper'}"
+        return f"method={(value.get('name') if isinstance(value, dict) else value) or 'default'}"
     if value is None:
         return f"no {_leaf(key)}"
     if isinstance(value, dict):
