@@ -11,7 +11,7 @@ import csv
 import json
 import textwrap
 from pathlib import Path
-from statistics import fmean
+from statistics import fmean, stdev
 from typing import Any, NamedTuple
 
 import matplotlib as mpl
@@ -24,6 +24,7 @@ from lsa_lightning.plotting.style import COLORS, MARKERS, legend_above, mark_zer
 ROOT = Path(__file__).parents[1]
 RESULTS = ROOT / "docs/results/final.csv"
 TABLE2 = ROOT / "docs/results/table2.csv"
+FORMS = ROOT / "docs/results/forms.csv"
 PAGE, README = ROOT / "docs/reproduction.md", ROOT / "README.md"
 FIGURE = ROOT / "docs/figures/search.svg"
 PAPER = {
@@ -48,10 +49,10 @@ PAPER = {
 """R&G under FGSM in Table 2 of arXiv 2202.02626."""
 
 
-ARMS = ("base", "lr_plain", "lr_centered", "tuned", "lr", "kl_u", "lr_u")
+UNTUNED = ("lr_plain", "lr_ramped", "lr_centered", "lr_centered 0.3", "lr_centered_mvl")
+ARMS = ("base", *UNTUNED, "tuned", "lr", "kl_u", "lr_u")
 COMPARED = (
-    ("lr_plain", "base"),
-    ("lr_centered", "base"),
+    *((arm, "base") for arm in UNTUNED),
     ("lr", "base"),
     ("lr", "tuned"),
     ("lr_u", "base"),
@@ -124,7 +125,12 @@ def tables(scores: Scores) -> str:
 
 
 def _mean(values: list[float]) -> str:
-    return f"{fmean(values):.1f} ± {t_interval(values)[1] - fmean(values):.1f}"
+    return f"{fmean(values):.1f} ± {_half(values):.1f}"
+
+
+def _half(values: list[float]) -> float:
+    """Half the width of the 95 % interval of a mean."""
+    return t_interval(values)[1] - fmean(values)
 
 
 def _table(rows: list[list[str]]) -> str:
@@ -185,6 +191,21 @@ def table2(path: Path = TABLE2) -> str:
     return _table(rows)
 
 
+def forms(path: Path = FORMS) -> str:
+    """Validation scores of the untuned forms minus their base's, and the base's standard error, as Markdown."""
+    found: dict[str, dict[str, dict[str, float]]] = {}
+    with path.open(newline="") as file:
+        for row in csv.DictReader(file):
+            found.setdefault(row["arm"], {}).setdefault(row["setting"], {})[row["seed"]] = float(row["score"])
+    base = found.pop("base")
+    rows = [["form", *base]]
+    for form, own in found.items():
+        pairs = [[own[setting][seed] - value for seed, value in base[setting].items()] for setting in base]
+        rows.append([form, *(f"{fmean(values):+.1f} ± {_half(values):.1f}" for values in pairs)])
+    errors = (f"{stdev(own.values()) / len(own) ** 0.5:.1f}" for own in base.values())
+    return _table([*rows, ["standard error of the base", *errors]])
+
+
 def gains(scores: Scores) -> str:
     """What the method gains, where, and where not, in two sentences."""
     said = {
@@ -216,7 +237,7 @@ def _minus(own: dict[str, dict[str, float]], base: dict[str, dict[str, float]]) 
     if not base:
         return ""
     values = [own["exact"][seed] - value for seed, value in base["exact"].items()]
-    return f"{fmean(values):+.1f} ± {t_interval(values)[1] - fmean(values):.1f}"
+    return f"{fmean(values):+.1f} ± {_half(values):.1f}"
 
 
 def collect(runs: Path, path: Path = TABLE2) -> None:
@@ -231,7 +252,7 @@ def collect(runs: Path, path: Path = TABLE2) -> None:
 
 def sections() -> dict[str, str]:
     """What stands between the marks, by their name."""
-    return {"table 2": table2(), "search": tables(read())}
+    return {"table 2": table2(), "search": tables(read()), "forms": forms()}
 
 
 def page(text: str, sections: dict[str, str]) -> str:

@@ -229,7 +229,7 @@ def test_a_method_overrules_the_experiment_and_typed_values_overrule_the_method(
     constant = callback_of(tmp_path, "experiment=mnist_at_apgd_lr", "method=paper").regularizer
     assert (constant.gamma, constant.schedule) == (0.01, None)
     callback = callback_of(tmp_path, "experiment=mnist_at_apgd_lr", "method=centered")
-    assert (callback.regularizer.gamma, callback.mvl) == (1.0, ["learnable", "logits"])
+    assert (callback.regularizer.gamma, callback.mvl) == (0.3, ["learnable", "logits"])
     assert isinstance(callback.regularizer.measure, measures.RelativeSquaredError)
     assert callback.regularizer.schedule(0.3) == pytest.approx(0.5)
     typed = (

@@ -162,7 +162,7 @@ def test_each_seed_is_judged_by_its_own_network() -> None:
 
 @pytest.mark.parametrize(
     ("arm", "method"),
-    [("lr_ramped", "default"), ("lr_centered", "centered"), ("lr_centered_mvl", "centered_mvl")],
+    [("lr_ramped", "default"), ("lr_centered 0.3", "centered"), ("lr_centered_mvl", "centered_mvl")],
 )
 def test_an_untuned_arm_is_what_the_method_is(arm: str, method: str) -> None:
     with initialize_config_dir(str(CONF_DIR), version_base=None):

@@ -1,10 +1,11 @@
 """The search of docs/protocol.md: where does AT-LR beat the best tuned opponent?
 
     python -m benchmarks.search tune moon-60 [--arms lr tuned] [--trials 20]   choose on validation
+    python -m benchmarks.search forms moon-60                                   the untuned forms, on validation
     python -m benchmarks.search final moon-60 [--trials 20]                     report once on test, of the first trials
     python -m benchmarks.search final moon-60 --arms lr --seeds 0 1             a few runs again, for comparison
 
-Every run is a row of docs/results/tuning.csv or docs/results/final.csv; rows that are there are not run again, unless
+Every run is a row of tuning.csv, forms.csv or final.csv in docs/results; rows that are there are not run again, unless
 seeds are given, whose results are printed only.
 """
 
@@ -20,17 +21,18 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from benchmarks.search.arms import ARMS, TUNED, fixed, trials
+from benchmarks.search.arms import ARMS, FORM_SEEDS, FORMS, TUNED, fixed, trials
 from benchmarks.search.judging import judged
 from benchmarks.search.settings import SETTINGS
 from benchmarks.search.training import Setting, Trial, train
 
 RESULTS = Path(__file__).parents[2] / "docs/results"
+TUNING = ("setting", "arm", "trial", "hyperparameters", "seed", "score")
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("what", choices=("tune", "final"))
+    parser.add_argument("what", choices=("tune", "forms", "final"))
     parser.add_argument("settings", nargs="+", choices=list(SETTINGS))
     parser.add_argument("--data", type=Path, default=Path("data"), help="folder of MNIST and CIFAR-10")
     parser.add_argument("--arms", nargs="+", choices=list(ARMS), default=list(ARMS))
@@ -41,6 +43,9 @@ def main() -> None:
     torch.set_num_threads(1)
     for name in args.settings:
         setting = SETTINGS[name](args.data)
+        if args.what == "forms":
+            forms(setting, args.results)
+            continue
         for arm in args.arms:
             if args.what == "final":
                 final(setting, arm, args.trials, args.results, args.seeds)
@@ -48,9 +53,16 @@ def main() -> None:
                 tune(setting, arm, args.trials, args.results)
 
 
+def forms(setting: Setting, results: Path) -> None:
+    """Try the untuned forms."""
+    table = Table(results / "forms.csv", TUNING)
+    for form in FORMS:
+        attempt(setting, form, 0, fixed(form, setting), FORM_SEEDS, table)
+
+
 def tune(setting: Setting, arm: str, number: int, results: Path) -> None:
     """Try the trials of an arm."""
-    table = Table(results / "tuning.csv", ("setting", "arm", "trial", "hyperparameters", "seed", "score"))
+    table = Table(results / "tuning.csv", TUNING)
     for index, trial in enumerate(trials(arm, setting, number)):
         attempt(setting, arm, index, trial, setting.first, table)
     for index, mean in best(table.of(setting.name, arm), setting.first)[: setting.kept]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 from dataclasses import replace
+from typing import Any
 
 from benchmarks.search.training import Setting, Trial
 
@@ -11,8 +12,9 @@ ARMS = {
     "base": "AT-PGD as it comes",
     "lr_plain": "the base with the paper's penalty, gamma 0.1 on all hidden layers",
     "lr_ramped": "the base with what conf/ does by itself: gamma 0.1, ramped, on the hidden layers that LSA names",
-    "lr_centered": "the base with what method=centered is: gamma 1, ramped, on all hidden layers and the logits",
-    "lr_centered_mvl": "the base with what method=centered_mvl is: the same, on the hidden layers that LSA names",
+    "lr_centered": "the base with squared error over the spread, gamma 1, ramped, on all hidden layers and the logits",
+    "lr_centered 0.3": "the same with gamma 0.3, what method=centered is",
+    "lr_centered_mvl": "the same with gamma 1 on the hidden layers that LSA names, what method=centered_mvl is",
     "tuned": "the tuned opponent: radius, learning rate, weight decay, AT or TRADES, AWP, early stopping",
     "lr": "the same choices, and the layer-wise penalty",
     "lr_u": "the same, and the penalty on unlabelled inputs too",
@@ -21,18 +23,34 @@ ARMS = {
 TUNED = ("tuned", "lr", "lr_u", "kl_u")
 GAMMAS = (0.03, 0.1, 0.3, 1.0, 3.0, 10.0)
 
+_RAMPED: dict[str, Any] = {"measure": "relative_squared_error", "ramp": True}
+_WITH_LOGITS: dict[str, Any] = {"measure": "relative_squared_error", "layers": ("learnable", "logits")}
+FORMS: dict[str, dict[str, Any]] = {
+    "base": {},
+    "lr_plain": {"gamma": 0.1},
+    "lr_plain 0.03": {"gamma": 0.03},
+    "lr_plain act1": {"gamma": 0.1, "layers": ("act1",)},
+    "lr_plain act3": {"gamma": 0.1, "layers": ("act3",)},
+    "lr_plain ramped": {"gamma": 0.1, "ramp": True},
+    "lr_ramped": {"gamma": 0.1, "ramp": True, "mvl": True},
+    "lr_centered": {"gamma": 1.0, "ramp": True, **_WITH_LOGITS},
+    "lr_centered 0.3": {"gamma": 0.3, "ramp": True, **_WITH_LOGITS},
+    "lr_centered 0.1, constant": {"gamma": 0.1, **_WITH_LOGITS},
+    "lr_centered logits": {"gamma": 1.0, **_RAMPED, "layers": ("logits",)},
+    "lr_centered logits 0.3, constant": {"gamma": 0.3, "measure": "relative_squared_error", "layers": ("logits",)},
+    "lr_centered_mvl": {"gamma": 1.0, "mvl": True, **_RAMPED},
+    "lr_centered_mvl 0.3": {"gamma": 0.3, "mvl": True, **_RAMPED},
+    "lr_centered_mvl with logits": {"gamma": 1.0, "mvl": True, "ramp": True, **_WITH_LOGITS},
+    "lr_centered_mvl with logits, 0.3": {"gamma": 0.3, "mvl": True, "ramp": True, **_WITH_LOGITS},
+}
+"""Untuned forms of the penalty on top of the base; those that are arms too, and others, tried on validation alone."""
+
+FORM_SEEDS = range(1000, 1020)
+
 
 def fixed(arm: str, setting: Setting) -> Trial:
-    """The trial of an arm that is not tuned."""
-    base = Trial(eps=setting.eps)
-    centered = replace(base, gamma=1.0, measure="relative_squared_error", ramp=True)
-    return {
-        "base": base,
-        "lr_plain": replace(base, gamma=0.1),
-        "lr_ramped": replace(base, gamma=0.1, ramp=True, mvl=True),
-        "lr_centered": replace(centered, layers=("learnable", "logits")),
-        "lr_centered_mvl": replace(centered, mvl=True),
-    }[arm]
+    """The trial of an arm that is not tuned, or of another form."""
+    return replace(Trial(eps=setting.eps), **FORMS[arm])
 
 
 def trials(arm: str, setting: Setting, number: int) -> list[Trial]:

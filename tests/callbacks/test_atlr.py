@@ -74,6 +74,30 @@ def test_gamma_by_the_share_of_training_equals_the_hand_written_loop() -> None:
     assert_same(module, expected)
 
 
+@pytest.mark.parametrize("schedule", [None, LinearRamp(2), TrainingRamp(0.1, 0.5), TrainingRamp(0.4, 0.5)])
+def test_the_parts_of_the_loss_add_up_in_every_epoch(schedule: Any) -> None:
+    epochs: list[tuple[float, dict[str, float]]] = []
+
+    class Sums(pl.Callback):
+        def on_train_epoch_start(self, *_: object) -> None:
+            self.total, self.samples = 0.0, 0
+
+        def on_train_batch_end(self, trainer: pl.Trainer, module: Any, outputs: Any, batch: Any, index: int) -> None:
+            self.total += float(outputs["loss"]) * len(batch[0])
+            self.samples += len(batch[0])
+
+        def on_train_epoch_end(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
+            parts = {name: float(trainer.callback_metrics[name]) for name in ("train/loss_base", "train/loss_lr")}
+            epochs.append((self.total / self.samples, parts))
+
+    torch.manual_seed(1)
+    atlr = ATLR(pgd(), regularizer=LayerwiseRegularizer(gamma=0.5, schedule=schedule), mvl=MVL)
+    trainer([atlr, Sums()], max_epochs=3).fit(foreign(), loader(), loader(seed=1))
+    assert len(epochs) == 3
+    for loss, parts in epochs:
+        assert sum(parts.values()) == pytest.approx(loss, rel=1e-5)
+
+
 def test_the_share_of_training_goes_by_steps_where_these_end_it() -> None:
     shares: list[float] = []
     callback = ATLR(pgd(), mvl=MVL)

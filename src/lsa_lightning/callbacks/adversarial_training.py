@@ -222,6 +222,10 @@ class AdversarialTraining(FreshCallback):
         """Layers whose clean and adversarial representations :meth:`penalty` gets; none here."""
         return []
 
+    def penalty_waits(self, epoch: int) -> bool:
+        """Whether, with no such layer, the penalty is logged as 0, as it is not 0 in other steps; False here."""
+        return False
+
     def penalty(self, clean: dict[str, Tensor], adversarial: dict[str, Tensor], y: Tensor, epoch: int) -> Tensor:
         """What is added to J when :meth:`penalized_layers` is not empty: a scalar; zero here."""
         return torch.zeros(())
@@ -280,6 +284,8 @@ class AdversarialTraining(FreshCallback):
                 penalty = self.penalty(clean, adversarial, y, module.current_epoch)
             _log(module, "train/loss_lr", penalty, samples)
             loss = loss + penalty
+        elif self.penalty_waits(module.current_epoch):
+            _log(module, "train/loss_lr", torch.zeros_like(loss), samples)
         return loss
 
     def _craft(self, module: pl.LightningModule, model: nn.Module, x: Tensor, y: Tensor) -> Tensor:

@@ -280,6 +280,12 @@ class ATLR(AdversarialTraining):
         """The current MVL, without the layers whose gamma is 0 now; none if only unlabelled inputs are regularized."""
         return [] if self.unlabelled is not None and self.unlabelled.only else self._layers_now(epoch)
 
+    def penalty_waits(self, epoch: int) -> bool:
+        """Whether a ramp or the gate is at 0, and nothing else keeps the list from being penalised."""
+        labelled = self.unlabelled is None or not self.unlabelled.only
+        regularized = labelled and epoch >= self.warmup_epochs and self.mvl
+        return bool(regularized and any(self.regularizer.weights(self.mvl or []).values()))
+
     def _layers_now(self, epoch: int) -> list[str]:
         if epoch < self.warmup_epochs or not self.mvl or self._gate() == 0:
             return []
