@@ -9,7 +9,9 @@ from __future__ import annotations
 import argparse
 import csv
 import json
+import math
 import textwrap
+from collections.abc import Sequence
 from pathlib import Path
 from statistics import fmean, stdev
 from typing import Any, NamedTuple
@@ -51,8 +53,8 @@ PAPER = {
 
 UNTUNED = ("lr_plain", "lr_ramped", "lr_centered", "lr_centered 0.3", "lr_centered_mvl")
 ARMS = ("base", *UNTUNED, "tuned", "lr", "kl_u", "lr_u")
+WITHOUT_CHOICE = tuple((arm, "base") for arm in UNTUNED)
 COMPARED = (
-    *((arm, "base") for arm in UNTUNED),
     ("lr", "base"),
     ("lr", "tuned"),
     ("lr_u", "base"),
@@ -112,20 +114,34 @@ def difference(scores: Scores, setting: str, one: str, other: str) -> Difference
 
 
 def tables(scores: Scores) -> str:
-    """Both tables, as Markdown."""
+    """The means, and the differences of untuned and of tuned arms, as Markdown."""
     means = [["setting", "seeds", *ARMS]]
     for setting, arms in scores.items():
         cells = [_mean([*arms[arm].values()]) if arm in arms else "" for arm in ARMS]
         means.append([setting, str(max(map(len, arms.values()))), *cells])
-    paired = [["setting", *(f"{one} - {other}" for one, other in COMPARED)]]
+    untuned, tuned = (_differences(scores, pairs) for pairs in (WITHOUT_CHOICE, COMPARED))
+    untuned[0].append("standard error of the base")
+    for row in untuned[1:]:
+        row.append(f"{_error([*scores[row[0]]['base'].values()]):.1f}")
+    return "\n\n".join(map(_table, (means, untuned, tuned)))
+
+
+def _differences(scores: Scores, pairs: Sequence[tuple[str, str]]) -> list[list[str]]:
+    """A row per setting, a column per pair of arms."""
+    rows = [["setting", *(f"{one} - {other}" for one, other in pairs)]]
     for setting in scores:
-        found = [difference(scores, setting, *pair) for pair in COMPARED]
-        paired.append([setting, *("" if each is None else str(each) for each in found)])
-    return "\n\n".join(map(_table, (means, paired)))
+        found = [difference(scores, setting, *pair) for pair in pairs]
+        rows.append([setting, *("" if each is None else str(each) for each in found)])
+    return rows
 
 
 def _mean(values: list[float]) -> str:
     return f"{fmean(values):.1f} ± {_half(values):.1f}"
+
+
+def _error(values: list[float]) -> float:
+    """The standard error of a mean."""
+    return stdev(values) / math.sqrt(len(values))
 
 
 def _half(values: list[float]) -> float:
@@ -202,7 +218,7 @@ def forms(path: Path = FORMS) -> str:
     for form, own in found.items():
         pairs = [[own[setting][seed] - value for seed, value in base[setting].items()] for setting in base]
         rows.append([form, *(f"{fmean(values):+.1f} ± {_half(values):.1f}" for values in pairs)])
-    errors = (f"{stdev(own.values()) / len(own) ** 0.5:.1f}" for own in base.values())
+    errors = (f"{_error([*own.values()]):.1f}" for own in base.values())
     return _table([*rows, ["standard error of the base", *errors]])
 
 
@@ -211,7 +227,7 @@ def gains(scores: Scores) -> str:
     said = {
         (setting, pair): str(difference(scores, setting, *pair)).replace("**", "").partition(" (")[0]
         for setting in scores
-        for pair in COMPARED
+        for pair in (*WITHOUT_CHOICE, *COMPARED)
     }
     penalty, centered = ("lr_plain", "base"), ("lr_centered 0.3", "base")
     tuned, outputs = ("lr", "tuned"), ("kl_u", "tuned")
@@ -226,9 +242,9 @@ def gains(scores: Scores) -> str:
         "judged without an attack) no training with the regularizer beats its base, which is already 5 of 600 points "
         "below what any classifier can reach. With 30, 60 and 120 points the paper's penalty gains "
         f"{on(moons, penalty)} points over its plain base, `method=centered` {on(moons, centered)}, and what is tuned "
-        f"{on(moons, tuned)} over a base that is tuned alike; on what the network returns for inputs without labels it gains {on(moons, outputs)} beyond that base, "
-        f"and with 100 and 200 small digits {on(digits, outputs)} points of robust accuracy, with 500 of MNIST "
-        f"{said['mnist-500', outputs]}: "
+        f"{on(moons, tuned)} over a base that is tuned alike; on what the network returns for inputs without labels it "
+        f"gains {on(moons, outputs)} beyond that base, and with 100 and 200 small digits "
+        f"{on(digits, outputs)} points of robust accuracy, with 500 of MNIST {said['mnist-500', outputs]}: "
         "[all figures, and how they were found](docs/reproduction.md)."
     )
     return textwrap.fill(words, 140, break_on_hyphens=False)
