@@ -13,7 +13,15 @@ from torch import Tensor
 from lsa_lightning.cli.train import main
 
 GOLDEN = Path(__file__).parents[1] / "golden" / "moon_at_lr.json"
-RUN = ("experiment=moon_at_lr", "method=paper", *TINY, "attack.steps=3", "data.train_size=256", "trainer.max_epochs=4", "seed=0")
+RUN = (
+    "experiment=moon_at_lr",
+    "method=paper",
+    *TINY,
+    "attack.steps=3",
+    "data.train_size=256",
+    "trainer.max_epochs=4",
+    "seed=0",
+)
 """Three steps: after ten, most inputs are at corners of the ball, whatever the step size."""
 
 

@@ -7,9 +7,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from lightning.pytorch.utilities import rank_zero_only
 from omegaconf import OmegaConf
 
-from lsa_lightning.runs.attempt import LAST, Attempt, differences, running
+from lsa_lightning.runs.attempt import LAST, Attempt, differences, note_rank, running
 from lsa_lightning.runs.signals import Signals, Stopped
 from lsa_lightning.runs.status import State, Status
 
@@ -147,6 +148,20 @@ def test_an_error_after_a_signal_is_the_signals_work(tmp_path: Path, capsys: pyt
     reason = "SIGTERM; RuntimeError: a worker was killed"
     assert (_status(tmp_path).state, _status(tmp_path).reason) == (State.INTERRUPTED, reason)
     assert f"Stopped by {reason}\n" in capsys.readouterr().out
+
+
+def test_a_process_that_a_launcher_numbers_late_writes_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(rank_zero_only, "rank", 0)  # as Lightning reads it where the number is not known yet
+    for number, writes in (("0", True), ("1", False)):
+        place = tmp_path / number
+        place.mkdir()
+        monkeypatch.setenv("LOCAL_RANK", number)
+        note_rank()
+        with running([Attempt.of(CONFIG, place)], place):
+            assert (place / "status.json").exists() == writes
+    monkeypatch.setenv("LOCAL_RANK", "0")
+    note_rank()
+    assert rank_zero_only.rank == 1  # what is known stays
 
 
 def test_attempts_are_counted_and_what_killed_writers_left_is_removed(folder: Path) -> None:

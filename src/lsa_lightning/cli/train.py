@@ -30,7 +30,7 @@ from lsa_lightning.cli.overrides import as_typed, check_plugins, with_swept_name
 from lsa_lightning.cli.trainer import check_trainer
 from lsa_lightning.evaluation import RobustnessTable
 from lsa_lightning.runs.acceleration import accelerate
-from lsa_lightning.runs.attempt import Attempt, NotedEpochs, running
+from lsa_lightning.runs.attempt import Attempt, NotedEpochs, note_rank, running
 from lsa_lightning.runs.checkpoint import checkpoint_file, split_loader
 from lsa_lightning.runs.cluster import without_srun_hint
 from lsa_lightning.runs.console import console, print_accuracies, print_analysis, print_masking, show
@@ -140,6 +140,7 @@ def train(cfg: DictConfig) -> RunSummary | None:
         ValueError: if the folder holds another configuration's, before anything in it is changed.
         Stopped: if a signal ends the job.
     """
+    note_rank()
     folder = output_dir()
     config = resolved_but_for_environment(cfg)
     if cfg.resume is not None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shlex
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -117,6 +118,21 @@ class Attempt:
         epochs = (0 if now is None else now.epoch) if epoch is None else epoch
         attempts = 1 if self.former is None else self.former.attempts + 1
         Status(state, reason, epochs, attempts).save(self.folder)
+
+
+def note_rank() -> None:
+    """Tell Lightning which process of a job this is, where a launcher said so only after Lightning was imported.
+
+    Lightning reads the environment when it is imported; until its Trainer has connected them, it would take each
+    process for the first one, and all would write the same files.
+    """
+    if _is_first():
+        named = next((os.environ[key] for key in _RANKS if key in os.environ), 0)
+        rank_zero_only.rank = int(named)  # type: ignore[attr-defined]
+
+
+_RANKS = ("RANK", "LOCAL_RANK", "SLURM_PROCID", "JSM_NAMESPACE_RANK")
+"""Where launchers name it, in Lightning's order."""
 
 
 @contextmanager
