@@ -1,9 +1,14 @@
 from __future__ import annotations
 
-import torch
-from torch.utils.data import TensorDataset
+import signal
+import subprocess
+from multiprocessing import active_children
 
-from lsa_lightning.data.loader import EpochShuffle, ResumableDataLoader
+import pytest
+import torch
+from torch.utils.data import DataLoader, TensorDataset
+
+from lsa_lightning.data.loader import EpochShuffle, ResumableDataLoader, start_worker
 
 
 def numbers() -> ResumableDataLoader:
@@ -57,3 +62,19 @@ def test_after_a_complete_epoch_nothing_is_left_out() -> None:
     resumed = numbers()
     resumed.load_state_dict(loader.state_dict())
     assert given(resumed) == whole
+
+
+@pytest.mark.skipif(not hasattr(signal, "sigwaitinfo"), reason="the system does not tell who sent a signal")
+def test_sigterm_ends_a_worker_if_its_parent_sends_it_and_only_then() -> None:
+    others = active_children()
+    batches = iter(DataLoader(TensorDataset(torch.arange(9)), num_workers=1, worker_init_fn=start_worker))
+    next(batches)
+    (worker,) = (child for child in active_children() if child not in others)
+    subprocess.run(["kill", "-TERM", str(worker.pid)], check=True)
+    assert len(list(batches)) == 8
+    batches = iter(DataLoader(TensorDataset(torch.arange(9)), num_workers=1, worker_init_fn=start_worker))
+    next(batches)
+    (worker,) = (child for child in active_children() if child not in others)
+    worker.terminate()
+    worker.join(timeout=30)
+    assert worker.exitcode == 0

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import signal
+import threading
 from collections.abc import Iterator
 from itertools import islice
 from typing import Any
@@ -82,12 +84,21 @@ class ResumableDataLoader(DataLoader[Any]):
 
 
 def start_worker(worker_id: int) -> None:
-    """Seed a worker process, and let SIGTERM pass: a queue sends it to a job's every process, whose first one saves.
+    """Seed a worker process, and let SIGTERM end it only if its parent sends it.
 
-    A worker ends with the process that it works for.
+    A queue sends the signal to every process of a job, whose first one then still needs its workers to finish the step
+    and save. Where the system does not tell who sent a signal (macOS, Windows), it ends the worker.
 
     Args:
         worker_id: its number among the workers of the DataLoader.
     """
     pl_worker_init_function(worker_id)
-    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    if hasattr(signal, "sigwaitinfo"):
+        signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
+        threading.Thread(target=_end_with_parent, daemon=True).start()
+
+
+def _end_with_parent() -> None:
+    while signal.sigwaitinfo({signal.SIGTERM}).si_pid != os.getppid():
+        pass
+    os._exit(0)
