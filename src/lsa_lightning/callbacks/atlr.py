@@ -50,9 +50,10 @@ class ATLR(AdversarialTraining):
 
     After each validation run the layers are analysed on the validation batches (LSA), at the weights that were
     validated, averaged ones included; the list that comes out is used from then on. Before the first regularized epoch
-    one such analysis is made, if none has been yet. Logs ``train/loss_base``, ``train/loss_lr``,
-    ``lsa/<measure>/<02>_<layer>``, ``lsa/in_mvl/<02>_<layer>``, ``lsa/mu``, ``lsa/sigma`` and ``lsa/mvl_size``; the
-    first list when it is made, and the latest one again after validation runs that are not analysed.
+    one such analysis is made, if none has been yet. Logs ``train/loss_base``, ``train/loss_lr`` (0 where a ramp or the
+    gate is), ``lsa/<measure>/<02>_<layer>``, ``lsa/in_mvl/<02>_<layer>``, ``lsa/mu``, ``lsa/sigma`` and
+    ``lsa/mvl_size``; the first list when it is made, and the latest one again after validation runs that are not
+    analysed.
 
     Args:
         attack: makes the training examples.
