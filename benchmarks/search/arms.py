@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import random
 from dataclasses import replace
-from typing import Any
 
 from benchmarks.search.training import Setting, Trial
 
@@ -23,25 +22,26 @@ ARMS = {
 TUNED = ("tuned", "lr", "lr_u", "kl_u")
 GAMMAS = (0.03, 0.1, 0.3, 1.0, 3.0, 10.0)
 
-_RAMPED: dict[str, Any] = {"measure": "relative_squared_error", "ramp": True}
-_WITH_LOGITS: dict[str, Any] = {"measure": "relative_squared_error", "layers": ("learnable", "logits")}
-FORMS: dict[str, dict[str, Any]] = {
-    "base": {},
-    "lr_plain": {"gamma": 0.1},
-    "lr_plain 0.03": {"gamma": 0.03},
-    "lr_plain act1": {"gamma": 0.1, "layers": ("act1",)},
-    "lr_plain act3": {"gamma": 0.1, "layers": ("act3",)},
-    "lr_plain ramped": {"gamma": 0.1, "ramp": True},
-    "lr_ramped": {"gamma": 0.1, "ramp": True, "mvl": True},
-    "lr_centered": {"gamma": 1.0, "ramp": True, **_WITH_LOGITS},
-    "lr_centered 0.3": {"gamma": 0.3, "ramp": True, **_WITH_LOGITS},
-    "lr_centered 0.1, constant": {"gamma": 0.1, **_WITH_LOGITS},
-    "lr_centered logits": {"gamma": 1.0, **_RAMPED, "layers": ("logits",)},
-    "lr_centered logits 0.3, constant": {"gamma": 0.3, "measure": "relative_squared_error", "layers": ("logits",)},
-    "lr_centered_mvl": {"gamma": 1.0, "mvl": True, **_RAMPED},
-    "lr_centered_mvl 0.3": {"gamma": 0.3, "mvl": True, **_RAMPED},
-    "lr_centered_mvl with logits": {"gamma": 1.0, "mvl": True, "ramp": True, **_WITH_LOGITS},
-    "lr_centered_mvl with logits, 0.3": {"gamma": 0.3, "mvl": True, "ramp": True, **_WITH_LOGITS},
+_PAPER = Trial(gamma=0.1)
+_CENTERED = Trial(gamma=1.0, measure="relative_squared_error", layers=("learnable", "logits"), ramp=True)
+_MVL = replace(_CENTERED, layers=("learnable",), mvl=True)
+FORMS = {
+    "base": Trial(),
+    "lr_plain": _PAPER,
+    "lr_plain 0.03": replace(_PAPER, gamma=0.03),
+    "lr_plain act1": replace(_PAPER, layers=("act1",)),
+    "lr_plain act3": replace(_PAPER, layers=("act3",)),
+    "lr_plain ramped": replace(_PAPER, ramp=True),
+    "lr_ramped": replace(_PAPER, ramp=True, mvl=True),
+    "lr_centered": _CENTERED,
+    "lr_centered 0.3": replace(_CENTERED, gamma=0.3),
+    "lr_centered 0.1, constant": replace(_CENTERED, gamma=0.1, ramp=False),
+    "lr_centered logits": replace(_CENTERED, layers=("logits",)),
+    "lr_centered logits 0.3, constant": replace(_CENTERED, gamma=0.3, layers=("logits",), ramp=False),
+    "lr_centered_mvl": _MVL,
+    "lr_centered_mvl 0.3": replace(_MVL, gamma=0.3),
+    "lr_centered_mvl with logits": replace(_CENTERED, mvl=True),
+    "lr_centered_mvl with logits, 0.3": replace(_CENTERED, mvl=True, gamma=0.3),
 }
 """Untuned forms of the penalty on top of the base; those that are arms too, and others, tried on validation alone."""
 
@@ -50,7 +50,7 @@ FORM_SEEDS = range(1000, 1020)
 
 def fixed(arm: str, setting: Setting) -> Trial:
     """The trial of an arm that is not tuned, or of another form."""
-    return replace(Trial(eps=setting.eps), **FORMS[arm])
+    return replace(FORMS[arm], eps=setting.eps)
 
 
 def trials(arm: str, setting: Setting, number: int) -> list[Trial]:

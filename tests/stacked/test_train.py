@@ -178,12 +178,7 @@ def at(folder: Path) -> str:
 
 
 def test_progress_shows_the_means_over_the_seeds(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    args = [
-        *tiny_without("callbacks.progress_bar", "analysis", "evaluation"),
-        *TRAINING_ONLY,
-        "method=paper",
-        "seeds=[0,1]",
-    ]
+    args = [*tiny_without("callbacks.progress_bar", "analysis", "evaluation"), *TRAINING_ONLY, "seeds=[0,1]"]
     shown = [arg for arg in args if "progress_bar" not in arg]
     with caplog.at_level(logging.INFO), composed_job("train", shown, tmp_path) as cfg:
         train_seeds(cfg)

@@ -284,8 +284,7 @@ class ATLR(AdversarialTraining):
     def penalty_waits(self, epoch: int) -> bool:
         """Whether a ramp or the gate is at 0, and nothing else keeps the list from being penalised."""
         labelled = self.unlabelled is None or not self.unlabelled.only
-        regularized = labelled and epoch >= self.warmup_epochs and self.mvl
-        return bool(regularized and any(self.regularizer.weights(self.mvl or []).values()))
+        return labelled and epoch >= self.warmup_epochs and any(self.regularizer.weights(self.mvl or []).values())
 
     def _layers_now(self, epoch: int) -> list[str]:
         if epoch < self.warmup_epochs or not self.mvl or self._gate() == 0:

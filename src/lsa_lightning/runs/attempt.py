@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import shlex
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -11,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import lightning.pytorch as pl
+from lightning.fabric.utilities.rank_zero import _get_rank
 from lightning.pytorch.utilities import rank_zero_only
 from omegaconf import OmegaConf
 from rich.text import Text
@@ -127,12 +127,7 @@ def note_rank() -> None:
     process for the first one, and all would write the same files.
     """
     if _is_first():
-        named = next((os.environ[key] for key in _RANKS if key in os.environ), 0)
-        rank_zero_only.rank = int(named)  # type: ignore[attr-defined]
-
-
-_RANKS = ("RANK", "LOCAL_RANK", "SLURM_PROCID", "JSM_NAMESPACE_RANK")
-"""Where launchers name it, in Lightning's order."""
+        rank_zero_only.rank = _get_rank() or 0  # type: ignore[attr-defined]
 
 
 @contextmanager
