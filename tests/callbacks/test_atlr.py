@@ -98,6 +98,16 @@ def test_the_parts_of_the_loss_add_up_in_every_epoch(schedule: Any) -> None:
         assert sum(parts.values()) == pytest.approx(loss, rel=1e-5)
 
 
+@pytest.mark.parametrize(("gamma", "warmup", "logged"), [(0.5, 0, True), (0.5, 1, False), (0.0, 0, False)])
+def test_a_penalty_that_waits_is_logged_as_0_and_one_that_nobody_asked_for_is_not(
+    gamma: float, warmup: int, logged: bool
+) -> None:
+    regularizer = LayerwiseRegularizer(gamma, schedule=TrainingRamp(0.9, 1.0))  # no step of this fit is penalised
+    run = fit(foreign(), ATLR(pgd(), regularizer=regularizer, mvl=MVL, warmup_epochs=warmup), max_epochs=1)
+    assert ("train/loss_lr" in run.callback_metrics) == logged
+    assert float(run.callback_metrics.get("train/loss_lr", 0.0)) == 0.0
+
+
 def test_the_share_of_training_goes_by_steps_where_these_end_it() -> None:
     shares: list[float] = []
     callback = ATLR(pgd(), mvl=MVL)

@@ -60,6 +60,14 @@ def stopped(folder: Path, at: tuple[int, int | None], *args: str) -> None:
         train_tiny(folder, *RUN, *args)
 
 
+def test_a_job_knows_its_rank_before_it_writes(tmp_path: Path) -> None:
+    unknown = patch("lsa_lightning.cli.train.note_rank", side_effect=RuntimeError("rank"))
+    with unknown, pytest.raises(RuntimeError, match="rank"):
+        train_tiny(tmp_path, *RUN, *TRAINING_ALONE)
+    assert not list(tmp_path.rglob("*.json"))
+    assert not (tmp_path / "config.yaml").exists()
+
+
 class WorkersToo(NotedEpochs):
     """A signal that all processes of the job get, as a queue sends it."""
 
