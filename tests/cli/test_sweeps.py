@@ -15,6 +15,7 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.plugins import Plugins
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import InterpolationResolutionError
+from tests.helpers.fake_data import write_mnist
 from tests.helpers.hydra_run import TINY, main_in_process, read_json
 
 from lsa_lightning.cli.overrides import PLUGINS, check_plugins, with_swept_names
@@ -176,6 +177,16 @@ def test_joblib_runs_jobs_side_by_side(tmp_path: Path) -> None:
         "experiment-moon_at": "moon_at",
         "experiment-moon_at_lr": "moon_at_lr",
     }
+
+
+def test_a_job_of_joblib_may_have_worker_processes(tmp_path: Path) -> None:
+    """In joblib's own processes PyTorch cannot start any as long as joblib's way of starting them is the usual one."""
+    write_mnist(tmp_path)
+    data = ("data=mnist", f"data.root={tmp_path}", "data.num_workers=1", "data.val_size=8", "data.batch_size=8")
+    brief = ("callbacks=normal", "trainer.max_epochs=1", "analysis=null", "evaluation=null")
+    command = ["-m", "cluster=joblib", *data, *brief, "seed=0,1", "hydra.launcher.verbose=0"]
+    main_in_process(main, *command, f"hydra.sweep.dir={tmp_path}/sweep")
+    assert set(jobs_in(tmp_path / "sweep")) == {"seed-0", "seed-1"}
 
 
 def profile(run: Path) -> dict[str, list[float]]:

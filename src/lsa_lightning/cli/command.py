@@ -17,6 +17,7 @@ from hydra.types import RunMode
 from lsa_lightning import __version__
 from lsa_lightning.cli.errors import explained, is_for_users
 from lsa_lightning.cli.overrides import with_flags_first
+from lsa_lightning.runs.cluster import start_processes_as_usual
 from lsa_lightning.runs.folder import output_dir, remove_if_unused
 
 log = logging.getLogger(__name__)
@@ -59,6 +60,7 @@ def job_of(command: str, config_name: str) -> Iterator[None]:
 
     The traceback of an error that is no message to users is in the log of the run folder.
     """
+    start_processes_as_usual()
     try:
         yield
     except Exception as error:

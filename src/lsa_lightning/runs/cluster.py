@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import multiprocessing
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -62,6 +63,12 @@ def sbatch_options(requeue: bool, options: Mapping[str, Any] | None) -> dict[str
         {'no-requeue': True, 'mail-type': 'FAIL'}
     """
     return {"requeue" if requeue else "no-requeue": True, **(options or {})}
+
+
+def start_processes_as_usual() -> None:
+    """In a process of joblib's, start others as anywhere else; joblib's own way of it cannot start PyTorch's workers."""
+    if multiprocessing.get_start_method(allow_none=True) == "loky":
+        multiprocessing.set_start_method(multiprocessing.get_all_start_methods()[0], force=True)  # the platform's
 
 
 @contextmanager
