@@ -47,6 +47,14 @@ def test_a_seed_is_trained_among_others_as_alone(trial: Trial) -> None:
         torch.testing.assert_close(together[name][1], weights[0], atol=1e-5, rtol=1e-4)
 
 
+def test_a_quick_setting_trains_nearly_the_same_network() -> None:
+    setting = short("digits-100")
+    data = setting.data([3])
+    exact, quick = (train(replace(setting, quick=each), ALL, [3], data).net.state_dict() for each in (False, True))
+    gaps = {name: float((quick[name] - weights).abs().max()) for name, weights in exact.items()}
+    assert 0 < max(gaps.values()) < 0.02  # of three steps of at most 0.003
+
+
 @pytest.mark.parametrize("trial", [Trial(beta=3.0, keep_best=True), ALL])
 def test_the_same_seeds_give_the_same_networks(trial: Trial) -> None:
     setting = short()

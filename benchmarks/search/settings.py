@@ -162,6 +162,7 @@ def cifar_setting(size: int, root: Path) -> Setting:
         more=range(0),
         seeds=range(3),
         device=DEVICE,
+        quick=DEVICE == "cpu",
     )
 
 
