@@ -99,9 +99,10 @@ def honest() -> dict[str, tuple[nn.Module, Data]]:
         return {name: make() for name, make in HONEST.items()}
 
 
-def checks(data: Data, **options: Any) -> MaskingChecks:
+def checks(data: Data, radii: Any = None, **options: Any) -> MaskingChecks:
     defaults = {"eps": 0.1, "bounds": (0, 1)} if data[0].ndim == 4 else {"eps": 0.3, "bounds": None}
-    return MaskingChecks(**{**defaults, "steps": 10, **options})
+    made = MaskingChecks(**{**defaults, "steps": 10, **options})
+    return made if radii is None else made.with_radii(radii)
 
 
 def raised(model: nn.Module, data: Data, **options: Any) -> set[str]:
@@ -184,6 +185,24 @@ def test_samples_that_are_wrong_without_an_attack_do_not_count_as_fooled(honest:
     assert found["pgd_weaker_than_fgsm"].seen.startswith("FGSM fools 0 of 200 samples, PGD-10 0;")
 
 
+class MaskedBeyond(nn.Module):
+    """Fooled within 0.3 of 0.5 where two pixels have moved apart by more than 0.3, which no gradient shows."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        apart = (x[:, 0, 0, 0] - x[:, 0, 0, 1]).detach()
+        logit = 10 * (x.mean((1, 2, 3)) - 0.1)
+        return torch.where(apart > 0.3, -1.0, logit)
+
+
+def test_gradients_that_are_masked_beyond_the_radius_of_training() -> None:
+    data = torch.full((40, 1, 4, 4), 0.5), torch.ones(40, dtype=torch.long)
+    assert raised(MaskedBeyond(), data) == set()
+    assert raised(MaskedBeyond(), data, radii=[0.1, 0.05]) == set()
+    assert raised(MaskedBeyond(), data, radii=[0.0001, 0.2, 0.3]) == {"black_box_stronger"}
+    flag = checks(data, radii=[0.3, 0.2]).run(MaskedBeyond(), [data])["black_box_stronger"]
+    assert re.match(r"Square at eps 0\.2 fools 3\d of 40 samples, PGD-50 \d;", flag.seen)
+
+
 def test_what_does_not_apply_is_said(honest: dict[str, Any]) -> None:
     model, data = honest["mlp on moons"]
     flag = checks(data).run(model, [data])["full_range_above_chance"]
@@ -222,7 +241,8 @@ def test_each_check_has_its_criterion() -> None:
 
 def seen(samples: int = 256, **counts: int) -> dict[str, Tensor]:
     """What an ordinary model shows; by name, how many of the last samples the flag holds for."""
-    names = ("fgsm", "quarter", "half", "pgd", "longest", "random", "square", "range", "vanished", "relabelled")
+    names = ["fgsm", "quarter", "half", "pgd", "longest", "random", "square", "range", "vanished", "relabelled"]
+    names += ["longest 0.2", "square 0.2"]
     rows = {name: torch.arange(samples) >= samples - counts.get(name, 0) for name in names}
     return {
         **rows,
@@ -247,13 +267,15 @@ def seen(samples: int = 256, **counts: int) -> dict[str, Tensor]:
         ("full_range_above_chance", {"range": 110}, {"range": 90}),
         ("black_box_stronger", {"square": 9}, {"square": 10}),
         ("black_box_stronger", {"square": 60, "longest": 51}, {"square": 61, "longest": 51}),
+        ("black_box_stronger", {"square 0.2": 60, "longest 0.2": 51}, {"square 0.2": 61, "longest 0.2": 51}),
         ("gradients_disagree", {"wrong": 50}, {"wrong": 52}),
     ],
 )
 def test_what_chance_can_do_raises_no_flag(name: str, silent: dict[str, int], loud: dict[str, int]) -> None:
     counts = {"range": silent.get("samples", 256)}
-    assert flags(seen(**{**counts, **silent}), eps=0.1, steps=20, most_steps=100)[name].raised is False
-    assert flags(seen(**{**counts, **loud}), eps=0.1, steps=20, most_steps=100)[name].raised is True
+    options: dict[str, Any] = {"eps": 0.1, "beyond": [0.2], "steps": 20, "most_steps": 100}
+    assert flags(seen(**{**counts, **silent}), **options)[name].raised is False
+    assert flags(seen(**{**counts, **loud}), **options)[name].raised is True
 
 
 def test_gradients_are_compared_where_there_is_something_to_compare() -> None:
@@ -307,6 +329,12 @@ def test_wrong_arguments_are_named(options: dict[str, Any]) -> None:
         MaskingChecks(**{"eps": 0.1, **options})
 
 
+@pytest.mark.parametrize("radii", [[], [0.2, 0.0]])
+def test_wrong_radii_are_named(radii: Any) -> None:
+    with pytest.raises(ValueError, match=r"expected radii.*got"):
+        MaskingChecks(0.1).with_radii(radii)
+
+
 def test_an_empty_dataloader_is_named() -> None:
     with pytest.raises(ValueError, match="got an empty one"):
         MaskingChecks(0.1).run(nn.Identity(), [])
@@ -328,12 +356,15 @@ def test_float16_alone_lets_no_gradient_vanish() -> None:
     assert not low["gradients_disagree"].raised
 
 
+@pytest.mark.parametrize("radii", [None, [0.1, 0.3]])
 @pytest.mark.parametrize("bounds", [None, (-4.0, 4.0)])
-def test_progress_counts_the_forward_passes_of_every_sample(bounds: Any) -> None:
+def test_progress_counts_the_forward_passes_of_every_sample(bounds: Any, radii: Any) -> None:
     x, y = torch.randn(10, 2), torch.arange(10) % 2
-    checks = MaskingChecks(0.1, bounds=bounds, n_samples=9, steps=2, n_queries=7)
+    data = (x[:6], y[:6]), (x[6:], y[6:])
+    few = checks(data[0], radii, eps=0.1, bounds=bounds, n_samples=9, steps=2, n_queries=7)
     with every_progress() as shown:
-        checks.run(MLP(hidden=(4,)), [(x[:6], y[:6]), (x[6:], y[6:])])
-    passes = 3 * (1 + 3 * 2) + 2 * 7 + (0 if bounds is None else 3 * 2)
-    more = 0 if len(shown) == 1 else 3 * 10 * (1 if bounds is None else 2)
+        few.run(MLP(hidden=(4,)), data)
+    beyond = 0 if radii is None else 1
+    passes = 3 * (1 + (3 + beyond) * 2) + (2 + beyond) * 7 + (0 if bounds is None else 3 * 2)
+    more = 0 if len(shown) == 1 else 3 * 10 * (beyond + (1 if bounds is None else 2))
     assert [(each.total, each.done) for each in shown] == [(9 * each, 9 * each) for each in (passes, more) if each]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from copy import copy
 from typing import Any, NamedTuple
 
 import torch
@@ -25,7 +26,7 @@ from lsa_lightning.utils.batch import (
     read_batch,
     read_samples,
 )
-from lsa_lightning.utils.checks import flag, function, instance, integer, number, or_none
+from lsa_lightning.utils.checks import flag, function, instance, integer, number, or_none, sequence
 from lsa_lightning.utils.isolation import evaluating, preserved_random_state, scratch_buffers
 from lsa_lightning.utils.outputs import LogitsOf, OutputFn
 from lsa_lightning.utils.precision import widest_float
@@ -48,7 +49,8 @@ class MaskingChecks:
       dtype, or absent.
     - ``full_range_above_chance``: PGD within the whole range of the bounds leaves more than the share of the most
       frequent label.
-    - ``black_box_stronger``: Square, which needs no gradient, fools samples that PGD does not.
+    - ``black_box_stronger``: Square, which needs no gradient, fools samples that PGD does not, at eps or at a larger
+      radius of :meth:`with_radii`: gradients that are right where a model was trained may be masked farther away.
     - ``not_deterministic``: two passes over the same samples, in eval mode, differ.
     - ``gradients_disagree``: the margin does not change as its input gradient says, along random directions from points
       within eps/2: the cosine of predicted and measured changes is below 0.9 (``flags.AGREEMENT``), on average.
@@ -65,7 +67,7 @@ class MaskingChecks:
     A model without flags is not thereby proven honest.
 
     Args:
-        eps: radius > 0, as in the evaluation.
+        eps: radius > 0, as in training.
         norm: name of the norm, ``"Linf"`` or ``"L2"``.
         bounds: smallest and largest valid input value; None: no bounds, and no ``full_range_above_chance``.
         n_samples: number of samples >= 1, the first of the data.
@@ -123,10 +125,30 @@ class MaskingChecks:
             "half": self.pgd.with_eps(eps / 2),
             "pgd": self.pgd,
         }
-        self.black_box = {
+        self.black_box: dict[str, Attack] = {
             "random": RandomSearch(eps, n_queries, **options),
             "square": Square(eps, n_queries, **options),
         }
+        self.beyond: list[float] = []
+
+    def with_radii(self, radii: Sequence[float]) -> MaskingChecks:
+        """These checks, which compare Square with PGD at those of some radii that exceed eps, too.
+
+        Args:
+            radii: those of an evaluation, at least one, each > 0.
+
+        Raises:
+            ValueError: if there is none, or one is not positive.
+
+        Example:
+            >>> MaskingChecks(eps=0.3).with_radii([0.1, 0.2, 0.3, 0.4]).beyond
+            [0.4]
+        """
+        checks = copy(self)
+        checks.beyond = sorted(
+            {each for each in sequence(self, "radii", radii, number, above=0) if each > self.pgd.eps}
+        )
+        return checks
 
     def run(self, model: nn.Module, dataloader: Iterable[Any]) -> dict[str, MaskingFlag]:
         """Check one model.
@@ -166,10 +188,11 @@ class MaskingChecks:
             batches: the samples.
             models: how many models are stacked; a batch has the samples of each one after another.
         """
-        few = [*self.black_box.values(), *self._white_box(1).values()]
+        few = [*self._black_box().values(), *self._white_box(1).values()]
         with self._progress("Checking for masked gradients", few, models) as progress:
             observed = _by_model([self._observe(batch, progress, models) for batch in batches], models)
-        options: dict[str, Any] = {"eps": self.pgd.eps, "steps": self.pgd.steps, "most_steps": self.longest.steps}
+        options: dict[str, Any] = {"eps": self.pgd.eps, "beyond": self.beyond, "steps": self.pgd.steps}
+        options["most_steps"] = self.longest.steps
         found = [flags(own, **options) for own in observed]
         doubtful = [number for number, own in enumerate(found) if any(own[name].raised for name in OF_FEW_STEPS)]
         doubtful = [number for number in doubtful if not bool(observed[number]["gradient"].isnan().any())]
@@ -212,8 +235,8 @@ class MaskingChecks:
         with self._seeded(batch):
             row = self._without_attack(batch, models)
             # Attacks that need a gradient fool nobody where there is none.
-            attacks = {**self.black_box, **self._white_box(batch.x[0].numel())}
-            usable = self.black_box if bool(row["gradient"].isnan().all()) else attacks
+            attacks = {**self._black_box(), **self._white_box(batch.x[0].numel())}
+            usable = self._black_box() if bool(row["gradient"].isnan().all()) else attacks
             for name, attack in attacks.items():
                 row[name] = row["clean"] & (self._fooled(attack, batch) if name in usable else ~row["clean"])
                 progress.advance(len(batch.x) * forward_passes(attack))
@@ -262,13 +285,21 @@ class MaskingChecks:
             predicted.append((gradient.to(wide) * (ahead - back).to(wide)).flatten(1).sum(1))
         return _cosine(torch.stack(predicted), torch.stack(measured), floor=1e-6 * _largest(logits, models))
 
+    def _black_box(self) -> dict[str, Attack]:
+        """Attacks that need none."""
+        return {**self.black_box, **self._at_beyond("square", self.black_box["square"])}
+
     def _white_box(self, coordinates: int) -> dict[str, Attack]:
         """Attacks that need a gradient."""
-        return {**self.white_box, **self._in_range(self.pgd, coordinates)}
+        return {**self.white_box, **self._at_beyond("pgd", self.pgd), **self._in_range(self.pgd, coordinates)}
 
     def _of_more_steps(self, coordinates: int) -> dict[str, Attack]:
         """The strongest attacks."""
-        return {"longest": self.longest, **self._in_range(self.longest, coordinates)}
+        longest = {"longest": self.longest, **self._at_beyond("longest", self.longest)}
+        return {**longest, **self._in_range(self.longest, coordinates)}
+
+    def _at_beyond(self, name: str, attack: Attack) -> dict[str, Attack]:
+        return {f"{name} {radius:g}": attack.with_eps(radius) for radius in self.beyond}
 
     def _in_range(self, attack: PGD, coordinates: int) -> dict[str, Attack]:
         """``attack`` with a ball that holds all inputs of so many coordinates, if there are bounds."""
@@ -331,8 +362,8 @@ def _by_model(rows: Sequence[dict[str, Tensor]], models: int) -> list[dict[str, 
 
 def _strongest(observed: dict[str, Tensor], more: dict[str, Tensor]) -> dict[str, Tensor]:
     """``observed``, in which a sample counts as fooled by many steps if it is by few or by many."""
-    few = {"longest": "pgd", "range": "range"}
-    return {**observed, **{name: observed["clean"] & (observed[few[name]] | fooled) for name, fooled in more.items()}}
+    few = {name: observed[name.replace("longest", "pgd")] for name in more}
+    return {**observed, **{name: observed["clean"] & (few[name] | fooled) for name, fooled in more.items()}}
 
 
 def _largest(logits: Tensor, models: int) -> Tensor:

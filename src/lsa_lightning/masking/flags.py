@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -44,7 +45,7 @@ CRITERIA = {
     "steps_do_not_help": "random points fool clearly more than PGD",
     "vanishing_gradients": f"clearly more than {TOLERANCE:g} % vanish",
     "full_range_above_chance": "clearly more stay right than by chance",
-    "black_box_stronger": "Square fools clearly more than PGD",
+    "black_box_stronger": "Square fools clearly more than PGD, at eps or beyond",
     "not_deterministic": f"the logits change by more than {UNSTABLE:g}",
     "gradients_disagree": f"the cosine is below {AGREEMENT:g}",
 }
@@ -71,7 +72,9 @@ class MaskingFlag:
         return asdict(self)
 
 
-def flags(observed: dict[str, Tensor], *, eps: float, steps: int, most_steps: int) -> dict[str, MaskingFlag]:
+def flags(
+    observed: dict[str, Tensor], *, eps: float, beyond: Sequence[float] = (), steps: int, most_steps: int
+) -> dict[str, MaskingFlag]:
     """All flags, by name.
 
     Args:
@@ -80,8 +83,10 @@ def flags(observed: dict[str, Tensor], *, eps: float, steps: int, most_steps: in
             compare); the relative ``change`` of its logits between two passes and whether it was
             ``relabelled``; whether it is correctly classified (``clean``); and, of the latter, whether each attack
             fools the model: ``fgsm``, ``quarter``, ``half``, ``pgd``, ``random``, ``square``, where there are bounds
-            ``range`` and, where more steps were tried, ``longest``, which fools all that ``pgd`` does.
+            ``range`` and, where more steps were tried, ``longest``, which fools all that ``pgd`` does; ``pgd``,
+            ``square`` and ``longest`` at a radius beyond eps have it in their names, as ``pgd 0.4``.
         eps: radius of the attacks.
+        beyond: the radii beyond it.
         steps: steps of ``pgd``, of ``quarter`` and ``half`` at eps/4 and eps/2, and of ``range`` without ``longest``.
         most_steps: steps of ``longest``, and of ``range`` with it.
     """
@@ -96,7 +101,7 @@ def flags(observed: dict[str, Tensor], *, eps: float, steps: int, most_steps: in
         "steps_do_not_help": _steps_do_not_help(observed, short, strongest),
         "vanishing_gradients": _vanishing_gradients(observed),
         "full_range_above_chance": _full_range_above_chance(observed, strongest[1]),
-        "black_box_stronger": _compare(observed, strongest, ("square", "Square")),
+        "black_box_stronger": _black_box_stronger(observed, strongest, beyond),
         "not_deterministic": _not_deterministic(observed),
         "gradients_disagree": _gradients_disagree(observed),
     }
@@ -135,6 +140,7 @@ def _compare(observed: dict[str, Tensor], strong: tuple[str, str], weak: tuple[s
 
 
 def _first_raised(*flags: MaskingFlag) -> MaskingFlag:
+    """The first that is raised, or the last one."""
     return next((flag for flag in flags if flag.raised), flags[-1])
 
 
@@ -170,6 +176,18 @@ def _full_range_above_chance(observed: dict[str, Tensor], attack: str) -> Maskin
         f"correct, chance is {chance:.1f} %"
     )
     return MaskingFlag(_low_end(left, samples) > chance, words)
+
+
+def _black_box_stronger(
+    observed: dict[str, Tensor], strongest: tuple[str, str], beyond: Sequence[float]
+) -> MaskingFlag:
+    key, words = strongest
+    at_eps = _compare(observed, strongest, ("square", "Square"))
+    farther = (
+        _compare(observed, (f"{key} {radius:g}", words), (f"square {radius:g}", f"Square at eps {radius:g}"))
+        for radius in beyond
+    )
+    return _first_raised(at_eps, *farther, at_eps)
 
 
 def _not_deterministic(observed: dict[str, Tensor]) -> MaskingFlag:

@@ -66,7 +66,7 @@ def sbatch_options(requeue: bool, options: Mapping[str, Any] | None) -> dict[str
 
 
 def start_processes_as_usual() -> None:
-    """In a process of joblib's, start others as anywhere else; joblib's own way of it cannot start PyTorch's workers."""
+    """In a process of joblib's, start others as anywhere else: in joblib's way PyTorch's workers cannot be started."""
     if multiprocessing.get_start_method(allow_none=True) == "loky":
         multiprocessing.set_start_method(multiprocessing.get_all_start_methods()[0], force=True)  # the platform's
 

@@ -156,7 +156,7 @@ class EvaluationStage:
         limit_batches: number of batches >= 1, or None for all.
         seed: see :class:`~lsa_lightning.RobustnessEvaluation`.
         progress: see :class:`~lsa_lightning.RobustnessEvaluation`.
-        masking: the checks; None: none.
+        masking: the checks, which look at the radii beyond theirs too; None: none.
         draw: name of the attack under which samples are looked at one by one, and drawn, at the radius of training if
             that is known; None: none are.
         look_at: how many of the first samples, >= 1.
@@ -192,7 +192,8 @@ class EvaluationStage:
             progress=progress,
         )
         self.ceiling = or_none(instance, self, "ceiling", ceiling, CeilingBound)
-        self.masking = or_none(instance, self, "masking", masking, MaskingChecks)
+        checks = or_none(instance, self, "masking", masking, MaskingChecks)
+        self.masking = None if checks is None else checks.with_radii(self.evaluation.eps[1:])
         self.drawn = or_none(choice, self, "draw", draw, self.evaluation.attacks)
         self.look_at = integer(self, "look_at", look_at, low=1)
         self.save_examples = integer(self, "save_examples", save_examples, low=0, high=self.look_at)
