@@ -1,7 +1,7 @@
 """The tables of docs/reproduction.md and their figure docs/figures/search.svg, from the rows of docs/results.
 
 ``python -m scripts.docs_results`` writes what stands between the marks of the page, and the figure. With ``--table2
-RUNS`` it writes docs/results/table2.csv first, from the runs of that table.
+RUNS`` or ``--table3 RUNS`` it writes docs/results/table2.csv or table3.csv first, from the runs of that table.
 """
 
 from __future__ import annotations
@@ -25,11 +25,10 @@ from lsa_lightning.plotting.style import COLORS, MARKERS, legend_above, mark_zer
 
 ROOT = Path(__file__).parents[1]
 RESULTS = ROOT / "docs/results/final.csv"
-TABLE2 = ROOT / "docs/results/table2.csv"
 FORMS = ROOT / "docs/results/forms.csv"
 PAGE, README = ROOT / "docs/reproduction.md", ROOT / "README.md"
 FIGURE = ROOT / "docs/figures/search.svg"
-PAPER = {
+PAPER2 = {
     "Normal": 466.17,
     "AT-FGSM": 486.28,
     "AT-FGSM-LR-L0": 476.11,
@@ -49,7 +48,22 @@ PAPER = {
     "AT-TRADES-LR-L2": 505.83,
 }
 """R&G under FGSM in Table 2 of arXiv 2202.02626."""
+PAPER3 = {"Normal": 257.2, "AT-APGD": 497.99, "AT-APGD-LR-L0": 541.73}
+"""The same of its Table 3."""
 
+
+class PaperTable(NamedTuple):
+    """A table of the paper that was run: its rows here, the paper's figures, and the attack that judges."""
+
+    path: Path
+    paper: dict[str, float]
+    judge: str
+
+
+TABLES = {
+    "table2": PaperTable(ROOT / "docs/results/table2.csv", PAPER2, "exact"),
+    "table3": PaperTable(ROOT / "docs/results/table3.csv", PAPER3, "ensemble"),
+}
 
 UNTUNED = ("lr_plain", "lr_ramped", "lr_centered", "lr_centered 0.3", "lr_centered_mvl")
 ARMS = ("base", *UNTUNED, "tuned", "lr", "kl_u", "lr_u")
@@ -190,21 +204,48 @@ def _draw(axes: Axes, scores: Scores, settings: list[str]) -> None:
     axes.set_ylim(len(settings) - 0.5, -0.5)
 
 
-def table2(path: Path = TABLE2) -> str:
-    """R&G of each row of Table 2 by attack, its difference to its base, and the paper's, as Markdown."""
+def paper_table(table: PaperTable) -> str:
+    """R&G of each row by attack, its difference to its base, and the paper's, as Markdown."""
+    found = _cells(table.path, "rg")
+    attacks = list(next(iter(found.values())))
+    rows = [["row", "paper (FGSM)", *attacks, f"{table.judge}, minus base"]]
+    for name in _ordered(table.paper, found):
+        own, base = found[name], found.get(name.partition("-LR")[0], {}) if "-LR" in name else {}
+        cells = [_mean([*own[attack].values()]) for attack in attacks]
+        paper = f"{table.paper[name]:.1f}" if name in table.paper else ""
+        rows.append([name, paper, *cells, _minus(own[table.judge], base[table.judge]) if base else ""])
+    return _table(rows)
+
+
+def accuracies(table: PaperTable) -> str:
+    """Accuracy of each row at each radius, under the attack that judges, as Markdown."""
+    with table.path.open(newline="") as file:
+        radii = next(csv.reader(file))[4:]
+    found = {radius: _cells(table.path, radius) for radius in radii}
+    rows = [
+        [name, *(_mean([*found[radius][name][table.judge].values()]) for radius in radii)]
+        for name in _ordered(table.paper, found[radii[0]])
+    ]
+    return _table([["row", *(f"eps {radius}" for radius in radii)], *rows])
+
+
+def _cells(path: Path, column: str) -> dict[str, dict[str, dict[str, float]]]:
+    """A column by row of the table, attack and seed."""
     found: dict[str, dict[str, dict[str, float]]] = {}
     with path.open(newline="") as file:
         for row in csv.DictReader(file):
-            found.setdefault(row["row"], {}).setdefault(row["attack"], {})[row["seed"]] = float(row["rg"])
-    attacks = list(next(iter(found.values())))
-    rows = [["row", "paper (FGSM)", *attacks, "exact, minus base"]]
-    for name in (*PAPER, *(name for name in found if name not in PAPER)):
-        if name in found:
-            own = found[name]
-            cells = [_mean([*own[attack].values()]) for attack in attacks]
-            base = found.get(name.partition("-LR")[0], {}) if "-LR" in name else {}
-            rows.append([name, f"{PAPER[name]:.1f}" if name in PAPER else "", *cells, _minus(own, base)])
-    return _table(rows)
+            found.setdefault(row["row"], {}).setdefault(row["attack"], {})[row["seed"]] = float(row[column])
+    return found
+
+
+def _ordered(paper: dict[str, float], found: dict[str, Any]) -> list[str]:
+    """The rows that were run: first those of the paper."""
+    return [*(name for name in paper if name in found), *(name for name in found if name not in paper)]
+
+
+def _minus(own: dict[str, float], base: dict[str, float]) -> str:
+    values = [own[seed] - value for seed, value in base.items() if seed in own]
+    return f"{fmean(values):+.1f} ± {_half(values):.1f}"
 
 
 def forms(path: Path = FORMS) -> str:
@@ -250,26 +291,26 @@ def gains(scores: Scores) -> str:
     return textwrap.fill(words, 140, break_on_hyphens=False)
 
 
-def _minus(own: dict[str, dict[str, float]], base: dict[str, dict[str, float]]) -> str:
-    if not base:
-        return ""
-    values = [own["exact"][seed] - value for seed, value in base["exact"].items()]
-    return f"{fmean(values):+.1f} ± {_half(values):.1f}"
-
-
-def collect(runs: Path, path: Path = TABLE2) -> None:
-    """Write a row per run and attack."""
+def collect(runs: Path, path: Path) -> None:
+    """Write a row per run and attack: R&G, and the accuracy at each radius, in percent."""
     summaries = [json.loads(file.read_text()) for file in sorted(runs.rglob("summary.json"))]
     with path.open("w", newline="") as file:
         writer = csv.writer(file, lineterminator="\n")
-        writer.writerow(["row", "seed", "attack", "rg"])
+        writer.writerow(["row", "seed", "attack", "rg", *summaries[0]["eps"]])
         for summary in sorted(summaries, key=lambda each: (each["name"], each["seed"])):
-            writer.writerows([summary["name"], summary["seed"], *pair] for pair in summary["rg_score"].items())
+            for attack, rg in summary["rg_score"].items():
+                writer.writerow([summary["name"], summary["seed"], attack, rg, *summary["accuracy"][attack]])
 
 
 def sections() -> dict[str, str]:
     """What stands between the marks, by their name."""
-    return {"table 2": table2(), "search": tables(read()), "forms": forms()}
+    table3 = TABLES["table3"]
+    return {
+        "table 2": paper_table(TABLES["table2"]),
+        "table 3": f"{paper_table(table3)}\n\n{accuracies(table3)}",
+        "search": tables(read()),
+        "forms": forms(),
+    }
 
 
 def page(text: str, sections: dict[str, str]) -> str:
@@ -284,10 +325,11 @@ def page(text: str, sections: dict[str, str]) -> str:
 def main() -> None:
     """Write the page and the figure."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--table2", type=Path, metavar="RUNS")
-    args = parser.parse_args()
-    if args.table2 is not None:
-        collect(args.table2)
+    for name in TABLES:
+        parser.add_argument(f"--{name}", type=Path, metavar="RUNS")
+    for name, runs in vars(parser.parse_args()).items():
+        if runs is not None:
+            collect(runs, TABLES[name].path)
     written = sections()
     PAGE.write_text(page(PAGE.read_text(encoding="utf-8"), written), encoding="utf-8")
     README.write_text(page(README.read_text(encoding="utf-8"), {"gains": gains(read())}), encoding="utf-8")
