@@ -3,7 +3,8 @@
     python -m benchmarks.masking_time DATA_ROOT [--train-size 2000]
 
 Needs DATA_ROOT/MNIST/raw. Trains model B on the images as they are, and on PGD's at 0.1; prints and saves, for each,
-the seconds of the checks at eps 0.1 on 256 images, and how many forward passes over them these are.
+the seconds of the checks at eps 0.1 on 256 images, alone and with two larger radii of an evaluation, and how many
+forward passes over them these are.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ from lsa_lightning.attacks import PGD
 from lsa_lightning.masking import MaskingChecks
 from lsa_lightning.models import CNN
 
-EPS = 0.1
+EPS, RADII = 0.1, (0.2, 0.3)
 
 
 def main() -> None:
@@ -35,12 +36,16 @@ def main() -> None:
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     train, test = mnist(args.data_root, True, args.train_size), mnist(args.data_root, False, 256)
     x, y = test[0].to(device), test[1].to(device)
-    results: dict[str, Any] = {"settings": {"train_size": args.train_size, "eps": EPS, "samples": len(x)}}
+    results: dict[str, Any] = {
+        "settings": {"train_size": args.train_size, "eps": EPS, "radii": RADII, "samples": len(x)}
+    }
     for name, attack in (("normal", None), ("PGD", PGD(EPS, steps=3))):
         net = fit(CNN(), train, 2, attack, lr=1e-3).to(device)
-        took, forward = seconds(partial(MaskingChecks(EPS).run, net, [(x, y)])), seconds(partial(passes, net, x)) / 10
-        results[name] = {"seconds": took, "forward passes": took / forward}
-        print(f"{name}: {took:.1f} s, as {took / forward:.0f} forward passes", flush=True)
+        forward = seconds(partial(passes, net, x)) / 10
+        for radii, checks in (("", MaskingChecks(EPS)), (" with radii", MaskingChecks(EPS).with_radii(RADII))):
+            took = seconds(partial(checks.run, net, [(x, y)]))
+            results[name + radii] = {"seconds": took, "forward passes": took / forward}
+            print(f"{name}{radii}: {took:.1f} s, as {took / forward:.0f} forward passes", flush=True)
     save("masking_time", results)
 
 
