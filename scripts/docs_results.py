@@ -294,6 +294,9 @@ def gains(scores: Scores) -> str:
 def collect(runs: Path, path: Path) -> None:
     """Write a row per run and attack: R&G, and the accuracy at each radius, in percent."""
     summaries = [json.loads(file.read_text()) for file in sorted(runs.rglob("summary.json"))]
+    if not summaries:
+        msg = f"expected finished runs under {runs}, found no summary.json"
+        raise FileNotFoundError(msg)
     with path.open("w", newline="") as file:
         writer = csv.writer(file, lineterminator="\n")
         writer.writerow(["row", "seed", "attack", "rg", *summaries[0]["eps"]])

@@ -51,8 +51,8 @@ def test_a_quick_setting_trains_nearly_the_same_network() -> None:
     setting = short("digits-100")
     data = setting.data([3])
     exact, quick = (train(replace(setting, quick=each), ALL, [3], data).net.state_dict() for each in (False, True))
-    gaps = {name: float((quick[name] - weights).abs().max()) for name, weights in exact.items()}
-    assert 0 < max(gaps.values()) < 0.02  # of three steps of at most 0.003
+    gaps = torch.cat([(quick[name] - weights).abs().flatten() for name, weights in exact.items()])
+    assert 0 < float(gaps.mean()) < 0.001  # each weight has moved by 0.005 on average
 
 
 @pytest.mark.parametrize("trial", [Trial(beta=3.0, keep_best=True), ALL])

@@ -186,7 +186,7 @@ def test_samples_that_are_wrong_without_an_attack_do_not_count_as_fooled(honest:
 
 
 class MaskedBeyond(nn.Module):
-    """Fooled within 0.3 of 0.5 where two pixels have moved apart by more than 0.3, which no gradient shows."""
+    """Fooled where two pixels have moved apart by more than 0.3, by a radius above 0.15; no gradient shows it."""
 
     def forward(self, x: Tensor) -> Tensor:
         apart = (x[:, 0, 0, 0] - x[:, 0, 0, 1]).detach()
@@ -201,6 +201,12 @@ def test_gradients_that_are_masked_beyond_the_radius_of_training() -> None:
     assert raised(MaskedBeyond(), data, radii=[0.0001, 0.2, 0.3]) == {"black_box_stronger"}
     flag = checks(data, radii=[0.3, 0.2]).run(MaskedBeyond(), [data])["black_box_stronger"]
     assert re.match(r"Square at eps 0\.2 fools 3\d of 40 samples, PGD-50 \d;", flag.seen)
+
+
+def test_of_several_radii_the_smallest_that_is_masked_is_named() -> None:
+    rows = seen(**{"square": 60, "longest": 30, "square 0.2": 90, "longest 0.2": 30})
+    found = flags(rows, eps=0.1, beyond=[0.2], steps=20, most_steps=100)["black_box_stronger"]
+    assert found.seen.startswith("Square fools 60 of 256 samples")
 
 
 def test_what_does_not_apply_is_said(honest: dict[str, Any]) -> None:

@@ -86,9 +86,10 @@ def test_checks_run_only_where_there_are_some() -> None:
 
 
 def test_checks_look_at_the_radii_that_are_evaluated_beyond_their_own() -> None:
-    stage = EvaluationStage(ATTACKS, [0.4, 0.1], training_eps=0.5, masking=MaskingChecks(0.3))
+    checks = MaskingChecks(0.3)
+    stage = EvaluationStage(ATTACKS, [0.4, 0.1], training_eps=0.5, masking=checks)
     assert stage.masking is not None
-    assert stage.masking.beyond == [0.4, 0.5]
+    assert (stage.masking.beyond, checks.beyond) == ([0.4, 0.5], [])
 
 
 def test_the_attack_that_is_drawn_is_the_one_named() -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from copy import copy
+from functools import partial
 from typing import Any, NamedTuple
 
 import torch
@@ -191,15 +192,15 @@ class MaskingChecks:
         few = [*self._black_box().values(), *self._white_box(1).values()]
         with self._progress("Checking for masked gradients", few, models) as progress:
             observed = _by_model([self._observe(batch, progress, models) for batch in batches], models)
-        options: dict[str, Any] = {"eps": self.pgd.eps, "beyond": self.beyond, "steps": self.pgd.steps}
-        options["most_steps"] = self.longest.steps
-        found = [flags(own, **options) for own in observed]
+        few_steps, most_steps = self.pgd.steps, self.longest.steps
+        verdict = partial(flags, eps=self.pgd.eps, beyond=self.beyond, steps=few_steps, most_steps=most_steps)
+        found = [verdict(own) for own in observed]
         doubtful = [number for number, own in enumerate(found) if any(own[name].raised for name in OF_FEW_STEPS)]
         doubtful = [number for number in doubtful if not bool(observed[number]["gradient"].isnan().any())]
         if doubtful:
             more = _by_model(self._with_more_steps(batches, models), models)
             for number in doubtful:
-                found[number] = flags(_strongest(observed[number], more[number]), **options)
+                found[number] = verdict(_strongest(observed[number], more[number]))
         return found
 
     def _with_more_steps(self, batches: Sequence[CheckedBatch], models: int) -> list[dict[str, Tensor]]:
@@ -235,8 +236,9 @@ class MaskingChecks:
         with self._seeded(batch):
             row = self._without_attack(batch, models)
             # Attacks that need a gradient fool nobody where there is none.
-            attacks = {**self._black_box(), **self._white_box(batch.x[0].numel())}
-            usable = self._black_box() if bool(row["gradient"].isnan().all()) else attacks
+            black_box = self._black_box()
+            attacks = {**black_box, **self._white_box(batch.x[0].numel())}
+            usable = black_box if bool(row["gradient"].isnan().all()) else attacks
             for name, attack in attacks.items():
                 row[name] = row["clean"] & (self._fooled(attack, batch) if name in usable else ~row["clean"])
                 progress.advance(len(batch.x) * forward_passes(attack))
