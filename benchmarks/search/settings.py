@@ -15,6 +15,7 @@ from lsa_lightning import MoonDataModule
 from lsa_lightning.data import CropFlip
 from lsa_lightning.models import CNN, MLP
 from lsa_lightning.models.preact_resnet import PreActResNet
+from lsa_lightning.utils.precision import has_bfloat16
 
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
 """Of the settings with images."""
@@ -162,7 +163,7 @@ def cifar_setting(size: int, root: Path) -> Setting:
         more=range(0),
         seeds=range(3),
         device=DEVICE,
-        quick=DEVICE == "cpu",
+        quick=DEVICE == "cpu" and has_bfloat16(torch.device(DEVICE)),
     )
 
 

@@ -95,7 +95,8 @@ class Setting:
         seeds: those of the final runs.
         validations: how often training is validated.
         device: where it is trained.
-        quick: whether the passes of training are in bfloat16 and channels_last; a CPU takes 0.4 of the time then.
+        quick: whether the passes of training are in bfloat16 and channels_last; a CPU with instructions for bfloat16
+            takes 0.4 of the time then.
     """
 
     name: str

@@ -21,6 +21,7 @@ import torch.distributed as dist
 from hydra.utils import instantiate
 from lightning.pytorch.callbacks import ProgressBar
 from lightning.pytorch.loggers import CSVLogger, Logger
+from lightning.pytorch.utilities import rank_zero_warn
 from omegaconf import DictConfig, OmegaConf
 
 from lsa_lightning.cli.command import job_of, run
@@ -68,6 +69,7 @@ from lsa_lightning.runs.write import (
 from lsa_lightning.utils.checks import instance, or_none
 from lsa_lightning.utils.distributed import by_first, take_weights_of_first, together
 from lsa_lightning.utils.paths import CONF_DIR
+from lsa_lightning.utils.precision import has_bfloat16
 
 
 @dataclass(frozen=True, eq=False)
@@ -327,8 +329,13 @@ def _print_end(summary: RunSummary, folder: Path) -> None:
 
 
 def check_job(cfg: DictConfig, job: Job) -> None:
-    """Raise a ValueError, before training, for what would only be noticed after it."""
+    """Raise a ValueError, before training, for what would only be noticed after it; warn of what takes long."""
     check_optimized_metric(cfg.optimized_metric, job)
+    if job.trainer.precision.startswith("bf16") and not has_bfloat16(job.trainer.strategy.root_device):
+        rank_zero_warn(
+            f"trainer.precision={job.trainer.precision} may take ten times as long as 32-true here: this CPU has no "
+            "instructions for bfloat16."
+        )
     if job.analysis is not None or job.evaluation is not None:
         check_limit(job.trainer.limit_test_batches)
     if job.analysis is not None:

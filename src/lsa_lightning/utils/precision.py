@@ -1,4 +1,4 @@
-"""How precisely a device can compute."""
+"""What precisions a device has, and has instructions for."""
 
 from __future__ import annotations
 
@@ -23,3 +23,20 @@ def widest_float(device: torch.device) -> torch.dtype:
     except TypeError:  # asked for float64, MPS raises one
         return torch.float32
     return torch.float64
+
+
+def has_bfloat16(device: torch.device) -> bool:
+    """Whether a device computes in bfloat16, rather than in float32 with conversions around each operation.
+
+    Args:
+        device: where it is to be computed.
+
+    Returns:
+        False for a CPU without instructions for it, such as AVX-512's: a small ResNet took 10 times as long there in
+        bfloat16 as in float32. True for any other device.
+
+    Example:
+        >>> has_bfloat16(torch.device("cuda"))
+        True
+    """
+    return device.type != "cpu" or torch.ops.mkldnn._is_mkldnn_bf16_supported()
