@@ -1,7 +1,7 @@
 """The tables of docs/reproduction.md and their figure docs/figures/search.svg, from the rows of docs/results.
 
 ``python -m scripts.docs_results`` writes what stands between the marks of the page, and the figure. With ``--table2
-RUNS`` or ``--table3 RUNS`` it writes docs/results/table2.csv or table3.csv first, from the runs of that table.
+RUNS`` or ``--table3 RUNS`` the runs of that table are first added to docs/results/table2.csv or table3.csv.
 """
 
 from __future__ import annotations
@@ -292,17 +292,32 @@ def gains(scores: Scores) -> str:
 
 
 def collect(runs: Path, path: Path) -> None:
-    """Write a row per run and attack: R&G, and the accuracy at each radius, in percent."""
+    """Write a row per run and attack: R&G, and the accuracy at each radius, in percent.
+
+    Rows of other runs stay, so that a table may be run in parts.
+    """
     summaries = [json.loads(file.read_text()) for file in sorted(runs.rglob("summary.json"))]
     if not summaries:
         msg = f"expected finished runs under {runs}, found no summary.json"
         raise FileNotFoundError(msg)
+    header = ["row", "seed", "attack", "rg", *map(str, summaries[0]["eps"])]
+    found: dict[tuple[str, int], list[list[Any]]] = {}
+    if path.exists():
+        with path.open(newline="") as file:
+            before, *rows = csv.reader(file)
+        if before != header:
+            msg = f"expected runs with the columns of {path}, {before}, got {header}"
+            raise ValueError(msg)
+        for row in rows:
+            found.setdefault((row[0], int(row[1])), []).append(row)
+    for summary in summaries:
+        name, seed, accuracy = summary["name"], summary["seed"], summary["accuracy"]
+        found[name, seed] = [[name, seed, attack, rg, *accuracy[attack]] for attack, rg in summary["rg_score"].items()]
     with path.open("w", newline="") as file:
         writer = csv.writer(file, lineterminator="\n")
-        writer.writerow(["row", "seed", "attack", "rg", *summaries[0]["eps"]])
-        for summary in sorted(summaries, key=lambda each: (each["name"], each["seed"])):
-            for attack, rg in summary["rg_score"].items():
-                writer.writerow([summary["name"], summary["seed"], attack, rg, *summary["accuracy"][attack]])
+        writer.writerow(header)
+        for run in sorted(found):
+            writer.writerows(found[run])
 
 
 def sections() -> dict[str, str]:

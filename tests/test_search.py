@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import json
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -206,3 +207,21 @@ def test_the_page_holds_what_the_rows_say() -> None:
     assert docs_results.page(text, docs_results.sections()) == text
     text = docs_results.README.read_text(encoding="utf-8")
     assert docs_results.page(text, {"gains": docs_results.gains(docs_results.read())}) == text
+
+
+def test_runs_are_collected_beside_those_that_are_there(tmp_path: Path) -> None:
+    def run(seed: int, rg: float, eps: tuple[float, ...] = (0.0, 0.3)) -> Path:
+        folder = tmp_path / f"seed-{seed}-{rg}"
+        folder.mkdir()
+        found = {"name": "AT", "seed": seed, "eps": eps, "rg_score": {"fgsm": rg}, "accuracy": {"fgsm": [99.0, rg]}}
+        (folder / "summary.json").write_text(json.dumps(found))
+        return folder
+
+    table = tmp_path / "table.csv"
+    for each in (run(1, 100.5), run(0, 90.0), run(1, 110.0)):
+        docs_results.collect(each, table)
+    assert table.read_text() == "row,seed,attack,rg,0.0,0.3\nAT,0,fgsm,90.0,99.0,90.0\nAT,1,fgsm,110.0,99.0,110.0\n"
+    with pytest.raises(ValueError, match=r"expected runs with the columns of .*'0\.3'\], got .*'0\.4'\]"):
+        docs_results.collect(run(2, 1.0, (0.0, 0.4)), table)
+    with pytest.raises(FileNotFoundError, match="found no summary"):
+        docs_results.collect(tmp_path / "nowhere", table)
