@@ -209,6 +209,16 @@ def test_of_several_radii_the_smallest_that_is_masked_is_named() -> None:
     assert found.seen.startswith("Square fools 60 of 256 samples")
 
 
+def test_larger_radii_without_a_flag_are_said() -> None:
+    rows = seen(**{"square": 5, "square 0.2": 6, "longest 0.2": 9})
+    found = flags(rows, eps=0.1, beyond=[0.2], steps=20, most_steps=100)["black_box_stronger"]
+    assert found.raised is False
+    assert found.seen == (
+        "Square fools 5 of 256 samples, PGD-100 0; only the former 5, only the latter 0; "
+        "nor is it clearly more at eps 0.2"
+    )
+
+
 def test_what_does_not_apply_is_said(honest: dict[str, Any]) -> None:
     model, data = honest["mlp on moons"]
     flag = checks(data).run(model, [data])["full_range_above_chance"]

@@ -183,11 +183,15 @@ def _black_box_stronger(
 ) -> MaskingFlag:
     key, words = strongest
     at_eps = _compare(observed, strongest, ("square", "Square"))
-    farther = (
+    farther = [
         _compare(observed, (f"{key} {radius:g}", words), (f"square {radius:g}", f"Square at eps {radius:g}"))
         for radius in beyond
-    )
-    return _first_raised(at_eps, *farther, at_eps)
+    ]
+    found = _first_raised(at_eps, *farther, at_eps)
+    if found.raised or not beyond:
+        return found
+    radii = ", ".join(f"{radius:g}" for radius in beyond)
+    return MaskingFlag(False, f"{found.seen}; nor is it clearly more at eps {radii}")
 
 
 def _not_deterministic(observed: dict[str, Tensor]) -> MaskingFlag:
