@@ -39,4 +39,6 @@ def has_bfloat16(device: torch.device) -> bool:
         >>> has_bfloat16(torch.device("cuda"))
         True
     """
-    return device.type != "cpu" or torch.ops.mkldnn._is_mkldnn_bf16_supported()
+    if device.type != "cpu":
+        return True
+    return torch.backends.mkldnn.is_available() and bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())
