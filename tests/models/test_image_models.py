@@ -83,6 +83,7 @@ def test_parameters_of_preact_resnet18() -> None:
     [
         (CNN(3, image_size=32, num_classes=100), (2, 3, 32, 32), 100),
         (VGG19(1, 7), (2, 1, 64, 64), 7),
+        (VGG19(widths=[4, 8, 16, 32, 33]), (2, 3, 32, 32), 10),
         (WideResNet(10, 1, dropout=0.3, in_channels=1, num_classes=5), (2, 1, 28, 28), 5),
         (PreActResNet18(num_classes=3), (2, 3, 64, 64), 3),
     ],
@@ -107,6 +108,7 @@ def test_dropout_drops_in_training_only() -> None:
         (lambda: CNN(image_size=19), "CNN: expected image_size to be an integer >= 20, got 19"),
         (lambda: CNN(in_channels=0), "expected in_channels to be an integer >= 1, got 0"),
         (lambda: VGG19(num_classes=0), "VGG19: expected num_classes to be an integer >= 1, got 0"),
+        (lambda: VGG19(widths=[4, 8]), r"VGG19: expected widths to be 5 numbers, one for each stage, got \[4, 8\]"),
         (lambda: WideResNet(depth=20), r"expected depth to be 6 n \+ 4 .* got 20"),
         (lambda: WideResNet(depth=4), "expected depth to be an integer >= 10, got 4"),
         (lambda: WideResNet(10, width=0), "expected width to be an integer >= 1, got 0"),

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from collections import OrderedDict
+from collections.abc import Sequence
 
 from torch import nn
 
 from lsa_lightning.models.initialisation import he_initialise
-from lsa_lightning.utils.checks import integer
+from lsa_lightning.utils.checks import integer, refuse, sequence
 
-_STAGES = ((64, 2), (128, 2), (256, 4), (512, 4), (512, 4))
-"""Width and number of convolutions of each stage of VGG-19; a pooling ends each stage."""
+_CONVOLUTIONS = (2, 2, 4, 4, 4)
+"""How many of them each stage of VGG-19 has; a pooling ends each stage."""
 
 
 class VGG19(nn.Sequential):
@@ -22,19 +23,25 @@ class VGG19(nn.Sequential):
     Args:
         in_channels: channels of the images, >= 1; height and width must be >= 32.
         num_classes: number of logits, >= 1.
+        widths: channels of each of the five stages, each >= 1.
 
     Raises:
-        ValueError: if a size is smaller than 1.
+        ValueError: if a size is smaller than 1, or if there are not five widths.
 
     Source: Simonyan and Zisserman 2015, arXiv 1409.1556; arXiv 2202.02626, Table 1.
     """
 
-    def __init__(self, in_channels: int = 3, num_classes: int = 10) -> None:
+    def __init__(
+        self, in_channels: int = 3, num_classes: int = 10, widths: Sequence[int] = (64, 128, 256, 512, 512)
+    ) -> None:
         in_channels = integer(self, "in_channels", in_channels, low=1)
         num_classes = integer(self, "num_classes", num_classes, low=1)
+        widths = sequence(self, "widths", widths, integer, low=1)
+        if len(widths) != len(_CONVOLUTIONS):
+            refuse(self, "widths", f"{len(_CONVOLUTIONS)} numbers, one for each stage", widths)
         layers: OrderedDict[str, nn.Module] = OrderedDict()
         width_in, i = in_channels, 0
-        for stage, (width, convolutions) in enumerate(_STAGES, start=1):
+        for stage, (width, convolutions) in enumerate(zip(widths, _CONVOLUTIONS, strict=True), start=1):
             for _ in range(convolutions):
                 i += 1
                 layers[f"conv{i}"] = nn.Conv2d(width_in, width, 3, padding=1)
