@@ -1,6 +1,7 @@
 """One thread, here and in the processes that tests start: their tensors are small, and threads would only wait."""
 
 import os
+from collections.abc import Iterator
 
 import pytest
 import torch
@@ -14,6 +15,20 @@ WHOLE_RUNS = (
     "tests/runs/test_dashboards.py",
     "tests/callbacks/test_module_patterns.py",
 )
+
+
+@pytest.fixture(autouse=True)
+def seeded() -> None:
+    """What a test draws does not hang on the tests before it."""
+    torch.manual_seed(0)
+
+
+@pytest.fixture
+def float64() -> Iterator[None]:
+    """Double precision: two ways of adding up the same gradient agree on its signs there, which an attack follows."""
+    torch.set_default_dtype(torch.float64)
+    yield
+    torch.set_default_dtype(torch.float32)
 
 
 @pytest.hookimpl(tryfirst=True)

@@ -18,6 +18,8 @@ from lsa_lightning.attacks import TPGD
 from lsa_lightning.functional import relative_error
 from lsa_lightning.unlabelled import FromLoader, Generated, PartOfBatch, Source, Unlabelled
 
+pytestmark = pytest.mark.usefixtures("float64")
+
 
 def noise(n: int, generator: torch.Generator) -> Tensor:
     return torch.rand(n, 1, 8, 8, generator=generator)

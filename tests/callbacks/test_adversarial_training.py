@@ -17,6 +17,8 @@ from lsa_lightning import ATLR, AdversarialTraining
 from lsa_lightning.attacks import FGSM, PGD
 from lsa_lightning.objectives import TRADES
 
+pytestmark = pytest.mark.usefixtures("float64")
+
 
 def hand_written(**kwargs: Any) -> ForeignModule:
     module = foreign()
@@ -74,7 +76,7 @@ def test_normalised_batches_are_attacked_in_pixels() -> None:
 
 def test_a_batch_outside_the_bounds_names_both_remedies() -> None:
     x, y = images(16)
-    with pytest.raises(ValueError, match=r"got values in \[-1.5, .*None: no bounds.*input_space=\(mean, std\)"):
+    with pytest.raises(ValueError, match=r"got values in \[-1.488, .*None: no bounds.*input_space=\(mean, std\)"):
         trainer([AdversarialTraining(pgd())]).fit(foreign(), one_batch(((x - 0.3) / 0.2, y)))
 
 

@@ -23,6 +23,8 @@ from lsa_lightning.callbacks import CollapseAlarm, LossFell, Overshot, SpreadLos
 from lsa_lightning.callbacks.alarm import Signal, StepSeen
 from lsa_lightning.objectives import TRADES
 
+pytestmark = pytest.mark.usefixtures("float64")
+
 LOGITS = torch.tensor([[2.0, 0.0], [2.0, 0.0], [0.0, 2.0]])
 Y = torch.tensor([0, 1, 1])
 

@@ -25,6 +25,8 @@ from lsa_lightning.objectives import TRADES
 from lsa_lightning.regularizers import LinearRamp, TrainingRamp
 from lsa_lightning.selectors import Amplification, Level
 
+pytestmark = pytest.mark.usefixtures("float64")
+
 
 @pytest.mark.parametrize("dropout", [0.0, 0.5])
 @pytest.mark.parametrize(
@@ -36,11 +38,11 @@ def test_one_epoch_equals_the_hand_written_loop(options: dict[str, Any], dropout
     module, expected = foreign(dropout=dropout), foreign(dropout=dropout)
     fit(
         module,
-        ATLR(pgd(1), regularizer=LayerwiseRegularizer(gamma=0.5), mvl=MVL),  # of seed 0 a sign hangs on the last bit
+        ATLR(pgd(), regularizer=LayerwiseRegularizer(gamma=0.5), mvl=MVL),
         accumulate_grad_batches=options.get("accumulate", 1),
         gradient_clip_val=options.get("clip"),
     )
-    assert_same(module, reference(expected, dict.fromkeys(MVL, 0.5), seed=1, **options))
+    assert_same(module, reference(expected, dict.fromkeys(MVL, 0.5), **options))
 
 
 def test_dict_batches_and_dict_outputs_equal_the_hand_written_loop() -> None:

@@ -21,6 +21,8 @@ from lsa_lightning import ATLR, AdversarialTraining, RobustValidation
 from lsa_lightning.attacks import FGSM, PGD, InputSpace
 from lsa_lightning.callbacks import AdversarialWeightPerturbation, CatastrophicOverfittingStop, ReportLogger
 
+pytestmark = pytest.mark.usefixtures("float64")
+
 Made = Callable[[], pl.Callback]
 CALLBACKS: dict[str, Made] = {
     "AdversarialTraining": lambda: AdversarialTraining(PGD(0.1, steps=2, seed=0)),

@@ -20,6 +20,8 @@ from lsa_lightning.layers.probe import LayerProbe
 from lsa_lightning.objectives import TRADES
 from lsa_lightning.runs.acceleration import accelerate
 
+pytestmark = pytest.mark.usefixtures("float64")
+
 LAYERS = ["net.bn1", "net.relu1", "net.act"]
 
 

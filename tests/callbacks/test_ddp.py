@@ -20,6 +20,8 @@ from lsa_lightning.attacks import FGSM, PGD
 from lsa_lightning.functional import relative_error
 from lsa_lightning.unlabelled import FromLoader, Unlabelled
 
+pytestmark = pytest.mark.usefixtures("float64")
+
 
 @pytest.mark.parametrize("case", CASES)
 def test_training_equals_the_hand_written_loop_on_the_joint_batches(case: str) -> None:

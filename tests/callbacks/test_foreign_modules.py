@@ -23,6 +23,8 @@ from torch.utils.data import DataLoader, TensorDataset
 from lsa_lightning import ATLR, AdversarialTraining, LayerwiseRegularizer
 from lsa_lightning.attacks import FGSM
 
+pytestmark = pytest.mark.usefixtures("float64")
+
 
 class Wrapped(pl.LightningModule):
     """A usual LightningModule around a backbone under a name of its own."""
@@ -125,6 +127,7 @@ def unlabelled(batch: Tensor) -> tuple[Tensor, Tensor]:
 
 def test_lightnings_own_demo_module() -> None:
     idle, alone = BoringModel(), BoringModel()
+    idle.layer.bias.data = torch.tensor([-3.0, 0.0])  # its loss pulls both outputs to 1: here to the class of the batch
     alone.load_state_dict(idle.state_dict())
     attack = FGSM(0.0, bounds=None)
     regularizer = LayerwiseRegularizer(gamma=0.0)

@@ -20,6 +20,8 @@ from lsa_lightning.measures import ComparisonMeasure
 from lsa_lightning.objectives import TRADES
 from lsa_lightning.utils.isolation import hookable_modules
 
+pytestmark = pytest.mark.usefixtures("float64")
+
 MEAN, STD = 0.4, 0.3
 
 

@@ -18,6 +18,8 @@ from lsa_lightning.attacks import FGSM, PGD
 from lsa_lightning.callbacks import AdversarialWeightPerturbation
 from lsa_lightning.objectives import AT, TRADES, Objective
 
+pytestmark = pytest.mark.usefixtures("float64")
+
 GAMMA = 0.05
 Loss = Callable[[nn.Module, Tensor, Tensor, Tensor], Tensor]
 

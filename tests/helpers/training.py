@@ -17,8 +17,8 @@ MVL = ["net.relu1", "net.act"]
 LAYERS = ["net.relu1", "net.relu2", "net.act"]
 
 
-def pgd(seed: int = 0) -> PGD:
-    return PGD(eps=0.1, steps=3, seed=seed)
+def pgd() -> PGD:
+    return PGD(eps=0.1, steps=3, seed=0)
 
 
 def foreign(cls: type[ForeignModule] = ForeignModule, **kwargs: Any) -> ForeignModule:
@@ -33,11 +33,9 @@ def fit(module: ForeignModule, callback: pl.Callback, collate: Any = None, **kwa
     return run
 
 
-def reference(
-    module: ForeignModule, gamma: dict[str, float], epochs: int = 1, seed: int = 0, **kwargs: Any
-) -> ForeignModule:
+def reference(module: ForeignModule, gamma: dict[str, float], epochs: int = 1, **kwargs: Any) -> ForeignModule:
     torch.manual_seed(1)
-    optimizer, attack = module.configure_optimizers(), pgd(seed)
+    optimizer, attack = module.configure_optimizers(), pgd()
     for _ in range(epochs):
         at_lr_loop(module, loader(), attack, optimizer, module.net.hidden, gamma, **kwargs)
     return module
