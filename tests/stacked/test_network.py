@@ -19,6 +19,7 @@ def copies(make: type[nn.Module]) -> list[nn.Module]:
     return [make() for _ in range(MODELS)]
 
 
+@pytest.mark.usefixtures("float64")
 @pytest.mark.parametrize(
     ("make", "shape"), [(MLP, (2,)), (CNN, (1, 28, 28)), (PreActResNet18, (3, 8, 8))], ids=["linear", "conv", "norm"]
 )
