@@ -6,20 +6,22 @@
 Each pair of an experiment and a method is trained by lsa-train with the seeds side by side (``seeds=range(...)``) where
 they can be stacked, else by a sweep. A network is dead if its clean validation accuracy at the end is at most --margin
 points above that of guessing. Experiments on images need DATA_ROOT; for a small run, shorten them:
-``-- trainer.max_epochs=2``. Writes results/dead_networks.json.
+``-- trainer.max_epochs=2``. Writes each row to results/dead_networks.json, in place of that pair's earlier one.
 """
 
 from __future__ import annotations
 
 import argparse
 import csv
+import json
 import subprocess
 import sys
 import tempfile
 from pathlib import Path
 from typing import Any
 
-from benchmarks.pairs import save
+import torch
+from benchmarks.pairs import RESULTS, save
 
 from lsa_lightning.utils.paths import CONF_DIR
 
@@ -40,13 +42,20 @@ def main() -> None:
     parser.add_argument("overrides", nargs="*")
     args = parser.parse_args()
     pairs = [(experiment, method) for experiment in args.experiments for method in args.methods]
-    rows = [row(experiment, method, args) for experiment, method in pairs]
-    settings = {key: value for key, value in vars(args).items() if key != "data"}
-    save("dead_networks", {"settings": settings, "rows": rows})
+    for experiment, method in pairs:
+        keep(row(experiment, method, args))
+
+
+def keep(new: dict[str, Any]) -> None:
+    """Write a row in place of that pair's earlier one."""
+    file = RESULTS / "dead_networks.json"
+    rows = json.loads(file.read_text())["rows"] if file.exists() else []
+    others = [row for row in rows if (row["experiment"], row["method"]) != (new["experiment"], new["method"])]
+    save("dead_networks", {"rows": [*others, new]})
 
 
 def row(experiment: str, method: str, args: argparse.Namespace) -> dict[str, Any]:
-    """Clean accuracies by seed, and how many are at chance."""
+    """Clean accuracies by seed, how many are at chance, and how that was trained."""
     root = [] if experiment.startswith("moon") else [f"data.root={args.data}"]
     together = experiment.startswith("moon") and not {experiment, method} & {*ALONE}
     overrides = [f"experiment={experiment}", f"method={method}", *root, *args.overrides]
@@ -57,7 +66,8 @@ def row(experiment: str, method: str, args: argparse.Namespace) -> dict[str, Any
     print(
         f"{experiment:<22} {method:<12} dead {dead} of {args.seeds}, lowest clean accuracy {lowest:.1f} %", flush=True
     )
-    return {"experiment": experiment, "method": method, "dead": dead, "clean": accuracies}
+    how = {"overrides": args.overrides, "margin": args.margin, "torch": torch.__version__}
+    return {"experiment": experiment, "method": method, "dead": dead, "clean": accuracies, **how}
 
 
 def train(overrides: list[str], seeds: int, *, together: bool) -> list[float]:
