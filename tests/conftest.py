@@ -16,6 +16,7 @@ WHOLE_RUNS = (
     "tests/callbacks/test_module_patterns.py",
 )
 
+
 @pytest.fixture(autouse=True)
 def seeded() -> None:
     """What a test draws does not hang on the tests before it."""
