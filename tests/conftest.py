@@ -16,6 +16,16 @@ WHOLE_RUNS = (
     "tests/callbacks/test_module_patterns.py",
 )
 
+TRIED_ELSEWHERE = (
+    "tests/test_conf.py",
+    "tests/test_docs_code.py",
+    "tests/test_paper_tables.py",
+    "tests/callbacks/test_module_patterns.py",
+    "tests/cli/test_mistakes.py",
+    "tests/layers/test_architectures.py",
+)
+"""Whole runs of code that other tests reach too: coverage, which doubles their time, leaves them out."""
+
 
 @pytest.fixture(autouse=True)
 def seeded() -> None:
@@ -42,6 +52,8 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         if item.nodeid.startswith(WHOLE_RUNS):
             item.add_marker(pytest.mark.slow)
+        if item.nodeid.startswith(TRIED_ELSEWHERE):
+            item.add_marker(pytest.mark.no_cover)
 
 
 def _forks(item: pytest.Item) -> bool:
