@@ -88,7 +88,7 @@ def final(setting: Setting, arm: str, number: int, results: Path, seeds: list[in
     done = {row["seed"] for row in table.of(setting.name, arm)}
     wanted = seeds or [seed for seed in setting.seeds if str(seed) not in done]
     trial = chosen(setting, arm, number, results)
-    for part in [wanted[k : k + 20] for k in range(0, len(wanted), 20)]:
+    for part in [wanted[k : k + setting.together] for k in range(0, len(wanted), setting.together)]:
         data = setting.data(part)
         net = train(setting, trial, part, data).net
         for seed, values in zip(part, judged(setting, net, data.test), strict=True):

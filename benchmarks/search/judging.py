@@ -17,11 +17,11 @@ from lsa_lightning.stacked.network import load
 
 def judged(setting: Setting, net: nn.Module, test: tuple[Tensor, Tensor]) -> Iterator[dict[str, float]]:
     """Metrics in percent of one seed after the other."""
-    single = setting.network().to(setting.device).eval()
+    single = setting.network().to(setting.device).to(memory_format=setting.layout).eval()
     judge = exact if test[0].shape[2:] == (2,) else standing
     for index, (x, y) in enumerate(zip(*test, strict=True)):
         load(net, index, into=single)
-        yield judge(setting, single, x, y)
+        yield judge(setting, single, x.to(memory_format=setting.layout), y)
 
 
 def exact(setting: Setting, model: nn.Module, x: Tensor, y: Tensor) -> dict[str, float]:

@@ -146,6 +146,7 @@ def mnist_setting(size: int, root: Path) -> Setting:
 
 def cifar_setting(size: int, root: Path) -> Setting:
     """A PreActResNet-18 of a quarter of the width."""
+    on_cpu = DEVICE == "cpu"
     return Setting(
         f"cifar-{size}",
         partial(cifar10, root, size),
@@ -163,7 +164,9 @@ def cifar_setting(size: int, root: Path) -> Setting:
         more=range(0),
         seeds=range(3),
         device=DEVICE,
-        quick=DEVICE == "cpu" and has_bfloat16(torch.device(DEVICE)),
+        together=1 if on_cpu else 3,
+        layout=torch.channels_last if on_cpu else torch.preserve_format,  # a CPU takes 0.8 of the time
+        quick=on_cpu and has_bfloat16(torch.device(DEVICE)),
     )
 
 
