@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -16,7 +18,7 @@ from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 from tests.helpers.hydra_run import main_in_process
 
-from hydra_plugins.lsa_lightning_plugin import GROUPS, LSALightningPlugin
+from hydra_plugins.lsa_lightning_plugin import GROUPS, LSALightningPlugin, LSALightningSource
 from lsa_lightning import ATLR
 from lsa_lightning.attacks import PGD
 from lsa_lightning.utils.paths import CONF_DIR
@@ -98,12 +100,39 @@ def test_every_file_of_a_group_is_stored(composed: Composer, group: str) -> None
         assert "defaults" not in OmegaConf.load(file)
 
 
-def test_the_plugin_adds_nothing_to_the_search_path() -> None:
-    class Untouchable:
-        def __getattr__(self, name: str) -> None:
-            pytest.fail(f"the search path's {name} was used")
+def test_a_group_of_the_app_with_the_same_name_comes_first(app: Path, composed: Composer) -> None:
+    (app / "lsa_lightning" / "attack").mkdir(parents=True)
+    (app / "lsa_lightning" / "attack" / "pgd.yaml").write_text("mine: true\n")
+    assert composed("+lsa_lightning/attack@probe=pgd").probe == {"mine": True}
 
-    LSALightningPlugin().manipulate_search_path(Untouchable())  # type: ignore[arg-type]
+
+def test_hydra_lists_the_groups_and_their_options(app: Path) -> None:
+    with initialize_config_dir(str(app), version_base="1.3"):
+        loader = GlobalHydra.instance().config_loader()
+        assert "lsa_lightning" in loader.list_groups("")
+        assert loader.list_groups("lsa_lightning") == list(GROUPS)
+        assert loader.get_group_options("lsa_lightning") == []
+        for group in GROUPS:
+            names = sorted(file.stem for file in (CONF_DIR / group).glob("*.yaml"))
+            assert loader.get_group_options(f"lsa_lightning/{group}") == names
+            assert loader.list_groups(f"lsa_lightning/{group}") == []
+
+
+@pytest.mark.parametrize("name", ["lsa_lightning/data", "lsa_lightning/attack/none", "attack/pgd", "none/attack/pgd"])
+def test_there_is_nothing_else(name: str) -> None:
+    source = LSALightningSource("lsa-lightning", "lsa-lightning://")
+    assert source.available()
+    assert not source.exists(name)
+
+
+@pytest.mark.slow
+def test_an_app_that_does_not_use_us_starts_without_pytorch(tmp_path: Path) -> None:
+    (tmp_path / "app.py").write_text(
+        "import sys\nimport hydra\n\n@hydra.main(version_base='1.3', config_path=None)\ndef main(cfg):\n"
+        "    print(sorted({'lightning', 'lsa_lightning', 'optuna', 'torch'} & sys.modules.keys()))\n\nmain()\n"
+    )
+    done = subprocess.run([sys.executable, "app.py"], cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert (done.stdout, done.returncode) == ("[]\n", 0), done.stderr
 
 
 def test_a_downstream_entry_point_runs(app: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -1,4 +1,8 @@
-"""A Hydra sweeper for tables whose rows are no product: each row is a list of overrides with a name."""
+"""A Hydra sweeper for tables whose rows are no product: each row is a list of overrides with a name.
+
+Hydra imports this module in every app of an environment, so that lsa_lightning, and with it PyTorch, is imported when a
+sweep begins.
+"""
 
 from __future__ import annotations
 
@@ -13,9 +17,6 @@ from hydra.core.plugins import Plugins
 from hydra.plugins.sweeper import Sweeper
 from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig, OmegaConf
-
-from lsa_lightning.utils.checks import choice, mapping, sequence, text
-from lsa_lightning.utils.files import write_text
 
 
 class RowSweep(Sweeper):
@@ -38,6 +39,8 @@ class RowSweep(Sweeper):
         only: list[str] | None = None,
         params: dict[str, str] | None = None,
     ) -> None:
+        from lsa_lightning.utils.checks import choice, mapping, sequence
+
         every = mapping(self, "rows", rows, _overrides)
         chosen = every if only is None else sequence(self, "only", only, choice, options=every)
         self.rows = {name: every[name] for name in chosen}
@@ -51,6 +54,7 @@ class RowSweep(Sweeper):
     def sweep(self, arguments: list[str]) -> Any:
         """Run the jobs, and print and write the table of them, as ``lsa-report`` does."""
         from lsa_lightning.cli.report import main as report
+        from lsa_lightning.utils.files import write_text
 
         folder = Path(self._config.hydra.sweep.dir)
         write_text(folder / "multirun.yaml", OmegaConf.to_yaml(self._config))
@@ -75,6 +79,8 @@ class RowSweep(Sweeper):
 
 def _overrides(owner: object, name: str, value: Any, *, also: str = "") -> list[str]:
     """A list of overrides, perhaps an empty one."""
+    from lsa_lightning.utils.checks import sequence, text
+
     return sequence(owner, name, value, text, also=also) if value else []
 
 

@@ -2,6 +2,9 @@
 
 Hydra's own plugin, hydra-optuna-sweeper 1.3, wants Optuna 2, whose SQLite storage fails with SQLAlchemy 2, and counts
 its trials anew each time.
+
+Hydra imports this module in every app of an environment, so that lsa_lightning, and with it PyTorch, is imported when a
+sweep begins.
 """
 
 from __future__ import annotations
@@ -19,9 +22,6 @@ from hydra.core.utils import JobReturn
 from hydra.plugins.sweeper import Sweeper
 from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig, OmegaConf
-
-from lsa_lightning.utils.checks import choice, integer, text
-from lsa_lightning.utils.files import write_text
 
 if TYPE_CHECKING:
     import optuna
@@ -61,6 +61,8 @@ class OptunaSearch(Sweeper):
         n_jobs: int,
         params: dict[str, str],
     ) -> None:
+        from lsa_lightning.utils.checks import choice, integer, text
+
         self.sampler = sampler
         self.seed = integer(self, "seed", seed, low=0)
         choice(self, "direction", direction, ("maximize", "minimize"))
@@ -82,6 +84,8 @@ class OptunaSearch(Sweeper):
         Raises:
             ValueError: if nothing is searched, or a job returns no number.
         """
+        from lsa_lightning.utils.files import write_text
+
         folder = Path(self._config.hydra.sweep.dir)
         write_text(folder / "multirun.yaml", OmegaConf.to_yaml(self._config))
         space, fixed = split_overrides([*(f"{key}={value}" for key, value in self.params.items()), *arguments])
