@@ -41,6 +41,15 @@ def float64() -> Iterator[None]:
     torch.set_default_dtype(torch.float32)
 
 
+@pytest.fixture
+def undrawn() -> Iterator[None]:
+    """Figures are not drawn."""
+    from tests.helpers.hydra_run import undrawn
+
+    with undrawn():
+        yield
+
+
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Tests that start whole runs are slow together, though each of them is quick.

@@ -9,14 +9,12 @@ from typing import Any
 import pytest
 import torch
 from hydra.utils import instantiate
-from matplotlib.figure import Figure
 from omegaconf import DictConfig, OmegaConf
 from tests.helpers.fake_data import write_every_data_set
 from tests.helpers.hydra_run import (
     TINY,
     TINY_IMAGES,
     composed_job,
-    leave_empty,
     main_in_process,
     read_json,
     tiny_without,
@@ -38,6 +36,14 @@ OPTIONS = sorted((str(path.parent.relative_to(CONF_DIR)), path.stem) for path in
 """Every option of every group: (group, name)."""
 
 OFFLINE = ("logger.wandb.offline=true",)
+NARROW_RESNET = (
+    "model.backbone._target_=lsa_lightning.models.preact_resnet.PreActResNet",
+    "+model.backbone.stem=8",
+    "+model.backbone.widths=[8,8,8,8]",
+    "+model.backbone.blocks=2",
+)
+"""bfloat16 takes a CPU without instructions for it ten times as long."""
+
 EXTRA: dict[str, tuple[str, ...]] = {
     "logger/wandb": OFFLINE,
     "logger/many": OFFLINE,
@@ -45,8 +51,8 @@ EXTRA: dict[str, tuple[str, ...]] = {
     "attack/autoattack": ("attack.steps=2", "attack.n_queries=5", "attack.n_targets=2"),
     "model/wide_resnet_28_10": ("model.backbone.depth=10", "model.backbone.width=1"),
     "experiment/mnist_at_apgd_lr": ("attack.steps=2",),
-    "experiment/cifar10_at_apgd_lr": ("attack.steps=2",),
-    "experiment/cifar10_fast_lr": ("compile={backend:eager}",),
+    "experiment/cifar10_at_apgd_lr": ("attack.steps=2", "+model.backbone.widths=[8,8,8,8,8]"),
+    "experiment/cifar10_fast_lr": ("compile={backend:eager}", *NARROW_RESNET),
 }
 """What an option needs besides the tiny settings."""
 
@@ -172,10 +178,9 @@ def _case(group: str, name: str) -> Any:
 
 
 @pytest.fixture
-def _isolated(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Nothing, W&B's caches included, is written outside of the temporary folder; figures, which take long, nowhere."""
+def _isolated(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, undrawn: None) -> None:
+    """Nothing, W&B's caches included, is written outside of the temporary folder; figures nowhere."""
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(Figure, "savefig", leave_empty)
     for name in ("CACHE", "CONFIG", "DATA", "ARTIFACT"):
         monkeypatch.setenv(f"WANDB_{name}_DIR", str(tmp_path / "wandb_home"))
 

@@ -29,17 +29,19 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def analyze(run: Path, folder: Path, *args: str) -> str:
+def analyze(run: Path, folder: Path, *args: str, figures: bool = False) -> str:
     """What lsa-analyze prints."""
     printed = io.StringIO()
     checkpoint = f"ckpt_path={run}/checkpoints/best.ckpt"
     with redirect_stdout(printed):
-        main_in_process(main, checkpoint, "analysis.attacks.pgd.steps=2", f"hydra.run.dir={folder}", *args)
+        main_in_process(
+            main, checkpoint, "analysis.attacks.pgd.steps=2", f"hydra.run.dir={folder}", *args, figures=figures
+        )
     return printed.getvalue()
 
 
 def test_the_run_folder_and_the_output(run: Path, tmp_path: Path) -> None:
-    printed = analyze(run, tmp_path)
+    printed = analyze(run, tmp_path, figures=True)
     files = {path.name for path in tmp_path.iterdir()}
     assert {"config.yaml", "profile.csv", *(f"profile_{name}.json" for name in ATTACKS)} <= files
     assert (tmp_path / "figures" / "layer_profile.png").stat().st_size > 0

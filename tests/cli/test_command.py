@@ -8,8 +8,7 @@ from typing import Any
 
 import pytest
 from hydra.errors import HydraException, MissingConfigException
-from matplotlib.figure import Figure
-from tests.helpers.hydra_run import TINY, leave_empty, main_as_shown, main_in_process, read_json, train_tiny
+from tests.helpers.hydra_run import TINY, main_as_shown, main_in_process, read_json, train_tiny
 
 from lsa_lightning import MoonDataModule, __version__
 from lsa_lightning.cli.analyze import main as analyze_main
@@ -142,9 +141,8 @@ def test_a_development_run_sees_one_batch_of_everything(tmp_path: Path) -> None:
 
 
 def test_without_a_progress_bar_nothing_is_said_about_progress(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(Figure, "savefig", leave_empty)
     typed = [each for each in TINY if "progress_bar" not in each]
     main_in_process(main, *typed, "trainer.enable_progress_bar=false", "logger=none", f"hydra.run.dir={tmp_path}")
     shown = capsys.readouterr()

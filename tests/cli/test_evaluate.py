@@ -30,18 +30,19 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def evaluate(run: Path | list[Path], folder: Path, *args: str) -> str:
+def evaluate(run: Path | list[Path], folder: Path, *args: str, figures: bool = False) -> str:
     """What lsa-evaluate prints."""
     printed = io.StringIO()
     paths = [f"{each}/checkpoints/best.ckpt" for each in (run if isinstance(run, list) else [run])]
     path = f"ckpt_path=[{','.join(paths)}]" if isinstance(run, list) else f"ckpt_path={paths[0]}"
     with redirect_stdout(printed):
-        main_in_process(main, path, "evaluation.attacks.pgd.steps=2", *FEW_CHECKS, f"hydra.run.dir={folder}", *args)
+        options = ("evaluation.attacks.pgd.steps=2", *FEW_CHECKS, f"hydra.run.dir={folder}", *args)
+        main_in_process(main, path, *options, figures=figures)
     return printed.getvalue()
 
 
 def test_the_run_folder_and_the_output(run: Path, tmp_path: Path) -> None:
-    printed = evaluate(run, tmp_path)
+    printed = evaluate(run, tmp_path, figures=True)
     files = {path.name for path in tmp_path.iterdir()}
     assert {"config.yaml", "evaluation.csv", "evaluation.json", "figures"} <= files
     assert (tmp_path / "figures" / "accuracy.png").stat().st_size > 0

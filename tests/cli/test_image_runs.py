@@ -7,15 +7,18 @@ from typing import Any
 
 import pytest
 import torch
-from matplotlib.figure import Figure
 from tests.helpers.fake_data import write_mnist
-from tests.helpers.hydra_run import TINY_IMAGES, composed_job, leave_empty, main_in_process, read_json
+from tests.helpers.hydra_run import TINY_IMAGES, composed_job, main_in_process, read_json
 
 from lsa_lightning.cli.analyze import main as analyze_main
 from lsa_lightning.cli.evaluate import main as evaluate_main
 from lsa_lightning.cli.train import train
 
-pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("ignore:Experiment logs directory")]
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.filterwarnings("ignore:Experiment logs directory"),
+    pytest.mark.usefixtures("undrawn"),
+]
 
 
 def run(folder: Path, *args: str) -> dict[str, Any]:
@@ -30,12 +33,6 @@ def run(folder: Path, *args: str) -> dict[str, Any]:
 
 def weights(folder: Path) -> dict[str, torch.Tensor]:
     return torch.load(folder / "checkpoints" / "last.ckpt", weights_only=True)["state_dict"]
-
-
-@pytest.fixture(autouse=True)
-def _no_figures(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Files of figures are empty: drawing takes long."""
-    monkeypatch.setattr(Figure, "savefig", leave_empty)
 
 
 @pytest.mark.parametrize("options", [(), ("data.cache=true",), ("data.num_workers=1",)])

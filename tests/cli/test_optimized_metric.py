@@ -7,8 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from matplotlib.figure import Figure
-from tests.helpers.hydra_run import TINY, composed_job, leave_empty, read_json
+from tests.helpers.hydra_run import TINY, composed_job, read_json, undrawn
 
 from lsa_lightning.cli.train import Job, _main, check_optimized_metric, optimized, train
 from lsa_lightning.runs.summary import RunSummary
@@ -23,8 +22,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def summary(folder: Path) -> RunSummary:
-    with pytest.MonkeyPatch.context() as monkeypatch, composed_job("train", TINY, folder / "run") as cfg:
-        monkeypatch.setattr(Figure, "savefig", leave_empty)
+    with undrawn(), composed_job("train", TINY, folder / "run") as cfg:
         summary = train(cfg)
     assert summary is not None
     return summary
@@ -75,8 +73,7 @@ def test_a_validation_metric_that_was_not_logged_is_refused_with_those_that_were
         optimized(summary, "val/nothing")
 
 
-def test_the_job_returns_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(Figure, "savefig", leave_empty)
-    with composed_job("train", [*TINY, "optimized_metric=accuracy/fgsm/0.1"], tmp_path) as cfg:
+def test_the_job_returns_it(tmp_path: Path) -> None:
+    with undrawn(), composed_job("train", [*TINY, "optimized_metric=accuracy/fgsm/0.1"], tmp_path) as cfg:
         value = _main.__wrapped__(cfg)
     assert value == read_json(tmp_path / "summary.json")["accuracy"]["fgsm"][1]

@@ -15,11 +15,10 @@ import pytest
 from hydra import compose, initialize_config_dir
 from hydra.core.global_hydra import GlobalHydra
 from hydra.utils import instantiate
-from matplotlib.figure import Figure
 from omegaconf import OmegaConf
 from tests.helpers.fake_data import write_mnist
 from tests.helpers.hugging_face import stand_ins
-from tests.helpers.hydra_run import FEW_CHECKS, leave_empty, main_in_process, read_json
+from tests.helpers.hydra_run import FEW_CHECKS, main_in_process, read_json
 from tests.helpers.pictures import write_pictures
 
 from lsa_lightning import ATLR
@@ -63,7 +62,6 @@ def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     table.assign(label=np.arange(60) % 3).to_csv(tmp_path / "flowers.csv", index=False)
     monkeypatch.chdir(tmp_path)
     monkeypatch.syspath_prepend(str(tmp_path))
-    monkeypatch.setattr(Figure, "savefig", leave_empty)
     with stand_ins():
         yield tmp_path
     for name in FILES:

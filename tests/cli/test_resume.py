@@ -12,11 +12,9 @@ from unittest.mock import patch
 
 import lightning.pytorch as pl
 import pytest
-from matplotlib.figure import Figure
 from omegaconf import OmegaConf
 from tests.helpers.fake_data import write_mnist
 from tests.helpers.hydra_run import (
-    leave_empty,
     logged,
     main_as_shown,
     main_in_process,
@@ -237,10 +235,7 @@ def test_a_signal_that_a_finalizer_swallowed_stops_the_job_all_the_same(
 @pytest.mark.parametrize(
     "given", ["--config-dir=CONF", "--config-dir CONF", "-cd CONF", "hydra.searchpath=[file://CONF]"]
 )
-def test_a_run_with_configurations_of_ones_own_goes_on_when_they_are_named_again(
-    tmp_path: Path, given: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(Figure, "savefig", leave_empty)
+def test_a_run_with_configurations_of_ones_own_goes_on_when_they_are_named_again(tmp_path: Path, given: str) -> None:
     (tmp_path / "conf" / "data").mkdir(parents=True)
     (tmp_path / "conf" / "data" / "mine.yaml").write_text("# @package _global_\ndefaults: [moon]\n")
     run, conf = tmp_path / "run", str(tmp_path / "conf")

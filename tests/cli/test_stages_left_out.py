@@ -5,9 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from matplotlib.figure import Figure
 from tests.helpers.html import Page
-from tests.helpers.hydra_run import FEW_CHECKS, leave_empty, main_in_process, read_json, tiny_without, train_tiny
+from tests.helpers.hydra_run import FEW_CHECKS, main_in_process, read_json, tiny_without, train_tiny
 
 from lsa_lightning.cli.analyze import main as analyze_main
 from lsa_lightning.cli.evaluate import main as evaluate_main
@@ -25,9 +24,8 @@ OPTIONS = {
 
 
 @pytest.fixture(params=OPTIONS)
-def case(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[str, Path]:
-    """What was left out, and the run folder; figures, which take long, are not written."""
-    monkeypatch.setattr(Figure, "savefig", leave_empty)
+def case(request: pytest.FixtureRequest, tmp_path: Path) -> tuple[str, Path]:
+    """What was left out, and the run folder."""
     train_tiny(tmp_path / "run", *OPTIONS[request.param])
     return request.param, tmp_path / "run"
 

@@ -46,7 +46,8 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
     folder = tmp_path_factory.mktemp("train") / "run"
     printed = io.StringIO()
     with redirect_stdout(printed):
-        main_in_process(main, *TINY, f"hydra.run.dir={folder}", f"trainer.max_epochs={EPOCHS}", *NAMED)
+        options = (*TINY, f"hydra.run.dir={folder}", f"trainer.max_epochs={EPOCHS}", *NAMED)
+        main_in_process(main, *options, figures=True)
     return folder, printed.getvalue()
 
 

@@ -7,9 +7,8 @@ from pathlib import Path
 import pandas as pd
 import pytest
 import torch
-from matplotlib.figure import Figure
 from safetensors.torch import load_file
-from tests.helpers.hydra_run import leave_empty, read_json
+from tests.helpers.hydra_run import read_json
 from tests.helpers.tables import FLAGS, OTHER, ROWS, TABLE
 
 from lsa_lightning import SustainabilityReport
@@ -29,13 +28,9 @@ from lsa_lightning.runs.write import (
     write_training,
 )
 
+pytestmark = pytest.mark.usefixtures("undrawn")
+
 HONEST = {"not_deterministic": FLAGS["not_deterministic"]}
-
-
-@pytest.fixture(autouse=True)
-def _no_figures(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Files of figures are empty: drawing takes long."""
-    monkeypatch.setattr(Figure, "savefig", leave_empty)
 
 
 def figures(folder: Path) -> set[str]:
