@@ -102,13 +102,17 @@ class Difference(NamedTuple):
 
 
 def read(path: Path = RESULTS) -> Scores:
-    """The score of each run: R&G on Moon, what withstands all attacks elsewhere."""
+    """The score of each run: R&G on Moon, what withstands all attacks elsewhere.
+
+    Settings that were run with one seed alone, which has no interval, are left out.
+    """
     scores: Scores = {}
     with path.open(newline="") as file:
         for row in csv.DictReader(file):
             if row["metric"] in ("R&G", "all attacks"):
                 scores.setdefault(row["setting"], {}).setdefault(row["arm"], {})[row["seed"]] = float(row["value"])
-    return dict(sorted(scores.items(), key=lambda item: _place(item[0])))
+    several = {setting: arms for setting, arms in scores.items() if any(len(own) > 1 for own in arms.values())}
+    return dict(sorted(several.items(), key=lambda item: _place(item[0])))
 
 
 def _place(setting: str) -> tuple[int, int]:
@@ -136,7 +140,8 @@ def tables(scores: Scores) -> str:
     untuned, tuned = (_differences(scores, pairs) for pairs in (WITHOUT_CHOICE, COMPARED))
     untuned[0].append("standard error of the base")
     for row in untuned[1:]:
-        row.append(f"{_error([*scores[row[0]]['base'].values()]):.1f}")
+        base = [*scores[row[0]].get("base", {}).values()]
+        row.append(f"{_error(base):.1f}" if len(base) > 1 else "")
     return "\n\n".join(map(_table, (means, untuned, tuned)))
 
 
@@ -150,7 +155,7 @@ def _differences(scores: Scores, pairs: Sequence[tuple[str, str]]) -> list[list[
 
 
 def _mean(values: list[float]) -> str:
-    return f"{fmean(values):.1f} ± {_half(values):.1f}"
+    return f"{fmean(values):.1f} ± {_half(values):.1f}" if len(values) > 1 else f"{values[0]:.1f}"
 
 
 def _error(values: list[float]) -> float:

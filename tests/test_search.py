@@ -202,6 +202,20 @@ def test_a_difference_is_paired_and_its_interval_corrected(tmp_path: Path) -> No
     assert docs_results.difference(scores, "moon-30", "lr", "kl_u") is None
 
 
+def test_arms_of_one_seed_or_none_leave_their_cells_without_an_interval(tmp_path: Path) -> None:
+    rows = [("cifar-2000", "tuned", 0), ("cifar-2000", "kl_u", 0), ("mnist-500", "tuned", 0), ("mnist-500", "lr", 0)]
+    with (tmp_path / "final.csv").open("w", newline="") as file:
+        writer = csv.writer(file)
+        writer.writerow(["setting", "arm", "hyperparameters", "seed", "metric", "value"])
+        for setting, arm, seed in [*rows, ("mnist-500", "tuned", 1)]:
+            writer.writerow([setting, arm, "{}", seed, "all attacks", 20.0 + seed])
+    scores = docs_results.read(tmp_path / "final.csv")
+    assert list(scores) == ["mnist-500"]
+    text = docs_results.tables(scores)
+    assert "| mnist-500 | 2 |  |  |  |  |  |  | 20.5 ± 6.4 | 20.0 |  |  |" in text
+    assert "| mnist-500 |  |  |  |  |  |  |\n" in text
+
+
 def test_the_page_holds_what_the_rows_say() -> None:
     text = docs_results.PAGE.read_text(encoding="utf-8")
     assert docs_results.page(text, docs_results.sections()) == text
