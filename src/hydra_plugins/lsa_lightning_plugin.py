@@ -3,8 +3,8 @@
 With lsa-lightning installed, an app's defaults list can say ``- lsa_lightning/attack@callbacks.atlr.attack: pgd``; in
 a file of one of the app's own groups, such as ``callbacks/robust.yaml``, ``- /lsa_lightning/attack@atlr.attack: pgd``.
 
-Hydra imports this folder in every app of an environment: nothing here reads a file or imports lsa_lightning, and with
-it PyTorch, before it is asked for.
+Hydra imports this module in every app of an environment, so that nothing here imports lsa_lightning, and with it
+PyTorch, or reads a file before a group is chosen.
 """
 
 from __future__ import annotations

@@ -71,11 +71,11 @@ def main_in_process(main: Callable[[], Any], *args: str, figures: bool = False) 
         _call(main, args)
 
 
-def main_as_shown(main: Callable[[], Any], *args: str, figures: bool = False) -> None:
+def main_as_shown(main: Callable[[], Any], *args: str) -> None:
     """The same, but errors are printed to stderr and become ``SystemExit``, which is what a user sees."""
     # Measuring coverage looks to Hydra like a debugger, for which it lets errors through.
     undebugged = patch("hydra._internal.utils.is_under_debugger", lambda: False)
-    with _clean_hydra(), _drawing(figures), patch.dict("os.environ"), undebugged:
+    with _clean_hydra(), undrawn(), patch.dict("os.environ"), undebugged:
         _call(main, args)
 
 
