@@ -58,10 +58,8 @@ class LSALightningSource(ConfigSource):
 
     def list(self, config_path: str, results_filter: ObjectType | None) -> list[str]:
         """Names of groups, and of files without their endings."""
-        found: list[str] = []
-        for name in self._children(config_path):
-            self._list_add_result(found, f"{config_path}/{name}".lstrip("/"), name, results_filter)
-        return sorted(found)
+        others = ObjectType.CONFIG if config_path in ("", PREFIX) else ObjectType.GROUP
+        return [] if results_filter == others else sorted(Path(name).stem for name in self._children(config_path))
 
     def load_config(self, config_path: str) -> ConfigResult:
         """Read a file."""
