@@ -17,11 +17,11 @@ from benchmarks.search.__main__ import Table, best, chosen, final
 from benchmarks.search.arms import TUNED, fixed, trials
 from benchmarks.search.judging import judged
 from benchmarks.search.settings import SETTINGS
-from benchmarks.search.training import Data, Setting, Trial, train
+from benchmarks.search.training import Data, Setting, Trained, Trial, train
 from hydra import compose, initialize_config_dir
 from hydra.utils import instantiate
 from scripts import docs_results
-from torch import Tensor
+from torch import Tensor, nn
 
 from lsa_lightning.attacks import PGD
 from lsa_lightning.functional import classification_loss, select_mvl
@@ -54,6 +54,36 @@ def test_a_quick_setting_trains_nearly_the_same_network() -> None:
     exact, quick = (train(replace(setting, quick=each), ALL, [3], data).net.state_dict() for each in (False, True))
     gaps = torch.cat([(quick[name] - weights).abs().flatten() for name, weights in exact.items()])
     assert 0 < float(gaps.mean()) < 0.001  # each weight has moved by 0.005 on average
+
+
+def test_images_are_laid_out_in_training_and_judging_as_the_setting_says(monkeypatch: pytest.MonkeyPatch) -> None:
+    def laid_out(tensor: Tensor) -> bool:
+        return tensor.is_contiguous(memory_format=torch.channels_last)
+
+    class Watched(nn.Conv2d):
+        def forward(self, x: Tensor) -> Tensor:
+            if self.training:
+                trained.append(laid_out(x))
+            return super().forward(x)
+
+    def look(setting: Setting, model: nn.Sequential, x: Tensor, y: Tensor) -> dict[str, float]:
+        return {"weights": laid_out(model[0].weight), "images": laid_out(x)}
+
+    trained: list[bool] = []
+    monkeypatch.setattr("benchmarks.search.judging.standing", look)
+    images = torch.rand(1, 4, 3, 8, 8)
+    part = images, torch.zeros(1, 4, dtype=torch.long)
+    setting = replace(
+        SETTINGS["cifar-2000"](Path()),
+        network=lambda: nn.Sequential(Watched(3, 4, 3), nn.Flatten(), nn.Linear(144, 10)),
+        layout=torch.channels_last,
+        steps=1,
+        quick=False,
+        device="cpu",
+    )
+    net = train(setting, Trial(eps=0.1), [0], Data(part, part, part, images)).net
+    assert trained == [True]
+    assert next(judged(setting, net, part)) == {"weights": True, "images": True}
 
 
 @pytest.mark.parametrize("trial", [Trial(beta=3.0, keep_best=True), ALL])
@@ -158,6 +188,20 @@ def test_a_seed_that_is_judged_is_a_row_before_the_next_one_is(tmp_path: Path, m
         final(replace(short(steps=1), seeds=range(3, 5)), "base", 20, tmp_path, None)
     (row,) = Table(tmp_path / "final.csv", ()).rows()
     assert (row["arm"], row["seed"], row["value"]) == ("base", "3", "450.000")
+
+
+def test_as_many_seeds_are_trained_side_by_side_as_the_setting_says(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def noted(setting: Setting, trial: Trial, seeds: list[int], data: Data) -> Trained:
+        groups.append(seeds)
+        return train(setting, trial, seeds, data)
+
+    groups: list[list[int]] = []
+    monkeypatch.setattr(search, "train", noted)
+    monkeypatch.setattr(search, "judged", lambda setting, net, test: [{"R&G": 450.0}] * len(test[0]))
+    final(replace(short(steps=1), seeds=range(3), together=2), "base", 20, tmp_path, None)
+    assert groups == [[0, 1], [2]]
 
 
 def test_each_seed_is_judged_by_its_own_network() -> None:
