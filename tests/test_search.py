@@ -4,16 +4,15 @@ from __future__ import annotations
 
 import csv
 import json
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from statistics import fmean
-from typing import Any
+from unittest.mock import patch
 
 import pytest
 import torch
 from benchmarks.search import __main__ as search
-from benchmarks.search.__main__ import Table, best, chosen, final
+from benchmarks.search.__main__ import Table, best, chosen, final, trained
 from benchmarks.search.arms import TUNED, fixed, trials
 from benchmarks.search.judging import judged
 from benchmarks.search.settings import SETTINGS
@@ -63,13 +62,13 @@ def test_images_are_laid_out_in_training_and_judging_as_the_setting_says(monkeyp
     class Watched(nn.Conv2d):
         def forward(self, x: Tensor) -> Tensor:
             if self.training:
-                trained.append(laid_out(x))
+                seen.append(laid_out(x))
             return super().forward(x)
 
     def look(setting: Setting, model: nn.Sequential, x: Tensor, y: Tensor) -> dict[str, float]:
         return {"weights": laid_out(model[0].weight), "images": laid_out(x)}
 
-    trained: list[bool] = []
+    seen: list[bool] = []
     monkeypatch.setattr("benchmarks.search.judging.standing", look)
     images = torch.rand(1, 4, 3, 8, 8)
     part = images, torch.zeros(1, 4, dtype=torch.long)
@@ -82,8 +81,8 @@ def test_images_are_laid_out_in_training_and_judging_as_the_setting_says(monkeyp
         device="cpu",
     )
     net = train(setting, Trial(eps=0.1), [0], Data(part, part, part, images)).net
-    assert trained == [True]
-    assert next(judged(setting, net, part)) == {"weights": True, "images": True}
+    assert seen == [True]
+    assert judged(setting, net, part, 0) == {"weights": True, "images": True}
 
 
 @pytest.mark.parametrize("trial", [Trial(beta=3.0, keep_best=True), ALL])
@@ -178,16 +177,34 @@ def test_the_chosen_trial_is_one_of_the_first(tmp_path: Path) -> None:
         assert chosen(setting, "tuned", number, tmp_path) == trials("tuned", setting, number)[-1]
 
 
-def test_a_seed_that_is_judged_is_a_row_before_the_next_one_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def interrupted(*_: Any) -> Iterator[dict[str, float]]:
-        yield {"R&G": 450.0}
-        raise KeyboardInterrupt
+def test_judging_that_was_interrupted_goes_on_with_the_networks_of_then(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def interrupted(setting: Setting, net: nn.Module, test: tuple[Tensor, Tensor], index: int) -> dict[str, float]:
+        if index == 1:
+            raise KeyboardInterrupt
+        return judged(setting, net, test, index)
 
-    monkeypatch.setattr(search, "judged", interrupted)
-    with pytest.raises(KeyboardInterrupt):
-        final(replace(short(steps=1), seeds=range(3, 5)), "base", 20, tmp_path, None)
-    (row,) = Table(tmp_path / "final.csv", ()).rows()
-    assert (row["arm"], row["seed"], row["value"]) == ("base", "3", "450.000")
+    def judge(*folders: str) -> list[list[str]]:
+        results, kept = (tmp_path / folder for folder in folders)
+        final(replace(short(steps=1), seeds=range(3, 6)), "base", 20, results, kept, None)
+        return [list(row.values()) for row in Table(results / "final.csv", ()).rows()]
+
+    expected = judge("whole", "whole kept")
+    with patch.object(search, "judged", interrupted), pytest.raises(KeyboardInterrupt):
+        judge("parts", "kept")
+    assert {row["seed"] for row in Table(tmp_path / "parts/final.csv", ()).rows()} == {"3"}
+    monkeypatch.setattr(search, "train", None)
+    assert judge("parts", "kept") == expected
+    assert not list((tmp_path / "kept").iterdir())
+
+
+def test_networks_that_were_trained_otherwise_are_not_taken(tmp_path: Path) -> None:
+    setting, file = short(steps=1), tmp_path / "kept.pt"
+    data = setting.data([3])
+    weights = [trained(setting, Trial(lr=lr), [3], data, file).state_dict() for lr in (0.001, 0.1, 0.1)]
+    assert all(not torch.equal(tensor, weights[1][name]) for name, tensor in weights[0].items())
+    torch.testing.assert_close(weights[2], weights[1], rtol=0, atol=0)
 
 
 def test_as_many_seeds_are_trained_side_by_side_as_the_setting_says(
@@ -199,8 +216,8 @@ def test_as_many_seeds_are_trained_side_by_side_as_the_setting_says(
 
     groups: list[list[int]] = []
     monkeypatch.setattr(search, "train", noted)
-    monkeypatch.setattr(search, "judged", lambda setting, net, test: [{"R&G": 450.0}] * len(test[0]))
-    final(replace(short(steps=1), seeds=range(3), together=2), "base", 20, tmp_path, None)
+    monkeypatch.setattr(search, "judged", lambda *_: {"R&G": 450.0})
+    final(replace(short(steps=1), seeds=range(3), together=2), "base", 20, tmp_path, tmp_path, None)
     assert groups == [[0, 1], [2]]
 
 
@@ -208,7 +225,8 @@ def test_each_seed_is_judged_by_its_own_network() -> None:
     setting = short(steps=1)
     data = setting.data([3, 4])
     x, y = (part[:1, :60].repeat(2, *[1] * (part.ndim - 1)) for part in data.test)  # the same points for both
-    first, second = judged(setting, train(setting, Trial(), [3, 4], data).net, (x, y))
+    net = train(setting, Trial(), [3, 4], data).net
+    first, second = (judged(setting, net, (x, y), index) for index in range(2))
     assert first != second
     assert first["R&G"] == pytest.approx(sum(first[f"exact {eps:g}"] for eps in setting.radii))
 

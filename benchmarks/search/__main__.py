@@ -6,7 +6,8 @@
     python -m benchmarks.search final moon-60 --arms lr --seeds 0 1             a few runs again, for comparison
 
 Every run is a row of tuning.csv, forms.csv or final.csv in docs/results; rows that are there are not run again, unless
-seeds are given, whose results are printed only.
+seeds are given, whose results are printed only. Networks that were not judged to the end are kept in runs/search, and
+the same command goes on with them.
 """
 
 from __future__ import annotations
@@ -24,7 +25,11 @@ import torch
 from benchmarks.search.arms import ARMS, FORM_SEEDS, FORMS, TUNED, fixed, trials
 from benchmarks.search.judging import judged
 from benchmarks.search.settings import SETTINGS
-from benchmarks.search.training import Setting, Trial, train
+from benchmarks.search.training import Data, Setting, Trial, train
+from torch import nn
+
+from lsa_lightning.stacked.network import stack
+from lsa_lightning.utils.files import replacing
 
 RESULTS = Path(__file__).parents[2] / "docs/results"
 TUNING = ("setting", "arm", "trial", "hyperparameters", "seed", "score")
@@ -39,6 +44,7 @@ def main() -> None:
     parser.add_argument("--trials", type=int, default=20)
     parser.add_argument("--seeds", type=int, nargs="+", help="of the final runs; printed, not written")
     parser.add_argument("--results", type=Path, default=RESULTS)
+    parser.add_argument("--kept", type=Path, default=Path("runs/search"), help="of networks until they are judged")
     args = parser.parse_args()
     torch.set_num_threads(1)
     for name in args.settings:
@@ -48,7 +54,7 @@ def main() -> None:
             continue
         for arm in args.arms:
             if args.what == "final":
-                final(setting, arm, args.trials, args.results, args.seeds)
+                final(setting, arm, args.trials, args.results, args.kept, args.seeds)
             elif arm in TUNED:
                 tune(setting, arm, args.trials, args.results)
 
@@ -82,21 +88,39 @@ def attempt(setting: Setting, arm: str, index: int, trial: Trial, seeds: Iterabl
     table.add([setting.name, arm, index, plain(trial), seed, f"{value:.3f}"] for seed, value in rows)
 
 
-def final(setting: Setting, arm: str, number: int, results: Path, seeds: list[int] | None) -> None:
+def final(setting: Setting, arm: str, number: int, results: Path, kept: Path, seeds: list[int] | None) -> None:
     """Train and judge what was chosen, on fresh seeds."""
     table = Table(results / "final.csv", ("setting", "arm", "hyperparameters", "seed", "metric", "value"))
-    done = {row["seed"] for row in table.of(setting.name, arm)}
-    wanted = seeds or [seed for seed in setting.seeds if str(seed) not in done]
-    trial = chosen(setting, arm, number, results)
+    done = {row["seed"] for row in table.of(setting.name, arm)} if seeds is None else set()
+    wanted, trial = seeds or list(setting.seeds), chosen(setting, arm, number, results)
     for part in [wanted[k : k + setting.together] for k in range(0, len(wanted), setting.together)]:
+        left = [index for index, seed in enumerate(part) if str(seed) not in done]
+        if not left:
+            continue
         data = setting.data(part)
-        net = train(setting, trial, part, data).net
-        for seed, values in zip(part, judged(setting, net, data.test), strict=True):
+        file = kept / f"{setting.name} {arm} {'-'.join(map(str, part))}.pt"
+        net = trained(setting, trial, part, data, file)
+        for index in left:
+            values = judged(setting, net, data.test, index)
             shown = ", ".join(f"{metric} {value:.1f}" for metric, value in values.items())
-            print(f"{setting.name} {arm} seed {seed}: {shown}", flush=True)
+            print(f"{setting.name} {arm} seed {part[index]}: {shown}", flush=True)
             if seeds is None:  # at once: judging may take minutes a seed
-                rows = values.items()
-                table.add([setting.name, arm, plain(trial), seed, metric, f"{value:.3f}"] for metric, value in rows)
+                head = [setting.name, arm, plain(trial), part[index]]
+                table.add([*head, metric, f"{value:.3f}"] for metric, value in values.items())
+        file.unlink()
+
+
+def trained(setting: Setting, trial: Trial, seeds: list[int], data: Data, file: Path) -> nn.Module:
+    """The networks of these seeds: from ``file``, if a run that was stopped left them, else trained and put there."""
+    found = torch.load(file, weights_only=True) if file.exists() else {}
+    if found.get("trial") == plain(trial):
+        net = stack([setting.network() for _ in seeds]).to(setting.device)
+        net.load_state_dict(found["weights"])
+        return net.eval()
+    net = train(setting, trial, seeds, data).net
+    with replacing(file) as new:
+        torch.save({"trial": plain(trial), "weights": net.state_dict()}, new)
+    return net
 
 
 def chosen(setting: Setting, arm: str, number: int, results: Path) -> Trial:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from typing import Any
 
 from benchmarks.search.training import Setting
@@ -15,13 +14,13 @@ from lsa_lightning.regularizers import LayerwiseRegularizer
 from lsa_lightning.stacked.network import load
 
 
-def judged(setting: Setting, net: nn.Module, test: tuple[Tensor, Tensor]) -> Iterator[dict[str, float]]:
-    """Metrics in percent of one seed after the other."""
+def judged(setting: Setting, net: nn.Module, test: tuple[Tensor, Tensor], index: int) -> dict[str, float]:
+    """Metrics in percent of one of the stacked networks, on its own test data."""
     single = setting.network().to(setting.device).to(memory_format=setting.layout).eval()
-    judge = exact if test[0].shape[2:] == (2,) else standing
-    for index, (x, y) in enumerate(zip(*test, strict=True)):
-        load(net, index, into=single)
-        yield judge(setting, single, x.to(memory_format=setting.layout), y)
+    load(net, index, into=single)
+    x, y = (part[index] for part in test)
+    judge = exact if x.shape[1:] == (2,) else standing
+    return judge(setting, single, x.to(memory_format=setting.layout), y)
 
 
 def exact(setting: Setting, model: nn.Module, x: Tensor, y: Tensor) -> dict[str, float]:

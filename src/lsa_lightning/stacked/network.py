@@ -140,7 +140,7 @@ def _one_by_one(module: nn.Module, single: nn.Module, x: Tensor) -> Tensor:
         functional_call(single, {name: tensor[index] for name, tensor in own.items()}, (rows,))
         for index, rows in enumerate(split(x, models))
     ]
-    return torch.cat(outputs)
+    return outputs[0] if models == 1 else torch.cat(outputs)  # cat copies each output
 
 
 def _forward(forward: Any, models: int, x: Tensor) -> Any:
