@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Iterator
+from unittest.mock import patch
 
 import pytest
 import torch
@@ -31,6 +32,13 @@ TRIED_ELSEWHERE = (
 def seeded() -> None:
     """What a test draws does not hang on the tests before it."""
     torch.manual_seed(0)
+
+
+@pytest.fixture(autouse=True, scope="session")
+def unflushed() -> Iterator[None]:
+    """Nothing waits for the disk, which takes a tenth of a whole run."""
+    with patch("os.fsync"):
+        yield
 
 
 @pytest.fixture

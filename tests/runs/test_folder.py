@@ -11,6 +11,7 @@ import pytest
 from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 from matplotlib.figure import Figure
+from matplotlib.layout_engine import ConstrainedLayoutEngine
 from omegaconf import OmegaConf
 from tests.helpers.hydra_run import composed_job
 
@@ -106,6 +107,22 @@ def test_the_same_figure_gives_the_same_files(tmp_path: Path) -> None:
         assert first == second
     assert b"<text" not in first  # letters are paths
     assert b"<dc:date" not in first
+
+
+def test_a_figure_is_laid_out_once(tmp_path: Path) -> None:
+    class Counted(ConstrainedLayoutEngine):
+        times = 0
+
+        def execute(self, fig: Figure) -> None:
+            Counted.times += 1
+            super().execute(fig)
+
+    figure = drawing()
+    figure.set_layout_engine(Counted())
+    figure.savefig(tmp_path / "one.png")
+    times = Counted.times
+    save_figure(figure, tmp_path, "one")
+    assert Counted.times == 2 * times > 0
 
 
 def save_all(folders: dict[str, Path]) -> None:

@@ -249,6 +249,7 @@ _RUN: ContextVar[str] = ContextVar("run", default="")
 def _draw(figure: Figure, folder: Path, name: str) -> None:
     with replacing(folder / "figures" / f"{name}.png") as png:
         figure.savefig(png)
+    figure.set_layout_engine("none")  # its places stay; to find them again would take two fifths of drawing it again
     with replacing(folder / "figures" / f"{name}.svg") as svg:
         save_svg(figure, svg, name)
 
