@@ -264,17 +264,18 @@ def test_a_difference_is_paired_and_its_interval_corrected(tmp_path: Path) -> No
     assert docs_results.difference(scores, "moon-30", "lr", "kl_u") is None
 
 
-def test_arms_of_one_seed_or_none_leave_their_cells_without_an_interval(tmp_path: Path) -> None:
-    rows = [("cifar-2000", "tuned", 0), ("cifar-2000", "kl_u", 0), ("mnist-500", "tuned", 0), ("mnist-500", "lr", 0)]
+def test_settings_of_two_seeds_are_left_out_and_arms_of_one_or_none_have_no_interval(tmp_path: Path) -> None:
+    rows = [("cifar-2000", arm, seed) for arm in ("tuned", "kl_u") for seed in range(2)]
+    rows += [("mnist-500", "lr", 0), *(("mnist-500", "tuned", seed) for seed in range(3))]
     with (tmp_path / "final.csv").open("w", newline="") as file:
         writer = csv.writer(file)
         writer.writerow(["setting", "arm", "hyperparameters", "seed", "metric", "value"])
-        for setting, arm, seed in [*rows, ("mnist-500", "tuned", 1)]:
+        for setting, arm, seed in rows:
             writer.writerow([setting, arm, "{}", seed, "all attacks", 20.0 + seed])
     scores = docs_results.read(tmp_path / "final.csv")
     assert list(scores) == ["mnist-500"]
     text = docs_results.tables(scores)
-    assert "| mnist-500 | 2 |  |  |  |  |  |  | 20.5 ± 6.4 | 20.0 |  |  |" in text
+    assert "| mnist-500 | 3 |  |  |  |  |  |  | 21.0 ± 2.5 | 20.0 |  |  |" in text
     assert "| mnist-500 |  |  |  |  |  |  |\n" in text
 
 
