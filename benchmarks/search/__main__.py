@@ -112,7 +112,7 @@ def final(setting: Setting, arm: str, number: int, results: Path, kept: Path, se
 
 def trained(setting: Setting, trial: Trial, seeds: list[int], data: Data, file: Path) -> nn.Module:
     """The networks of these seeds: from ``file``, if a run that was stopped left them, else trained and put there."""
-    found = torch.load(file, weights_only=True) if file.exists() else {}
+    found = torch.load(file, setting.device, weights_only=True) if file.exists() else {}
     if found.get("trial") == plain(trial):
         net = stack([setting.network() for _ in seeds]).to(setting.device)
         net.load_state_dict(found["weights"])
