@@ -26,7 +26,7 @@ from benchmarks.pairs import RESULTS, save
 from lsa_lightning.utils.paths import CONF_DIR
 
 EXPERIMENTS = sorted(path.stem for path in (CONF_DIR / "experiment").glob("*.yaml"))
-ALONE = ("moon_awp", "moon_at_fast", "gated", "moon_unlabelled")
+ALONE = ("moon_awp", "moon_at_fast", "gated", "unlabelled")
 """Experiments and methods with parts that cannot be stacked."""
 
 TRAIN_ONLY = ("analysis=null", "evaluation=null", "optimized_metric=val/acc_clean", "~callbacks.progress_bar")

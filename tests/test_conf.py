@@ -434,18 +434,32 @@ def test_every_composed_value_resolves(tmp_path: Path) -> None:
         assert OmegaConf.to_container(cfg, resolve=True, throw_on_missing=True)
 
 
-@pytest.mark.parametrize(
-    "name", sorted(path.stem for path in (CONF_DIR / "method").glob("*.yaml") if path.stem != "centred")
-)
+ALIASES = {"centred": "centered", "moon_unlabelled": "unlabelled"}
+
+
+@pytest.mark.parametrize("name", sorted({path.stem for path in (CONF_DIR / "method").glob("*.yaml")} - set(ALIASES)))
 def test_every_method_is_described(name: str) -> None:
     page = (CONF_DIR.parent / "docs" / "concepts" / "at_lr.md").read_text()
     assert f"| `{name}` |" in page
     assert f"method={name}" in (CONF_DIR / "train.yaml").read_text() or name == "default"
 
 
-def test_the_other_spelling_of_a_method_means_the_same(tmp_path: Path) -> None:
+@pytest.mark.parametrize("names", ALIASES.items())
+def test_another_name_of_a_method_means_the_same(tmp_path: Path, names: tuple[str, str]) -> None:
     found = []
-    for number, name in enumerate(("centered", "centred")):
-        with composed_job("train", [f"method={name}"], tmp_path / str(number)) as cfg:
+    for name in names:
+        with composed_job("train", [f"method={name}"], tmp_path / name) as cfg:
             found.append((OmegaConf.to_container(cfg.regularizer), OmegaConf.to_container(cfg.method)))
     assert found[0] == found[1]
+
+
+def test_images_without_labels_are_those_that_training_leaves(tmp_path: Path) -> None:
+    write_every_data_set(tmp_path / "files")
+    overrides = ("data=mnist", "method=unlabelled", f"data.root={tmp_path / 'files'}", "data.val_size=4")
+    callback = callback_of(tmp_path, *overrides, "data.train_size=3", "data.num_workers=0")
+    source = callback.unlabelled.source
+    drawn = source.draw(torch.zeros(1))
+    expected = next(iter(source.loader.unlabelled_dataloader()))[0]
+    assert source.loader.train_size == 3
+    assert torch.equal(drawn, expected)
+    assert (callback.mvl, callback.unlabelled.only) == (["logits"], True)

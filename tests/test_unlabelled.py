@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 import torch
+from lightning.pytorch import LightningDataModule
 from lightning.pytorch.loggers import CSVLogger
 from tests.helpers.modules import images, loader, trainer
 from tests.helpers.training import MVL, assert_same, fit, foreign, pgd
@@ -54,6 +55,34 @@ def test_a_datamodule_means_its_training_data() -> None:
     x = FromLoader(data).draw(torch.zeros(1, dtype=torch.float64))
     assert x.shape == (4, 2)
     assert x.dtype == torch.float64
+
+
+def test_a_part_of_a_datamodule_is_what_its_dataloader_of_that_name_gives() -> None:
+    data = MoonDataModule(train_size=10, batch_size=4, unlabelled_size=6)
+    x = FromLoader(data, part="unlabelled").draw(torch.zeros(1))
+    assert torch.equal(x, next(iter(data.unlabelled_dataloader()))[0])
+
+
+@pytest.mark.parametrize("other", [[torch.zeros(2, 3)], LightningDataModule()])
+def test_a_part_that_is_not_there_is_named(other: Any) -> None:
+    with pytest.raises(ValueError, match=r"loader to be a LightningDataModule with unlabelled_dataloader\(\), got"):
+        FromLoader(other, part="unlabelled")
+
+
+def test_each_pass_has_an_order_of_its_own_to_which_a_resumed_run_returns() -> None:
+    def source() -> FromLoader:
+        return FromLoader(MoonDataModule(train_size=10, batch_size=4, unlabelled_size=6), part="unlabelled")
+
+    whole, resumed = source(), source()
+    passes = [torch.cat([whole.draw(torch.zeros(1)) for _ in range(2)]) for _ in range(2)]
+    assert not torch.equal(*passes)
+    assert torch.equal(*(each.sort(dim=0).values for each in passes))
+    half = source()
+    first = [half.draw(torch.zeros(1)) for _ in range(3)][2]
+    resumed.load_state_dict(pickle.loads(pickle.dumps(half.state_dict())))
+    assert torch.equal(torch.cat([first, resumed.draw(torch.zeros(1))]), passes[1])
+    half.restart()
+    assert torch.equal(half.draw(torch.zeros(1)), passes[0][:4])
 
 
 @pytest.mark.parametrize("nothing", [[], DataLoader(TensorDataset(torch.zeros(0, 2)))])

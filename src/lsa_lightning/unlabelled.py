@@ -20,7 +20,7 @@ from torch import Tensor
 from lsa_lightning.attacks import TPGD, Attack, ThreatModel
 from lsa_lightning.attacks.base import Model
 from lsa_lightning.utils import checks
-from lsa_lightning.utils.checks import flag, instance, integer, number, or_none, refuse
+from lsa_lightning.utils.checks import flag, instance, integer, number, or_none, refuse, text
 from lsa_lightning.utils.distributed import place
 from lsa_lightning.utils.random import Purpose, own_generator
 
@@ -74,15 +74,17 @@ class FromLoader(Source):
     """The batches of a dataloader, over and over; labels among them are not looked at.
 
     Each process of a distributed run takes its share of the batches. Drawing leaves the global random state alone. A
-    resumed run goes on behind as many batches of a pass as were taken from it.
+    sampler with ``set_epoch`` is told the number of the pass. A resumed run goes on in the same pass, behind as many
+    batches as were taken from it.
 
     Args:
-        loader: any iterable of batches that can be iterated again, or a ``LightningDataModule``, whose training
-            dataloader is meant: such as a ``MoonDataModule`` of another seed, or one of held-out data.
+        loader: any iterable of batches that can be iterated again, or a ``LightningDataModule``.
         batch_fn: ``batch -> x``; default: the batch itself if it is a tensor, else its first entry.
+        part: of a ``LightningDataModule``: the batches of its ``<part>_dataloader()``. ``"unlabelled"``: of ours, what
+            ``train_size`` leaves of the training images, and fresh points of Moon.
 
     Raises:
-        ValueError: if ``loader`` is neither; when it is drawn from, if it gives no batch.
+        ValueError: if ``loader`` is neither or has no such part; when it is drawn from, if it gives no batch.
 
     Example:
         >>> source = FromLoader([torch.zeros(2, 3), torch.ones(2, 3)])
@@ -91,10 +93,17 @@ class FromLoader(Source):
     """
 
     def __init__(
-        self, loader: Iterable[Any] | pl.LightningDataModule, *, batch_fn: Callable[[Any], Tensor] | None = None
+        self,
+        loader: Iterable[Any] | pl.LightningDataModule,
+        *,
+        batch_fn: Callable[[Any], Tensor] | None = None,
+        part: str = "train",
     ) -> None:
         if not isinstance(loader, Iterable | pl.LightningDataModule) or isinstance(loader, Tensor):
             refuse(self, "loader", "a dataloader or a LightningDataModule", loader)
+        self.part = text(self, "part", part)
+        if part != "train" and not hasattr(loader, f"{part}_dataloader"):
+            refuse(self, "loader", f"a LightningDataModule with {part}_dataloader()", loader)
         self.loader = loader
         self.batch_fn: Callable[[Any], Tensor] = or_none(checks.function, self, "batch_fn", batch_fn) or _inputs
         self._batches: Iterable[Any] | None = None
@@ -102,7 +111,7 @@ class FromLoader(Source):
 
     def restart(self) -> None:
         """From the first batch on."""
-        self._taken = 0
+        self._taken, self._passes = 0, 0
         self._pass: Iterator[Any] | None = None
 
     def draw(self, x: Tensor) -> Tensor:
@@ -116,6 +125,7 @@ class FromLoader(Source):
             self._pass = self._begin(self._taken)
         batch = next(self._pass, _END)
         if batch is _END:
+            self._passes += 1
             self._taken, self._pass = 0, self._begin(0)
             batch = next(self._pass, _END)
         if batch is _END:
@@ -127,17 +137,20 @@ class FromLoader(Source):
     def _begin(self, taken: int) -> Iterator[Any]:
         """This process's batches of one pass, behind the first ``taken``."""
         if self._batches is None:
-            self._batches = _batches_of(self.loader)
+            self._batches = _batches_of(self.loader, self.part)
+        sampler = getattr(self._batches, "sampler", None)
+        if hasattr(sampler, "set_epoch"):
+            sampler.set_epoch(self._passes)
         rank, processes = place()
         return islice(self._batches, rank + taken * processes, None, processes)
 
     def state_dict(self) -> dict[str, Any]:
-        """The number of batches taken from this pass."""
-        return {"taken": self._taken}
+        """The number of passes that were finished, and of batches taken from this one."""
+        return {"taken": self._taken, "passes": self._passes}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Behind as many batches."""
-        self._taken, self._pass = state["taken"], None
+        """In the same pass, behind as many batches."""
+        self._taken, self._passes, self._pass = state["taken"], state.get("passes", 0), None
 
     def __getstate__(self) -> dict[str, Any]:
         return {**vars(self), "_pass": None}
@@ -261,12 +274,12 @@ def _inputs(batch: Any) -> Tensor:
     return first
 
 
-def _batches_of(loader: Iterable[Any] | pl.LightningDataModule) -> Iterable[Any]:
+def _batches_of(loader: Iterable[Any] | pl.LightningDataModule, part: str) -> Iterable[Any]:
     if not isinstance(loader, pl.LightningDataModule):
         return loader
     loader.prepare_data()
     loader.setup("fit")
-    batches: Iterable[Any] = loader.train_dataloader()
+    batches: Iterable[Any] = getattr(loader, f"{part}_dataloader")()
     return batches
 
 

@@ -203,9 +203,48 @@ def test_a_split_larger_than_the_data(root: Path) -> None:
         MNISTDataModule(root, val_size=64).setup("fit")
 
 
+@pytest.mark.parametrize("cache", [False, True])
+def test_train_size_leaves_the_other_images_without_labels(root: Path, cache: bool) -> None:
+    def rows(loader: DataLoader[Any]) -> list[list[float]]:
+        return sorted(x.flatten().tolist() for batch, _ in loader for x in batch)
+
+    data, whole = cifar(root, train_size=20, augment=False, cache=cache), cifar(root, augment=False)
+    labelled, rest = rows(data.train_dataloader()), rows(data.unlabelled_dataloader())
+    assert (len(labelled), len(rest)) == (20, 50)
+    assert sorted(labelled + rest) == rows(whole.train_dataloader())
+    assert rows(data.val_dataloader()) == rows(whole.val_dataloader())
+    assert labelled != rows(cifar(root, train_size=20, augment=False, seed=1).train_dataloader())
+
+
+def test_images_without_labels_come_in_the_order_of_the_pass_and_are_augmented(root: Path) -> None:
+    loader, plain = (cifar(root, train_size=20, augment=each).unlabelled_dataloader() for each in (True, False))
+    first, again = list(loader), list(loader)
+    loader.sampler.set_epoch(1)
+    plain.sampler.set_epoch(1)
+    second, unaugmented = list(loader), list(plain)
+    assert_same(again, first)
+    assert not torch.equal(second[0][1], first[0][1])
+    assert_same([y for _, y in second], [y for _, y in unaugmented])
+    assert not torch.equal(second[0][0], unaugmented[0][0])
+
+
+def test_more_training_images_than_there_are(root: Path) -> None:
+    where = f"the number of training images of UncheckedCIFAR10 under {root}"
+    with pytest.raises(ValueError, match=f"expected train_size <= 70, {where} less val_size, got 71"):
+        cifar(root, train_size=71)
+
+
+@pytest.mark.parametrize("size", [None, 70])
+def test_no_images_are_left_without_labels(root: Path, size: int | None) -> None:
+    message = f"expected train_size < 70, so that images without labels are left, got {size}"
+    with pytest.raises(ValueError, match=message):
+        cifar(root, train_size=size).unlabelled_dataloader()
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
+        ({"train_size": 0}, "train_size to be an integer >= 1 or None, got 0"),
         ({"batch_size": 0}, "batch_size to be an integer >= 1, got 0"),
         ({"val_size": 0}, "val_size to be an integer >= 1, got 0"),
         ({"num_workers": -1}, "num_workers to be an integer >= 0, got -1"),

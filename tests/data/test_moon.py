@@ -117,3 +117,13 @@ def test_labels_follow_the_moons() -> None:
 def test_wrong_arguments_are_named(wrong: dict[str, Any], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         MoonDataModule(**wrong)
+
+
+def test_points_without_labels_are_of_no_split_and_the_same_for_each_seed() -> None:
+    (first, second) = (MoonDataModule(**SIZES, seed=seed, unlabelled_size=40) for seed in (0, 1))
+    found = [torch.cat([x for x, _ in data.unlabelled_dataloader()]) for data in (first, second)]
+    assert found[0].shape == (40, 2)
+    assert torch.equal(*found)
+    first.setup()
+    points = torch.cat([split.tensors[0] for split in first.splits])
+    assert float(torch.cdist(found[0], points).min()) > 0

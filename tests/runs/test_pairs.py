@@ -84,7 +84,7 @@ def test_what_only_the_regularizer_depends_on_may_differ(config: Any) -> None:
     assert pairs_of(*runs) == [("moon_at_lr", "moon_at")]
 
 
-@pytest.mark.parametrize("method", ["centered", "gated", "amplified", "moon_unlabelled"])
+@pytest.mark.parametrize("method", ["centered", "gated", "amplified", "unlabelled"])
 def test_a_method_is_paired_with_the_same_base(config: Any, method: str) -> None:
     methods = [run(config("experiment=moon_at_lr", f"method={method}"), seed) for seed in (0, 1)]
     runs = [*(run(config("experiment=moon_at"), seed) for seed in (0, 1)), *methods]

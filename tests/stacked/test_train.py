@@ -217,7 +217,7 @@ def test_finished_seeds_are_left_as_they_are(tmp_path: Path) -> None:
         (("trainer.precision=bf16-mixed",), "trainer.precision=bf16-mixed"),
         (("+callbacks.atlr.backbone=backbone",), "backbone=backbone"),
         (("method=gated",), r"an alarm \(CollapseAlarm"),
-        (("method=moon_unlabelled",), "unlabelled inputs"),
+        (("method=unlabelled",), "unlabelled inputs"),
     ],
 )
 def test_what_cannot_be_trained_so_is_named_before_anything_runs(

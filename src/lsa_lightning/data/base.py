@@ -43,6 +43,8 @@ class ImageDataModule(pl.LightningDataModule):
         root: folder of the files, as torchvision lays them out; made when downloading.
         batch_size: images per batch and process, >= 1.
         val_size: number of training images that become the validation split, >= 1 and smaller than their number.
+        train_size: number >= 1 of the others to train on, drawn at random; None: all. What is left then has no labels:
+            see :meth:`unlabelled_dataloader`.
         num_workers: worker processes per loader, >= 0; not used with ``cache``.
         pin_memory: copy batches to pinned memory; None: if there is a GPU and no ``cache``.
         persistent_workers: keep workers between epochs; None: if there are any.
@@ -73,6 +75,7 @@ class ImageDataModule(pl.LightningDataModule):
         *,
         batch_size: int = 128,
         val_size: int = 2000,
+        train_size: int | None = None,
         num_workers: int = 2,
         pin_memory: bool | None = None,
         persistent_workers: bool | None = None,
@@ -90,6 +93,7 @@ class ImageDataModule(pl.LightningDataModule):
         self.root = Path(root if isinstance(root, Path) else text(self, "root", root)).expanduser()
         self.batch_size = integer(self, "batch_size", batch_size, low=1)
         self.val_size = integer(self, "val_size", val_size, low=1)
+        self.train_size = or_none(integer, self, "train_size", train_size, low=1)
         self.cache = flag(self, "cache", cache)
         self.num_workers = 0 if cache else integer(self, "num_workers", num_workers, low=0)
         pinned, kept = torch.cuda.is_available() and not cache, self.num_workers > 0
@@ -179,18 +183,49 @@ class ImageDataModule(pl.LightningDataModule):
             self._check_split(len(self._datasets[True]))
 
     def _check_split(self, available: int) -> None:
+        where = f"the number of training images of {self._name()} under {self.root}"
         if self.val_size >= available:
-            where = f"the number of training images of {self._name()} under {self.root}"
             msg = f"expected val_size < {available}, {where}, got {self.val_size}"
+            raise ValueError(msg)
+        if self.train_size is not None and self.train_size > available - self.val_size:
+            left = available - self.val_size
+            msg = f"expected train_size <= {left}, {where} less val_size, got {self.train_size}"
             raise ValueError(msg)
 
     def train_dataloader(self) -> DataLoader[Any]:
         """Training images in the order of the epoch."""
-        rows = self._shuffled_rows()[self.val_size :]
+        rows, _ = self._training_rows()
         dataset = self._split(True, rows, self.train_transform, self.augmentation)
         ranks, rank = (self.trainer.world_size, self.trainer.global_rank) if self.trainer is not None else (1, 0)
         order = EpochIndices(len(rows), self.seed, current_epoch=self._epoch, ranks=ranks, rank=rank)
         return self._loader(dataset, order)
+
+    def unlabelled_dataloader(self) -> DataLoader[Any]:
+        """What ``train_size`` leaves, augmented alike, for :class:`~lsa_lightning.unlabelled.FromLoader`.
+
+        Their labels come with them, and must not be looked at. The order follows ``sampler.set_epoch``; it is the same
+        in all processes.
+
+        Raises:
+            ValueError: if ``train_size`` leaves none.
+        """
+        labelled, rows = self._training_rows()
+        if len(rows) == 0:
+            msg = (
+                f"expected train_size < {len(labelled)}, so that images without labels are left, got {self.train_size}"
+            )
+            raise ValueError(msg)
+        dataset = self._split(True, rows, self.train_transform, self.augmentation)
+        order = EpochIndices(len(rows), self.seed, current_epoch=lambda: order.epoch)
+        return self._loader(dataset, order)
+
+    def _training_rows(self) -> tuple[Tensor, Tensor]:
+        """Of the training images, and of those that are left without labels."""
+        rows = self._shuffled_rows()[self.val_size :]
+        if self.train_size is None:
+            return rows, rows[:0]
+        rows = rows[torch.randperm(len(rows), generator=generator_of(self.seed, Purpose.SPLIT))]
+        return rows[: self.train_size], rows[self.train_size :]
 
     def val_dataloader(self) -> DataLoader[Any]:
         """Validation images."""

@@ -35,7 +35,8 @@ class ImageFolderDataModule(ImageDataModule):
         num_classes: number of classes that the folder must hold; None: as many as it does.
         val_share: share in (0, 1) of the training images that is held out where there is no folder ``val``.
         test_share: share in (0, 1) of all images that is held out where there is no folder ``test``.
-        batch_size: see :class:`ImageDataModule`, as the arguments that follow.
+        train_size: number of training images to train on; None: all. See :class:`ImageDataModule`.
+        batch_size: images per batch and process, >= 1; see there, as for the arguments that follow.
         num_workers: worker processes per loader.
         pin_memory: copy batches to pinned memory.
         persistent_workers: keep workers between epochs.
@@ -63,6 +64,7 @@ class ImageFolderDataModule(ImageDataModule):
         num_classes: int | None = None,
         val_share: float = 0.1,
         test_share: float = 0.2,
+        train_size: int | None = None,
         batch_size: int = 128,
         num_workers: int = 2,
         pin_memory: bool | None = None,
@@ -77,6 +79,7 @@ class ImageFolderDataModule(ImageDataModule):
         self.shares["test"] = number(self, "test_share", test_share, above=0, below=1)
         super().__init__(
             root,
+            train_size=train_size,
             batch_size=batch_size,
             num_workers=num_workers,
             pin_memory=pin_memory,

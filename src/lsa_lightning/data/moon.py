@@ -25,6 +25,7 @@ class MoonDataModule(pl.LightningDataModule):
         standardize: zero mean and unit variance per coordinate, with the statistics of the training split.
         batch_size: points per batch >= 1.
         seed: seed of the draw, 0 to 2^32 - 1.
+        unlabelled_size: number of points >= 2 of :meth:`unlabelled_dataloader`.
 
     Raises:
         ValueError: if an argument is outside its range.
@@ -49,6 +50,7 @@ class MoonDataModule(pl.LightningDataModule):
         standardize: bool = True,
         batch_size: int = 128,
         seed: int = 0,
+        unlabelled_size: int = 1000,
     ) -> None:
         super().__init__()
         self.noise = number(self, "noise", noise, low=0)
@@ -58,6 +60,7 @@ class MoonDataModule(pl.LightningDataModule):
         self.standardize = flag(self, "standardize", standardize)
         self.batch_size = integer(self, "batch_size", batch_size, low=1)
         self.seed = integer(self, "seed", seed, low=0, high=2**32 - 1)
+        self.unlabelled_size = integer(self, "unlabelled_size", unlabelled_size, low=2)
         self.splits: tuple[TensorDataset, ...] = ()
 
     def setup(self, stage: str | None = None) -> None:
@@ -81,6 +84,18 @@ class MoonDataModule(pl.LightningDataModule):
         rows = Rows(*self.splits[0].tensors)
         return ResumableDataLoader(rows, batch_size=self.batch_size, sampler=sampler, collate_fn=list)
 
+    def unlabelled_dataloader(self) -> DataLoader[tuple[Tensor, ...]]:
+        """Points of no split, for :class:`~lsa_lightning.unlabelled.FromLoader`: the same for each ``seed``."""
+        others = MoonDataModule(
+            self.noise,
+            train_size=self.unlabelled_size,
+            standardize=self.standardize,
+            batch_size=self.batch_size,
+            seed=_UNLABELLED,
+        )
+        others.setup()
+        return others.train_dataloader()
+
     def val_dataloader(self) -> DataLoader[tuple[Tensor, ...]]:
         """Validation points."""
         return DataLoader(Rows(*self.splits[1].tensors), batch_size=self.sizes[1], collate_fn=list)
@@ -88,3 +103,7 @@ class MoonDataModule(pl.LightningDataModule):
     def test_dataloader(self) -> DataLoader[tuple[Tensor, ...]]:
         """Test points."""
         return DataLoader(Rows(*self.splits[2].tensors), batch_size=self.sizes[2], collate_fn=list)
+
+
+_UNLABELLED = 1_000_000
+"""The seed of the points without labels."""
