@@ -138,7 +138,7 @@ class FromLoader(Source):
         """This process's batches of one pass, behind the first ``taken``."""
         if self._batches is None:
             self._batches = _batches_of(self.loader, self.part)
-        sampler = getattr(self._batches, "sampler", None)
+        sampler: Any = getattr(self._batches, "sampler", None)
         if hasattr(sampler, "set_epoch"):
             sampler.set_epoch(self._passes)
         rank, processes = place()
