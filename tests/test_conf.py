@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pickle
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -462,4 +463,5 @@ def test_images_without_labels_are_those_that_training_leaves(tmp_path: Path) ->
     expected = next(iter(source.loader.unlabelled_dataloader()))[0]
     assert source.loader.train_size == 3
     assert torch.equal(drawn, expected)
+    assert torch.equal(pickle.loads(pickle.dumps(source)).draw(torch.zeros(1)).sum(), source.draw(torch.zeros(1)).sum())
     assert (callback.mvl, callback.unlabelled.only) == (["logits"], True)

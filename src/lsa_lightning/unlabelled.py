@@ -153,7 +153,7 @@ class FromLoader(Source):
         self._taken, self._passes, self._pass = state["taken"], state.get("passes", 0), None
 
     def __getstate__(self) -> dict[str, Any]:
-        return {**vars(self), "_pass": None}
+        return {**vars(self), "_pass": None, "_batches": None}  # made anew: not every sampler can be pickled
 
 
 class Generated(Source):
