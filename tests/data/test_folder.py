@@ -50,6 +50,15 @@ def test_what_has_no_folder_is_held_out_and_the_test_images_are_the_same_for_eve
     assert splits[0]["val"] != splits[1]["val"]
 
 
+def test_fewer_training_images_are_of_all_classes_and_leave_the_others_without_labels(tmp_path: Path) -> None:
+    write_pictures(tmp_path, each=20)
+    data = module(tmp_path, train_size=10)
+    labelled, rest = names_of(data, "train"), names_of(data, "unlabelled")
+    assert (len(labelled), len(rest)) == (10, 19)
+    assert {*labelled, *rest} == {*names_of(module(tmp_path), "train")}
+    assert len({name.split("/")[0] for name in labelled}) == 2
+
+
 def test_folders_of_splits_are_the_splits(tmp_path: Path) -> None:
     for split, each in (("train", 5), ("val", 2), ("test", 3)):
         write_pictures(tmp_path / split, each=each)
