@@ -51,6 +51,6 @@ def commands() -> list[str]:
 
 
 def _lines(block: Block) -> list[str]:
-    lines = [re.sub(r"(^|\s+)# .*", "", line) for line in block.code.splitlines()]
+    lines = [re.sub(r"(^|\s+)# .*", "", line) for line in block.code.replace("\\\n", "").splitlines()]
     parts = [part for line in lines for part in re.split(r" && |; ", line)]
     return [shlex.join(words) for part in parts if (words := shlex.split(part))]
