@@ -146,11 +146,12 @@ def tables(scores: Scores) -> str:
 
 
 def _differences(scores: Scores, pairs: Sequence[tuple[str, str]]) -> list[list[str]]:
-    """A row per setting, a column per pair of arms."""
+    """A row per setting in which any pair was run, a column per pair of arms."""
     rows = [["setting", *(f"{one} - {other}" for one, other in pairs)]]
     for setting in scores:
         found = [difference(scores, setting, *pair) for pair in pairs]
-        rows.append([setting, *("" if each is None else str(each) for each in found)])
+        if any(found):
+            rows.append([setting, *("" if each is None else str(each) for each in found)])
     return rows
 
 
