@@ -2,17 +2,20 @@ from __future__ import annotations
 
 import csv
 import pickle
+import random
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from lightning.pytorch import LightningDataModule
 from lightning.pytorch.loggers import CSVLogger
-from tests.helpers.modules import images, loader, trainer
+from tests.helpers.modules import ForeignModule, images, loader, trainer
 from tests.helpers.training import MVL, assert_same, fit, foreign, pgd
 from torch import Tensor
-from torch.utils.data import DataLoader, TensorDataset
+from torch.nn import functional
+from torch.utils.data import DataLoader, Dataset, TensorDataset
 
 from lsa_lightning import ATLR, AdversarialTraining, LayerwiseRegularizer, MoonDataModule
 from lsa_lightning.attacks import TPGD
@@ -85,6 +88,38 @@ def test_each_pass_has_an_order_of_its_own_to_which_a_resumed_run_returns() -> N
     assert torch.equal(half.draw(torch.zeros(1)), passes[0][:4])
 
 
+def drawing(**options: Any) -> FromLoader:
+    """Numbers 0 to 7, each beside one that is drawn."""
+
+    class Drawing(Dataset[Tensor]):
+        def __len__(self) -> int:
+            return 8
+
+        def __getitem__(self, index: int) -> Tensor:
+            return torch.tensor([index, torch.rand(()), random.random(), np.random.rand()])
+
+    return FromLoader(DataLoader(Drawing(), batch_size=4, **options))
+
+
+@pytest.mark.parametrize("options", [{}, {"shuffle": True}, {"shuffle": True, "num_workers": 1}])
+def test_what_the_loader_draws_goes_on_and_a_resumed_run_draws_the_same(options: dict[str, Any]) -> None:
+    source, resumed = drawing(**options), drawing(**options)
+    drawn = [source.draw(torch.zeros(1)) for _ in range(5)]
+    state = pickle.loads(pickle.dumps(source.state_dict()))
+    drawn += [source.draw(torch.zeros(1)) for _ in range(3)]
+    numbers = torch.cat(drawn)[:, 1:]
+    for column in range(3 if "num_workers" not in options else 1):  # a worker seeds the others as torch's
+        assert len(numbers[:, column].unique()) == len(numbers)
+    if options:
+        orders = torch.cat(drawn)[:, 0].view(4, 8)
+        assert len(orders.unique(dim=0)) == 4
+    torch.manual_seed(torch.initial_seed())  # what else was drawn meanwhile does not matter
+    torch.rand(3)
+    resumed.load_state_dict(state)
+    for expected in drawn[5:]:
+        assert torch.equal(resumed.draw(torch.zeros(1)), expected)
+
+
 @pytest.mark.parametrize("nothing", [[], DataLoader(TensorDataset(torch.zeros(0, 2)))])
 def test_an_empty_loader_is_an_error(nothing: Any) -> None:
     with pytest.raises(ValueError, match="FromLoader: expected at least one batch for each process"):
@@ -95,6 +130,20 @@ def test_dicts_and_ones_own_batches_are_read() -> None:
     x = torch.ones(2, 3)
     assert torch.equal(FromLoader([{"image": x}]).draw(torch.zeros(1)), x)
     assert torch.equal(FromLoader([("name", x)], batch_fn=lambda batch: batch[1]).draw(torch.zeros(1)), x)
+    assert torch.equal(FromLoader([{"id": torch.arange(2), "image": x}]).draw(torch.zeros(4, 3)), x)
+
+
+@pytest.mark.parametrize(
+    ("batch", "message"),
+    [
+        ({"id": torch.arange(2), "age": torch.ones(2)}, r"a mapping with one of the keys .* keys \['id', 'age'\]"),
+        (torch.ones(2), r"expected inputs \('M', 3\), as the step's own, got \(2,\); batch_fn"),
+        (torch.ones(2, 4), r"expected inputs \('M', 3\), as the step's own, got \(2, 4\)"),
+    ],
+)
+def test_other_inputs_are_an_error(batch: Any, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        FromLoader([batch]).draw(torch.zeros(4, 3))
 
 
 def test_generated_inputs_come_from_a_generator_that_goes_on() -> None:
@@ -155,6 +204,41 @@ def test_the_first_step_is_the_one_written_out(only: bool) -> None:
     parameters = dict(expected.named_parameters())
     for name, value in module.named_parameters():
         torch.testing.assert_close(value, parameters[name], rtol=0, atol=1e-6, msg=lambda m, n=name: f"{n}: {m}")
+
+
+class InForward(ForeignModule):
+    def forward(self, x: Tensor) -> Tensor:
+        return self.net((x - 0.4) / 0.3)
+
+
+class InStep(ForeignModule):
+    def training_step(self, batch: Any) -> Any:
+        x, y = batch
+        return functional.cross_entropy(self((x - 0.4) / 0.3), y)
+
+
+@pytest.mark.parametrize("source", ["fixed", "part"])
+@pytest.mark.parametrize("rows", [16, 8])  # the batch has 16
+def test_a_step_that_changes_x_changes_nothing_about_them(source: str, rows: int) -> None:
+    class FixedRows(Source):
+        def __init__(self, x: Tensor) -> None:
+            self.x = x
+
+        def draw(self, x: Tensor) -> Tensor:
+            return self.x
+
+    u = images(rows, seed=5)[0]
+    made = []
+    for module, given, options in (
+        (foreign(InForward), u, {}),
+        (foreign(InStep), (u - 0.4) / 0.3, {"input_space": (0.4, 0.3)}),
+    ):
+        inputs = FixedRows(given) if source == "fixed" else PartOfBatch(rows / 16)
+        attack = TPGD(0.1, steps=2, seed=1)
+        callback = ATLR(pgd(), mvl=MVL, unlabelled=Unlabelled(inputs, attack=attack), **options)
+        fit(module, callback, limit_val_batches=0)
+        made.append(module)
+    assert_same(*made, tolerance=1e-5)
 
 
 def _lr(clean: dict[str, Tensor], adversarial: dict[str, Tensor]) -> Tensor:

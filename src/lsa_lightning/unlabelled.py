@@ -7,12 +7,14 @@ prediction, as :class:`~lsa_lightning.attacks.TPGD` does. A source of your own i
 from __future__ import annotations
 
 import math
+import random
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator
 from itertools import islice
 from typing import Any
 
 import lightning.pytorch as pl
+import numpy as np
 import torch
 from lightning.pytorch.utilities.seed import isolate_rng
 from torch import Tensor
@@ -20,9 +22,11 @@ from torch import Tensor
 from lsa_lightning.attacks import TPGD, Attack, ThreatModel
 from lsa_lightning.attacks.base import Model
 from lsa_lightning.utils import checks
+from lsa_lightning.utils.batch import read_inputs
 from lsa_lightning.utils.checks import flag, instance, integer, number, or_none, refuse, text
 from lsa_lightning.utils.distributed import place
-from lsa_lightning.utils.random import Purpose, own_generator
+from lsa_lightning.utils.isolation import RandomState
+from lsa_lightning.utils.random import Purpose, own_generator, seed_of
 
 
 class Source(ABC):
@@ -73,18 +77,21 @@ class PartOfBatch(Source):
 class FromLoader(Source):
     """The batches of a dataloader, over and over; labels among them are not looked at.
 
-    Each process of a distributed run takes its share of the batches. Drawing leaves the global random state alone. A
-    sampler with ``set_epoch`` is told the number of the pass. A resumed run goes on in the same pass, behind as many
-    batches as were taken from it.
+    Each process of a distributed run takes its share of the batches. A sampler with ``set_epoch`` is told the number of
+    the pass. What the loader draws from the global random generators (an order, augmentation) comes from a stream of
+    its own, seeded by torch's initial seed; they are left alone themselves. A resumed run goes on in the same pass,
+    behind as many batches as were taken from it.
 
     Args:
         loader: any iterable of batches that can be iterated again, or a ``LightningDataModule``.
-        batch_fn: ``batch -> x``; default: the batch itself if it is a tensor, else its first entry.
+        batch_fn: ``batch -> x``; default: the batch itself if it is a tensor, the first entry of a tuple or list, and
+            what a mapping has under one of the usual keys (:func:`~lsa_lightning.utils.batch.read_inputs`).
         part: of a ``LightningDataModule``: the batches of its ``<part>_dataloader()``. ``"unlabelled"``: of ours, what
             ``train_size`` leaves of the training images, and fresh points of Moon.
 
     Raises:
-        ValueError: if ``loader`` is neither or has no such part; when it is drawn from, if it gives no batch.
+        ValueError: if ``loader`` is neither or has no such part; when it is drawn from, if it gives no batch, or one
+            that does not look like the step's own.
 
     Example:
         >>> source = FromLoader([torch.zeros(2, 3), torch.ones(2, 3)])
@@ -105,7 +112,7 @@ class FromLoader(Source):
         if part != "train" and not hasattr(loader, f"{part}_dataloader"):
             refuse(self, "loader", f"a LightningDataModule with {part}_dataloader()", loader)
         self.loader = loader
-        self.batch_fn: Callable[[Any], Tensor] = or_none(checks.function, self, "batch_fn", batch_fn) or _inputs
+        self.batch_fn: Callable[[Any], Tensor] = or_none(checks.function, self, "batch_fn", batch_fn) or read_inputs
         self._batches: Iterable[Any] | None = None
         self.restart()
 
@@ -113,12 +120,24 @@ class FromLoader(Source):
         """From the first batch on."""
         self._taken, self._passes = 0, 0
         self._pass: Iterator[Any] | None = None
+        self._random: RandomState | None = None  # for the next batch
+        self._random_of_pass: RandomState | None = None  # when the pass began
 
     def draw(self, x: Tensor) -> Tensor:
         """The next batch."""
-        with isolate_rng():  # iterating a dataloader draws from the global random state
+        with isolate_rng():
+            if self._random is None:
+                _seed(seed_of(torch.initial_seed(), Purpose.UNLABELLED_LOADER))
+            else:
+                self._random.restore()
             batch = self._next()
-        return self.batch_fn(batch).to(x)
+            self._random = RandomState(_CPU)
+        inputs = self.batch_fn(batch)
+        if x.ndim > 1 and (inputs.ndim != x.ndim or inputs.shape[1] != x.shape[1]):
+            own, got = tuple(x.shape[1:]), tuple(inputs.shape)
+            msg = f"FromLoader: expected inputs {('M', *own)}, as the step's own, got {got}; batch_fn=... reads them"
+            raise ValueError(msg)
+        return inputs.to(x)
 
     def _next(self) -> Any:
         if self._pass is None:
@@ -141,19 +160,26 @@ class FromLoader(Source):
         sampler: Any = getattr(self._batches, "sampler", None)
         if hasattr(sampler, "set_epoch"):
             sampler.set_epoch(self._passes)
+        self._random_of_pass = RandomState(_CPU)
         rank, processes = place()
         return islice(self._batches, rank + taken * processes, None, processes)
 
     def state_dict(self) -> dict[str, Any]:
-        """The number of passes that were finished, and of batches taken from this one."""
-        return {"taken": self._taken, "passes": self._passes}
+        """The number of passes that were finished, of batches taken from this one, and its random state."""
+        began = self._random_of_pass
+        return {"taken": self._taken, "passes": self._passes, "random": None if began is None else began.state_dict()}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """In the same pass, behind as many batches."""
         self._taken, self._passes, self._pass = state["taken"], state.get("passes", 0), None
+        self._random = None
+        if state.get("random") is not None:
+            self._random = RandomState(_CPU)
+            self._random.load_state_dict(state["random"])
 
     def __getstate__(self) -> dict[str, Any]:
-        return {**vars(self), "_pass": None, "_batches": None}  # made anew: not every sampler can be pickled
+        # Made anew, in the same pass: not every sampler can be pickled.
+        return {**vars(self), "_pass": None, "_batches": None, "_random": self._random_of_pass}
 
 
 class Generated(Source):
@@ -267,13 +293,6 @@ class Unlabelled:
             self.attack.load_state_dict(state["attack"])
 
 
-def _inputs(batch: Any) -> Tensor:
-    if isinstance(batch, Tensor):
-        return batch
-    first: Tensor = next(iter(batch.values())) if isinstance(batch, dict) else batch[0]
-    return first
-
-
 def _batches_of(loader: Iterable[Any] | pl.LightningDataModule, part: str) -> Iterable[Any]:
     if not isinstance(loader, pl.LightningDataModule):
         return loader
@@ -283,4 +302,12 @@ def _batches_of(loader: Iterable[Any] | pl.LightningDataModule, part: str) -> It
     return batches
 
 
+def _seed(seed: int) -> None:
+    """All generators that a dataset may draw from; torch's on the CPU looks at the low 32 bits alone, too."""
+    random.seed(seed)
+    np.random.seed(seed % 2**32)  # noqa: NPY002  # the one that datasets draw from
+    torch.manual_seed(seed)
+
+
+_CPU = torch.device("cpu")
 _END = object()

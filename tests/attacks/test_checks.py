@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import pickle
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -12,7 +13,11 @@ import torch
 from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from lsa_lightning.attacks import APGD, FGSM, NFGSM, PGD, Attack, checks
+from lsa_lightning import RobustnessEvaluation
+from lsa_lightning.attacks import APGD, FAB, FGSM, NFGSM, PGD, Attack, Ensemble, Square, checks
+from lsa_lightning.functional import predicted_labels
+from lsa_lightning.masking import MaskingChecks
+from lsa_lightning.masking.checks import RandomSearch
 from lsa_lightning.utils.devices import Arriving
 
 ATTACKS: dict[str, Attack] = {
@@ -193,3 +198,76 @@ def test_other_models_are_given_no_copies() -> None:
     net = Sees(6, 3)
     PGD(0.1, steps=10)(net, X, Y)
     assert net.leaves == 9  # all but the first, which shows whether it writes
+
+
+@pytest.mark.parametrize("through_data", [False, True])
+def test_checks_and_noted_batches_give_it_copies_too(tmp_path: Path, through_data: bool) -> None:
+    net = Writes(through_data)
+    plain = nn.Sequential(Shift(), net.head)
+    x = torch.rand(64, 6, generator=torch.Generator().manual_seed(0))
+    batches, kept = [(x, predicted_labels(plain(x)).detach())], x.clone()
+    checks = MaskingChecks(eps=0.1, steps=3, n_queries=10)
+    assert checks.run(net, batches) == checks.run(plain, batches)
+    evaluation = RobustnessEvaluation({"fgsm": FGSM()}, eps=[0.1])
+    assert evaluation.run(net, batches, tmp_path / "noted.jsonl") == evaluation.run(plain, batches)
+    assert torch.equal(x, kept)
+
+
+class Shift(nn.Module):
+    def forward(self, x: Tensor) -> Tensor:
+        return x - 0.5
+
+
+class Squeezed(nn.Module):
+    """Drops all dimensions of size 1, that of a single sample too."""
+
+    def __init__(self, logits: int) -> None:
+        super().__init__()
+        self.head = nn.Linear(6, logits)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.head(x).squeeze()
+
+
+@pytest.mark.parametrize("logits", [1, 3])
+def test_models_that_squeeze_are_given_single_samples(logits: int) -> None:
+    net = Squeezed(logits)
+    x = torch.rand(16, 6, generator=torch.Generator().manual_seed(0))
+    y = predicted_labels(net.head(x)).detach()
+    attacks: list[Attack] = [PGD(0.3, steps=5, best="success", seed=0), APGD(0.3, 5, best="success", seed=0)]
+    attacks += [Square(0.3, 20, seed=0), FAB(0.3, 5, seed=0)]
+    for attack in attacks:
+        assert torch.equal(attack.with_stream(0)(net, x, y), attack.with_stream(0)(net.head, x, y))
+        attack(net, x[:1], y[:1])
+    evaluation = RobustnessEvaluation({"fgsm": FGSM()}, eps=[0.1])
+    singles = [(x[i : i + 1], y[i : i + 1]) for i in range(4)]
+    assert evaluation.run(net, singles) == evaluation.run(net.head, singles)
+
+
+class NaNAtTheEdge(nn.Module):
+    """Sure of class 0; says NaN where a pixel is 0."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        logits = torch.stack([x.sum(1) + 1, -x.sum(1)], dim=1)
+        return logits.where((x > 0).all(1, keepdim=True), torch.nan)
+
+
+@pytest.mark.parametrize("label", [0, 1])
+@pytest.mark.parametrize(
+    "attack",
+    [
+        Square(0.1, 20),
+        Square(0.1, 20, norm="L2"),
+        RandomSearch(0.1, 20, norm="Linf", bounds=(0.0, 1.0), seed=0),
+        Ensemble(0.1, attacks={"fgsm": FGSM(0.1)}),
+        Ensemble(0.1, attacks={"square": Square(0.1, 20)}),
+    ],
+)
+def test_nan_is_no_class(attack: Attack, label: int) -> None:
+    class Model(NaNAtTheEdge):
+        def forward(self, x: Tensor) -> Tensor:
+            return super().forward(x).flip(1) if label else super().forward(x)
+
+    x, y = torch.full((8, 6), 0.02), torch.full((8,), label)
+    with pytest.raises(ValueError, match="expected finite logits, got NaN"):
+        attack(Model(), x, y)

@@ -54,6 +54,29 @@ def test_eps_is_in_pixels(eps: float) -> None:
     torch.testing.assert_close(moved, torch.full_like(moved, eps), atol=1e-6, rtol=0)
 
 
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32])
+@pytest.mark.parametrize("attack", ["fgsm", "pgd", "pgd l2"])
+def test_rounding_leads_out_of_neither_the_ball_nor_the_bounds(attack: str, dtype: torch.dtype) -> None:
+    p, y = make_batch(IMAGES)
+    x = normalised(p).to(dtype)
+    given = InputSpace(MEAN, STD)(ATTACKS[attack](8 / 255, (0.0, 1.0)))
+    x_adv = given(make_model(IMAGES, dtype), x, y)
+    before, after = (pixels_of(each) for each in (x, x_adv))
+    moves = (after - before).flatten(1)
+    lengths = moves.abs().amax(1) if given.norm == "Linf" else moves.norm(dim=1)
+    assert float(lengths.max()) <= 8 / 255 * (1 + 1e-12)
+    assert float(lengths.max()) > 6 / 255
+    # What x itself lacks or has too much by its own rounding is no move.
+    assert float(after.min()) >= min(0.0, float(before.min()))
+    assert float(after.max()) <= max(1.0, float(before.max()))
+
+
+def pixels_of(x: Tensor) -> Tensor:
+    """In float64, by the float32 constants that an InputSpace holds."""
+    mean, std = (torch.tensor(values).double().view(1, -1, 1, 1) for values in (MEAN, STD))
+    return x.double() * std + mean
+
+
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32, torch.float64])
 @pytest.mark.parametrize("attack", ["fgsm", "pgd l2", "gaussian"])
 def test_eps_0_gives_exactly_x_back(attack: str, dtype: torch.dtype) -> None:

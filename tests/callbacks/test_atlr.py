@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from lsa_lightning import ATLR, AdversarialTraining, LayerSustainabilityAnalysis, LayerwiseRegularizer
 from lsa_lightning.attacks import FGSM
 from lsa_lightning.layers.report import AnalysedEpoch
-from lsa_lightning.measures import ComparisonMeasure, RelativeSquaredError
+from lsa_lightning.measures import ComparisonMeasure, KLDivergence, RelativeSquaredError
 from lsa_lightning.objectives import TRADES
 from lsa_lightning.regularizers import LinearRamp, TrainingRamp
 from lsa_lightning.selectors import Amplification, Level
@@ -528,3 +528,10 @@ def test_a_fixed_list_wins_over_the_checkpoint() -> None:
     callback = ATLR(pgd(), mvl=MVL)
     callback.load_state_dict(copy.deepcopy(state))
     assert callback.mvl == MVL
+
+
+def test_the_softmax_is_not_taken_twice() -> None:
+    regularizer = LayerwiseRegularizer(1.0, measure=KLDivergence())
+    callback = ATLR(pgd(), regularizer=regularizer, mvl=["probabilities"])
+    with pytest.raises(MisconfigurationException, match="expected 'logits' with KLDivergence"):
+        fit(foreign(), callback)

@@ -16,8 +16,16 @@ CONSTANT = torch.ones(40, 5) + 1e-4 * torch.randn(40, 5, generator=torch.Generat
 ALIVE = torch.randn(40, 5, generator=torch.Generator().manual_seed(1))
 
 
-def checked(representation: Tensor, base_loss: float, y: Tensor = LABELS, epochs: int = 1) -> list[str]:
+def after_an_epoch() -> CollapseGuard:
+    """One that has seen the layer vary."""
     guard = CollapseGuard()
+    guard.update({"act1": ALIVE}, LABELS)
+    guard.check(0.0)
+    return guard
+
+
+def checked(representation: Tensor, base_loss: float, y: Tensor = LABELS, epochs: int = 1) -> list[str]:
+    guard = after_an_epoch()
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         for _ in range(epochs):
@@ -45,8 +53,22 @@ def test_anything_else_is_quiet(representation: Tensor, base_loss: float, y: Ten
     assert checked(representation, base_loss, y) == []
 
 
+def test_what_was_constant_before_it_was_regularized_is_not_the_penaltys_doing() -> None:
+    guard, y = CollapseGuard(), torch.tensor([0, 1])
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        for _ in range(2):
+            guard.update({"bn2": torch.ones(2, 3)}, y)
+            guard.check(0.7)
+    guard.update({"bn2": torch.eye(2)}, y)
+    guard.check(0.7)
+    guard.update({"bn2": torch.ones(2, 3)}, y)
+    with pytest.warns(UserWarning, match="bn2"):
+        guard.check(0.7)
+
+
 def test_every_tenth_batch_is_measured() -> None:
-    guard = CollapseGuard()
+    guard = after_an_epoch()
     guard.update({"act1": CONSTANT}, LABELS)
     for _ in range(9):
         guard.update({"act1": ALIVE}, LABELS)

@@ -9,7 +9,8 @@ import pytest
 import torch
 import torch.nn.functional as F  # noqa: N812
 from lightning.fabric.utilities.exceptions import MisconfigurationException
-from tests.helpers.modules import ForeignModule, loader, trainer
+from tests.helpers.modules import ForeignModule, images, loader, one_batch, trainer
+from tests.helpers.reference_loop import at_lr_loop
 from tests.helpers.training import assert_same, foreign
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
@@ -43,6 +44,72 @@ class AugmentsInStep(ForeignModule):
         x, y = batch
         flipped = torch.rand(len(x), 1, 1, 1) < 0.5
         return F.cross_entropy(self(torch.where(flipped, x.flip(3), x)), y)
+
+
+class AugmentsLater(ForeignModule):
+    """The first batch is what it is."""
+
+    def training_step(self, batch: Any) -> Any:
+        x, y = batch
+        return F.cross_entropy(self(x if self.global_step == 0 else 1 - x), y)
+
+
+class AugmentsAtTimes(ForeignModule):
+    """As torch's global generator says; not the first batch."""
+
+    def training_step(self, batch: Any) -> Any:
+        x, y = batch
+        flips = torch.rand(()) < 0.6
+        return F.cross_entropy(self(1 - x if flips and self.global_step > 0 else x), y)
+
+
+class WithMetadata(ForeignModule):
+    """Its model takes another tensor before the image."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.meta = nn.Linear(2, 3)
+
+    def forward(self, meta: Tensor, x: Tensor) -> Tensor:
+        return self.net(x) + self.meta(meta)
+
+    def training_step(self, batch: Any) -> Any:
+        x, y = batch
+        return F.cross_entropy(self(torch.ones(len(x), 2), x), y)
+
+
+class Tokens(ForeignModule):
+    def __init__(self) -> None:
+        super().__init__()
+        self.embedding = nn.Embedding(4, 3)
+
+    def forward(self, ids: Tensor, mask: Tensor) -> Tensor:
+        return (self.embedding(ids) * mask[:, :, None]).mean(1)
+
+    def training_step(self, batch: Any) -> Any:
+        ids, y, mask = batch
+        return F.cross_entropy(self(ids, mask), y)
+
+
+class PseudoLabels(ForeignModule):
+    """Half of a batch has no labels; the model labels it, without gradients."""
+
+    def __init__(self, *, labelled_first: bool) -> None:
+        super().__init__()
+        self.labelled_first = labelled_first
+        self.net.bn1.track_running_stats = False  # they move with each pass
+
+    def labelled(self, batch: Any) -> Tensor:
+        return F.cross_entropy(self(batch["l"][0]), batch["l"][1])
+
+    def unlabelled(self, batch: Any) -> Tensor:
+        with torch.no_grad():
+            y = self((batch["u"] + 0.02).clamp(0, 1)).argmax(1)
+        return F.cross_entropy(self(batch["u"]), y)
+
+    def training_step(self, batch: Any) -> Any:
+        parts = [self.labelled, self.unlabelled] if self.labelled_first else [self.unlabelled, self.labelled]
+        return torch.stack([part(batch) for part in parts]).sum()
 
 
 class Keywords(ForeignModule):
@@ -165,13 +232,16 @@ def test_without_the_space_of_its_inputs_the_bounds_are_named() -> None:
         fitted(foreign(NormalisesInStep), atlr())
 
 
-@pytest.mark.parametrize("cls", [AugmentsInStep, Keywords, ForeignModule])
+@pytest.mark.parametrize("cls", [AugmentsInStep, AugmentsLater, AugmentsAtTimes, WithMetadata, Keywords, ForeignModule])
 def test_at_eps_0_the_penalty_is_0(cls: type[ForeignModule]) -> None:
     run = fitted(foreign(cls), atlr(attack=FGSM(0.0), regularizer=LayerwiseRegularizer(gamma=1.0)))
     assert float(run.callback_metrics["train/loss_lr"]) == 0
 
 
-@pytest.mark.parametrize("cls", [AugmentsInStep, NormalisesInStep, Keywords, Checkpointed, WithTeacher, Smoothed])
+@pytest.mark.parametrize(
+    "cls",
+    [AugmentsInStep, AugmentsLater, AugmentsAtTimes, NormalisesInStep, Keywords, Checkpointed, WithTeacher, Smoothed],
+)
 def test_without_an_effect_it_is_the_plain_run_bit_for_bit(cls: type[ForeignModule]) -> None:
     plain, trained = foreign(cls, dropout=0.3), foreign(cls, dropout=0.3)
     fitted(plain)
@@ -198,6 +268,49 @@ def test_the_augmented_input_is_attacked_and_compared() -> None:
     assert torch.equal(seen[0][0], 1 - x)
     assert torch.equal(given[0], seen[0][1])
     assert 0 < (seen[0][1] - seen[0][0]).abs().max() <= 0.1
+
+
+def test_a_step_that_begins_to_augment_is_attacked_behind_it_and_so_after_a_resume() -> None:
+    expected, module, callback, resumed = foreign(), foreign(AugmentsLater), atlr(attack=FGSM(0.1)), atlr()
+    fitted(module, callback, epochs=1)
+    batches = [(x if number == 0 else 1 - x, y) for number, (x, y) in enumerate(loader())]
+    gamma = {"net.relu1": 0.1, "net.act": 0.1}
+    at_lr_loop(expected, batches, FGSM(0.1), expected.configure_optimizers(), expected.net.hidden, gamma)
+    assert_same(module, expected, tolerance=1e-6)
+    resumed.load_state_dict(callback.state_dict())
+    assert callback.state_dict()["at_model"]
+    assert resumed.state_dict()["at_model"]
+    resumed.start_afresh()
+    assert not resumed.state_dict()["at_model"]
+
+
+def test_of_several_arguments_the_batchs_own_x_is_attacked() -> None:
+    module, given = foreign(WithMetadata), []
+    handle = module.register_forward_pre_hook(lambda _, args: given.append(args) if len(args) == 2 else None)
+    fitted(module, AdversarialTraining(FGSM(0.1)), epochs=1)
+    handle.remove()
+    meta, x = given[0]
+    assert torch.equal(meta, torch.ones(len(x), 2))
+    assert 0 < (x - next(iter(loader()))[0]).abs().max() <= 0.1
+
+
+def test_integers_are_not_passed_over_for_another_argument() -> None:
+    batch = (torch.zeros(4, 5, dtype=torch.long), torch.tensor([0, 1, 2, 0]), torch.ones(4, 5))
+    with pytest.raises(
+        MisconfigurationException, match=r"gives Tokens, .*, inputs of torch.int64, which cannot be pert"
+    ):
+        trainer([AdversarialTraining(FGSM(0.1, bounds=None))]).fit(foreign(Tokens), one_batch(batch))
+
+
+def test_inputs_without_labels_are_left_alone_wherever_the_step_runs_them() -> None:
+    first, last = foreign(PseudoLabels, labelled_first=True), foreign(PseudoLabels, labelled_first=False)
+    x, y = images(16)
+    batch = {"l": (x, y), "u": images(16, seed=3)[0]}
+    for module in (first, last):
+        callback = atlr(batch_fn=lambda each: each["l"], attack=FGSM(0.1))
+        trainer([callback]).fit(module, one_batch(batch))
+    assert_same(last, first, tolerance=1e-6)
+    assert not torch.equal(last.net.fc2.weight, foreign(PseudoLabels, labelled_first=True).net.fc2.weight)
 
 
 @pytest.mark.parametrize("cls", [Checkpointed, WithTeacher])
@@ -240,8 +353,9 @@ def test_mixing_that_begins_later_is_an_error_too() -> None:
             x, y = batch
             return super().training_step((x.flip(3), y))
 
-    with pytest.raises(MisconfigurationException, match="mixup"):
-        fitted(foreign(Mixed), atlr())
+    for cls in (Mixed, MixesLater):
+        with pytest.raises(MisconfigurationException, match="mixup"):
+            fitted(foreign(cls), atlr())
 
 
 @pytest.mark.parametrize("cls", [AugmentsInStep, ForeignModule])

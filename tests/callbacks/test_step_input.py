@@ -93,6 +93,12 @@ class NeverCallsItself(Scored):
         self.score(self.net((x - MEAN) / STD), y)
 
 
+class InvertsLater(Scored):
+    def validation_step(self, batch: Any, batch_idx: int) -> None:
+        x, y = batch
+        self.score(self(x if batch_idx == 0 else 1 - x), y)
+
+
 class JoinsViews(Scored):
     def validation_step(self, batch: Any) -> None:
         x, y = batch
@@ -102,6 +108,7 @@ class JoinsViews(Scored):
 SPACE = {"input_space": (MEAN, STD)}
 CASES: list[tuple[type[Scored], dict[str, Any]]] = [
     (Scored, {}),
+    (InvertsLater, {}),
     (InForward, {}),
     (InStep, SPACE),
     (InPlaceInStep, SPACE),

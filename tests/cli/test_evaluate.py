@@ -197,6 +197,7 @@ def test_what_is_measured_without_an_attack_is_the_runs_own(run: Path, tmp_path:
     evaluate(run, tmp_path / "l2", "threat.norm=L2")
     table = read_json(tmp_path / "l2" / "evaluation.json")
     assert table["norm"] == "L2"  # of all rows
+    assert table["training_eps"] is None, "training was in Linf"
     assert set(table["accuracy"]) == {"fgsm", "pgd", "exact"}
 
 

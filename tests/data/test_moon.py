@@ -119,11 +119,22 @@ def test_wrong_arguments_are_named(wrong: dict[str, Any], message: str) -> None:
         MoonDataModule(**wrong)
 
 
-def test_points_without_labels_are_of_no_split_and_the_same_for_each_seed() -> None:
-    (first, second) = (MoonDataModule(**SIZES, seed=seed, unlabelled_size=40) for seed in (0, 1))
-    found = [torch.cat([x for x, _ in data.unlabelled_dataloader()]) for data in (first, second)]
+def test_points_without_labels_are_of_no_split() -> None:
+    (first, again, second) = (MoonDataModule(**SIZES, seed=seed, unlabelled_size=40) for seed in (0, 0, 1))
+    found = [torch.cat([x for x, _ in data.unlabelled_dataloader()]) for data in (first, again, second)]
     assert found[0].shape == (40, 2)
-    assert torch.equal(*found)
-    first.setup()
+    assert found[0].dtype == torch.float32
+    assert torch.equal(found[0], found[1])
+    assert not torch.equal(found[0], found[2])
     points = torch.cat([split.tensors[0] for split in first.splits])
     assert float(torch.cdist(found[0], points).min()) > 0
+
+
+@pytest.mark.parametrize("standardize", [True, False])
+def test_points_without_labels_lie_where_the_others_do(standardize: bool) -> None:
+    data = MoonDataModule(train_size=30, test_size=20000, unlabelled_size=20000, seed=2, standardize=standardize)
+    found = torch.cat([x for x, _ in data.unlabelled_dataloader()])
+    test = data.splits[2].tensors[0]
+    torch.testing.assert_close(found.mean(0), test.mean(0), rtol=0, atol=0.03)
+    torch.testing.assert_close(found.std(0), test.std(0), rtol=0, atol=0.03)
+    assert not standardize or float(test.mean(0).abs().max()) > 0.1  # the 30 points are not their mean

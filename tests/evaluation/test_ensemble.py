@@ -155,3 +155,25 @@ def test_inputs_outside_the_bounds_are_refused_also_where_no_sample_stands() -> 
     x = torch.tensor([[2.0, 0.0, 0.0]])
     with pytest.raises(ValueError, match="expected inputs inside bounds"):
         evaluate_ensemble(torch.nn.Identity(), [(x, torch.tensor([1]))], Ensemble(0.1, attacks={"fgsm": FGSM(0.1)}))
+
+
+class Noisy(nn.Module):
+    """Adds noise to its input."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.net = network()
+
+    def forward(self, x: Tensor) -> Tensor:
+        logits: Tensor = self.net(x + 0.3 * torch.randn_like(x))
+        return logits
+
+
+def test_a_model_that_draws_is_judged_by_the_seed_alone(tmp_path: Path) -> None:
+    net = Noisy()
+    data, results = batches(net.net, 2), []
+    for global_seed, seed in ((1, 0), (2, 0), (1, 5)):
+        torch.manual_seed(global_seed)
+        results.append(evaluate_ensemble(net, data, small(), seed=seed).accuracy)
+    assert results[0] == results[1]
+    assert results[0] != results[2]

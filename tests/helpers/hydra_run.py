@@ -217,6 +217,25 @@ class PlainMoonModel(pl.LightningModule):
         return torch.optim.SGD(self.parameters(), lr=0.1)
 
 
+class PlateauMoonModel(PlainMoonModel):
+    """Its learning rate falls where a metric rests."""
+
+    def validation_step(self, batch: Any, batch_idx: int) -> None:
+        self.log("val/own", self.training_step(batch, batch_idx))
+
+    def configure_optimizers(self) -> Any:
+        optimizer = super().configure_optimizers()
+        scheduler = torch.optim.lr_scheduler.ReduceLROnPlateau(optimizer)
+        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "monitor": "val/own"}}
+
+
+class NoisyMoonModel(PlainMoonModel):
+    """Draws random numbers in training, from torch's global generator."""
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return super().forward(nn.functional.dropout(x, 0.5, self.training))
+
+
 class PoisonedMoons(MoonDataModule):
     """Moons of which one training point becomes NaN in the second epoch."""
 

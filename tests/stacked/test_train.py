@@ -11,6 +11,7 @@ from unittest.mock import patch
 import lightning.pytorch as pl
 import pytest
 import torch
+from lightning.fabric.utilities.exceptions import MisconfigurationException
 from tests.helpers.hydra_run import composed_job, main_in_process, read_json, read_metrics, tiny_without, train_tiny
 from tests.helpers.run_files import differing_files
 
@@ -228,6 +229,19 @@ def test_what_cannot_be_trained_so_is_named_before_anything_runs(
     with composed_job("train", [*settings, *seeds, *args], tmp_path) as cfg, pytest.raises(ValueError, match=message):
         train_seeds(cfg)
     assert not list(tmp_path.rglob("metrics.csv"))
+
+
+@pytest.mark.parametrize(
+    ("model", "message"),
+    [
+        ("PlateauMoonModel", "a schedule that is the same for all seeds, got one that steps down where a metric rests"),
+        ("NoisyMoonModel", "training steps that draw no random numbers"),
+    ],
+)
+def test_what_the_seeds_would_have_in_common_is_named(model: str, message: str, tmp_path: Path) -> None:
+    own = ("~model", f"+model._target_=tests.helpers.hydra_run.{model}")
+    with pytest.raises((ValueError, MisconfigurationException), match=message):
+        train_stacked(tmp_path / "run", *own, *TRAINING_ONLY)
 
 
 def test_the_means_over_the_seeds_and_the_next_step_come_last(tmp_path: Path) -> None:

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from lsa_lightning.attacks.checks import Checks
-from lsa_lightning.utils.outputs import read_logits
+from lsa_lightning.utils.outputs import logits_of_rows
 
 _NEEDS_GRADIENTS = ("does not require grad", "appears to not have been used in the graph")
 """What torch says where a forward pass takes gradients of frozen parameters."""
@@ -46,15 +46,15 @@ class AttackedModel:
         """The logits for ``x``."""
         first, self._first = self._first, False
         if not first:
-            return read_logits(self._output(x.clone() if self._checks.writes else x))
-        logits = self._looked_at(x) if self._checks.at_once else read_logits(self._output(x.clone()))
+            return logits_of_rows(self._output(x.clone() if self._checks.writes else x), len(x))
+        logits = self._looked_at(x) if self._checks.at_once else logits_of_rows(self._output(x.clone()), len(x))
         self._check(self, x, logits)
         return logits
 
     def _looked_at(self, x: Tensor) -> Tensor:
         given = x.clone()
         version = given._version
-        logits = read_logits(self._output(given))
+        logits = logits_of_rows(self._output(given), len(x))
         # Writing through .data counts as no new version.
         self._checks.writes = given._version != version or not torch.equal(given, x)
         return logits

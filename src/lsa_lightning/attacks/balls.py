@@ -91,7 +91,7 @@ class LinfBall(Ball):
     def low(self) -> Tensor:
         """The smallest number of x's dtype inside, in each coordinate."""
         if not self._is_exact:
-            return _cast_towards(_clamp(_shifted(_widened(self.x), -self.eps), self.bounds), self.x)
+            return cast_towards(_clamp(_shifted(_widened(self.x), -self.eps), self.bounds), self.x)
         limit = self._shifted_exactly(-self.eps)
         # x itself may be a bound that was rounded outwards.
         return limit if self.bounds is None else limit.clamp_min(_inner(self.bounds, limit.dtype)[0]).minimum(self.x)
@@ -100,7 +100,7 @@ class LinfBall(Ball):
     def high(self) -> Tensor:
         """The largest number of x's dtype inside, in each coordinate."""
         if not self._is_exact:
-            return _cast_towards(_clamp(_shifted(_widened(self.x), self.eps), self.bounds), self.x)
+            return cast_towards(_clamp(_shifted(_widened(self.x), self.eps), self.bounds), self.x)
         limit = self._shifted_exactly(self.eps)
         return limit if self.bounds is None else limit.clamp_max(_inner(self.bounds, limit.dtype)[1]).maximum(self.x)
 
@@ -169,7 +169,7 @@ class L2Ball(Ball):
         # A hair below eps, so that the norm of the result, itself rounded in float32, is not above it.
         below = 1 - (2**-21 if wide.dtype is torch.float64 else 2**-18)
         scale = (self.eps * below / length.clamp_min(torch.finfo(wide.dtype).tiny)).clamp_max(1.0)
-        return _cast_towards(_clamp(_shifted(wide, delta * scale), self.bounds), self.x)
+        return cast_towards(_clamp(_shifted(wide, delta * scale), self.bounds), self.x)
 
     def random_point(self, generator: torch.Generator) -> Tensor:
         """A uniform direction with a uniform radius in [0, eps]."""
@@ -234,7 +234,7 @@ def _farther(points: Tensor, centre: Tensor, length: Tensor | float) -> Tensor:
     return (gap.abs() > length) | ((gap.abs() == length) & (rest * gap.sign() > 0))
 
 
-def _cast_towards(target: Tensor, x: Tensor) -> Tensor:
+def cast_towards(target: Tensor, x: Tensor) -> Tensor:
     """``target`` (wide) in the dtype of ``x``, rounded towards ``x`` wherever the nearest number is farther away."""
     limit = torch.finfo(x.dtype)
     wide = x.to(target.dtype)

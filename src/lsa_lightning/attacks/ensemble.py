@@ -14,7 +14,7 @@ from lsa_lightning.attacks.balls import Ball, Bounds
 from lsa_lightning.attacks.base import Attack, Model, staying
 from lsa_lightning.attacks.composite import CompositeAttack
 from lsa_lightning.attacks.square import Square
-from lsa_lightning.functional import count_classes, predicted_labels
+from lsa_lightning.functional import check_finite, count_classes, predicted_labels
 from lsa_lightning.utils.checks import integer, mapping, or_none, refuse
 from lsa_lightning.utils.renamed import renamed
 
@@ -127,4 +127,6 @@ def _standard(steps: int, n_targets: int, n_queries: int, options: dict[str, Any
 
 def _logits(model: Model, x: Tensor) -> Tensor:
     with torch.no_grad():
-        return model(x.clone())  # some models normalise what they are given in place
+        logits: Tensor = model(x.clone())  # some models normalise what they are given in place
+    check_finite(logits)
+    return logits

@@ -9,16 +9,19 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from lsa_lightning.attacks.balls import Ball, Bounds
+from lsa_lightning.attacks.balls import Ball, Bounds, cast_towards
 from lsa_lightning.attacks.base import Attack, Model
 from lsa_lightning.attacks.composite import CompositeAttack
 from lsa_lightning.utils.checks import function, instance, number, refuse, sequence
+from lsa_lightning.utils.precision import widest_float
 
 
 class InputSpace:
     r"""The affine map between pixels p and the normalised inputs :math:`x = (p - mean) / std` of a user's batches.
 
-    Called with an attack, it gives the same attack for normalised inputs, whose eps and bounds stay in pixels.
+    Called with an attack, it gives the same attack for normalised inputs, whose eps and bounds stay in pixels. Pixels
+    are float32 at least, and what becomes of them in the dtype of the inputs is rounded towards x, so that no rounding
+    leads out of the ball.
 
     Args:
         mean: one value per channel (dimension 1 of the batch), or one for all.
@@ -58,18 +61,20 @@ class InputSpace:
             ValueError: if the inputs are not floating, or of another number of channels.
         """
         mean, std = self._constants(x)
-        return _without_rounding(x * std + mean, bounds)
+        return _without_rounding(x * std + mean, bounds, x.dtype)
 
     def model_of_pixels(self, model: Model, x: Tensor) -> nn.Module:
         """``model``, which takes normalised inputs like ``x``, as a function of pixels."""
-        return _ModelOfPixels(model, *self._constants(x))
+        return _ModelOfPixels(model, *self._constants(x), x.dtype)
 
     def change_in_inputs(self, x: Tensor, pixels: Tensor, perturbed: Tensor) -> Tensor:
-        """``x`` moved as its ``pixels`` were; exactly as before where they did not move."""
-        return x + (perturbed - pixels) / self._constants(x)[1]
+        """``x`` moved as its ``pixels`` were, and no farther; exactly as before where they did not move."""
+        wide = widest_float(x.device)
+        moves = perturbed.to(wide) - pixels.to(wide)
+        return cast_towards(x.to(wide) + moves / self._constants(x)[1].to(wide), x)
 
     def _constants(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """Mean and std in a shape that broadcasts against ``x``, in its dtype, on its device."""
+        """Mean and std in a shape that broadcasts against ``x``, in the dtype of its pixels, on its device."""
         instance(self, "x", x, Tensor)
         if not x.is_floating_point() or x.ndim < 2:
             msg = f"expected floating inputs [N, ...], got {x.dtype} {tuple(x.shape)}"
@@ -80,7 +85,8 @@ class InputSpace:
             raise ValueError(msg)
         shape = (1, -1, *[1] * (x.ndim - 2))
         with torch.inference_mode(False):  # gradients pass through them
-            return self.mean.to(x, copy=True).view(shape), self.std.to(x, copy=True).view(shape)
+            options: dict[str, Any] = {"device": x.device, "dtype": _of_pixels(x.dtype), "copy": True}
+            return self.mean.to(**options).view(shape), self.std.to(**options).view(shape)
 
     def __repr__(self) -> str:
         mean, std = ([float(f"{value:.4g}") for value in values.tolist()] for values in (self.mean, self.std))
@@ -133,22 +139,27 @@ class AttackInSpace(CompositeAttack):
 class _ModelOfPixels(nn.Module):
     """A module, so that attacks find the modes of the user's model in it."""
 
-    def __init__(self, model: Model, mean: Tensor, std: Tensor) -> None:
+    def __init__(self, model: Model, mean: Tensor, std: Tensor, dtype: torch.dtype) -> None:
         super().__init__()
         self.model = model
         self.mean = mean
         self.std = std
+        self.dtype = dtype
 
     def forward(self, pixels: Tensor) -> Any:
         """What the model says to the inputs that these pixels become."""
-        return self.model((pixels - self.mean) / self.std)
+        return self.model(((pixels - self.mean) / self.std).to(self.dtype))
 
 
-def _without_rounding(pixels: Tensor, bounds: Bounds) -> Tensor:
-    """Undo what normalising and back added beyond the bounds; larger excess is left for the attack to report."""
+def _of_pixels(dtype: torch.dtype) -> torch.dtype:
+    return torch.promote_types(dtype, torch.float32)
+
+
+def _without_rounding(pixels: Tensor, bounds: Bounds, dtype: torch.dtype) -> Tensor:
+    """Undo what normalising and back, in ``dtype``, added beyond the bounds; larger excess the attack reports."""
     if bounds is None:
         return pixels
     # float64 batches too may have been normalised in float32.
-    slack = 4 * max(torch.finfo(pixels.dtype).eps, torch.finfo(torch.float32).eps) * (bounds[1] - bounds[0])
+    slack = 4 * max(torch.finfo(dtype).eps, torch.finfo(torch.float32).eps) * (bounds[1] - bounds[0])
     clamped = pixels.clamp(*bounds)
     return clamped.where((clamped - pixels).abs() <= slack, pixels)

@@ -13,7 +13,7 @@ from torch import Tensor
 from lsa_lightning.attacks.balls import Ball, Bounds
 from lsa_lightning.attacks.base import Attack, Model
 from lsa_lightning.attacks.losses import margin
-from lsa_lightning.functional import predicted_labels
+from lsa_lightning.functional import check_finite, predicted_labels
 from lsa_lightning.utils.batch import part_of_batch
 from lsa_lightning.utils.checks import choice, flag, integer, number
 
@@ -117,6 +117,7 @@ class Square(Attack):
                 break
             with part_of_batch(left, len(x)):
                 logits = model(candidate[left])
+            check_finite(logits)
             values = margin(logits, y[left])
             better = left[values < best_margin[left]]
             best_x = best_x.index_copy(0, better, candidate[better])

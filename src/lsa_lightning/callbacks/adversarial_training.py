@@ -102,6 +102,7 @@ class AdversarialTraining(FreshCallback):
         self._state_key = self._generate_state_key(attack=attack_key, backbone=self.target.backbone)
         self._sites: dict[str, CallSite] = {}
         self._step: AdversarialStep | None = None
+        self._at_model = False
         self._unpatch: Callable[[], None] = _nothing
 
     @property
@@ -118,6 +119,7 @@ class AdversarialTraining(FreshCallback):
         """Draw the attack's random numbers from the beginning, and forget which calls the layers of a list mean."""
         self.attack.restart()
         self._sites = {}
+        self._at_model = False
         if self.alarm is not None:
             self.alarm.restart()
 
@@ -144,6 +146,7 @@ class AdversarialTraining(FreshCallback):
             read_logits=self.target.logits,
             check_labels=self.attack.needs_classes,
         )
+        adversarial_step.at_model = self._at_model
 
         def wrapper(step: Callable[..., Any], batch: Any, *args: Any, **kwargs: Any) -> Any:
             if self not in trainer.callbacks:  # type: ignore[attr-defined]  # a search took all callbacks out
@@ -201,13 +204,15 @@ class AdversarialTraining(FreshCallback):
             self._step.close()
 
     def state_dict(self) -> dict[str, Any]:
-        """The state of the attack's random generators, and of the alarm."""
+        """The state of the attack's random generators and of the alarm, and where examples are crafted."""
         heard = {} if self.alarm is None else {"alarm": self.alarm.state_dict()}
-        return {"attack": self.attack.state_dict(), **heard}
+        at_model = self._at_model if self._step is None else self._step.at_model
+        return {"attack": self.attack.state_dict(), "at_model": at_model, **heard}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Continue the attack's random numbers, and the alarm, where the checkpoint left them."""
         self.attack.load_state_dict(state_dict["attack"])
+        self._at_model = state_dict.get("at_model", False)
         if self.alarm is not None and "alarm" in state_dict:  # one that it was trained without begins afresh
             self.alarm.load_state_dict(state_dict["alarm"])
 

@@ -26,10 +26,11 @@ from lsa_lightning.callbacks.target import Target
 from lsa_lightning.callbacks.validation_loaders import ValidationLoaders, as_in_validation, loader_key
 from lsa_lightning.layers.analysis import LayerSustainabilityAnalysis
 from lsa_lightning.layers.history import rounded, stacked, unstacked
-from lsa_lightning.layers.outputs import ALL_LEARNABLE
+from lsa_lightning.layers.outputs import ALL_LEARNABLE, PROBABILITIES, output_view
 from lsa_lightning.layers.probe import check_names_exist
 from lsa_lightning.layers.report import AnalysedEpoch, SustainabilityReport
 from lsa_lightning.layers.resolve import LayerSpec, call_sites, checked_layers, resolve_layers
+from lsa_lightning.measures import KLDivergence
 from lsa_lightning.objectives import Objective
 from lsa_lightning.regularizers import LayerwiseRegularizer, TrainingSchedule
 from lsa_lightning.selectors import Selector
@@ -177,7 +178,6 @@ class ATLR(AdversarialTraining):
         self._asked: set[str] = set()
         self._penalized: set[str] = set()
         self._share = 0.0
-        self._seen: tuple[nn.Module, Tensor] | None = None
 
     def _names(self, mvl: Sequence[str] | SustainabilityReport | None) -> list[str] | None:
         """A fixed list, at least one name; None if there is none."""
@@ -191,6 +191,10 @@ class ATLR(AdversarialTraining):
             msg = f"expected one ATLR callback, whose list may hold several layers, got {len(twins)}"
             raise MisconfigurationException(msg)
         model = self.target.model(pl_module)
+        means_softmax = PROBABILITIES in (self.mvl or []) and output_view(model, PROBABILITIES) is not None
+        if means_softmax and isinstance(self.regularizer.measure, KLDivergence):
+            msg = "mvl: expected 'logits' with KLDivergence, which takes the softmax itself, got 'probabilities'"
+            raise MisconfigurationException(msg)
         gamma = self.regularizer.gamma
         layers = [] if self.layers is None or isinstance(self.layers, type) else self.layers
         named = {"mvl": self.mvl or [], "layers": layers, "gamma": [] if isinstance(gamma, float) else gamma}
@@ -221,7 +225,6 @@ class ATLR(AdversarialTraining):
 
     def prepare(self, model: nn.Module, x: Tensor) -> None:
         """See once which calls the names of the list mean; in a fixed one, ``relu`` stands for all its calls."""
-        self._seen = (model, x)
         if self._sites or self.mvl is None:
             return
         if self.fixed:
@@ -313,11 +316,12 @@ class ATLR(AdversarialTraining):
         """Also the penalty on unlabelled inputs; see :meth:`AdversarialTraining.total_loss`."""
         loss = super().total_loss(module, loss, passes, y, samples)
         layers = self._layers_now(module.current_epoch)
-        if self.unlabelled is None or self._seen is None or not layers:
+        if self.unlabelled is None or self._step is None or self._step.given is None or not layers:
             return loss
-        model, x = self._seen
+        model, x = self._step.given
         options: dict[str, Any] = {"sites": self._sites, "read": self.target.logits}
-        both = both_representations(model, layers, *self.unlabelled.draw(model, x), **options)
+        with self._step.beside():
+            both = both_representations(model, layers, *self.unlabelled.draw(model, x), **options)
         penalty = self._regularized(*both, module.current_epoch)
         log_own_mean(self, module, "train/loss_lr_unlabelled", penalty, samples)
         return loss + penalty
@@ -331,9 +335,6 @@ class ATLR(AdversarialTraining):
             "latest": None if self._latest is None else self._latest.to_dict(),
             **({} if self.unlabelled is None else {"unlabelled": self.unlabelled.state_dict()}),
         }
-
-    def __getstate__(self) -> dict[str, Any]:
-        return {**super().__getstate__(), "_seen": None}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Continue with the checkpoint's list; one that was fixed by the user stays."""

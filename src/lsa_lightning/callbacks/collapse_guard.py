@@ -27,10 +27,13 @@ class CollapseGuard:
     The spread of a layer is :math:`\|\phi(x) - \bar\phi\|_F / \|\phi(x)\|_F` over a batch with mean
     :math:`\bar\phi`, averaged over the first batch of an epoch and every tenth from there. Chance is the entropy of
     the epoch's labels, the cross-entropy of the best constant prediction. Labels that are not integers give no chance,
-    and no warning.
+    and no warning. A layer that was constant when it was first regularized, such as a batch norm whose weight begins at
+    0, counts once it has varied.
     """
 
     def __init__(self) -> None:
+        self._first: dict[str, Tensor] = {}
+        self._varied: set[str] = set()
         self._spreads: dict[str, list[Tensor]] = {}
         self._labels: list[Tensor] = []
         self._warned = False
@@ -41,14 +44,18 @@ class CollapseGuard:
         measured = len(self._labels) % EVERY == 0
         self._labels.append(y.detach())
         for name, representation in clean.items() if measured else ():
-            self._spreads.setdefault(name, []).append(relative_spread(representation))
+            spread = relative_spread(representation)
+            self._first.setdefault(name, spread)
+            self._spreads.setdefault(name, []).append(spread)
 
     def check(self, base_loss: float) -> None:
         """Close an epoch with its mean base loss; NaN, if it has none, gives no warning."""
         spreads = {name: float(torch.stack(values).mean()) for name, values in self._spreads.items()}
         chance = _entropy(torch.cat([y.flatten() for y in self._labels])) if self._labels else math.inf
         self._spreads, self._labels = {}, []
-        collapsed = {name: spread for name, spread in spreads.items() if spread < SPREAD_FLOOR}
+        largest = {name: max(spread, float(self._first[name])) for name, spread in spreads.items()}
+        self._varied |= {name for name, spread in largest.items() if spread >= SPREAD_FLOOR}
+        collapsed = {name: spread for name, spread in spreads.items() if spread < SPREAD_FLOOR and name in self._varied}
         if collapsed and base_loss >= CHANCE_SHARE * chance and not self._warned:
             self._warned = True
             layers = ", ".join(f"{name} (spread {spread:.4f} of its norm)" for name, spread in collapsed.items())

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import ExitStack, contextmanager, nullcontext
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -13,16 +13,35 @@ from torch import Tensor, nn
 from torch.autograd.graph import saved_tensors_hooks
 
 from lsa_lightning.attacks.checks import Checks
-from lsa_lightning.callbacks.step_input import ModelCall, StepWatch, bound, input_of_step, labels_of_loss
+from lsa_lightning.callbacks.step_input import (
+    GivenBatch,
+    ModelCall,
+    StepInput,
+    StepWatch,
+    bound,
+    input_of_step,
+    labels_of_loss,
+)
 from lsa_lightning.layers.calls import CallSite
 from lsa_lightning.layers.compiled import CompiledProbe
 from lsa_lightning.layers.outputs import OUTPUT, output_view
-from lsa_lightning.layers.probe import LayerProbe, by_sample
+from lsa_lightning.layers.probe import LayerProbe, by_sample, takes_hooks
 from lsa_lightning.utils.batch import replace_tensor
-from lsa_lightning.utils.isolation import Buffers, RandomStateAtForward, copied_buffers, reentrance_off, scratch_buffers
+from lsa_lightning.utils.isolation import (
+    Buffers,
+    RandomState,
+    RandomStateAtForward,
+    copied_buffers,
+    is_compiled,
+    reentrance_off,
+    scratch_buffers,
+)
 
 Craft = Callable[[nn.Module, Tensor, Tensor], Tensor]
 """``(model, x, y) -> x_adv``."""
+
+Begin = Callable[..., None]
+"""``begin(called=...)``: from here on, layers are captured; ``called``: the model has been called already."""
 
 _AGREEING = 0.5
 """Share of the samples that a loss must pull to their labels; that of an honest classification loss is 1."""
@@ -79,7 +98,9 @@ class AdversarialStep:
     What is attacked must be what the step feeds to the model, which the first batch shows: its step is begun twice, the
     first time only up to that point. Where it is the batch's own x, the batch is crafted before the step, which then
     gets it in place of its own. Where the step changes x before (normalises or augments it), or gives the model more
-    than x, the examples are crafted inside of it, when it calls the model.
+    than x, the examples are crafted inside of it, when it calls the model; in each step from the first one on that does
+    so, which is begun once more. Calls with other tensors of the batch (inputs without labels), or without gradients
+    before those with, are left alone.
 
     The first batch also shows whether the loss that the step returns is computed from what the attack takes for logits,
     and for the labels of the batch.
@@ -90,6 +111,11 @@ class AdversarialStep:
         on_clean: whether the step runs on the clean batch; else on the adversarial one.
         read_logits: reads logits out of what ``model`` returns.
         check_labels: whether the loss is looked at; not where the attack has a loss of its own.
+
+    Attributes:
+        at_model: whether the examples are crafted when the step calls the model; a resumed run must know.
+        given: what the latest step gave the model, before it was crafted: the model as a function of its input alone,
+            and that input; None where no step has called it yet.
 
     Raises:
         MisconfigurationException: at the first batch, if the step never calls ``model`` and changes x, or the loss does
@@ -111,8 +137,9 @@ class AdversarialStep:
         self.read_logits = read_logits
         self.check_labels = check_labels
         self.at_model = False
+        self.given: tuple[nn.Module, Tensor] | None = None
         self._looked = False
-        self._first_call: ModelCall | None = None
+        self._first = StepInput(None, called=False)
         self._watch: StepWatch | None = None
         self._checks = Checks()
         self._compiled = CompiledProbe.of(model)
@@ -131,6 +158,10 @@ class AdversarialStep:
             self._watch.close()
             self._watch = None
 
+    def beside(self) -> AbstractContextManager[None]:
+        """Calls of the model inside are not the step's: they get what they are given."""
+        return nullcontext() if self._watch is None else self._watch.paused()
+
     def look(self, step: Callable[[Any], Any], batch: Any, x: Tensor) -> tuple[nn.Module, Tensor]:
         """See on the first batch what the step feeds to the model.
 
@@ -143,9 +174,9 @@ class AdversarialStep:
             The model as a function of its input alone, and such an input, from this or from the first batch.
         """
         if not self._looked:
-            self._first_call = input_of_step(self.model, self.name, step, batch, x)
-            self.at_model = self._first_call is not None
-        call = self._first_call
+            self._first = input_of_step(self.model, self.name, step, batch, x)
+            self.at_model = self.at_model or self._first.call is not None
+        call = self._first.call
         return (self.model, x) if call is None else (bound(self.model, call.arguments), call.x.detach())
 
     def run(self, asked: StepRequest, *, checked: bool = True) -> Passes:
@@ -162,32 +193,64 @@ class AdversarialStep:
         first, self._looked = not self._looked, True
         self._checks.begin(self.model, asked.x.device)
         watched = (first and checked) or asked.with_output
-        passes, output = self._inside(asked) if self.at_model else self._on_batch(asked, watched)
+        try:
+            passes, output = self._inside(asked) if self.at_model else self._on_batch(asked, watched, checked)
+        except _ChangedInputError as changed:
+            changed.before.restore()
+            self.at_model = True
+            passes, output = self._inside(asked)
         if checked and (first or self.at_model):
             self._check_loss(passes.result, output, asked.y, first)
         self._checks.passed(self.model)
         return replace(passes, output=output) if asked.with_output else passes
 
-    def _on_batch(self, asked: StepRequest, watched: bool) -> tuple[Passes, Any]:
-        """The batch is crafted, and the step gets it; also the model's output in the step, if that is ``watched``."""
+    def _on_batch(self, asked: StepRequest, watched: bool, checked: bool) -> tuple[Passes, Any]:
+        """The batch is crafted, and the step gets it; also the model's output in the step, if that is ``watched``.
+
+        Raises:
+            _ChangedInputError: if the step gives the model something else.
+        """
         x = asked.x
+        self.given = (self.model, x)
         x_adv = asked.craft(self.model, x, asked.y)
         stepped_on, other = (x, x_adv) if self.on_clean else (x_adv, x)
         if not watched and asked.layers and self._compiled is not None and self._compiled.covers(asked.layers):
             return self._both_compiled(asked, self._compiled, stepped_on, other), None
-        watch = StepWatch(self.model, len(x))
+        batch = replace_tensor(asked.batch, x, stepped_on)
+        looks = checked and self._first.called and takes_hooks(self.model)
+        # Hooks are a part of what is compiled in place, which only passes that are compared or watched do not run.
+        looks = looks and (watched or bool(asked.layers) or not is_compiled(self.model))
+        given, begun, begin_probing = GivenBatch(batch, stepped_on), False, _nothing
+        before = RandomState(x.device)
 
-        def run_step(begin: Callable[[], None]) -> Any:
-            begin()
-            return asked.step(replace_tensor(asked.batch, x, stepped_on))
+        def see(call: ModelCall) -> Tensor | None:
+            nonlocal begun
+            if not looks or begun:
+                return call.x
+            if given.is_aside(call) or not torch.is_grad_enabled():
+                return None
+            if not given.is_given(call):
+                raise _ChangedInputError(before)
+            begun = True
+            begin_probing(called=True)
+            return call.x
+
+        watch = StepWatch(self.model, stepped_on, see)
+
+        def run_step(begin: Begin) -> Any:
+            nonlocal begin_probing
+            begin_probing = begin
+            if not looks:
+                begin()
+            return asked.step(batch)
 
         def run_other() -> Any:
             watch.close()
             return self.model(other.clone())  # some models normalise what they are given in place
 
-        with _looking() if watched else nullcontext():
+        with _looking() if watched else reentrance_off() if looks and asked.layers else nullcontext():
             try:
-                if watched:
+                if watched or looks:
                     watch.open()
                 return self._both(asked, run_step, run_other), watch.output
             finally:
@@ -197,18 +260,24 @@ class AdversarialStep:
         """The examples are crafted when the step calls the model, from what it is given; also the model's output."""
         partners: dict[tuple[Any, ...], Tensor] = {}
         calls: list[ModelCall] = []
-        begin_probing: Callable[[], None]
+        begin_probing: Begin = _nothing
+        given = GivenBatch(asked.batch, asked.x)
 
-        def swap(call: ModelCall) -> Tensor:
+        def swap(call: ModelCall) -> Tensor | None:
             place = (call.x.data_ptr(), call.x.shape, call.x.stride())
+            if given.is_aside(call) and not self._first.aside:
+                return None
             if place not in partners:
+                if not torch.is_grad_enabled() and not self._first.twice:
+                    return None
                 partners[place] = self._partner(call, asked)
                 if not calls:
-                    begin_probing()
+                    self.given = self._as_given(call)
+                    begin_probing(called=True)
                 calls.append(call)  # keeps its input alive, so that no other tensor comes to lie in its place
             return call.x if self.on_clean else partners[place]
 
-        def run_step(begin: Callable[[], None]) -> Any:
+        def run_step(begin: Begin) -> Any:
             nonlocal begin_probing
             begin_probing = begin
             return asked.step(asked.batch)
@@ -220,7 +289,7 @@ class AdversarialStep:
                 return self.model(*args, **kwargs)
 
         # Open until the backward pass is over, in which checkpointing calls the model with the step's own input again.
-        self._watch = watch = StepWatch(self.model, len(asked.x), swap)
+        self._watch = watch = StepWatch(self.model, asked.x, swap)
         watch.open()
         with _looking():
             passes = self._both(asked, run_step, run_other)
@@ -242,17 +311,19 @@ class AdversarialStep:
             raise MisconfigurationException(msg)
         # Checkpointing, if it is on, must not count the attack's tensors.
         with saved_tensors_hooks(_as_it_is, _as_it_is):
-            model = self.model if call.is_plain else bound(self.model, call.arguments)
-            return asked.craft(model, call.x.detach(), asked.y)
+            return asked.craft(*self._as_given(call), asked.y)
 
-    def _both(
-        self, asked: StepRequest, run_step: Callable[[Callable[[], None]], Any], run_other: Callable[[], Any]
-    ) -> Passes:
+    def _as_given(self, call: ModelCall) -> tuple[nn.Module, Tensor]:
+        """The model as a function of its input alone, and the input of a call."""
+        return (self.model if call.is_plain else bound(self.model, call.arguments)), call.x.detach()
+
+    def _both(self, asked: StepRequest, run_step: Callable[[Begin], Any], run_other: Callable[[], Any]) -> Passes:
         """The user's step and, where layers are asked for, the other pass, with the same random numbers.
 
         Args:
             asked: the step.
-            run_step: runs the step; calls its argument when the pass whose representations count is about to begin.
+            run_step: runs the step; calls its argument when the pass whose representations count is about to begin, or
+                has just called the model.
             run_other: runs the model on the other input.
 
         Returns:
@@ -260,7 +331,7 @@ class AdversarialStep:
         """
         layers = asked.layers
         if not layers:
-            return Passes(run_step(lambda: None), {}, {})
+            return Passes(run_step(_nothing), {}, {})
         for_penalty_alone = OUTPUT not in layers  # ends at the deepest layer, and leaves all buffers as they are
         samples, random_state = len(asked.x), RandomStateAtForward(self.model, asked.x.device)
         first_buffers: Buffers = {}  # both passes begin with the same, as some models read what they have just written
@@ -273,12 +344,13 @@ class AdversarialStep:
                 options: dict[str, Any] = {"sites": asked.sites, "needs_gradient": True, "read": self.read_logits}
                 probe = LayerProbe(self.model, layers, samples, **options)
 
-                def begin() -> None:
+                def begin(*, called: bool = False) -> None:
                     if for_penalty_alone:
                         first_buffers.update(copied_buffers(self.model))
                     stack.enter_context(random_state)
                     random_state.record()
                     stack.enter_context(probe)
+                    probe.passes += called and torch.is_grad_enabled()  # whose hooks came too late for it
 
                 with nullcontext() if learning is None else learning.watching(asked.x.device):
                     result = run_step(begin)
@@ -346,8 +418,8 @@ class AdversarialStep:
         msg = (
             "the loss that training_step returns pulls the samples to other classes than the labels of the batch: what "
             f"{self.name} returns are no logits (features?): name the module that maps x to logits by backbone=...; or "
-            "training_step has labels of its own (shuffled, or mixed as by mixup and cutmix), which the attack does "
-            "not know: change x and labels in the dataloader or in on_after_batch_transfer instead"
+            "training_step has labels of its own (shuffled, a teacher's, or mixed as by mixup and cutmix), which the "
+            "attack does not know: change x and labels in the dataloader or in on_after_batch_transfer instead"
         )
         raise MisconfigurationException(msg)
 
@@ -386,6 +458,21 @@ def _looking() -> Iterator[None]:
     """Inside, models run so that hooks see them, and that gradients can be taken of what they return."""
     with torch.compiler.set_stance("force_eager"), reentrance_off():
         yield
+
+
+class _ChangedInputError(BaseException):
+    """Ends a step that gives the model something else than x. Not an Exception: no handler in the step swallows it.
+
+    Args:
+        before: the random state that the step began with.
+    """
+
+    def __init__(self, before: RandomState) -> None:
+        self.before = before
+
+
+def _nothing(**_: object) -> None:
+    return None
 
 
 def loss_of(result: Any) -> Tensor | None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
 
@@ -22,7 +22,13 @@ from typing_extensions import Self
 from lsa_lightning.callbacks.target import Target
 from lsa_lightning.functional import is_binary
 from lsa_lightning.utils.batch import WholeBatchError, first_samples, replace_tensor
-from lsa_lightning.utils.isolation import evaluating, hookable_modules, preserved_random_state, scratch_buffers
+from lsa_lightning.utils.isolation import (
+    evaluating,
+    hookable_modules,
+    preserved_random_state,
+    reentrance_off,
+    scratch_buffers,
+)
 
 
 @dataclass(frozen=True, eq=False)
@@ -40,17 +46,16 @@ class ModelCall:
     x: Tensor
 
     @classmethod
-    def found_in(cls, args: tuple[Any, ...], kwargs: dict[str, Any], samples: int) -> Self | None:
-        """The call whose input is its first floating tensor ``[samples, ...]``; None where there is none."""
-        inputs: list[Tensor] = []
+    def found_in(cls, args: tuple[Any, ...], kwargs: dict[str, Any], x: Tensor) -> Self | None:
+        """The call whose input is ``x`` itself, else its first floating tensor of that shape, else of as many rows.
 
-        def note(tensor: Tensor) -> Tensor:
-            if tensor.is_floating_point() and tensor.ndim > 1 and len(tensor) == samples:
-                inputs.append(tensor)
-            return tensor
-
-        apply_to_collection((args, kwargs), Tensor, note, allow_frozen=True)
-        return cls(args, dict(kwargs), inputs[0]) if inputs else None
+        None where it has none; it has none either where it is given an ``x`` of integers.
+        """
+        inputs = [each for each in tensors_in((args, kwargs)) if _same_place(each, x) or _could_be(each, len(x))]
+        own = next((each for each in inputs if _same_place(each, x)), None)
+        own = own if own is not None else next((each for each in inputs if each.shape == x.shape), None)
+        own = own if own is not None or not inputs else inputs[0]
+        return None if own is None or not own.is_floating_point() else cls(args, dict(kwargs), own)
 
     @property
     def is_plain(self) -> bool:
@@ -73,12 +78,70 @@ class ModelCall:
             if not torch.equal(x, self.x[: len(x)]):
                 msg = (
                     "expected an attack that keeps the batch together (PGD does; APGD, Square and Ensemble do not) for "
-                    "a model that is given further tensors with a row per sample"
+                    "a model that is given further tensors with a row per sample, and no unlabelled inputs"
                 )
                 raise WholeBatchError(msg)
             arguments = first_samples(arguments, samples, len(x))
         args, kwargs = arguments
         return args, kwargs
+
+
+def tensors_in(collection: Any) -> list[Tensor]:
+    """The tensors in nested containers, in their order."""
+    found: list[Tensor] = []
+
+    def note(tensor: Tensor) -> Tensor:
+        found.append(tensor)
+        return tensor
+
+    apply_to_collection(collection, Tensor, note, allow_frozen=True)
+    return found
+
+
+def _could_be(tensor: Tensor, samples: int) -> bool:
+    """Whether a tensor may be the input of so many samples."""
+    return tensor.is_floating_point() and tensor.ndim > 1 and len(tensor) == samples
+
+
+def _same_place(tensor: Tensor, other: Tensor) -> bool:
+    """Whether both are the same numbers in memory."""
+    return tensor is other or _place(tensor) == _place(other)
+
+
+def _place(tensor: Tensor) -> tuple[Any, ...]:
+    return tensor.data_ptr(), tensor.dtype, tensor.shape, tensor.stride()
+
+
+class GivenBatch:
+    """The batch that a step runs on, to tell what it gives the model.
+
+    Args:
+        batch: the batch.
+        x: its inputs, which need not be in it.
+    """
+
+    def __init__(self, batch: Any, x: Tensor) -> None:
+        self.x = x
+        self._version = _version(x)
+        tensors = tensors_in(batch)
+        own = any(each is x for each in tensors)  # else batch_fn made it of one of them
+        self._others = [each for each in tensors if own and each is not x and _could_be(each, len(x))]
+
+    def is_given(self, call: ModelCall) -> bool:
+        """Whether a call is given x as it was, and nothing else; only of a copy the numbers are looked at."""
+        same = _same_place(call.x, self.x)
+        if not call.is_plain or (same and self._version != _version(self.x)):
+            return False
+        return same or _equal(call.x, self.x)
+
+    def is_aside(self, call: ModelCall) -> bool:
+        """Whether a call has nothing to do with x: it is given another tensor of the batch, as one without labels."""
+        return any(_same_place(call.x, other) for other in self._others)
+
+
+def _version(tensor: Tensor) -> int | None:
+    """How often it was written to; inference tensors do not count."""
+    return None if tensor.is_inference() else tensor._version
 
 
 def bound(model: nn.Module, arguments: Callable[[Tensor], tuple[tuple[Any, ...], dict[str, Any]]]) -> nn.Module:
@@ -100,25 +163,26 @@ class StepWatch:
 
     Args:
         model: the module whose calls are looked at.
-        samples: number of samples N of the batch, by which the input is recognised among the arguments.
-        swap: called with each call of ``model``; what it returns takes the input's place. Calls that it makes itself,
-            or that are made while the watch is :meth:`paused`, are not looked at.
+        x: what the input is recognised by among the arguments, see :meth:`ModelCall.found_in`.
+        swap: called with each call of ``model``; what it returns takes the input's place, None: the call is left alone.
+            Calls that it makes itself, or that are made while the watch is :meth:`paused`, are not looked at.
 
     Attributes:
-        output: what the first call of ``model`` under gradients returned.
+        output: what the first call of ``model`` under gradients, of those not left alone, returned.
     """
 
     def __init__(
         self,
         model: nn.Module,
-        samples: int,
-        swap: Callable[[ModelCall], Tensor] = lambda call: call.x,
+        x: Tensor,
+        swap: Callable[[ModelCall], Tensor | None],
     ) -> None:
         self.model = model
-        self.samples = samples
+        self.x = x
         self.swap = swap
         self.output: Any = None
         self._paused = False
+        self._left_alone = False
         self._handles: list[RemovableHandle] = []
 
     def open(self) -> None:
@@ -143,14 +207,16 @@ class StepWatch:
             self._paused = before
 
     def _call(self, model: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-        call = None if self._paused else ModelCall.found_in(args, kwargs, self.samples)
+        call = None if self._paused else ModelCall.found_in(args, kwargs, self.x)
         if call is None:
             return None
         with self.paused():
-            return call.arguments(self.swap(call))
+            x = self.swap(call)
+        self._left_alone = x is None
+        return None if x is None else call.arguments(x)
 
     def _keep_output(self, model: nn.Module, args: Any, output: Any) -> None:
-        if self.output is None and not self._paused and torch.is_grad_enabled():
+        if self.output is None and not self._paused and not self._left_alone and torch.is_grad_enabled():
             self.output = output
 
 
@@ -171,13 +237,32 @@ class _CalledError(BaseException):
     """Ends a step when it calls the model. Not an Exception, so that no handler in the step swallows it."""
 
 
+@dataclass(frozen=True, eq=False)
+class StepInput:
+    """What a step gives the model.
+
+    Attributes:
+        call: the call that gives it something else than the batch's own x; None where it gives x.
+        called: whether the step calls the model itself, rather than its submodules.
+        aside: whether it was given another tensor of the batch than x, in each of its calls.
+        twice: whether an earlier call without gradients was given the same.
+    """
+
+    call: ModelCall | None
+    called: bool
+    aside: bool = False
+    twice: bool = False
+
+
 def input_of_step(
     model: nn.Module, name: str, step: Callable[[Any], Any], batch: Any, x: Tensor, step_name: str = "training_step"
-) -> ModelCall | None:
-    """The call by which a step gives ``model`` something else than the batch's own x; None where it gives x.
+) -> StepInput:
+    """How a step calls ``model`` on the samples whose x and labels the attack knows.
 
-    The step is run up to that call, on a copy of the batch; random state and buffers are afterwards as before. A step
-    that never calls the model itself, but its submodules, must give the first layer what the model gives it.
+    The step is run up to that call, on a copy of the batch; random state and buffers are afterwards as before. Calls
+    before it that are given other tensors of the batch, or run without gradients where the step has them, are not meant
+    unless there is no other. A step that never calls the model itself, but its submodules, must give the first layer
+    what the model gives it.
 
     Args:
         model: what is attacked.
@@ -189,12 +274,23 @@ def input_of_step(
 
     Raises:
         MisconfigurationException: if the step never calls the model, and changes x before its first layer sees it; or
-            if it calls the model on other samples.
+            if it calls the model on other samples, or on integers.
     """
-    copied = apply_to_collection(batch, Tensor, Tensor.clone)
-    seen = _calls_in(model, lambda: step(copied), len(x))
+    own = x.clone()
+    copied = apply_to_collection(batch, Tensor, lambda tensor: own if tensor is x else tensor.clone())
+    given = GivenBatch(copied, own)
+    seen = _calls_in(model, lambda: step(copied), given)
     if seen.call is not None:
-        return None if seen.call.is_plain and _equal(seen.call.x, x) else seen.call
+        plain = seen.call.is_plain and _equal(seen.call.x, x)
+        twice = any(_same_place(each.x, seen.call.x) for each in seen.before)
+        return StepInput(None if plain else seen.call, called=True, aside=given.is_aside(seen.call), twice=twice)
+    if seen.called and not x.is_floating_point():
+        msg = (
+            f"{step_name} gives {name}, which is attacked, inputs of {x.dtype}, which cannot be perturbed: name the "
+            "module that is given floating ones by backbone=..., such as what lies behind an embedding, or convert "
+            "the batch before"
+        )
+        raise MisconfigurationException(msg)
     if seen.called:
         msg = (
             f"{step_name} never gives {name}, which is attacked, the {len(x)} samples of the batch, but others (joined "
@@ -204,7 +300,8 @@ def input_of_step(
         raise MisconfigurationException(msg)
     if seen.first_layer is not None:
         try:
-            expected = _calls_in(model, lambda: model(x.clone()), len(x), until_called=False).first_layer
+            alone = GivenBatch(own, own)
+            expected = _calls_in(model, lambda: model(own.copy_(x)), alone, until_called=False).first_layer
         except (AttributeError, LookupError, RuntimeError, TypeError, ValueError) as error:
             msg = (
                 f"{step_name} never calls {name}, which is attacked, and its forward does not take x ({error}): name "
@@ -217,14 +314,14 @@ def input_of_step(
                 "name the module that it gives the changed x to by backbone=..."
             )
             raise MisconfigurationException(msg)
-    return None
+    return StepInput(None, called=False)
 
 
 class ValidationInput:
-    """What ``validation_step`` feeds to the model, seen on the first batch of a validation run.
+    """What ``validation_step`` feeds to the model: the step of each batch is run up to the call of the model.
 
-    Where that is the batch's own x, later batches are not looked at; else the step of each batch is run up to the call
-    of the model, in eval mode and without logging.
+    It runs in eval mode and without logging. Where it calls no model itself, but its submodules, only the first batch
+    is looked at.
 
     Args:
         module: the module that is validated.
@@ -236,7 +333,7 @@ class ValidationInput:
         self._model = target.model(module)
         self._name = target.backbone or type(module).__name__
         self._call: ModelCall | None = None
-        self._changes_x = is_overridden("validation_step", module)
+        self._looks = is_overridden("validation_step", module)
 
     @property
     def model(self) -> nn.Module:
@@ -260,7 +357,7 @@ class ValidationInput:
         Raises:
             MisconfigurationException: see :func:`input_of_step`.
         """
-        if not self._changes_x:
+        if not self._looks:
             return x
 
         def step(batch: Any) -> Any:
@@ -269,8 +366,8 @@ class ValidationInput:
 
         # Not in inference mode, whose tensors no gradient can be taken through.
         with evaluating(self._module), torch.inference_mode(False), torch.no_grad(), unlogged(self._module):
-            self._call = input_of_step(self._model, self._name, step, batch, x, "validation_step")
-        self._changes_x = self._call is not None
+            seen = input_of_step(self._model, self._name, step, batch, x, "validation_step")
+        self._call, self._looks = seen.call, seen.called
         return x if self._call is None else self._call.x.detach()
 
     def _arguments(self, x: Tensor) -> tuple[tuple[Any, ...], dict[str, Any]]:
@@ -291,23 +388,30 @@ def unlogged(module: pl.LightningModule) -> Iterator[None]:
 
 @dataclass(eq=False)
 class _Seen:
-    """What a run shows: the call of the model, whether it was called at all, and its first layer's input."""
+    """What a run shows: the call of the model, whether it was called at all, its first layer's input, earlier calls."""
 
     call: ModelCall | None = None
     called: bool = False
     first_layer: Tensor | None = None
+    before: list[ModelCall] = field(default_factory=list)
 
 
-def _calls_in(model: nn.Module, run: Callable[[], Any], samples: int, *, until_called: bool = True) -> _Seen:
+def _calls_in(model: nn.Module, run: Callable[[], Any], given: GivenBatch, *, until_called: bool = True) -> _Seen:
     """How ``run`` calls ``model``, at which it ends, and what the first module with parameters is given."""
-    seen = _Seen()
+    seen, with_gradients = _Seen(), torch.is_grad_enabled()
 
     def see(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-        call = ModelCall.found_in(args, kwargs, samples)
+        call = ModelCall.found_in(args, kwargs, given.x)
         if module is model and until_called:
-            seen.call, seen.called = call, True
-            if call is not None:
+            seen.called = True
+            aside = call is not None and (given.is_aside(call) or (with_gradients and not torch.is_grad_enabled()))
+            if call is not None and aside:
+                seen.before.append(call)
+            else:
+                seen.call = call
+            if call is not None and not aside:
                 raise _CalledError
+            return
         if seen.first_layer is None and call is not None and next(module.parameters(recurse=False), None) is not None:
             seen.first_layer = call.x.detach().clone()
 
@@ -321,11 +425,14 @@ def _calls_in(model: nn.Module, run: Callable[[], Any], samples: int, *, until_c
             torch.compiler.set_stance("force_eager"),
             preserved_random_state(device),
             scratch_buffers(model),
+            reentrance_off(),
         ):
             run()
     finally:
         for handle in handles:
             handle.remove()
+    if seen.call is None and seen.before:
+        seen.call = seen.before.pop(0)
     return seen
 
 

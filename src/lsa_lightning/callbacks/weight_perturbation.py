@@ -76,8 +76,10 @@ class AdversarialWeightPerturbation(FreshCallback):
         ]
 
     def before_step(self, model: nn.Module, x: Tensor, x_adv: Tensor, y: Tensor) -> None:
-        """Perturb, if it is time to."""
+        """Perturb, if it is time to, and no earlier call of the model in this step has done so."""
         trainer = self._trainer
+        if self._weights:
+            return
         if trainer is not None and trainer.current_epoch >= self.warmup_epochs:
             (partner,) = _partners(trainer)
             logits_of = LogitsOf(model, partner.target.output_fn)

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from hydra.errors import HydraException, InstantiationException, MissingConfigException, OverrideParseException
 from lightning.fabric.utilities.exceptions import MisconfigurationException
-from omegaconf.errors import InterpolationKeyError, OmegaConfBaseException
+from omegaconf.errors import InterpolationKeyError, InterpolationResolutionError, OmegaConfBaseException
 
 from lsa_lightning.cli import options
 from lsa_lightning.cli.origin import typed_origin
@@ -39,6 +39,7 @@ def explained(error: Exception, config_name: str, arguments: Sequence[str]) -> s
         _with_or_without_plus,
         _missing_value,
         _missing_reference,
+        _failed_interpolation,
         _unusable_object,
         _of_the_system,
     ]
@@ -98,6 +99,12 @@ def _missing_reference(error: Exception, config_name: str, arguments: Sequence[s
         return None
     wanted, reader = match[1], str(error.full_key)
     return f"{reader} takes {wanted}, which is not in this configuration{options.who_has(wanted, reader)}"
+
+
+def _failed_interpolation(error: Exception, config_name: str, arguments: Sequence[str]) -> str | None:
+    """What a resolver, which is given an option's value, has to say about it."""
+    match = re.match(r"\w+ raised while resolving interpolation: (.*)", str(error))
+    return match[1] if match and isinstance(error, InterpolationResolutionError) else None
 
 
 def _unusable_object(error: Exception, config_name: str, arguments: Sequence[str]) -> str | None:

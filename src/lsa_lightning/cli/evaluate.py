@@ -86,7 +86,7 @@ def _adopted(cfg: DictConfig, run: TrainedRun, first: TrainedRun) -> DictConfig:
         job.evaluation.eps = radii if isinstance(radii, list) or OmegaConf.is_list(radii) else [radii]
     for name in ("exact", "ceiling"):
         job.evaluation[name] = _beside_attacks(job.evaluation[name], first, name, job.threat)
-    if job.evaluation.training_eps is None:
+    if job.evaluation.training_eps is None and job.threat.norm == first.threat.norm:
         job.evaluation.training_eps = first.training_eps
     return job
 

@@ -71,6 +71,8 @@ def idle_overrides(cfg: DictConfig, overrides: Iterable[str]) -> dict[str, str]:
         new = override.is_add() and key == node  # what a job reads by itself is there without a +
         if (new or node in READ_BY_OTHERS) and not any(_overlap(key, path) for path in reached):
             idle[str(override.input_line)] = node
+        if key == "method" and not any(_overlap(own, path) for own in _set_by_method(cfg) for path in reached):
+            idle[str(override.input_line)] = "regularizer"
     return idle
 
 
@@ -93,6 +95,11 @@ def overruled(cfg: DictConfig, overrides: Iterable[str]) -> dict[str, str]:
         elif name == "eta" and node.get("top_k") is not None:
             found[str(override.input_line)] = f"{place}.top_k={node.top_k} takes the place of eta"
     return found
+
+
+def _set_by_method(cfg: DictConfig) -> list[str]:
+    """What a file of the group method is about; the measure, which analyses read too, does not make it a method."""
+    return ["regularizer", *(f"method.{name}" for name in cfg.get("method") or {} if name != "name")]
 
 
 def _node(override: Override) -> str:

@@ -9,6 +9,7 @@ from torch.utils.data import DataLoader, TensorDataset
 
 from lsa_lightning.data.loader import EpochShuffle, ResumableDataLoader, Rows
 from lsa_lightning.utils.checks import flag, integer, number
+from lsa_lightning.utils.random import Purpose, seed_of
 
 
 class MoonDataModule(pl.LightningDataModule):
@@ -62,39 +63,48 @@ class MoonDataModule(pl.LightningDataModule):
         self.seed = integer(self, "seed", seed, low=0, high=2**32 - 1)
         self.unlabelled_size = integer(self, "unlabelled_size", unlabelled_size, low=2)
         self.splits: tuple[TensorDataset, ...] = ()
+        self._mean, self._std = torch.zeros(2, dtype=torch.float64), torch.ones(2, dtype=torch.float64)
 
     def setup(self, stage: str | None = None) -> None:
         """Draw the points, once."""
         if self.splits:
             return
-        from sklearn.datasets import make_moons  # takes as long to import as the rest of the library
-
-        points, labels = make_moons(sum(self.sizes), noise=self.noise, random_state=self.seed)
-        x, y = torch.as_tensor(points), torch.as_tensor(labels, dtype=torch.int64)
+        x, y = self._drawn(sum(self.sizes), self.seed)
         if self.standardize:
             train = x[: self.sizes[0]]
-            x = (x - train.mean(0)) / train.std(0, correction=0)
-        parts = zip(torch.split(x.float(), self.sizes), torch.split(y, self.sizes), strict=True)
+            self._mean, self._std = train.mean(0), train.std(0, correction=0)
+        parts = zip(torch.split(self._scaled(x), self.sizes), torch.split(y, self.sizes), strict=True)
         self.splits = tuple(TensorDataset(*part) for part in parts)
+
+    def _drawn(self, points: int, seed: int) -> tuple[Tensor, Tensor]:
+        """Points ``[N, 2]`` in float64, as they are made, and their labels."""
+        from sklearn.datasets import make_moons  # takes as long to import as the rest of the library
+
+        x, y = make_moons(points, noise=self.noise, random_state=seed)
+        return torch.as_tensor(x), torch.as_tensor(y, dtype=torch.int64)
+
+    def _scaled(self, x: Tensor) -> Tensor:
+        """Points as the splits have them."""
+        return ((x - self._mean) / self._std).float()
 
     def train_dataloader(self) -> DataLoader[tuple[Tensor, ...]]:
         """Training points in an order that depends on seed and epoch."""
         ranks, rank = (self.trainer.world_size, self.trainer.global_rank) if self.trainer is not None else (1, 0)
-        sampler = EpochShuffle(self.sizes[0], self.seed, ranks=ranks, rank=rank)
-        rows = Rows(*self.splits[0].tensors)
-        return ResumableDataLoader(rows, batch_size=self.batch_size, sampler=sampler, collate_fn=list)
+        return self._shuffled(*self.splits[0].tensors, ranks=ranks, rank=rank)
 
     def unlabelled_dataloader(self) -> DataLoader[tuple[Tensor, ...]]:
-        """Points of no split, for :class:`~lsa_lightning.unlabelled.FromLoader`: the same for each ``seed``."""
-        others = MoonDataModule(
-            self.noise,
-            train_size=self.unlabelled_size,
-            standardize=self.standardize,
-            batch_size=self.batch_size,
-            seed=_UNLABELLED,
-        )
-        others.setup()
-        return others.train_dataloader()
+        """Points of no split, scaled as they are, for :class:`~lsa_lightning.unlabelled.FromLoader`.
+
+        Their labels come with them, and must not be looked at. The order follows ``sampler.set_epoch``; it is the same
+        in all processes.
+        """
+        self.setup()
+        x, y = self._drawn(self.unlabelled_size, seed_of(self.seed, Purpose.UNLABELLED_POINTS) % 2**32)
+        return self._shuffled(self._scaled(x), y)
+
+    def _shuffled(self, x: Tensor, y: Tensor, **place: int) -> DataLoader[tuple[Tensor, ...]]:
+        sampler = EpochShuffle(len(x), self.seed, **place)
+        return ResumableDataLoader(Rows(x, y), batch_size=self.batch_size, sampler=sampler, collate_fn=list)
 
     def val_dataloader(self) -> DataLoader[tuple[Tensor, ...]]:
         """Validation points."""
@@ -103,7 +113,3 @@ class MoonDataModule(pl.LightningDataModule):
     def test_dataloader(self) -> DataLoader[tuple[Tensor, ...]]:
         """Test points."""
         return DataLoader(Rows(*self.splits[2].tensors), batch_size=self.sizes[2], collate_fn=list)
-
-
-_UNLABELLED = 1_000_000
-"""The seed of the points without labels."""

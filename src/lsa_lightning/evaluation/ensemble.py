@@ -18,8 +18,9 @@ from lsa_lightning.evaluation.state import FinishedBatches, answer_of, digest, s
 from lsa_lightning.utils.batch import BatchFn, check_samples, move_data_to_device, read_batch, read_samples
 from lsa_lightning.utils.checks import instance, integer, or_none
 from lsa_lightning.utils.distributed import gathered, own_share, place, together
-from lsa_lightning.utils.isolation import lent
+from lsa_lightning.utils.isolation import lent, preserved_random_state
 from lsa_lightning.utils.outputs import LogitsOf, OutputFn
+from lsa_lightning.utils.random import Purpose, seed_of
 from lsa_lightning.utils.renamed import renamed
 
 
@@ -57,11 +58,13 @@ def evaluate_ensemble(
     batch_fn: BatchFn = read_batch,
     output_fn: OutputFn | None = None,
     limit_batches: int | None = None,
+    seed: int = 0,
 ) -> EnsembleResult:
     """Run ``ensemble`` over ``dataloader``, each attack on the points that all before it left standing.
 
-    Memory does not grow with the data set. Each batch's random numbers depend on the attacks' seeds and on the batch's
-    number alone, so the result does not depend on interruptions or on the number of processes.
+    Memory does not grow with the data set. Each batch's random numbers, also those of a model that draws some itself,
+    depend on the seeds and on the batch's number alone, so the result does not depend on interruptions or on the number
+    of processes. The global random state is afterwards as before.
 
     Args:
         model: maps x to logits; runs in eval mode and is left as it was.
@@ -73,6 +76,7 @@ def evaluate_ensemble(
         batch_fn: ``batch -> (x, y)``.
         output_fn: see :class:`~lsa_lightning.utils.outputs.LogitsOf`.
         limit_batches: number of batches >= 1, or None for all.
+        seed: seed of a model that draws random numbers.
 
     Returns:
         The accuracies over all processes.
@@ -84,9 +88,10 @@ def evaluate_ensemble(
     instance("evaluate_ensemble", "model", model, nn.Module)
     instance("evaluate_ensemble", "ensemble", ensemble, Ensemble)
     limit_batches = or_none(integer, "evaluate_ensemble", "limit_batches", limit_batches, low=1)
+    seed = integer("evaluate_ensemble", "seed", seed)
     counts = _Counts(list(ensemble.attacks))
     with together():
-        header = {"ensemble": settings_of(ensemble.attacks), "model": digest(model.state_dict())}
+        header = {"ensemble": settings_of(ensemble.attacks), "model": digest(model.state_dict()), "seed": seed}
         finished = FinishedBatches(state_file, header, place()[0])
         device = next(model.parameters(), torch.zeros(())).device
         logits_of = LogitsOf(model, output_fn)
@@ -97,7 +102,9 @@ def evaluate_ensemble(
             answer = partial(answer_of, model, x)
             standing = finished.recall(index, fingerprint, answer)
             if standing is None:
-                standing = _standing(logits_of, ensemble.with_stream(index), x, y)
+                with preserved_random_state(x.device):
+                    torch.manual_seed(seed_of(seed, Purpose.EVALUATED_MODEL, index))
+                    standing = _standing(logits_of, ensemble.with_stream(index), x, y)
                 finished.note(index, fingerprint, answer, standing)
             counts.add(len(x), standing)
     return counts.result(ensemble)

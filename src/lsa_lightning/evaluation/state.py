@@ -138,7 +138,9 @@ def answer_of(model: nn.Module, x: Tensor) -> list[float]:
     with torch.inference_mode(False), torch.enable_grad(), lent(model, x.device):
         torch.manual_seed(0)  # a model that draws random numbers draws the same again
         x = x.detach().clone().requires_grad_(x.is_floating_point())
-        outputs = [part for part in tree_leaves(model(x)) if isinstance(part, Tensor) and part.is_floating_point()]
+        outputs = [
+            part for part in tree_leaves(model(x.clone())) if isinstance(part, Tensor) and part.is_floating_point()
+        ]
         total = sum((_projected(output) for output in outputs), torch.zeros(()).to(x.device))
         gradient = torch.autograd.grad(total, x, allow_unused=True)[0] if total.requires_grad else None
     numbers = [float(total.detach()), *(float(output.detach().float().norm()) for output in outputs)]

@@ -2,6 +2,7 @@
 
 from lsa_lightning.functional.classification import (
     check_classes,
+    check_finite,
     check_label_range,
     classification_loss,
     count_classes,
@@ -30,6 +31,7 @@ __all__ = [
     "centered_relative_error",
     "centered_relative_error_over_batch",
     "check_classes",
+    "check_finite",
     "check_label_range",
     "classification_loss",
     "cosine_distance",

@@ -71,9 +71,7 @@ def check_classes(logits: Tensor, labels: Tensor) -> None:
     if not logits.is_floating_point():
         msg = f"expected floating logits, got {logits.dtype}"
         raise ValueError(msg)
-    if not logits.isfinite().all():
-        msg = "expected finite logits, got NaN or infinite ones"
-        raise ValueError(msg)
+    check_finite(logits)
     if labels.numel() != n or (labels.ndim != 1 and not is_binary(logits)):
         msg = f"expected one label per sample, shape [{n}], got {tuple(labels.shape)}, {_kind(labels)}; {_NO_CLASSES}"
         raise ValueError(msg)
@@ -84,6 +82,19 @@ def check_classes(logits: Tensor, labels: Tensor) -> None:
         msg = f"expected labels that are classes, got {got}; {_NO_CLASSES}"
         raise ValueError(msg)
     check_label_range(logits.shape, torch.stack(labels.aminmax()).tolist())
+
+
+def check_finite(logits: Tensor) -> None:
+    """Raise a ValueError unless all ``logits`` are finite: of a NaN, ``argmax`` makes a class.
+
+    Example:
+        >>> check_finite(torch.tensor([[0.5, torch.nan]]))
+        Traceback (most recent call last):
+        ValueError: expected finite logits, got NaN or infinite ones
+    """
+    if not logits.isfinite().all():
+        msg = "expected finite logits, got NaN or infinite ones"
+        raise ValueError(msg)
 
 
 def check_label_range(shape: Sequence[int], extremes: Sequence[float]) -> None:

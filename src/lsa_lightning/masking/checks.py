@@ -17,7 +17,7 @@ from lsa_lightning.attacks.base import Model
 from lsa_lightning.attacks.gradients import input_gradient
 from lsa_lightning.attacks.losses import class_logits, cross_entropy, margin
 from lsa_lightning.evaluation import correct
-from lsa_lightning.functional import predicted_labels
+from lsa_lightning.functional import check_finite, predicted_labels
 from lsa_lightning.masking.flags import OF_FEW_STEPS, MaskingFlag, flags
 from lsa_lightning.utils.batch import (
     BatchFn,
@@ -258,7 +258,7 @@ class MaskingChecks:
             generator = own_generator(self.seed, Purpose.DIRECTIONS, number, device=x.device)
             agreement = self._agreement(model, x, y, generator, models)
             with torch.no_grad():
-                first, second = class_logits(model(x)), class_logits(model(x))
+                first, second = class_logits(model(x.clone())), class_logits(model(x.clone()))
         scale = torch.maximum(_largest(first, models), _largest(second, models)).clamp_min(1e-12)
         return {
             "label": y.flatten(),
@@ -282,8 +282,8 @@ class MaskingChecks:
             ahead = near.boundary_point(generator)
             back = near.project(2 * start - ahead)
             with torch.no_grad():
-                logits = class_logits(model(ahead))
-                measured.append((margin(logits, y) - margin(model(back), y)).to(wide))
+                logits = class_logits(model(ahead.clone()))
+                measured.append((margin(logits, y) - margin(model(back.clone()), y)).to(wide))
             predicted.append((gradient.to(wide) * (ahead - back).to(wide)).flatten(1).sum(1))
         return _cosine(torch.stack(predicted), torch.stack(measured), floor=1e-6 * _largest(logits, models))
 
@@ -349,7 +349,9 @@ class RandomSearch(Attack):
             # Drawn for all samples, so that nobody's points depend on who was fooled.
             points[left] = ball.boundary_point(self.generator(x.device))[left]
             with part_of_batch(left, len(x)):
-                stands = predicted_labels(model(points[left])) == y.flatten()[left]
+                logits = model(points[left])
+                check_finite(logits)
+                stands = predicted_labels(logits) == y.flatten()[left]
             left = left[stands]
             if len(left) == 0:
                 break
@@ -382,7 +384,7 @@ def _input_gradient(model: nn.Module, x: Tensor, y: Tensor, loss: Callable[[Tens
     """Gradient of the sum of the losses with respect to ``x``; NaN if the model gives none."""
     with torch.inference_mode(False), torch.enable_grad():
         x = x.detach().clone().requires_grad_()
-        gradient = input_gradient(model(x), x, lambda logits: loss(logits, y))[1]
+        gradient = input_gradient(model(x.clone()), x, lambda logits: loss(logits, y))[1]
     return torch.full_like(x, torch.nan) if gradient is None else gradient
 
 

@@ -125,7 +125,8 @@ def plot_mvl_history(
     axes.hlines(rows, starts, ends, color="black", linewidth=4, label="in the MVL", **whole)
     axes.set_xticks(*_epoch_ticks(epochs))
     axes.set_yticks(range(len(layers)), layers)
-    axes.set(xlabel="epoch" + (f", analysed under {attack}" if attack else ""), ylabel="layer, first at the top")
+    under = f", analysed under {attack}" if attack else ""
+    axes.set(xlabel=f"epoch, the first is 0{under}", ylabel="layer, first at the top")
     axes.patch.set(hatch="///", edgecolor="0.5")
     axes.grid(visible=False)
     legend_above(figure)

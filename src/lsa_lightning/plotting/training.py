@@ -53,7 +53,7 @@ def plot_training(
         axes.set_ylabel(ylabel)
         place: dict[str, Any] = {"loc": "lower left", "bbox_to_anchor": (0.0, 1.0)}
         axes.legend(fontsize="small", ncols=2, frameon=False, handlelength=3.0, **place)
-    every[-1].set_xlabel("epoch")
+    every[-1].set_xlabel("epoch, the first is 0")
     every[-1].xaxis.set_major_locator(MaxNLocator(integer=True))
     return figure
 

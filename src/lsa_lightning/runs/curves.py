@@ -7,7 +7,11 @@ from pathlib import Path
 
 METRICS_FILE = "metrics.csv"
 
-_LOSSES = {"train/loss_base": "loss on attacked batches", "train/loss_lr": "layer-wise term added to it"}
+_LOSSES = {
+    "train/loss_base": "loss on attacked batches",
+    "train/loss_lr": "layer-wise term added to it",
+    "train/loss_lr_unlabelled": "layer-wise term on inputs without labels, added too",
+}
 """What training with an attack is split into, by the name in the legend."""
 
 _WHOLE = {"train/loss": "training loss"}

@@ -245,7 +245,7 @@ def _columns(results: Results, *, brief: bool) -> dict[str, Callable[[Row], str]
     """What a row has in each column that the results have something for, by the head."""
     pairs, flags = results.has_pairs, any(group.flags.checked for group in results.groups)
     columns: list[tuple[str, bool, Callable[[Row], str]]] = [
-        ("in %", True, lambda row: row.label),
+        ("in % (R&G: their sum)", True, lambda row: row.label),
         ("n", True, lambda row: str(row.spread.n)),
         ("mean ± 95 %", True, lambda row: in_words(row.spread)),
         ("std", not brief, lambda row: "" if row.spread.std is None else f"{row.spread.std:.2f}"),

@@ -13,6 +13,7 @@ import lightning.pytorch as pl
 import torch
 from lightning.pytorch.callbacks import ModelCheckpoint, ModelSummary, ProgressBar
 from lightning.pytorch.loggers import CSVLogger, Logger, TensorBoardLogger
+from lightning.pytorch.utilities.types import LRSchedulerConfig
 from omegaconf import DictConfig
 
 from lsa_lightning.attacks import Attack, Ensemble
@@ -183,11 +184,14 @@ def _of_model(job: SeedJob, models: int) -> Iterator[str]:
         yield f"{models} models of {weights:,} weights, more than {_MOST_WEIGHTS:,} together"
 
 
-def check_optimizers(optimizers: Sequence[torch.optim.Optimizer]) -> None:
-    """Raise a ValueError for an optimizer that does not treat each weight alone."""
+def check_optimizers(optimizers: Sequence[torch.optim.Optimizer], schedulers: Sequence[LRSchedulerConfig]) -> None:
+    """Raise a ValueError for an optimizer that does not treat each weight alone, or a schedule that a metric steers."""
     strange = [type(each).__name__ for each in optimizers if type(each).__name__ not in _OPTIMIZERS]
     if strange or len(optimizers) != 1:
         msg = f"expected one optimizer among {', '.join(_OPTIMIZERS)}, got {', '.join(strange) or len(optimizers)}; "
+        raise ValueError(msg + INSTEAD)
+    if any(each.reduce_on_plateau for each in schedulers):
+        msg = "expected a schedule that is the same for all seeds, got one that steps down where a metric rests; "
         raise ValueError(msg + INSTEAD)
 
 

@@ -32,6 +32,7 @@ from lsa_lightning.stacked.measure import StackedAnalysis, in_parts, joined
 from lsa_lightning.stacked.network import split, stack
 from lsa_lightning.stacked.view import EpochMeans, SeedTrainer
 from lsa_lightning.utils.batch import read_batch, replace_tensor
+from lsa_lightning.utils.isolation import RandomState
 from lsa_lightning.utils.processes import run_all
 
 
@@ -139,7 +140,7 @@ class StackedTraining(pl.LightningModule):
 
     def on_fit_start(self) -> None:
         """Check what the module has made."""
-        check_optimizers(self.trainer.optimizers)
+        check_optimizers(self.trainer.optimizers, self.trainer.lr_scheduler_configs)
 
     def training_step(self, batches: list[Any], batch_idx: int) -> Tensor:
         """The sum of the seeds' losses."""
@@ -216,7 +217,12 @@ class StackedTraining(pl.LightningModule):
 
         Returns:
             Their losses; none for steps that return nothing.
+
+        Raises:
+            MisconfigurationException: if a training step skips its batch, or draws from the global random generators,
+                which the models have in common.
         """
+        before = RandomState(x.device) if batch_idx == 0 else None  # later ones cost as much as a small step
         outputs = split(self.net(given), len(batches))
         results = []
         for job, batch, rows, output in zip(self.jobs, batches, split(given, len(batches)), outputs, strict=True):
@@ -226,6 +232,9 @@ class StackedTraining(pl.LightningModule):
         losses = [loss_of(result) for result in results] if name == "training_step" else []
         if any(loss is None for loss in losses):
             msg = f"seeds=... expects every training_step to return a loss, got None; {INSTEAD}"
+            raise MisconfigurationException(msg)
+        if losses and before is not None and before != RandomState(x.device):
+            msg = f"seeds=... expects training steps that draw no random numbers, got some that do; {INSTEAD}"
             raise MisconfigurationException(msg)
         return [loss for loss in losses if loss is not None]
 

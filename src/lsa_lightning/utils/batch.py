@@ -29,6 +29,7 @@ __all__ = [
     "move_data_to_device",
     "part_of_batch",
     "read_batch",
+    "read_inputs",
     "read_samples",
     "replace_tensor",
     "samples_of_batch",
@@ -66,6 +67,36 @@ def read_batch(batch: Any) -> tuple[Tensor, Tensor]:
         )
         raise ValueError(msg)
     return x, y
+
+
+def read_inputs(batch: Any) -> Tensor:
+    """The inputs of a batch whose labels, if it has any, do not matter.
+
+    Args:
+        batch: a tensor, a tuple or list that begins with it, or a mapping with one of the keys of :func:`read_batch`,
+            or with one tensor alone.
+
+    Raises:
+        ValueError: if there is no such tensor, or several.
+
+    Example:
+        >>> import torch
+        >>> read_inputs({"id": torch.arange(3), "image": torch.zeros(3, 2)}).shape
+        torch.Size([3, 2])
+    """
+    x = batch
+    if isinstance(batch, tuple | list) and batch:
+        x = batch[0]
+    elif isinstance(batch, Mapping):
+        tensors = [value for value in batch.values() if isinstance(value, Tensor)]
+        x = tensors[0] if len(tensors) == 1 else _only(batch, _INPUT_KEYS)
+    if not isinstance(x, Tensor):
+        msg = (
+            f"expected a tensor, a tuple that begins with one, or a mapping with one of the keys {_INPUT_KEYS}, got "
+            f"{describe(batch)}; pass batch_fn=... to read the inputs out of it"
+        )
+        raise ValueError(msg)
+    return x
 
 
 def read_samples(batch_fn: BatchFn, batch: Any) -> tuple[Tensor, Tensor]:

@@ -59,7 +59,7 @@ def frozen(model: Callable[..., Any]) -> Iterator[Callable[[], None]]:
     modules = list(model.modules()) if isinstance(model, nn.Module) else []
     parameters = {id(p): p for module in modules for p in module._parameters.values() if p is not None}
     held = [parameter for parameter in parameters.values() if parameter.requires_grad and parameter.is_leaf]
-    found = [] if any(map(_is_compiled, modules)) else [(module, stand_in(module)) for module in modules]
+    found = [] if any(map(is_compiled, modules)) else [(module, stand_in(module)) for module in modules]
     replaced = [module for module, other in found if other is not None]
 
     def thaw() -> None:
@@ -79,7 +79,7 @@ def frozen(model: Callable[..., Any]) -> Iterator[Callable[[], None]]:
         thaw()
 
 
-def _is_compiled(module: nn.Module) -> bool:
+def is_compiled(module: nn.Module) -> bool:
     """Whether ``module`` is what ``torch.compile`` returned, or was compiled in place, or its ``forward`` alone was."""
     forward = vars(module).get("forward")
     in_place = module._compiled_call_impl is not None or hasattr(forward, "_torchdynamo_orig_callable")

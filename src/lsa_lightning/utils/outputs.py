@@ -47,7 +47,7 @@ class LogitsOf(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """The logits."""
         output = self.model(x)
-        return read_logits(output if self.output_fn is None else self.output_fn(output))
+        return logits_of_rows(output if self.output_fn is None else self.output_fn(output), len(x))
 
 
 class FirstCall(nn.Module):
@@ -94,12 +94,25 @@ def read_logits(output: Any) -> Tensor:
     """
     logits = output.get("logits") if isinstance(output, Mapping) else getattr(output, "logits", output)
     if not isinstance(logits, Tensor):
+        first = next(iter(output), None) if isinstance(output, Mapping) else 0
         msg = (
             f"expected the model to return logits as a tensor, or under the name logits, got {describe(output)}; pass "
-            "output_fn=... to read logits out of it, such as output_fn=lambda output: output[0]"
+            f"output_fn=... to read logits out of it, such as output_fn=lambda output: output[{first!r}]"
         )
         raise ValueError(msg)
     return logits
+
+
+def logits_of_rows(output: Any, samples: int) -> Tensor:
+    """:func:`read_logits` with a row per sample, also of a model that ends in ``squeeze()`` and is given one sample.
+
+    Example:
+        >>> logits_of_rows(torch.zeros(1, 1).squeeze(), 1).shape
+        torch.Size([1])
+    """
+    logits = read_logits(output)
+    squeezed = samples == 1 and (logits.ndim == 0 or (logits.ndim == 1 and len(logits) > 1))
+    return logits.unsqueeze(0) if squeezed else logits
 
 
 def check_no_probabilities(model: Callable[[Tensor], Tensor], x: Tensor, logits: Tensor) -> None:

@@ -24,6 +24,8 @@ class Purpose(Enum):
     ANALYSED_MODEL = "a model that draws numbers while its layers are analysed: batch"
     CHECKED_MODEL = "a model that draws numbers while its gradients are checked: batch"
     UNLABELLED = "inputs without labels that are made in training: rank"
+    UNLABELLED_POINTS = "points of two moons that nobody labels:"
+    UNLABELLED_LOADER = "what a dataloader of inputs without labels draws from the global generators:"
     DIRECTIONS = "directions in which gradients are compared with differences: batch"
 
 
