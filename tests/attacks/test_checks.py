@@ -256,6 +256,7 @@ class NaNAtTheEdge(nn.Module):
 @pytest.mark.parametrize(
     "attack",
     [
+        FAB(0.1, 5),
         Square(0.1, 20),
         Square(0.1, 20, norm="L2"),
         RandomSearch(0.1, 20, norm="Linf", bounds=(0.0, 1.0), seed=0),

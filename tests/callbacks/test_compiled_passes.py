@@ -9,10 +9,11 @@ import torch
 import torch.nn.functional as F  # noqa: N812
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from tests.helpers.modules import ForeignModule, loader, trainer
+from tests.helpers.reference_loop import at_lr_loop
 from tests.helpers.training import assert_same, foreign
 from torch.utils.checkpoint import checkpoint
 
-from lsa_lightning import ATLR, LayerwiseRegularizer
+from lsa_lightning import ATLR, AdversarialTraining, LayerwiseRegularizer
 from lsa_lightning.attacks import FGSM
 from lsa_lightning.callbacks.alarm import CollapseAlarm
 from lsa_lightning.layers.compiled import CompiledProbe
@@ -52,6 +53,14 @@ class InvertsInStep(ForeignModule):
     def training_step(self, batch: Any) -> Any:
         x, y = batch
         return F.cross_entropy(self(1 - x), y)
+
+
+class InvertsLater(ForeignModule):
+    """From the third step on, which the compiled passes run."""
+
+    def training_step(self, batch: Any) -> Any:
+        x, y = batch
+        return F.cross_entropy(self(1 - x if self.global_step >= 2 else x), y)
 
 
 class CallsItsNet(ForeignModule):
@@ -175,6 +184,27 @@ def test_what_forbids_it_trains_the_same_weights(
 def test_random_numbers_that_begin_later_forbid_it_from_then_on(passes: dict[str, int]) -> None:
     fitted(DrawsLater, backend="eager")
     assert passes == {"written": 2 + 2 * 2, "compiled": 2 * 3}
+
+
+def test_a_step_that_begins_to_change_x_is_seen_in_compiled_passes(passes: dict[str, int]) -> None:
+    module = fitted(InvertsLater, backend="eager")
+    assert passes["compiled"] > 0
+    assert_same(module, fitted(InvertsLater, backend=None))
+
+
+def test_a_step_that_begins_to_change_x_is_seen_without_a_penalty_too() -> None:
+    runs = []
+    for backend in ("eager", None):
+        module = foreign(InvertsLater)
+        if backend is not None:
+            accelerate(module, compiled={"backend": backend})
+        trainer([AdversarialTraining(FGSM(0.1))]).fit(module, loader(40))
+        runs.append(module)
+    assert_same(*runs)
+    attacked = foreign()
+    batches = [(1 - x if number >= 2 else x, y) for number, (x, y) in enumerate(loader(40))]
+    at_lr_loop(attacked, batches, FGSM(0.1), attacked.configure_optimizers(), None, {})
+    assert_same(runs[0], attacked)
 
 
 def test_a_step_that_no_longer_calls_the_model_is_told() -> None:

@@ -171,6 +171,18 @@ def test_weights_recomputed_in_the_backward_pass_are_the_perturbed_ones() -> Non
     assert_same(module, expected, 1e-6)
 
 
+def test_a_step_of_several_calls_perturbs_once_and_gives_the_true_weights_back() -> None:
+    class TwoViews(ForeignModule):
+        def training_step(self, batch: Any) -> Tensor:
+            x, y = batch
+            return torch.stack([F.cross_entropy(self(view), y) for view in (1 - x, x.flip(3))]).sum()
+
+    module = TwoViews(lr=0.0)
+    before = {name: value.detach().clone() for name, value in module.named_parameters()}
+    fit(module, [AdversarialWeightPerturbation(0.05), AdversarialTraining(pgd())])
+    assert all(torch.equal(value, before[name]) for name, value in module.named_parameters())
+
+
 def test_a_skipped_batch_leaves_no_perturbed_weights_for_the_hooks_after_it() -> None:
     class Skipping(ForeignModule):
         def training_step(self, batch: Any) -> None:

@@ -12,7 +12,7 @@ from torch import Tensor
 from lsa_lightning.attacks.balls import Ball, Bounds, per_sample
 from lsa_lightning.attacks.base import Attack, Model, forward_and_gradients
 from lsa_lightning.attacks.losses import lead, likely_targets
-from lsa_lightning.functional import count_classes, predicted_labels
+from lsa_lightning.functional import check_finite, count_classes, predicted_labels
 from lsa_lightning.utils.batch import part_of_batch
 from lsa_lightning.utils.checks import choice, integer, number, or_none
 
@@ -95,6 +95,7 @@ class FAB(Attack):
         """All restarts and targets; the nearest misclassified point of each sample, projected."""
         with torch.no_grad():
             logits = model(x)
+        check_finite(logits)
         nearest = _Nearest.of(x)
         nearest.distance[predicted_labels(logits) != y.flatten()] = 0
         for start, targets in self._rounds(logits, y, ball):
@@ -124,7 +125,9 @@ class FAB(Attack):
         for _ in range(self.steps):
             points = self._step(points, *self._boundary(model, points, labels, targets), ball)
             with torch.no_grad():
-                misclassified = predicted_labels(model(points)) != labels.flatten()
+                logits = model(points)
+            check_finite(logits)
+            misclassified = predicted_labels(logits) != labels.flatten()
             nearest.put(points, _GEOMETRIES[self.norm].length(points - ball.x), misclassified)
             back = (ball.x + self.beta * (points - ball.x)).to(points.dtype)
             points = back.where(per_sample(misclassified, points), points)

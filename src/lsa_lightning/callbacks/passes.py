@@ -214,34 +214,23 @@ class AdversarialStep:
         self.given = (self.model, x)
         x_adv = asked.craft(self.model, x, asked.y)
         stepped_on, other = (x, x_adv) if self.on_clean else (x_adv, x)
-        if not watched and asked.layers and self._compiled is not None and self._compiled.covers(asked.layers):
-            return self._both_compiled(asked, self._compiled, stepped_on, other), None
         batch = replace_tensor(asked.batch, x, stepped_on)
         looks = checked and self._first.called and takes_hooks(self.model)
-        # Hooks are a part of what is compiled in place, which only passes that are compared or watched do not run.
-        looks = looks and (watched or bool(asked.layers) or not is_compiled(self.model))
-        given, begun, begin_probing = GivenBatch(batch, stepped_on), False, _nothing
-        before = RandomState(x.device)
-
-        def see(call: ModelCall) -> Tensor | None:
-            nonlocal begun
-            if not looks or begun:
-                return call.x
-            if given.is_aside(call) or not torch.is_grad_enabled():
-                return None
-            if not given.is_given(call):
-                raise _ChangedInputError(before)
-            begun = True
-            begin_probing(called=True)
-            return call.x
-
-        watch = StepWatch(self.model, stepped_on, see)
+        own = _OwnCall(GivenBatch(batch, stepped_on), RandomState(x.device)) if looks else None
+        watch = StepWatch(self.model, stepped_on, own or _unchanged)
+        covered = not watched and asked.layers and self._compiled is not None and self._compiled.covers(asked.layers)
+        # Hooks would be a part of what is compiled.
+        runs_compiled = is_compiled(self.model) and (covered or not (watched or asked.layers))
+        if looks and runs_compiled:
+            asked = replace(asked, step=watch.outside(asked.step))
+        if covered and self._compiled is not None:
+            return self._both_compiled(asked, self._compiled, stepped_on, other), None
 
         def run_step(begin: Begin) -> Any:
-            nonlocal begin_probing
-            begin_probing = begin
-            if not looks:
+            if own is None:
                 begin()
+            else:
+                own.begin = begin
             return asked.step(batch)
 
         def run_other() -> Any:
@@ -250,7 +239,7 @@ class AdversarialStep:
 
         with _looking() if watched else reentrance_off() if looks and asked.layers else nullcontext():
             try:
-                if watched or looks:
+                if watched or (looks and not runs_compiled):
                     watch.open()
                 return self._both(asked, run_step, run_other), watch.output
             finally:
@@ -458,6 +447,44 @@ def _looking() -> Iterator[None]:
     """Inside, models run so that hooks see them, and that gradients can be taken of what they return."""
     with torch.compiler.set_stance("force_eager"), reentrance_off():
         yield
+
+
+class _OwnCall:
+    """Waits for the call of a step that is given x itself, and begins to capture layers there.
+
+    Args:
+        given: the batch that the step runs on.
+        before: the random state that the step begins with.
+
+    Attributes:
+        begin: called when it comes.
+    """
+
+    def __init__(self, given: GivenBatch, before: RandomState) -> None:
+        self.given = given
+        self.before = before
+        self.begin: Begin = _nothing
+        self._came = False
+
+    def __call__(self, call: ModelCall) -> Tensor | None:
+        """What the call gets: its own input; None where it is left alone.
+
+        Raises:
+            _ChangedInputError: if it is given something else.
+        """
+        if self._came:
+            return call.x
+        if self.given.is_aside(call) or not torch.is_grad_enabled():
+            return None
+        if not self.given.is_given(call):
+            raise _ChangedInputError(self.before)
+        self._came = True
+        self.begin(called=True)
+        return call.x
+
+
+def _unchanged(call: ModelCall) -> Tensor:
+    return call.x
 
 
 class _ChangedInputError(BaseException):

@@ -197,6 +197,26 @@ class StepWatch:
         while self._handles:
             self._handles.pop().remove()
 
+    def outside(self, step: Callable[[Any], Any]) -> Callable[[Any], Any]:
+        """``step``, in which each call of a model that was compiled in place is looked at before it runs."""
+
+        def looked_at(batch: Any) -> Any:
+            own: Any = self.model._compiled_call_impl
+            if own is None:  # compiled in another way
+                return step(batch)
+
+            def call(*args: Any, **kwargs: Any) -> Any:
+                self._call(self.model, args, kwargs)
+                return own(*args, **kwargs)
+
+            self.model._compiled_call_impl = call
+            try:
+                return step(batch)
+            finally:
+                self.model._compiled_call_impl = own
+
+        return looked_at
+
     @contextmanager
     def paused(self) -> Iterator[None]:
         """Calls inside are not looked at."""
