@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from lsa_lightning import ATLR, AdversarialTraining, LayerwiseRegularizer, RobustValidation
 from lsa_lightning.attacks import FGSM
-from lsa_lightning.callbacks.step_input import ModelCall, bound
+from lsa_lightning.callbacks.step_input import GivenBatch, ModelCall, bound
 from lsa_lightning.utils.isolation import evaluating
 
 MEAN, STD = 0.5, 0.05
@@ -236,6 +236,17 @@ def test_further_rows_follow_the_first_samples_and_no_others() -> None:
     with pytest.raises(ValueError, match="expected an attack that keeps the batch together"):
         call.arguments(x[1:])
     assert ModelCall((x,), {"scale": 2.0}, x).arguments(x[1:])[1] == {"scale": 2.0}
+
+
+def test_arguments_without_a_place_in_memory_are_passed_over() -> None:
+    x, graph = torch.rand(4, 4), torch.eye(4).to_sparse()
+    call = ModelCall.found_in((graph, x), {}, x)
+    assert call is not None
+    assert call.x is x
+    given = GivenBatch((x, graph), x)
+    assert given.is_given(ModelCall((x,), {}, x))
+    assert not given.is_given(call)
+    assert not given.is_aside(call)
 
 
 def test_a_bound_function_has_a_mode_of_its_own() -> None:

@@ -52,10 +52,8 @@ class ModelCall:
         None where it has none; it has none either where it is given an ``x`` of integers.
         """
         inputs = [each for each in tensors_in((args, kwargs)) if _same_place(each, x) or _could_be(each, len(x))]
-        own = next((each for each in inputs if _same_place(each, x)), None)
-        own = own if own is not None else next((each for each in inputs if each.shape == x.shape), None)
-        own = own if own is not None or not inputs else inputs[0]
-        return None if own is None or not own.is_floating_point() else cls(args, dict(kwargs), own)
+        inputs.sort(key=lambda each: (not _same_place(each, x), each.shape != x.shape))
+        return cls(args, dict(kwargs), inputs[0]) if inputs and inputs[0].is_floating_point() else None
 
     @property
     def is_plain(self) -> bool:
@@ -109,6 +107,8 @@ def _same_place(tensor: Tensor, other: Tensor) -> bool:
 
 
 def _place(tensor: Tensor) -> tuple[Any, ...]:
+    if tensor.layout is not torch.strided:  # sparse ones have no such place
+        return (id(tensor),)
     return tensor.data_ptr(), tensor.dtype, tensor.shape, tensor.stride()
 
 
@@ -125,7 +125,7 @@ class GivenBatch:
         self._version = _version(x)
         tensors = tensors_in(batch)
         own = any(each is x for each in tensors)  # else batch_fn made it of one of them
-        self._others = [each for each in tensors if own and each is not x and _could_be(each, len(x))]
+        self._others = [each for each in tensors if own and _could_be(each, len(x)) and not _same_place(each, x)]
 
     def is_given(self, call: ModelCall) -> bool:
         """Whether a call is given x as it was, and nothing else; only of a copy the numbers are looked at."""
