@@ -207,7 +207,7 @@ def test_many_epochs_get_fewer_ticks_and_many_layers_a_higher_figure_and_a_phone
 def test_the_colour_bar_names_the_measure() -> None:
     axes, scale = plot_mvl_history(*HISTORY, measure="cosine distance", attack="PGD, eps 0.3 (Linf)").axes
     assert scale.get_xlabel().startswith("cosine distance, ")
-    assert axes.get_xlabel() == "epoch, analysed under PGD, eps 0.3 (Linf)"
+    assert axes.get_xlabel() == "epoch, the first is 0, analysed under PGD, eps 0.3 (Linf)"
 
 
 @pytest.mark.parametrize("wrong", [([], [], []), ([0], [{}], [[]]), ([0, 1], SCORES, [[]]), ([0], SCORES, [[]])])

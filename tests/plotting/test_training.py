@@ -21,7 +21,7 @@ def test_losses_stand_above_accuracies_over_the_same_epochs() -> None:
     losses, accuracies = plot_training(LOSSES, ACCURACIES, attacked="eps 0.3 (Linf)").axes
     assert curves_of(losses) == LOSSES
     assert curves_of(accuracies) == ACCURACIES
-    assert (losses.get_ylabel(), accuracies.get_xlabel()) == ("loss", "epoch")
+    assert (losses.get_ylabel(), accuracies.get_xlabel()) == ("loss", "epoch, the first is 0")
     assert accuracies.get_ylabel() == "validation accuracy (%)\nattacks: eps 0.3 (Linf)"
     assert losses.get_xlim() == accuracies.get_xlim()
 

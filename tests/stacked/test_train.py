@@ -239,9 +239,13 @@ def test_what_cannot_be_trained_so_is_named_before_anything_runs(
     ],
 )
 def test_what_the_seeds_would_have_in_common_is_named(model: str, message: str, tmp_path: Path) -> None:
-    own = ("~model", f"+model._target_=tests.helpers.hydra_run.{model}")
-    with pytest.raises((ValueError, MisconfigurationException), match=message):
-        train_stacked(tmp_path / "run", *own, *TRAINING_ONLY)
+    own = ("~model", f"+model._target_=tests.helpers.hydra_run.{model}", "seeds=[0,1]")
+    settings = tiny_without("model", "optimizer", "analysis", "evaluation")
+    with (
+        composed_job("train", [*settings, *own, *TRAINING_ONLY], tmp_path) as cfg,
+        pytest.raises((ValueError, MisconfigurationException), match=message),
+    ):
+        train_seeds(cfg)
 
 
 def test_the_means_over_the_seeds_and_the_next_step_come_last(tmp_path: Path) -> None:
