@@ -30,6 +30,16 @@ def case(request: pytest.FixtureRequest, tmp_path: Path) -> tuple[str, Path]:
     return request.param, tmp_path / "run"
 
 
+def test_single_attacks_are_left_out_by_null(tmp_path: Path) -> None:
+    left_out = ("analysis.attacks.speckle=null", "evaluation.attacks.fgsm=null", "evaluation.masking=null")
+    train_tiny(tmp_path / "run", *left_out)
+    summary = RunSummary.load(tmp_path / "run")
+    assert summary.analysis is not None
+    assert summary.evaluation is not None
+    assert "speckle" not in summary.analysis.profiles
+    assert set(summary.evaluation.accuracy) == {"pgd", "exact"}
+
+
 def test_what_is_left_out_is_not_there_and_can_be_measured_later(case: tuple[str, Path], tmp_path: Path) -> None:
     what, run = case
     summary = RunSummary.load(run)

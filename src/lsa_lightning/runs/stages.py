@@ -76,7 +76,7 @@ class AnalysisStage:
     """LSA of a trained model under several attacks.
 
     Args:
-        attacks: attack by name, at least one.
+        attacks: attack by name, at least one; None, null in a configuration, leaves one out.
         mvl_from: name of the attack that the MVL is chosen under.
         measure: the comparison measure; default :class:`~lsa_lightning.measures.RelativeError`.
         layers: see :func:`~lsa_lightning.layers.resolve.resolve_layers`.
@@ -91,7 +91,7 @@ class AnalysisStage:
 
     def __init__(
         self,
-        attacks: Mapping[str, Attack],
+        attacks: Mapping[str, Attack | None],
         *,
         mvl_from: str,
         measure: ComparisonMeasure | None = None,
@@ -101,7 +101,7 @@ class AnalysisStage:
         limit_batches: int | None = None,
         progress: bool | None = None,
     ) -> None:
-        self.attacks = mapping(self, "attacks", attacks, instance, kind=Attack)
+        self.attacks = mapping(self, "attacks", _without_null(attacks), instance, kind=Attack)
         self.mvl_from = choice(self, "mvl_from", mvl_from, self.attacks)
         self.measure = or_none(instance, self, "measure", measure, ComparisonMeasure)
         self.layers = checked_layers(self, layers)
@@ -148,7 +148,7 @@ class EvaluationStage:
     """Accuracy of a trained model, attacks times radii, and masking checks.
 
     Args:
-        attacks: attack by name, at least one.
+        attacks: attack by name, at least one; None, null in a configuration, leaves one out.
         eps: radii > 0, at least one, which R&G is summed over, with the clean column.
         training_eps: radius > 0 of training, which is always among the columns; None: not known.
         exact: what robust accuracy is read off by for points in the plane, beside the attacks; None: no such row.
@@ -168,7 +168,7 @@ class EvaluationStage:
 
     def __init__(
         self,
-        attacks: Mapping[str, Attack],
+        attacks: Mapping[str, Attack | None],
         eps: Sequence[float],
         *,
         training_eps: float | None = None,
@@ -183,7 +183,7 @@ class EvaluationStage:
         save_examples: int = 0,
     ) -> None:
         self.evaluation = RobustnessEvaluation(
-            attacks,
+            _without_null(attacks),
             eps,
             training_eps=training_eps,
             exact=exact,
@@ -276,3 +276,7 @@ class Evaluation:
     def to_dict(self) -> dict[str, Any]:
         """Plain containers: those of the table, and ``masking``."""
         return {**self.table.to_dict(), "masking": {name: flag.to_dict() for name, flag in self.masking.items()}}
+
+
+def _without_null(attacks: Mapping[str, Attack | None]) -> Any:
+    return {k: v for k, v in attacks.items() if v is not None} if isinstance(attacks, Mapping) else attacks
