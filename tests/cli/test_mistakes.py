@@ -223,6 +223,7 @@ def test_a_mistake_gets_one_line(
     assert message in line
     assert line.startswith(f"{name}: ")
     assert "\n" not in line
+    assert "raised while resolving" not in line
 
 
 @pytest.mark.usefixtures("inside")

@@ -26,6 +26,15 @@ def test_adversarial_training_is_split_into_its_terms(tmp_path: Path) -> None:
     assert accuracies == {}
 
 
+def test_the_term_on_inputs_without_labels_is_a_curve_of_its_own(tmp_path: Path) -> None:
+    rows = "epoch,step,train/loss_base,train/loss_lr_unlabelled\n0,1,0.8,0.2\n"
+    losses, _ = curves_of(written(tmp_path, rows))
+    assert losses == {
+        "loss on attacked batches": {0: 0.8},
+        "layer-wise term on inputs without labels, added too": {0: 0.2},
+    }
+
+
 def test_no_file_and_an_empty_one_have_no_curves(tmp_path: Path) -> None:
     assert curves_of(tmp_path / "metrics.csv") == ({}, {})
     assert curves_of(written(tmp_path, "")) == ({}, {})

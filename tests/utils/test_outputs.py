@@ -145,3 +145,10 @@ def test_the_inverse_of_a_sigmoid_is_an_output_fn() -> None:
     logits = net(outputs=1)
     sigmoid = LogitsOf(nn.Sequential(*logits, nn.Sigmoid()), torch.logit)
     torch.testing.assert_close(attack(sigmoid, X, Y), attack(logits, X, Y))
+
+
+def test_the_way_out_names_a_key_that_the_output_has() -> None:
+    with pytest.raises(ValueError, match=r"output_fn=lambda output: output\['digit'\]"):
+        read_logits({"digit": torch.zeros(2, 10), "odd": torch.zeros(2, 1)})
+    with pytest.raises(ValueError, match=r"output_fn=lambda output: output\[0\]"):
+        read_logits((torch.zeros(2, 10), torch.zeros(2, 1)))
