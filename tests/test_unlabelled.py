@@ -270,6 +270,23 @@ def test_the_default_partners_are_crafted_under_the_threat_model_of_training() -
     assert (attack.eps, attack.norm, attack.bounds) == (0.1, "Linf", (0.0, 1.0))
 
 
+def test_their_radius_warms_up_with_that_of_training() -> None:
+    moved = []
+
+    class Recorded(TPGD):
+        def __call__(self, model: Any, x: Tensor, y: Tensor) -> Tensor:
+            x_adv = super().__call__(model, x, y)
+            moved.append(float((x_adv - x).abs().max()))
+            return x_adv
+
+    attack = Recorded(0.1, 0.1, steps=2, bounds=None, seed=1)
+    unlabelled = Unlabelled(PartOfBatch(0.5), attack=attack, only=True)
+    callback = ATLR(pgd(), mvl=MVL, unlabelled=unlabelled, eps_warmup_epochs=1.5)
+    run = fit(foreign(), callback, limit_train_batches=2, max_epochs=2, limit_val_batches=0)
+    assert run.global_step == 4
+    assert moved == pytest.approx([0.1 / 3, 0.2 / 3, 0.1, 0.1], abs=1e-7)
+
+
 def test_it_is_logged_and_leaves_the_labelled_penalty_out(tmp_path: Path) -> None:
     callback = ATLR(pgd(), mvl=MVL, unlabelled=Unlabelled(PartOfBatch(0.5), only=True))
     fit(foreign(), callback, logger=CSVLogger(tmp_path, "", ""), log_every_n_steps=1)

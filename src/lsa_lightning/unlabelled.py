@@ -265,13 +265,21 @@ class Unlabelled:
         attack = self.attack or TPGD(threat.eps, norm=threat.norm, bounds=threat.bounds)
         return Unlabelled(self.source, attack=in_space(attack), only=self.only)
 
-    def draw(self, model: Model, x: Tensor) -> tuple[Tensor, Tensor]:
+    def draw(
+        self, model: Model, x: Tensor, warmed_up: Callable[[Attack], Attack] | None = None
+    ) -> tuple[Tensor, Tensor]:
         """Inputs ``[M, ...]`` for a step whose own are ``x``, and their partners.
+
+        Args:
+            model: what the attack is on.
+            x: the step's own inputs, ``[N, ...]``.
+            warmed_up: gives the attack the radius of this step; None: its own.
 
         Raises:
             ValueError: if there is no attack.
         """
         attack = instance(self, "attack", self.attack, Attack)
+        attack = attack if warmed_up is None else warmed_up(attack)
         inputs = self.source.draw(x)
         return inputs, attack(model, inputs, torch.zeros(len(inputs), dtype=torch.long, device=inputs.device))
 

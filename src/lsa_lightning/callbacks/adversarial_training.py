@@ -342,10 +342,14 @@ class AdversarialTraining(FreshCallback):
 
     def attack_now(self, module: pl.LightningModule) -> Attack:
         """The attack, with a part of its eps while that warms up."""
+        return self.warmed_up(self.attack, module)
+
+    def warmed_up(self, attack: Attack, module: pl.LightningModule) -> Attack:
+        """``attack`` with the share of its eps that this step has: all of it, once the warm-up is over."""
         trainer = module.trainer
         step = trainer.fit_loop.epoch_loop.batch_idx + 1
         epochs = module.current_epoch + step / trainer.num_training_batches
-        return self.attack if epochs >= self.eps_warmup_epochs else self.attack.scaled(epochs / self.eps_warmup_epochs)
+        return attack if epochs >= self.eps_warmup_epochs else attack.scaled(epochs / self.eps_warmup_epochs)
 
 
 def _log(module: pl.LightningModule, name: str, value: Tensor, batch_size: int) -> None:

@@ -79,7 +79,8 @@ class ATLR(AdversarialTraining):
         backbone: see :class:`~lsa_lightning.callbacks.AdversarialTraining`; layer names are relative to it.
         output_fn: see :class:`~lsa_lightning.callbacks.AdversarialTraining`.
         target: see :class:`~lsa_lightning.callbacks.AdversarialTraining`.
-        eps_warmup_epochs: see :class:`~lsa_lightning.callbacks.AdversarialTraining`; the analysis is at full eps.
+        eps_warmup_epochs: see :class:`~lsa_lightning.callbacks.AdversarialTraining`; also that of ``unlabelled``'s attack; the
+            analysis is at full eps.
         alarm: see :class:`~lsa_lightning.callbacks.AdversarialTraining`.
         gated: whether the alarm's level multiplies gamma: without alarm there is no penalty, and no pass for it.
         unlabelled: inputs without labels that are regularized too, see :class:`~lsa_lightning.unlabelled.Unlabelled`;
@@ -321,7 +322,8 @@ class ATLR(AdversarialTraining):
         model, x = self._step.given
         options: dict[str, Any] = {"sites": self._sites, "read": self.target.logits}
         with self._step.beside():
-            both = both_representations(model, layers, *self.unlabelled.draw(model, x), **options)
+            inputs = self.unlabelled.draw(model, x, lambda attack: self.warmed_up(attack, module))
+            both = both_representations(model, layers, *inputs, **options)
         penalty = self._regularized(*both, module.current_epoch)
         log_own_mean(self, module, "train/loss_lr_unlabelled", penalty, samples)
         return loss + penalty
