@@ -79,8 +79,8 @@ class ATLR(AdversarialTraining):
         backbone: see :class:`~lsa_lightning.callbacks.AdversarialTraining`; layer names are relative to it.
         output_fn: see :class:`~lsa_lightning.callbacks.AdversarialTraining`.
         target: see :class:`~lsa_lightning.callbacks.AdversarialTraining`.
-        eps_warmup_epochs: see :class:`~lsa_lightning.callbacks.AdversarialTraining`; also that of ``unlabelled``'s attack; the
-            analysis is at full eps.
+        eps_warmup_epochs: see :class:`~lsa_lightning.callbacks.AdversarialTraining`; the attack of ``unlabelled`` warms
+            up, too; the analysis is at full eps.
         alarm: see :class:`~lsa_lightning.callbacks.AdversarialTraining`.
         gated: whether the alarm's level multiplies gamma: without alarm there is no penalty, and no pass for it.
         unlabelled: inputs without labels that are regularized too, see :class:`~lsa_lightning.unlabelled.Unlabelled`;
