@@ -74,6 +74,12 @@ class CallsItsNet(ForeignModule):
         return F.cross_entropy(self(x) if self.batches <= 2 else self.net(x), y)
 
 
+class NetInvertsLater(ForeignModule):
+    def training_step(self, batch: Any) -> Any:
+        x, y = batch
+        return F.cross_entropy(self.net(1 - x if self.global_step >= 2 else x), y)
+
+
 class DrawsLater(ForeignModule):
     """Its dropout begins with the fourth step."""
 
@@ -205,6 +211,21 @@ def test_a_step_that_begins_to_change_x_is_seen_without_a_penalty_too() -> None:
     batches = [(1 - x if number >= 2 else x, y) for number, (x, y) in enumerate(loader(40))]
     at_lr_loop(attacked, batches, FGSM(0.1), attacked.configure_optimizers(), None, {})
     assert_same(runs[0], attacked)
+
+
+@pytest.mark.parametrize("what", ["wrapped", "in place", "forward"])
+def test_a_compiled_backbone_that_is_given_another_x_is_seen_too(what: str) -> None:
+    module, expected = foreign(NetInvertsLater), foreign()
+    if what == "wrapped":
+        module.net = torch.compile(module.net, backend="eager")
+    elif what == "in place":
+        module.net.compile(backend="eager")
+    else:
+        module.net.forward = torch.compile(module.net.forward, backend="eager")
+    trainer([AdversarialTraining(FGSM(0.1), backbone="net")]).fit(module, loader(40))
+    batches = [(1 - x if number >= 2 else x, y) for number, (x, y) in enumerate(loader(40))]
+    at_lr_loop(expected, batches, FGSM(0.1), expected.configure_optimizers(), None, {})
+    assert_same(getattr(module.net, "_orig_mod", module.net), expected.net)
 
 
 def test_a_step_that_no_longer_calls_the_model_is_told() -> None:

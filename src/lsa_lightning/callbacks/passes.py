@@ -32,7 +32,6 @@ from lsa_lightning.utils.isolation import (
     RandomState,
     RandomStateAtForward,
     copied_buffers,
-    is_compiled,
     reentrance_off,
     scratch_buffers,
 )
@@ -219,8 +218,9 @@ class AdversarialStep:
         own = _OwnCall(GivenBatch(batch, stepped_on), RandomState(x.device)) if looks else None
         watch = StepWatch(self.model, stepped_on, own or _unchanged)
         covered = not watched and asked.layers and self._compiled is not None and self._compiled.covers(asked.layers)
-        # Hooks would be a part of what is compiled.
-        runs_compiled = is_compiled(self.model) and (covered or not (watched or asked.layers))
+        # Hooks of a model that was compiled in place, and of no other, would be a part of what is compiled.
+        in_place = self.model._compiled_call_impl is not None
+        runs_compiled = in_place and (covered or not (watched or asked.layers))
         if looks and runs_compiled:
             asked = replace(asked, step=watch.outside(asked.step))
         if covered and self._compiled is not None:

@@ -202,8 +202,6 @@ class StepWatch:
 
         def looked_at(batch: Any) -> Any:
             own: Any = self.model._compiled_call_impl
-            if own is None:  # compiled in another way
-                return step(batch)
 
             def call(*args: Any, **kwargs: Any) -> Any:
                 self._call(self.model, args, kwargs)
