@@ -19,6 +19,9 @@ class ComparisonMeasure(ABC):
     sample_by_sample: bool = False
     """Whether a sample's value depends on that sample alone; an analysis then takes a batch in parts."""
 
+    least_samples: int = 1
+    """Size of a batch from which on its values say something; an analysis leaves smaller ones out."""
+
     @property
     def name(self) -> str:
         """What log keys, files and tables call it: the class's name in lower case, such as ``relative_error``."""
@@ -67,6 +70,8 @@ class CenteredRelativeError(ComparisonMeasure):
         tensor([1., 1., 1., 1.])
     """
 
+    least_samples = 2  # one has no spread
+
     def __call__(self, clean: Tensor, perturbed: Tensor) -> Tensor:
         """See :func:`lsa_lightning.functional.centered_relative_error`."""
         return functional.centered_relative_error(clean, perturbed)
@@ -87,6 +92,8 @@ class RelativeSquaredError(ComparisonMeasure):
         >>> RelativeSquaredError()(torch.tensor([[1.0], [3.0]]), torch.tensor([[1.0], [3.5]]))
         tensor([0.0000, 0.2500])
     """
+
+    least_samples = 2  # one has no spread
 
     def __call__(self, clean: Tensor, perturbed: Tensor) -> Tensor:
         """See :func:`lsa_lightning.functional.relative_squared_error`."""

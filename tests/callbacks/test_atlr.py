@@ -533,5 +533,36 @@ def test_a_fixed_list_wins_over_the_checkpoint() -> None:
 def test_the_softmax_is_not_taken_twice() -> None:
     regularizer = LayerwiseRegularizer(1.0, measure=KLDivergence())
     callback = ATLR(pgd(), regularizer=regularizer, mvl=["probabilities"])
-    with pytest.raises(MisconfigurationException, match="expected 'logits' with KLDivergence"):
+    with pytest.raises(MisconfigurationException, match="expected the layer 'logits' with KLDivergence"):
+        fit(foreign(), callback)
+
+
+@pytest.mark.parametrize(
+    ("options", "gamma", "message"),
+    [
+        ({"mvl": ["learnable"]}, {"learnable": 5.0}, r"single layers, or one number for all, got \['learnable'\]"),
+        (
+            {"mvl": ["net.relu1"]},
+            {"net.conv1": 5.0},
+            r"weights of the layers \['net.relu1'\], got those of \['net.conv1'",
+        ),
+        (
+            {},
+            {"net.conv1": 5.0, "net.act": 1.0},
+            r"'net.relu2', 'net.act'\], got those of \['net.conv1'\], which are none",
+        ),
+    ],
+)
+def test_weights_of_layers_that_can_have_none_are_an_error(
+    options: dict[str, Any], gamma: dict[str, float], message: str
+) -> None:
+    callback = ATLR(pgd(), regularizer=LayerwiseRegularizer(gamma), **options)
+    with pytest.raises(MisconfigurationException, match=f"gamma: expected .*{message}"):
+        fit(foreign(), callback)
+
+
+def test_an_analysis_that_would_take_the_softmax_twice_is_refused_at_once() -> None:
+    regularizer = LayerwiseRegularizer(1.0, measure=KLDivergence())
+    callback = ATLR(pgd(), regularizer=regularizer, layers=["logits", "probabilities"], top_k=1)
+    with pytest.raises(MisconfigurationException, match="layers: expected the layer 'logits' with KLDivergence"):
         fit(foreign(), callback)

@@ -162,3 +162,14 @@ def test_classes_of_any_dtype_are_classes(dtype: torch.dtype) -> None:
     check_classes(torch.zeros(3, 3), torch.tensor([0, 2, 1]).to(dtype))
     check_classes(torch.zeros(2, 1), torch.tensor([[0], [1]]).to(dtype))
     check_classes(torch.zeros(2), torch.tensor([False, True]))
+
+
+def test_a_class_that_neither_side_thinks_possible_counts_nothing() -> None:
+    p, q = torch.tensor([[0.0, 1.0]]), torch.tensor([[0.5, 0.0]], requires_grad=True)
+    expected = kl_divergence(p, q)
+    (expected_gradient,) = torch.autograd.grad(expected.sum(), q)
+    masked = [torch.cat([each, torch.full((1, 1), -torch.inf)], dim=1) for each in (p, q)]
+    got = kl_divergence(*masked)
+    torch.testing.assert_close(got, expected)
+    torch.testing.assert_close(torch.autograd.grad(got.sum(), q)[0], expected_gradient)
+    assert kl_divergence(torch.tensor([[0.0, 1.0]]), torch.tensor([[0.0, -torch.inf]])).isinf()

@@ -51,6 +51,11 @@ def test_select_mvl_is_strict_and_empty_for_a_large_eta() -> None:
     assert select_mvl(["a", "b"], [1.0, 2.0], mu=1.5, sigma=0.5, eta=-2.0) == ["b", "a"]
 
 
+def test_layers_that_are_all_alike_are_not_chosen_by_rounding() -> None:
+    value = 0.1 + 0.2
+    assert select_mvl(["a", "b", "c"], [value] * 3, mu=0.3, sigma=0.1) == []
+
+
 def test_select_mvl_top_k_does_not_use_eta() -> None:
     mean = torch.tensor([0.2, 0.9, 0.4])
     assert select_mvl(["a", "b", "c"], mean, mu=0.5, sigma=0.2, eta=100.0, top_k=2) == ["b", "c"]

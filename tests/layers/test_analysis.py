@@ -12,10 +12,18 @@ from tests.helpers.no_float64 import NoFloat64
 from tests.helpers.progress import every_progress
 from tests.helpers.snapshots import assert_untouched, snapshot
 from torch import Tensor, nn
+from torch.utils.data import DataLoader, TensorDataset
 
-from lsa_lightning import LayerSustainabilityAnalysis
+from lsa_lightning import LayerSustainabilityAnalysis, LayerwiseRegularizer
 from lsa_lightning.attacks import FGSM, PGD, GaussianNoise
-from lsa_lightning.measures import ComparisonMeasure, CosineDistance
+from lsa_lightning.attacks.layer_loss import LayerLoss
+from lsa_lightning.measures import (
+    CenteredRelativeError,
+    ComparisonMeasure,
+    CosineDistance,
+    KLDivergence,
+    RelativeSquaredError,
+)
 from lsa_lightning.models import MLP
 
 LAYERS = ["relu1", "relu2", "act"]
@@ -192,3 +200,84 @@ def test_progress_counts_the_forward_passes_of_each_batch() -> None:
         LayerSustainabilityAnalysis(conv_net()).run(loader(), PGD(0.1, steps=2), limit_batches=2)
         LayerSustainabilityAnalysis(conv_net()).run(iter([images(4)]), shifted)
     assert [(each.label, each.total, each.done) for each in shown] == [("Analysing", 12, 12), ("Analysing", 3, 3)]
+
+
+def plain_net() -> nn.Sequential:
+    torch.manual_seed(0)
+    return nn.Sequential(nn.Linear(6, 8), nn.ReLU(), nn.Linear(8, 8), nn.ReLU(), nn.Linear(8, 3))
+
+
+def samples(n: int) -> tuple[Tensor, Tensor]:
+    torch.manual_seed(1)
+    return torch.rand(n, 6), torch.randint(3, (n,))
+
+
+@pytest.mark.parametrize("measure", [RelativeSquaredError(), CenteredRelativeError()])
+def test_a_last_batch_of_one_says_nothing_about_a_spread(measure: ComparisonMeasure) -> None:
+    x, y = samples(101)
+    analysis = LayerSustainabilityAnalysis(plain_net(), measure=measure)
+    expected = analysis.run([(x[:100].split(50)[i], y[:100].split(50)[i]) for i in range(2)], FGSM(0.1))
+    with pytest.warns(UserWarning, match="needs 2 samples in a batch: 1 in smaller ones left out"):
+        report = analysis.run(list(zip(x.split(50), y.split(50), strict=True)), FGSM(0.1))
+    assert report.samples == 100
+    torch.testing.assert_close(report.mean, expected.mean)
+    with pytest.warns(UserWarning, match="2 in smaller"), pytest.raises(ValueError, match="2 samples in a batch, got"):
+        analysis.run([(x[:1], y[:1]), (x[1:2], y[1:2])], FGSM(0.1))
+
+
+@pytest.mark.parametrize("shuffle", [False, True])
+def test_a_dataloader_leaves_the_random_state_alone_and_gives_each_run_the_same(shuffle: bool) -> None:
+    data = DataLoader(TensorDataset(*samples(64)), 16, shuffle=shuffle)
+    analysis, before = LayerSustainabilityAnalysis(plain_net()), torch.get_rng_state()
+    first, second = (analysis.run(data, FGSM(0.1), limit_batches=1) for _ in range(2))
+    assert torch.equal(torch.get_rng_state(), before)
+    assert torch.equal(first.mean, second.mean)
+
+
+def test_a_function_that_writes_into_its_input_is_compared_with_what_it_was() -> None:
+    def in_place(_: nn.Module, x: Tensor, y: Tensor) -> Tensor:
+        return x.add_(0.1)
+
+    x, y = samples(16)
+    report = LayerSustainabilityAnalysis(plain_net()).run([(x, y)], in_place)
+    expected = LayerSustainabilityAnalysis(plain_net()).run([samples(16)], lambda _, x, __: x + 0.1)
+    assert torch.equal(x, samples(16)[0])
+    assert float(report.mu) > 0.01
+    torch.testing.assert_close(report.mean, expected.mean)
+    assert str(report).startswith("Layer sustainability under in_place, 16 samples")
+
+
+def test_an_empty_batch_is_named() -> None:
+    x, y = samples(16)
+    with pytest.raises(ValueError, match=r"at least one sample \[N, ...\], got inputs \(0, 6\)"):
+        LayerSustainabilityAnalysis(plain_net()).run([(x, y), (x[:0], y[:0])], FGSM(0.1))
+
+
+def test_the_softmax_is_not_taken_twice() -> None:
+    analysis = LayerSustainabilityAnalysis(plain_net(), layers=["1", "probabilities"], measure=KLDivergence())
+    with pytest.raises(ValueError, match="the layer 'logits' with KLDivergence, which takes the softmax itself"):
+        analysis.run([samples(16)], FGSM(0.1))
+    loss = LayerLoss(LayerwiseRegularizer(1.0, measure=KLDivergence()), layers=["probabilities"])
+    with pytest.raises(ValueError, match="the layer 'logits' with KLDivergence"):
+        PGD(0.1, loss_fn=loss)(plain_net(), *samples(16))
+
+
+@pytest.mark.parametrize("classes", [1, 3])
+def test_outputs_of_a_model_that_squeezes_belong_to_their_sample(classes: int) -> None:
+    class Squeezing(nn.Linear):
+        def forward(self, x: Tensor) -> Tensor:
+            return super().forward(x).squeeze()
+
+    model, layers = Squeezing(6, classes), ["logits", "probabilities"]
+    x, y = samples(5)
+    analysis = LayerSustainabilityAnalysis(model, layers=layers)
+    one_by_one = analysis.run(list(zip(x.split(1), y.split(1), strict=True)), lambda _, x, __: x + 0.1)
+    together = analysis.run([(x, y)], lambda _, x, __: x + 0.1)
+    torch.testing.assert_close(one_by_one.mean, together.mean)
+
+
+def test_small_values_keep_their_digits() -> None:
+    report = LayerSustainabilityAnalysis(plain_net(), measure=RelativeSquaredError()).run([samples(64)], FGSM(1e-4))
+    for value in (*report.mean.tolist(), float(report.mu)):
+        assert 0 < value < 1e-3
+        assert f"{value:.1e}" in str(report)

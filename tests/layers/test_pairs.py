@@ -44,7 +44,8 @@ def chosen(net: nn.Module, x: Tensor, measure: ComparisonMeasure | None = None) 
     layers, sites = locate_layers(net, ["1"], x)
     net.eval()
     with torch.no_grad():
-        return type(comparison(net, {layers[0].name: sites["1"]}, measure or RelativeError(), x))
+        way = comparison(net, {layers[0].name: sites["1"]}, measure or RelativeError(), x, x + 0.1)
+    return type(way)
 
 
 def small(cls: Callable[..., nn.Sequential] = nn.Sequential) -> nn.Sequential:
@@ -61,15 +62,15 @@ def test_both_ways_give_the_same(
     make: Callable[[], nn.Module], shape: tuple[int, ...], measure: ComparisonMeasure
 ) -> None:
     torch.manual_seed(0)
-    net, x = make().eval(), torch.rand(7, *shape)
+    net, x = make().eval(), torch.rand(9, *shape)
     x_adv = x + 0.05 * torch.randn_like(x)
     layers, sites = locate_layers(net, None, x)
     named = {layer.name: sites[layer.name] for layer in layers}
     with torch.no_grad():
-        assert SideBySide(net, named, measure).suits(x)
+        assert SideBySide(net, named, measure).suits(x, x_adv)
         ours, expected = (way(net, named, measure).errors(x, x_adv) for way in (SideBySide, OneAfterTheOther))
     torch.testing.assert_close(ours, expected, rtol=1e-4, atol=1e-6)
-    assert ours.shape == (7, len(layers))
+    assert ours.shape == (9, len(layers))
 
 
 @pytest.mark.parametrize("samples", [65, 64, 4])
@@ -94,7 +95,7 @@ def test_what_mixes_samples_or_draws_is_run_twice() -> None:
     assert chosen(small(Noisy), x) is OneAfterTheOther
     assert chosen(small(Whole), x) is OneAfterTheOther
     assert chosen(small(), x, CenteredRelativeError()) is OneAfterTheOther
-    assert chosen(small(), x[:3]) is OneAfterTheOther
+    assert chosen(small(), x[:7]) is OneAfterTheOther
 
 
 def test_a_measure_of_ones_own_gets_the_whole_batch() -> None:
@@ -112,6 +113,77 @@ def test_a_measure_of_ones_own_gets_the_whole_batch() -> None:
 def test_a_noisy_model_draws_the_same_for_both_batches() -> None:
     report = LayerSustainabilityAnalysis(small(Noisy)).run([(torch.rand(10, 6), torch.zeros(10).long())], same)
     assert float(report.mu) == 0
+
+
+class Sorting(nn.Module):
+    """Runs a recurrent layer on the samples in the order of their lengths, as packed sequences are made."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.act, self.rnn = nn.ReLU(), nn.GRU(1, 5, batch_first=True)
+        self.fc, self.tanh, self.head = nn.Linear(5, 5), nn.Tanh(), nn.Linear(5, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        lengths = (x != 0).sum(1)
+        order = lengths.argsort(descending=True, stable=True)
+        packed = nn.utils.rnn.pack_padded_sequence(self.act(x[order][..., None]), lengths[order], batch_first=True)
+        return self.head(self.tanh(self.fc(self.rnn(packed)[1][-1])[order.argsort()]))
+
+
+class ByTheLargest(nn.Sequential):
+    """Scales by the largest number of the batch."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return super().forward(x / x.abs().max())
+
+
+class OwnStatistics(nn.Sequential):
+    def __init__(self) -> None:
+        norm = nn.BatchNorm1d(8, track_running_stats=False)
+        super().__init__(nn.Linear(6, 8), norm, nn.ReLU(), nn.Linear(8, 3))
+
+
+def lengths(x: Tensor) -> Tensor:
+    """``x``, of which each sample ends in zeros somewhere."""
+    ends = torch.randint(2, 7, (len(x),))
+    return x.masked_fill(torch.arange(6) >= ends[:, None], 0.0)
+
+
+@pytest.mark.parametrize("seed", range(4))
+@pytest.mark.parametrize("make", [Sorting, lambda: small(ByTheLargest), OwnStatistics], ids=["sorts", "scales", "norm"])
+def test_what_else_is_in_the_batch_is_not_taken_for_the_attacks_work(make: Callable[[], nn.Module], seed: int) -> None:
+    torch.manual_seed(seed)
+    net, x = make(), lengths(torch.rand(32, 6) + 0.1)
+    analysis = LayerSustainabilityAnalysis(net)
+    assert float(analysis.run([(x, torch.zeros(32).long())], same).mu) == pytest.approx(0, abs=1e-6)
+    if isinstance(net, ByTheLargest):
+        three_times = analysis.run([(x, torch.zeros(32).long())], lambda _, x, y: 3 * x)
+        assert float(three_times.mu) == pytest.approx(0, abs=1e-6)
+
+
+class OwnNoise(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.generator = torch.Generator().manual_seed(0)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x + torch.randn(x.shape, generator=self.generator)
+
+
+class CallsCounted(nn.Module):
+    calls = 0
+
+    def forward(self, x: Tensor) -> Tensor:
+        self.calls += 1
+        return x * self.calls
+
+
+@pytest.mark.parametrize("make", [OwnNoise, CallsCounted])
+def test_a_state_of_its_own_that_moves_on_is_said(make: type[nn.Module]) -> None:
+    net = nn.Sequential(nn.Linear(6, 8), nn.ReLU(), make(), nn.Linear(8, 8), nn.ReLU(), nn.Linear(8, 3))
+    batches = [(torch.rand(16, 6), torch.zeros(16).long())]
+    with pytest.warns(UserWarning, match=r"gives other values of \['4'\] for the same inputs"):
+        LayerSustainabilityAnalysis(net, layers=["1", "4"]).run(batches, same)
 
 
 def same(_: nn.Module, x: Tensor, y: Tensor) -> Tensor:

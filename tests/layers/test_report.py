@@ -12,8 +12,8 @@ import torch
 from tests.helpers.modules import ModularConvNet, loader
 
 from lsa_lightning import LayerSustainabilityAnalysis, SustainabilityReport
-from lsa_lightning.attacks import FGSM
-from lsa_lightning.layers.report import AnalysedEpoch, in_words, plot_history, plot_reports
+from lsa_lightning.attacks import FGSM, PGD, InputSpace
+from lsa_lightning.layers.report import AnalysedEpoch, attack_in_words, in_words, plot_history, plot_reports
 
 LAYERS = ["relu1", "relu2", "act"]
 
@@ -198,3 +198,8 @@ def test_the_history_is_drawn_epoch_by_epoch() -> None:
 def test_no_epoch_is_not_drawn() -> None:
     with pytest.raises(ValueError, match="expected one profile and one MVL per epoch"):
         plot_history([])
+
+
+def test_an_attack_in_another_input_space_goes_by_its_own_name() -> None:
+    attack = InputSpace([0.5], [0.25])(PGD(eps=0.1))
+    assert attack_in_words(repr(attack)) == attack_in_words(repr(PGD(eps=0.1))) == ("PGD", "eps 0.1 (Linf)")

@@ -12,7 +12,7 @@ from torchvision.models import VisionTransformer, resnet18
 from lsa_lightning import LayerSustainabilityAnalysis
 from lsa_lightning.attacks import FGSM
 from lsa_lightning.layers.calls import CallSite
-from lsa_lightning.layers.resolve import Layer, call_sites, resolve_layers
+from lsa_lightning.layers.resolve import Layer, LayerSpec, call_sites, resolve_layers
 from lsa_lightning.models import PreActResNet18
 
 
@@ -180,3 +180,88 @@ def test_an_expert_without_a_sample_is_no_layer_of_the_samples() -> None:
     assert [layer.name for layer in resolve_layers(Experts(), None, torch.rand(8, 2))] == ["stem"]
     with pytest.raises(ValueError, match=r"one representation per sample.*idle \(0, 4\)"):
         resolve_layers(Experts(), ["idle"], torch.rand(8, 2))
+
+
+def names(model: nn.Module, spec: LayerSpec, x: Tensor) -> list[str]:
+    return [layer.name for layer in resolve_layers(model, spec, x)]
+
+
+class SortedByExpert(nn.Module):
+    """One token a sample, and the tokens of an expert one after the other, as a mixture of experts keeps them."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.fc1, self.act1, self.gate = nn.Linear(6, 8), nn.ReLU(), nn.Linear(8, 4)
+        self.shared, self.act2, self.head = nn.Linear(8, 8), nn.ReLU(), nn.Linear(8, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        hidden = self.act1(self.fc1(x))
+        order = self.gate(hidden).argmax(1).argsort(stable=True)
+        mixed = self.act2(self.shared(hidden[order]))
+        return self.head(torch.empty_like(mixed).index_copy(0, order, mixed))
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_samples_in_an_order_of_the_layers_own_are_no_rows_of_the_batch(seed: int) -> None:
+    torch.manual_seed(seed)
+    model, x = SortedByExpert(), 3 * torch.randn(16, 6)
+    model.gate.weight.data.mul_(5)
+    assert names(model, None, x) == ["act1", "gate"]
+    with pytest.raises(ValueError, match=r"one representation per sample; .*act2 \(16, 8\)"):
+        names(model, ["act1", "act2"], x)
+
+
+class Masked(nn.Module):
+    """A transformer with a padding mask; torch fuses its layers where none of them has a hook."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        block = nn.TransformerEncoderLayer(8, 2, 16, batch_first=True)
+        self.embed, self.encoder = nn.Linear(2, 8), nn.TransformerEncoder(block, 2)
+        self.head = nn.Linear(8, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        embedded = self.embed(x.view(len(x), 3, 2))
+        mask = torch.zeros(embedded.shape[:2], dtype=torch.bool)
+        mask[:, 2] = True
+        return self.head(self.encoder(embedded, src_key_padding_mask=mask)[:, 0])
+
+
+def test_a_transformer_with_padding_is_read_as_it_trains() -> None:
+    torch.manual_seed(0)
+    model, x = Masked(), torch.rand(16, 6)
+    report = LayerSustainabilityAnalysis(model).run([(x, torch.zeros(16).long())], lambda _, x, __: x + 0.1)
+    assert "encoder.layers.1.linear2" in report.learnable
+    whole = LayerSustainabilityAnalysis(model, layers=["encoder"])
+    error = float(whole.run([(x, torch.zeros(16).long())], lambda _, x, __: x + 0.1).mean)
+    model.eval().requires_grad_(True)  # under gradients torch fuses nothing
+    seen: list[Tensor] = []
+    model.encoder.register_forward_hook(lambda _, __, output: seen.append(output.detach()))
+    model(x), model(x + 0.1)
+    clean, moved = (each.flatten(1) for each in seen)
+    assert error == pytest.approx(float(((clean - moved).norm(dim=1) / clean.norm(dim=1)).mean()), rel=1e-5)
+    assert torch.backends.mha.get_fastpath_enabled()
+
+
+class ComplexLayer(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.fc1, self.act = nn.Linear(6, 8), nn.ReLU()
+        self.waves = nn.Linear(8, 8, dtype=torch.complex64)
+        self.fc2, self.head = nn.Linear(8, 8), nn.Linear(8, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.head(self.fc2(self.waves(self.act(self.fc1(x)).to(torch.complex64)).abs()))
+
+
+def test_what_cannot_be_compared_is_passed_over_and_refused_by_its_type() -> None:
+    model, batches = ComplexLayer(), [(torch.rand(8, 6), torch.zeros(8).long())]
+    assert LayerSustainabilityAnalysis(model).run(batches, lambda _, x, __: x + 0.1).layers == ["act", "fc2"]
+    with pytest.raises(ValueError, match=r"layer waves to return a floating tensor.*got torch\.complex64"):
+        LayerSustainabilityAnalysis(model, layers=["waves"]).run(batches, lambda _, x, __: x + 0.1)
+
+
+def test_a_scripted_model_says_why_nothing_is_left() -> None:
+    model = torch.jit.script(nn.Sequential(nn.Linear(6, 8), nn.ReLU(), nn.Linear(8, 3)))
+    with pytest.raises(ValueError, match="these modules ran: none that takes hooks, as scripted ones take none"):
+        names(model, None, torch.rand(4, 6))

@@ -12,6 +12,7 @@ from lsa_lightning.attacks.base import Model
 from lsa_lightning.attacks.input_space import _ModelOfPixels
 from lsa_lightning.attacks.losses import WatchingLoss, cross_entropy
 from lsa_lightning.layers.calls import CallSite
+from lsa_lightning.layers.outputs import check_softmax_once
 from lsa_lightning.layers.probe import LayerProbe
 from lsa_lightning.layers.resolve import LayerSpec, checked_layers, locate_layers
 from lsa_lightning.measures import ComparisonMeasure
@@ -75,6 +76,7 @@ class LayerLoss(WatchingLoss):
         if not gamma:
             msg = f"expected a gamma for one of the layers {[layer.name for layer in layers]}, got {self.regularizer!r}"
             raise ValueError(msg)
+        check_softmax_once(module, gamma, self.regularizer.measure)
         return _WithPenalty(model, module, {name: sites[name] for name in gamma}, gamma, self.regularizer.measure, x)
 
     def logits(self, output: Tensor) -> Tensor:

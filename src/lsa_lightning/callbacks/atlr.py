@@ -26,11 +26,10 @@ from lsa_lightning.callbacks.target import Target
 from lsa_lightning.callbacks.validation_loaders import ValidationLoaders, as_in_validation, loader_key
 from lsa_lightning.layers.analysis import LayerSustainabilityAnalysis
 from lsa_lightning.layers.history import rounded, stacked, unstacked
-from lsa_lightning.layers.outputs import ALL_LEARNABLE, PROBABILITIES, output_view
+from lsa_lightning.layers.outputs import ALL_LEARNABLE, check_softmax_once, means_all_learnable
 from lsa_lightning.layers.probe import check_names_exist
-from lsa_lightning.layers.report import AnalysedEpoch, SustainabilityReport
+from lsa_lightning.layers.report import AnalysedEpoch, SustainabilityReport, in_words
 from lsa_lightning.layers.resolve import LayerSpec, call_sites, checked_layers, resolve_layers
-from lsa_lightning.measures import KLDivergence
 from lsa_lightning.objectives import Objective
 from lsa_lightning.regularizers import LayerwiseRegularizer, TrainingSchedule
 from lsa_lightning.selectors import Selector
@@ -192,19 +191,21 @@ class ATLR(AdversarialTraining):
             msg = f"expected one ATLR callback, whose list may hold several layers, got {len(twins)}"
             raise MisconfigurationException(msg)
         model = self.target.model(pl_module)
-        means_softmax = PROBABILITIES in (self.mvl or []) and output_view(model, PROBABILITIES) is not None
-        if means_softmax and isinstance(self.regularizer.measure, KLDivergence):
-            msg = "mvl: expected 'logits' with KLDivergence, which takes the softmax itself, got 'probabilities'"
-            raise MisconfigurationException(msg)
         gamma = self.regularizer.gamma
+        weighted = [] if isinstance(gamma, float) else list(gamma)
         layers = [] if self.layers is None or isinstance(self.layers, type) else self.layers
-        named = {"mvl": self.mvl or [], "layers": layers, "gamma": [] if isinstance(gamma, float) else gamma}
-        for argument, names in named.items():
+        named = {"mvl": self.mvl or [], "layers": layers, "gamma": weighted}
+        for argument, entries in named.items():
+            names = [entry for entry in entries if isinstance(entry, str)]
             try:
-                check_names_exist(model, [name for name in names if isinstance(name, str)])
+                check_names_exist(model, names)
+                check_softmax_once(model, names, self.regularizer.measure)
             except ValueError as error:
                 msg = f"{argument}: {error}"
                 raise MisconfigurationException(msg) from error
+        if several := [name for name in weighted if means_all_learnable(model, name)]:
+            msg = f"gamma: expected names of single layers, or one number for all, got {several}"
+            raise MisconfigurationException(msg)
         if isinstance(self.regularizer.schedule, TrainingSchedule) and trainer.max_epochs == trainer.max_steps == -1:
             msg = "a schedule by the share of training expects max_epochs or max_steps, got neither"
             raise MisconfigurationException(msg)
@@ -230,9 +231,21 @@ class ATLR(AdversarialTraining):
             return
         if self.fixed:
             calls = self._calls_of(model, x)
+            self._check_gamma(calls)
             self._asked = set(self.regularizer.weights(calls)) if self._asked else set()
             self.mvl = calls
         self._sites = call_sites(model, x)
+
+    def _check_gamma(self, layers: Sequence[str]) -> None:
+        """Whether the weights are those of layers that may be penalised: of all that are analysed, or of a list."""
+        gamma = self.regularizer.gamma
+        if isinstance(gamma, float):
+            return
+        meant = {name for layer in layers for name in (layer, layer.partition("#")[0])}
+        unused = [name for name in gamma if name not in meant]
+        if unused and not (self.fixed and len(unused) < len(gamma)):
+            msg = f"gamma: expected weights of the layers {list(layers)}, got those of {unused}, which are none of them"
+            raise MisconfigurationException(msg)
 
     def _calls_of(self, model: nn.Module, x: Tensor) -> list[str]:
         """The calls that a fixed list means, in its order."""
@@ -363,7 +376,10 @@ class ATLR(AdversarialTraining):
                 measure=self.regularizer.measure,
                 output_fn=self.target.output_fn,
             )
-            return analysis.run(chain(first, batches), attack, progress=False)
+            report = analysis.run(chain(first, batches), attack, progress=False)
+        if not self.fixed:
+            self._check_gamma(report.layers)
+        return report
 
     def _validation_batches(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, validation_input: ValidationInput
@@ -404,9 +420,10 @@ class ATLR(AdversarialTraining):
                 )
                 return
             rank_zero_warn(
-                f"No layer is in the MVL: expected a mean relative error above mu + {self.eta:g} sigma, got at most "
-                f"{float(report.z_scores.max()):+.3f} sigma ({report.layers[int(report.z_scores.argmax())]}). Until a "
-                "layer is, this trains as plain adversarial training; lower eta or set top_k."
+                f"No layer is in the MVL: expected a mean {in_words(report.measure)} above mu + {self.eta:g} sigma, "
+                f"got at most {float(report.z_scores.max()):+.3f} sigma "
+                f"({report.layers[int(report.z_scores.argmax())]}). Until a layer is, this trains as plain adversarial "
+                "training; lower eta or set top_k."
             )
 
     def _chosen(self, report: SustainabilityReport) -> list[str]:

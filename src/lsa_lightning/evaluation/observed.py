@@ -105,7 +105,7 @@ class LayerErrors:
             if self._compared is None:
                 found, sites = locate_layers(self.model, self.layers, x)
                 self._compared = comparison(
-                    self.model, {each.name: sites[each.name] for each in found}, self.measure, x
+                    self.model, {each.name: sites[each.name] for each in found}, self.measure, x, x_adv
                 )
             return self._compared.errors(x, x_adv).float().mean(dim=1)
 

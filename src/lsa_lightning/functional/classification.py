@@ -152,12 +152,14 @@ def log_probabilities(logits: Tensor) -> Tensor:
 def kl_divergence(target_logits: Tensor, logits: Tensor) -> Tensor:
     r"""Per-sample :math:`KL(p \,\|\, q)` with p from ``target_logits`` and q from ``logits``, shape ``[N]``.
 
-    Both sides are log-probabilities, so a probability that underflows to 0 gives 0 and not NaN.
+    Both sides are log-probabilities, so a probability of 0, underflown or of a logit of -inf, gives 0 and not NaN.
 
     Example:
         >>> kl_divergence(torch.tensor([[200.0, 0.0]]), torch.tensor([[200.0, 0.0]]))
         tensor([0.])
     """
     p, q = log_probabilities(target_logits), log_probabilities(logits)
+    impossible = p.isneginf()
+    p, q = p.masked_fill(impossible, 0.0), q.masked_fill(impossible, 0.0)
     divergence: Tensor = F.kl_div(q, p, reduction="none", log_target=True).sum(dim=1)
     return divergence

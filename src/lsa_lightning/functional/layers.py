@@ -63,7 +63,8 @@ def select_mvl(
             ]
         ]
     eta = number("select_mvl", "eta", eta)
-    return [name for value, name in ranked if value - mu > eta * sigma]
+    rounding = 1e-12 * abs(mu)  # layers that are all alike lie at mu, and not above it
+    return [name for value, name in ranked if value - mu > eta * sigma + rounding]
 
 
 def amplification(mean: Tensor | Sequence[float]) -> list[float]:

@@ -8,16 +8,18 @@ from itertools import islice
 from typing import Any, TypeAlias
 
 import torch
+from lightning.pytorch.utilities import rank_zero_warn
 from torch import Tensor, nn
 
 from lsa_lightning.attacks.base import Attack
-from lsa_lightning.layers.pairs import comparison
+from lsa_lightning.layers.pairs import BatchComparison, comparison
 from lsa_lightning.layers.profile import LayerProfile
 from lsa_lightning.layers.report import SustainabilityReport
 from lsa_lightning.layers.resolve import Layer, LayerSpec, checked_layers, locate_layers
 from lsa_lightning.measures import ComparisonMeasure, RelativeError
 from lsa_lightning.utils.batch import BatchFn, move_data_to_device, read_batch, read_samples
 from lsa_lightning.utils.checks import flag, function, instance, integer, or_none, refuse
+from lsa_lightning.utils.describe import without_addresses
 from lsa_lightning.utils.distributed import place, size_of_own_share, together
 from lsa_lightning.utils.isolation import evaluating, preserved_random_state
 from lsa_lightning.utils.outputs import OutputFn, read_logits
@@ -110,8 +112,9 @@ class LayerSustainabilityAnalysis:
             refuse(self, "dataloader", "an iterable of batches", dataloader)
         number = number_of_batches(dataloader, limit_batches)
         shown = _shown(progress, size_of_own_share(number) if flag(self, "spread", spread) else number, attack)
-        turns = (_in_turn if spread else _all)(islice(dataloader, limit_batches), attack)
         with preserved_random_state(_device_of(self.model)), shown as steps, together():
+            # Inside: a DataLoader draws a random number when it is begun.
+            turns = (_in_turn if spread else _all)(islice(dataloader, limit_batches), attack)
             layers, profile = self._profile(turns, steps)
         return self.report(layers, profile, attack)
 
@@ -121,7 +124,7 @@ class LayerSustainabilityAnalysis:
             [layer.name for layer in layers],
             [layer.learnable for layer in layers],
             **{key: _to_cpu(value) for key, value in profile.compute()._asdict().items()},
-            attack=repr(attack),
+            attack=repr(attack) if isinstance(attack, Attack) else _name_of(attack),
             measure=self.measure.name,
         )
 
@@ -129,22 +132,38 @@ class LayerSustainabilityAnalysis:
         """The layers, and the sums over the batches."""
         layers: list[Layer] = []
         profile: LayerProfile | None = None
+        compared: BatchComparison | None = None
+        least, left_out = self.measure.least_samples, 0
         for batch, attack in turns:
-            x, y = read_samples(self.batch_fn, move_data_to_device(batch, _device_of(self.model)))
-            x_adv = None if attack is None else attack(self.model, x, y)
+            x, y = self._read_batch(batch)
+            if len(x) < least:
+                left_out += len(x)
+                continue
+            # A function may write into what it is given.
+            x_adv = None if attack is None else attack(self.model, x if isinstance(attack, Attack) else x.clone(), y)
             with evaluating(self.model), torch.no_grad():
                 if profile is None:
                     layers, sites = locate_layers(self.model, self.layers, x)
                     named = {layer.name: sites[layer.name] for layer in layers}
                     profile = _profile_on(x.device, list(named))
-                    compared = comparison(self.model, named, self.measure, x, self._read)
                 if x_adv is not None:
+                    compared = compared or comparison(self.model, named, self.measure, x, x_adv, self._read)
                     profile.update(compared.errors(x, x_adv))
                     steps.advance(forward_passes(attack))
+        if left_out:
+            rank_zero_warn(f"{self.measure!r} needs {least} samples in a batch: {left_out} in smaller ones left out")
         if profile is None:
-            msg = "expected a dataloader with at least one batch, got an empty one"
+            enough = f"{least} samples in a batch, got fewer" if left_out else "at least one batch, got an empty one"
+            msg = f"expected a dataloader with {enough}"
             raise ValueError(msg)
         return layers, profile
+
+    def _read_batch(self, batch: Any) -> tuple[Tensor, Tensor]:
+        x, y = read_samples(self.batch_fn, move_data_to_device(batch, _device_of(self.model)))
+        if x.ndim == 0 or len(x) == 0:
+            msg = f"expected batches of at least one sample [N, ...], got inputs {tuple(x.shape)}"
+            raise ValueError(msg)
+        return x, y
 
 
 _Turn: TypeAlias = tuple[Any, AttackLike | None]
@@ -185,6 +204,10 @@ def _profile_on(device: torch.device, layers: list[str]) -> LayerProfile:
 def _device_of(model: nn.Module) -> torch.device:
     parameter = next(model.parameters(), None)
     return torch.device("cpu") if parameter is None else parameter.device
+
+
+def _name_of(attack: AttackLike) -> str:
+    return getattr(attack, "__name__", None) or without_addresses(repr(attack))
 
 
 def _to_cpu(value: Any) -> Any:

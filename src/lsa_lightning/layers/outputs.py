@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
 from torch import Tensor, nn
 
 from lsa_lightning.functional import log_probabilities
+from lsa_lightning.measures import ComparisonMeasure, KLDivergence
 
 OUTPUT = ""
 """The layer name under which a probe captures the output of the model itself."""
@@ -53,6 +54,13 @@ def output_view(model: nn.Module, layer: str) -> Callable[[Tensor], Tensor] | No
 def means_all_learnable(model: nn.Module, layer: str) -> bool:
     """Whether ``layer`` is :data:`ALL_LEARNABLE`, and no submodule."""
     return layer == ALL_LEARNABLE and not _is_submodule(model, layer)
+
+
+def check_softmax_once(model: nn.Module, layers: Iterable[str], measure: ComparisonMeasure) -> None:
+    """Raise a ValueError if ``measure`` would take the softmax of probabilities."""
+    if PROBABILITIES in layers and isinstance(measure, KLDivergence) and output_view(model, PROBABILITIES) is not None:
+        msg = "expected the layer 'logits' with KLDivergence, which takes the softmax itself, got 'probabilities'"
+        raise ValueError(msg)
 
 
 def _is_submodule(model: nn.Module, layer: str) -> bool:

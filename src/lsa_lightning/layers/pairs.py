@@ -3,23 +3,28 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, TypeAlias
 
 import torch
+from lightning.pytorch.utilities import rank_zero_warn
 from torch import Tensor, nn
 
 from lsa_lightning.layers.calls import CallSite
+from lsa_lightning.layers.outputs import check_softmax_once
 from lsa_lightning.layers.probe import LayerProbe
-from lsa_lightning.measures import ComparisonMeasure
+from lsa_lightning.measures import ComparisonMeasure, RelativeError
 from lsa_lightning.utils.isolation import RandomState, RandomStateAtForward, scratch_buffers
 from lsa_lightning.utils.outputs import read_logits
 
 Keep: TypeAlias = Callable[[str, Tensor], Tensor]
 """``(layer, representation) -> what is kept of it``."""
 
-_FEW = 4
+_FEW = 8
 """Samples on which it is tried out whether samples are independent."""
+
+_ROUNDING = 1e-3
+"""How far the same relative values may differ for the size of the batch alone, TF32 included."""
 
 _ON_CPU = 32
 """Samples of a part on a CPU, whose caches then hold what a layer returns."""
@@ -33,6 +38,9 @@ class BatchComparison(ABC):
         layers: the layers, and where each is read.
         measure: compares two representations of a layer.
         read: reads the logits out of what the model returns.
+
+    Raises:
+        ValueError: if a layer and the measure would take the softmax twice.
     """
 
     def __init__(
@@ -42,6 +50,7 @@ class BatchComparison(ABC):
         measure: ComparisonMeasure,
         read: Callable[[Any], Tensor] = read_logits,
     ) -> None:
+        check_softmax_once(model, layers, measure)
         self.model = model
         self.layers = dict(layers)
         self.measure = measure
@@ -97,25 +106,33 @@ class SideBySide(BatchComparison):
 
         return self._stacked(self._kept(both, compare))
 
-    def suits(self, x: Tensor) -> bool:
+    def suits(self, x: Tensor, x_adv: Tensor) -> bool:
         """Whether the measure goes by samples, and so does the model, without random numbers.
 
-        The model runs on four samples, and on the last two of them alone.
+        The model runs on a few pairs side by side, and on each half of them alone.
 
         Args:
             x: a batch.
+            x_adv: its partners.
         """
         if not self.measure.sample_by_sample or len(x) < _FEW:
             return False
-        few = x[:_FEW]
+        halves = x[:_FEW], x_adv[:_FEW]
         before = RandomState(x.device)
         try:
-            among_others = self._kept(few.clone(), _copy)
-            alone = self._kept(few[_FEW // 2 :].clone(), _copy)
+            both = self._kept(torch.cat(halves), _copy)
+            clean, perturbed = (self._kept(half.clone(), _copy) for half in halves)
         except (ValueError, RuntimeError, IndexError):  # a model, or a layer, that takes the given batch alone
             return False
-        drawn = RandomState(x.device) != before
-        return not drawn and all(_alike(among_others[name].tensor_split(2)[1], alone[name]) for name in self.layers)
+        return RandomState(x.device) == before and all(
+            self._same(both[name].tensor_split(2), (clean[name], perturbed[name])) for name in self.layers
+        )
+
+    def _same(self, ours: Sequence[Tensor], alone: Sequence[Tensor]) -> bool:
+        """Whether two pairs of representations agree, and what the measure makes of them."""
+        if not all(_alike(*each) for each in zip(ours, alone, strict=True)):
+            return False
+        return torch.allclose(self.measure(*ours), self.measure(*alone), rtol=10 * _ROUNDING, atol=_ROUNDING)
 
 
 def comparison(
@@ -123,6 +140,7 @@ def comparison(
     layers: Mapping[str, CallSite],
     measure: ComparisonMeasure,
     x: Tensor,
+    x_adv: Tensor,
     read: Callable[[Any], Tensor] = read_logits,
 ) -> BatchComparison:
     """The one that suits, and takes least.
@@ -132,10 +150,25 @@ def comparison(
         layers: see :class:`BatchComparison`.
         measure: see :class:`BatchComparison`.
         x: a batch.
+        x_adv: its partners.
         read: see :class:`BatchComparison`.
     """
+    _warn_of_own_state(OneAfterTheOther(model, layers, RelativeError(), read), x[:2])
     side_by_side = SideBySide(model, layers, measure, read)
-    return side_by_side if side_by_side.suits(x) else OneAfterTheOther(model, layers, measure, read)
+    return side_by_side if side_by_side.suits(x, x_adv) else OneAfterTheOther(model, layers, measure, read)
+
+
+def _warn_of_own_state(twice: OneAfterTheOther, few: Tensor) -> None:
+    """Say so if the same inputs give something else the next time."""
+    try:
+        moved = (twice.errors(few, few) > _ROUNDING).any(0).tolist()
+    except (ValueError, RuntimeError, IndexError):  # see SideBySide.suits
+        return
+    if names := [name for name, differs in zip(twice.layers, moved, strict=True) if differs]:
+        rank_zero_warn(
+            f"{type(twice.model).__name__} gives other values of {names} for the same inputs: it draws random numbers "
+            "from a generator of its own, or counts its calls. That is in what the layers' comparison says."
+        )
 
 
 def _copy(_: str, representation: Tensor) -> Tensor:
@@ -146,4 +179,4 @@ def _alike(one: Tensor, other: Tensor) -> bool:
     if one.shape != other.shape:
         return False
     one, other = one.float(), other.float()
-    return bool((one - other).norm() <= 1e-3 * other.norm())
+    return bool((one - other).norm() <= _ROUNDING * other.norm())

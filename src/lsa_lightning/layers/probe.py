@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping
-from contextlib import ExitStack
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager
 from types import TracebackType
 from typing import Any
 
@@ -15,7 +15,7 @@ from torch.jit._script import RecursiveScriptModule
 from lsa_lightning.layers.calls import LEARNABLE, CallOrder, CallSite
 from lsa_lightning.layers.outputs import ALL_LEARNABLE, LOGITS, OUTPUT, PROBABILITIES, means_all_learnable, output_view
 from lsa_lightning.utils.isolation import reentrance_off
-from lsa_lightning.utils.outputs import read_logits
+from lsa_lightning.utils.outputs import logits_of_rows, read_logits
 
 
 def check_names_exist(model: nn.Module, names: Iterable[str]) -> None:
@@ -153,6 +153,7 @@ class LayerProbe:
         self._start()
         with ExitStack() as stack:
             stack.enter_context(torch.compiler.set_stance("force_eager"))
+            stack.enter_context(fast_attention_off())
             if self.needs_gradient:
                 stack.enter_context(reentrance_off())
             if takes_hooks(self.model):
@@ -201,17 +202,34 @@ class LayerProbe:
 
     def _take(self, layer: str, output: Any) -> None:
         view = self._views[layer]
-        tensor = representation(layer, output) if view is None else view(self.read(output))
+        tensor = representation(layer, output) if view is None else view(self._rows_of(self.read(output)))
         if _has_rows(tensor, self.samples):
             self._captured[layer] = self.keep(layer, by_sample(tensor, self.samples))
         else:
             self._captured[layer], self._strange[layer] = tensor, tuple(tensor.shape)
+
+    def _rows_of(self, logits: Tensor) -> Tensor:
+        return logits if self.samples is None else logits_of_rows(logits, self.samples)
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> bool:
         self._stack.close()
         return isinstance(error, _AllCaptured)
+
+
+@contextmanager
+def fast_attention_off() -> Iterator[None]:
+    """Transformers in eval mode run as in training, layer by layer.
+
+    Where no layer inside has a hook, torch fuses them otherwise, and leaves padding out of what they return.
+    """
+    before = torch.backends.mha.get_fastpath_enabled()
+    torch.backends.mha.set_fastpath_enabled(False)
+    try:
+        yield
+    finally:
+        torch.backends.mha.set_fastpath_enabled(before)
 
 
 def takes_hooks(module: nn.Module) -> bool:
@@ -239,15 +257,22 @@ def by_sample(tensor: Tensor, samples: int | None) -> Tensor:
 
 def representation(layer: str, output: Any) -> Tensor:
     """The first floating tensor of what ``layer`` returned."""
-    tensor = _first_floating(output)
+    tensor = first_floating(output)
     if tensor is None:
-        msg = f"expected layer {layer} to return a floating tensor, or a tuple or dict holding one, got {type(output)}"
+        msg = f"expected layer {layer} to return a floating tensor, or a tuple or dict holding one, got {_kind(output)}"
         raise ValueError(msg)
     return tensor
 
 
-def _first_floating(output: Any) -> Tensor | None:
-    values = (
-        output.values() if isinstance(output, Mapping) else output if isinstance(output, tuple | list) else [output]
-    )
-    return next((value for value in values if isinstance(value, Tensor) and value.is_floating_point()), None)
+def _kind(output: Any) -> str:
+    if not isinstance(output, Tensor):
+        return str(type(output))
+    return f"{output.dtype}" if output.layout is torch.strided else f"{output.dtype} in layout {output.layout}"
+
+
+def first_floating(output: Any) -> Tensor | None:
+    """The first floating tensor, not a sparse one, in tuples, lists and mappings of any depth; None: there is none."""
+    if isinstance(output, Tensor):
+        return output if output.is_floating_point() and output.layout is torch.strided else None
+    parts = output.values() if isinstance(output, Mapping) else output if isinstance(output, tuple | list) else ()
+    return next((found for part in parts if (found := first_floating(part)) is not None), None)

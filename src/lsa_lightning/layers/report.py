@@ -107,7 +107,7 @@ class SustainabilityReport:
 
     def plot(self) -> Figure:
         """Mean and standard deviation of the measure per layer."""
-        return plot_reports({self.attack.partition("(")[0] or "perturbed": self})
+        return plot_reports({attack_in_words(self.attack)[0] or "perturbed": self})
 
     def __str__(self) -> str:
         width = max(len("read at"), *map(len, self.layers))
@@ -121,10 +121,10 @@ class SustainabilityReport:
             self.learnable, self.layers, self.mean.tolist(), self.std.tolist(), self.z_scores.tolist(), strict=True
         )
         lines += [
-            f"{i:>3}  {learnable:<{source}}  {layer:<{width}}  {mean:>8.4f}  {std:>8.4f}  {z:>+6.2f}"
+            f"{i:>3}  {learnable:<{source}}  {layer:<{width}}  {digits(mean, 4):>8}  {digits(std, 4):>8}  {z:>+6.2f}"
             for i, (learnable, layer, mean, std, z) in enumerate(rows)
         ]
-        return "\n".join([*lines, f"mu {float(self.mu):.4f}, sigma {float(self.sigma):.4f}"])
+        return "\n".join([*lines, f"mu {digits(float(self.mu), 4)}, sigma {digits(float(self.sigma), 4)}"])
 
 
 @dataclass(frozen=True, eq=False)
@@ -174,13 +174,26 @@ def in_words(measure: str) -> str:
     return measure.replace("_", " ")
 
 
+def digits(value: float, places: int) -> str:
+    """A value of a measure with so many decimal places; one that would lose most of them has two digits.
+
+    Example:
+        >>> digits(0.25, 3), digits(0.00123, 3), digits(0.0, 3)
+        ('0.250', '1.2e-03', '0.000')
+    """
+    return f"{value:.1e}" if 0 < abs(value) < 10 ** (1 - places) else f"{value:.{places}f}"
+
+
 def attack_in_words(attack: str) -> tuple[str, str]:
     """Name and radius of what a report names as its attack; empty where it does not tell.
+
+    Of an attack in another input space it is the attack.
 
     Example:
         >>> attack_in_words("FGSM(norm='Linf', bounds=(0.0, 1.0), eps=0.1, alpha=0.1)")
         ('FGSM', 'eps 0.1 (Linf)')
     """
+    attack = re.sub(r"^InputSpace\([^)]*\)\(", "", attack)
     eps, norm = re.search(r"\beps=([^,)]+)", attack), re.search(r"\bnorm='([^']+)'", attack)
     radius = "" if eps is None else f"eps {eps[1]}" + ("" if norm is None else f" ({norm[1]})")
     return attack.partition("(")[0], radius

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import ExitStack
@@ -14,7 +15,7 @@ from torch.overrides import TorchFunctionMode
 
 from lsa_lightning.layers.calls import LEARNABLE, CallOrder, CallSite
 from lsa_lightning.layers.outputs import LOGITS, OUTPUT, PROBABILITIES, means_all_learnable, output_view
-from lsa_lightning.layers.probe import LayerProbe, _first_floating, check_names_exist, takes_hooks
+from lsa_lightning.layers.probe import LayerProbe, check_names_exist, fast_attention_off, first_floating, takes_hooks
 from lsa_lightning.utils.checks import instance, refuse, sequence, text
 from lsa_lightning.utils.isolation import lent
 
@@ -22,7 +23,7 @@ LayerSpec: TypeAlias = Sequence[str] | type[nn.Module] | Sequence[type[nn.Module
 """None (learnable layers after their activation), layer names, or module types; names and types may be mixed."""
 
 
-_FEW = 32
+_FEW = 16
 """Samples that show which layers run, and which of them are given a part of the batch."""
 
 _NORMS = (nn.modules.batchnorm._NormBase, nn.GroupNorm, nn.LayerNorm, nn.LocalResponseNorm)
@@ -45,6 +46,8 @@ class _Call(NamedTuple):
     site: CallSite
     shape: tuple[int, ...] | None
     """Shape of the output; None where there is no floating tensor with a first dimension."""
+    marks: Tensor | None
+    """A number for each row of the output, by which it is recognised."""
     sums: int
     """Number of sums of two branches, as at the end of a residual block, before it returned."""
 
@@ -60,7 +63,8 @@ def resolve_layers(model: nn.Module, spec: LayerSpec, x: Tensor) -> list[Layer]:
     A representation belongs to a sample, whatever the size of the batch: a layer is taken if its rows grow with the
     number of samples. Inside the windows of a Swin transformer, say, a linear layer returns ``[N * windows, ...]``:
     such a layer is taken if the first samples alone give the first rows, else it is left out, as is one that never sees
-    a sample, such as an MLP on relative positions. Scripted modules (torch.jit) take no hooks and are passed over.
+    a sample, such as an MLP on relative positions, and one that sees them in an order of its own, such as that of their
+    lengths or experts. Scripted modules (torch.jit) take no hooks and are passed over.
 
     Args:
         model: any module; it runs in eval mode and without gradients, and is left as it was.
@@ -106,12 +110,13 @@ def locate_layers(model: nn.Module, spec: LayerSpec, x: Tensor) -> tuple[list[La
         refuse("resolve_layers", "x", "a batch [N, ...] of at least one sample", x)
     calls, x = _calls(model, x)
     strange = _without_samples_first(model, calls, x)
-    learnable = [layer for layer in _after_activation(calls) if layer.name not in strange]
+    readable = {call.name for call in calls if call.shape and call.name not in strange}
+    learnable = [layer for layer in _after_activation(calls) if layer.name in readable]
     entries = [spec] if isinstance(spec, str | type) else spec
     layers = learnable if entries is None else _chosen(model, calls, entries, learnable)
     if not layers:
         wanted = "learnable layer before the last one" if spec is None else f"layer of {spec}"
-        ran = ", ".join(call.name for call in calls)
+        ran = ", ".join(call.name for call in calls) or "none that takes hooks, as scripted ones take none"
         msg = f"expected at least one {wanted} to run in the forward pass, got none; these modules ran: {ran}"
         raise ValueError(msg + _left_out(strange, len(x)))
     chosen = {layer.name: strange[layer.name] for layer in layers if layer.name in strange}
@@ -161,7 +166,9 @@ def _trace(model: nn.Module, x: Tensor) -> list[_Call]:
 
     def watch(name: str) -> Callable[..., None]:
         def hook(module: nn.Module, args: Any, output: Any) -> None:
-            returned.append(_Call(name, module, order.note(name, module), _shape(output), sums.count))
+            tensor = first_floating(output)
+            shape, marks = (None, None) if tensor is None or tensor.ndim == 0 else (tuple(tensor.shape), _marks(tensor))
+            returned.append(_Call(name, module, order.note(name, module), shape, marks, sums.count))
 
         return hook
 
@@ -170,6 +177,7 @@ def _trace(model: nn.Module, x: Tensor) -> list[_Call]:
             if name and takes_hooks(module):
                 stack.callback(module.register_forward_hook(watch(name)).remove)
         stack.enter_context(torch.compiler.set_stance("force_eager"))
+        stack.enter_context(fast_attention_off())
         with lent(model, x.device), torch.no_grad(), sums:
             model(x.clone())
     return _numbered(returned)
@@ -199,9 +207,9 @@ class _CountedSums(TorchFunctionMode):
         return func(*args, **(kwargs or {}))
 
 
-def _shape(output: Any) -> tuple[int, ...] | None:
-    tensor = _first_floating(output)
-    return None if tensor is None or tensor.ndim == 0 else tuple(tensor.shape)
+def _marks(tensor: Tensor) -> Tensor:
+    rows = tensor.reshape(len(tensor), math.prod(tensor.shape[1:])).float()
+    return rows @ torch.arange(1, 1 + rows.shape[1], dtype=rows.dtype, device=rows.device).sin()
 
 
 def _without_samples_first(model: nn.Module, calls: Iterable[_Call], x: Tensor) -> dict[str, tuple[int, ...]]:
@@ -224,7 +232,33 @@ def _without_samples_first(model: nn.Module, calls: Iterable[_Call], x: Tensor) 
             for name in doubtful
             if not (name in theirs and _begin_alike(mine[name], theirs[name], common * len(mine[name]) // len(x)))
         }
-    return strange
+    moved = [name for name in _in_another_order(model, calls, x) if name not in strange]
+    return strange | {name: shapes[name] for name in moved}
+
+
+def _in_another_order(model: nn.Module, calls: Iterable[_Call], x: Tensor) -> list[str]:
+    """The layers to which the samples do not come in the order of the batch: those of its reverse come not reversed.
+
+    They are the same ones, though: where what is given beside x, or a random number, makes others of them, nothing is
+    said.
+    """
+    try:
+        reverse = {call.name: call.marks for call in _trace(model, x.flip(0))}
+    except (ValueError, RuntimeError, IndexError):  # a model that takes the given batch alone
+        return []
+    both = [(call.name, call.marks, reverse.get(call.name)) for call in calls]
+    return [name for name, mine, theirs in both if mine is not None and _reordered(mine, theirs, len(x))]
+
+
+def _reordered(marks: Tensor, others: Tensor | None, samples: int) -> bool:
+    if others is None or len(others) != len(marks) or len(marks) % samples:
+        return False
+    mine, theirs = (each.view(samples, -1) - each.mean() for each in (marks, others))
+    if float(mine.norm()) <= 1e-4 * float(marks.norm()):  # all alike
+        return False
+    in_place = bool((mine.flip(0) - theirs).norm() <= 1e-2 * mine.norm())
+    same_ones = (mine.flatten().sort().values - theirs.flatten().sort().values).norm() <= 1e-2 * mine.norm()
+    return bool(same_ones) and not in_place
 
 
 def _batch_of_another_size(x: Tensor) -> Tensor:

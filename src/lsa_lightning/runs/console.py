@@ -13,7 +13,7 @@ from rich.table import Table
 from rich.text import Text
 
 from lsa_lightning.evaluation import RobustnessTable
-from lsa_lightning.layers.report import in_words
+from lsa_lightning.layers.report import digits, in_words
 from lsa_lightning.masking import MaskingFlag
 from lsa_lightning.runs.stages import Analysis
 from lsa_lightning.utils.describe import eps_in_words
@@ -64,13 +64,13 @@ def print_analysis(analysis: Analysis) -> None:
         table.add_column(name, justify="right", no_wrap=True)
     table.add_column("MVL", justify="center", no_wrap=True)
     for i, layer in enumerate(first.layers):
-        means = [f"{float(report.mean[i]):.3f}" for report in reports.values()]
+        means = [digits(float(report.mean[i]), 3) for report in reports.values()]
         table.add_row(str(i), layer, *means, "*" if layer in analysis.mvl else "")
     table.add_section()
-    table.add_row("", "mu", *[f"{float(report.mu):.3f}" for report in reports.values()], "")
-    table.add_row("", "sigma", *[f"{float(report.sigma):.3f}" for report in reports.values()], "")
+    table.add_row("", "mu", *[digits(float(report.mu), 3) for report in reports.values()], "")
+    table.add_row("", "sigma", *[digits(float(report.sigma), 3) for report in reports.values()], "")
     if analysis.threshold is not None:
-        at = [f"{analysis.threshold:.3f}" if name == analysis.mvl_from else "" for name in reports]
+        at = [digits(analysis.threshold, 3) if name == analysis.mvl_from else "" for name in reports]
         table.add_row("", "threshold", *at, "")
     _print_table(f"{measure} per layer (mean over {first.samples} samples)", table)
     show(f"MVL of the trained network under {analysis.mvl_from}: {_first_of(analysis.mvl)}")
