@@ -3,6 +3,7 @@ from __future__ import annotations
 import copy
 import csv
 import math
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +25,7 @@ from lsa_lightning.measures import ComparisonMeasure, KLDivergence, RelativeSqua
 from lsa_lightning.objectives import TRADES
 from lsa_lightning.regularizers import LinearRamp, TrainingRamp
 from lsa_lightning.selectors import Amplification, Level
+from lsa_lightning.unlabelled import PartOfBatch, Unlabelled
 
 pytestmark = pytest.mark.usefixtures("float64")
 
@@ -566,3 +568,19 @@ def test_an_analysis_that_would_take_the_softmax_twice_is_refused_at_once() -> N
     callback = ATLR(pgd(), regularizer=regularizer, layers=["logits", "probabilities"], top_k=1)
     with pytest.raises(MisconfigurationException, match="layers: expected the layer 'logits' with KLDivergence"):
         fit(foreign(), callback)
+
+
+@pytest.mark.parametrize("what", ["labelled", "unlabelled", "trainable"])
+def test_a_penalty_that_cannot_teach_anything_is_said(what: str) -> None:
+    module = foreign()
+    if what != "trainable":
+        module.net.conv1.requires_grad_(False)
+        module.net.bn1.requires_grad_(False)
+    unlabelled = Unlabelled(PartOfBatch(), only=True) if what == "unlabelled" else None
+    callback = ATLR(pgd(), mvl=["net.relu1", "net.act"], unlabelled=unlabelled)
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        fit(module, callback)
+    said = [str(each.message) for each in caught if "teaches nothing" in str(each.message)]
+    assert len(said) == (what != "trainable")
+    assert all("the layers ['net.relu1'], so" in words for words in said)

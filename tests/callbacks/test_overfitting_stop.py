@@ -6,7 +6,7 @@ from typing import Any
 import lightning.pytorch as pl
 import pytest
 import torch
-from lightning.pytorch.callbacks import ModelCheckpoint
+from lightning.pytorch.callbacks import EMAWeightAveraging, ModelCheckpoint
 from tests.helpers.modules import ForeignModule, loader, trainer
 from tests.helpers.two_processes import InOrder, two_processes, without_batch_norm
 from torch import Tensor
@@ -113,6 +113,29 @@ def test_a_resumed_run_still_knows_the_last_good_weights(tmp_path: Path) -> None
     assert stop.stopped_epoch == 3
     for name, value in module.state_dict().items():
         assert torch.equal(value, before.states[-1][name]), name
+
+
+@pytest.mark.parametrize("resumed", [False, True])
+@pytest.mark.parametrize("averages_first", [False, True])
+def test_averages_are_those_of_before_the_collapse_too(resumed: bool, averages_first: bool, tmp_path: Path) -> None:
+    stop = CatastrophicOverfittingStop(PGD(0.05, steps=5, seed=0), drop=0.3)
+    checkpoint = ModelCheckpoint(tmp_path, save_last=True)
+    averages = EMAWeightAveraging(decay=0.5)
+    torch.manual_seed(0)
+    healthy, module = ForeignModule(lr=0.02), ForeignModule(lr=0.02)
+    module.load_state_dict(healthy.state_dict())
+    begun = trainer([AdversarialTraining(FFGSM(0.05, seed=0)), EMAWeightAveraging(decay=0.5)], max_epochs=3)
+    begun.fit(healthy, loader(), loader(seed=1))
+    watched = [averages, stop] if averages_first else [stop, averages]
+    training = [AdversarialTraining(FFGSM(0.05, seed=0)), Collapsing(3)]
+    if resumed:
+        first = trainer([*training, *watched, checkpoint], max_epochs=3, enable_checkpointing=True)
+        first.fit(module, loader(), loader(seed=1))
+    path = tmp_path / "last.ckpt" if resumed else None
+    trainer([*training, *watched], max_epochs=8).fit(module, loader(), loader(seed=1), ckpt_path=path)
+    assert stop.stopped_epoch == 3
+    for name, value in healthy.state_dict().items():
+        torch.testing.assert_close(module.state_dict()[name], value, rtol=0.05, atol=0.01)
 
 
 def test_the_accepted_drop_is_the_users() -> None:

@@ -20,6 +20,7 @@ from rich.console import Console
 from tests.helpers.modules import ForeignModule, loader, trainer
 from tests.helpers.training import SaveWithin, assert_same
 from tests.helpers.two_processes import two_processes, without_batch_norm
+from torch.utils.data import DataLoader, IterableDataset
 
 from lsa_lightning import ATLR, RobustValidation
 from lsa_lightning.attacks import FGSM
@@ -283,12 +284,24 @@ def test_the_rest_of_an_epoch_counts_as_that_much_of_one(clock: Clock) -> None:
         ({"max_epochs": 7, "max_steps": 4}, 2),
         ({"max_epochs": 1, "max_steps": 4}, 1),
         ({"max_epochs": 7, "max_steps": 4, "accumulate_grad_batches": 3}, 4),
+        ({"max_epochs": 7, "max_steps": 4, "accumulate_grad_batches": 2}, 2),
     ],
 )
 def test_the_number_of_epochs(options: dict[str, Any], expected: int | None) -> None:
     run = trainer([], **options)
     run.fit_loop.max_batches = STEPS
     assert number_of_epochs(run) == expected
+
+
+@pytest.mark.parametrize("options", [{"max_steps": 4, "max_epochs": -1}, {"max_epochs": 2}])
+def test_batches_of_unknown_number_have_no_known_end(options: dict[str, Any]) -> None:
+    class Stream(IterableDataset):  # type: ignore[type-arg]
+        def __iter__(self) -> Iterator[Any]:
+            return iter(loader())
+
+    run = trainer([TrainingProgress()], enable_progress_bar=True, **options)
+    run.fit(ForeignModule(), DataLoader(Stream(), batch_size=None), loader(seed=1))
+    assert number_of_epochs(run) == (2 if "max_steps" not in options else None)
 
 
 def test_the_least_accuracy_of_several_dataloaders() -> None:

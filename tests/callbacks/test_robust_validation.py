@@ -1,12 +1,14 @@
 from __future__ import annotations
 
 import csv
+import warnings
 from pathlib import Path
 from typing import Any
 
 import lightning.pytorch as pl
 import pytest
 import torch
+from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch.loggers import CSVLogger
 from tests.helpers.modules import DictForeignModule, as_dicts, images, loader, one_batch, trainer
 from tests.helpers.training import foreign
@@ -105,6 +107,36 @@ def test_runs_that_are_not_measured_log_the_last_value_again(tmp_path: Path) -> 
     assert run.logger is not None
     rows = csv.DictReader((Path(run.logger.log_dir or "") / "metrics.csv").open())
     assert [float(row["val/acc_fgsm"]) for row in rows if row["val/acc_fgsm"]] == pytest.approx(logged, abs=1e-6)
+
+
+@pytest.mark.parametrize(("every", "interval", "patience"), [(5, 1, 4), (3, 2, 2)])
+def test_an_early_stop_before_a_second_value_is_refused(every: int, interval: int, patience: int) -> None:
+    from lightning.pytorch.callbacks import EarlyStopping
+
+    for enough in (False, True):
+        stop = EarlyStopping("val/acc_fgsm", mode="max", patience=patience + enough)
+        callbacks = [RobustValidation({"fgsm": FGSM(0.1)}, every_n_epochs=every), stop]
+        run = trainer(callbacks, max_epochs=1, check_val_every_n_epoch=interval)
+        if enough:
+            run.fit(foreign(), loader(), loader(seed=1))
+        else:
+            with pytest.raises(MisconfigurationException, match=f"repeat val/acc_fgsm: expected patience > {patience}"):
+                run.fit(foreign(), loader(), loader(seed=1))
+
+
+@pytest.mark.parametrize(("options", "said"), [({"save_top_k": 2}, True), ({"save_top_k": 1}, False)])
+def test_checkpoints_of_epochs_that_were_not_measured_are_said(
+    options: dict[str, Any], said: bool, tmp_path: Path
+) -> None:
+    from lightning.pytorch.callbacks import ModelCheckpoint
+
+    for own in ({}, {"every_n_epochs": 2}):
+        checkpoint = ModelCheckpoint(tmp_path, monitor="val/acc_fgsm", mode="max", **options, **own)
+        callbacks = [RobustValidation({"fgsm": FGSM(0.1)}, every_n_epochs=2), checkpoint]
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always")
+            trainer(callbacks, max_epochs=1, enable_checkpointing=True).fit(foreign(), loader(), loader(seed=1))
+        assert any("repeated in between" in str(each.message) for each in caught) == (said and not own)
 
 
 def test_a_resumed_run_still_knows_the_last_value(tmp_path: Path) -> None:

@@ -29,9 +29,11 @@ from tests.helpers.hydra_run import (
 )
 
 import lsa_lightning
+from lsa_lightning.cli.evaluate import evaluate
 from lsa_lightning.cli.train import main, train
 from lsa_lightning.data import MoonDataModule
 from lsa_lightning.models import MLP, RobustClassifier
+from lsa_lightning.runs.summary import RunSummary
 
 pytestmark = pytest.mark.filterwarnings("ignore:The dirpath has changed")
 
@@ -335,6 +337,17 @@ def test_a_logger_or_callback_set_to_null_is_left_out(tmp_path: Path) -> None:
     assert not (tmp_path / "metrics.csv").exists()
     assert not (tmp_path / "checkpoints").exists()
     assert read_json(tmp_path / "summary.json")["checkpoint"] is None
+
+
+@pytest.mark.parametrize("precision", ["64-true", "bf16-true"])
+def test_weights_of_another_type_are_measured_as_they_are_evaluated_later(precision: str, tmp_path: Path) -> None:
+    train_tiny(tmp_path / "run", f"trainer.precision={precision}")
+    trained = RunSummary.load(tmp_path / "run").evaluation
+    assert trained is not None
+    overrides = [f"ckpt_path={tmp_path}/run/checkpoints/best.ckpt"]
+    with composed_job("evaluate", overrides, tmp_path / "again") as cfg:
+        (again,) = evaluate(cfg).values()
+    assert {name: again.table.accuracy[name] for name in trained.accuracy} == trained.accuracy
 
 
 def test_robust_accuracy_can_be_measured_in_some_epochs_only(tmp_path: Path) -> None:

@@ -86,6 +86,14 @@ def test_a_finished_job_goes_on_for_what_changes_its_results(folder: Path, confi
     assert Attempt.of(config, folder).finished == finished
 
 
+def test_fewer_epochs_than_are_finished_are_refused_before_anything_changes(folder: Path) -> None:
+    Status(State.FINISHED, epoch=3).save(folder)
+    fewer = _but(trainer={"max_epochs": 2, "devices": 1})
+    with pytest.raises(ValueError, match=r"expected trainer\.max_epochs >= 3, as that many are finished in .*, got 2"):
+        Attempt.of(fewer, folder)
+    assert (_status(folder).state, _status(folder).epoch) == (State.FINISHED, 3)
+
+
 def test_a_summary_of_an_unfinished_job_is_not_its_end(folder: Path) -> None:
     (folder / "summary.json").touch()
     Status(State.INTERRUPTED).save(folder)

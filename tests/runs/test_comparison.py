@@ -114,10 +114,18 @@ def test_other_data_test_sets_and_radii_are_never_averaged() -> None:
 
 def test_where_and_how_a_run_was_kept_sets_nothing_apart() -> None:
     runs = [
-        run(i, seed=i, logger={"wandb": {"name": f"moon/{i}"}}, ckpt_path=path, optimized_metric=path)
+        run(i, seed=i, logger={"wandb": {"name": f"moon/{i}"}}, resume=path, optimized_metric=path)
         for i, path in enumerate([None, "last.ckpt"])
     ]
     assert len(group_by_seed(runs)) == 1
+
+
+def test_runs_that_started_from_a_checkpoint_are_others_than_those_from_scratch() -> None:
+    paths = [None, None, "other/0/last.ckpt", "other/1/last.ckpt"]
+    runs = [run(i, seed=i % 2, **({} if i == 1 else {"ckpt_path": path})) for i, path in enumerate(paths)]
+    groups = group_by_seed(runs)
+    assert [group.runs for group in groups] == [runs[:2], runs[2:]]
+    assert [group.label for group in groups] == ["no ckpt_path", "ckpt_path=given"]
 
 
 def test_a_regularizer_that_no_callback_has_sets_nothing_apart() -> None:
@@ -128,6 +136,7 @@ def test_a_regularizer_that_no_callback_has_sets_nothing_apart() -> None:
 
 def test_runs_of_one_seed_count_once_by_their_mean() -> None:
     group = Group("moon", [run(0), run(2), run(4, seed=1)])
+    assert group.repetitions == 2
     (accuracy,) = [metric for metric in measured(group.runs[0]) if metric.eps == (0.1,)]
     assert list(group.values(accuracy).values()) == [81.0, 84.0]
     assert group.spread(accuracy) == Spread.of([81.0, 84.0])

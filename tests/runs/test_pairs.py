@@ -134,6 +134,13 @@ def test_seeds_without_a_partner_are_left_out_of_the_differences(config: Any) ->
     assert pair.difference(Metric("fgsm", (0.3,), norm="Linf")) is None
 
 
+def test_an_arm_that_was_not_analysed_is_paired_by_its_seeds(config: Any) -> None:
+    plain = [run(config("experiment=moon_at", "analysis=null"), seed) for seed in (0, 1)]
+    regularized = [run(config("experiment=moon_at_lr"), seed) for seed in (0, 1)]
+    (pair,) = pair_with_bases(group_by_seed([*plain, *regularized]))
+    assert pair.seeds == [0, 1]
+
+
 def test_no_seed_in_common_gives_no_difference(config: Any) -> None:
     pair = paired(config, (5,), (0,))
     assert (pair.base is None, pair.seeds, pair.difference(CLEAN)) == (False, [], None)

@@ -141,13 +141,19 @@ def test_the_ceiling_is_explained_where_there_is_one(beside: Results, results: R
     assert not any("eiling" in note for note in results.notes)
 
 
-def test_an_interval_without_0_is_a_detectable_difference() -> None:
-    pairs = [
-        run(callbacks, seed, clean + seed) for callbacks, clean in ((AT, 80.0), (at_lr(0.1), 81.0)) for seed in (0, 1)
-    ]
-    assert str(Results.of(pairs).headlines[-1]).endswith(
-        "+1.00 points (95 % interval +1.00 to +1.00, n 2), a detectable difference"
-    )
+@pytest.mark.parametrize(
+    ("second", "words"),
+    [
+        (1.01, "+1.01 points (95 % interval +0.94 to +1.07, n 2), a detectable difference"),
+        (
+            1.0,
+            "+1.00 points (95 % interval +1.00 to +1.00, n 2), all pairs alike, from which nothing can be told about ",
+        ),
+    ],
+)
+def test_an_interval_without_0_is_a_detectable_difference(second: float, words: str) -> None:
+    pairs = [run(AT, 0, 80.0), run(AT, 1, 81.0), run(at_lr(0.1), 0, 81.0), run(at_lr(0.1), 1, 81.0 + second)]
+    assert words in str(Results.of(pairs).headlines[-1])
 
 
 def test_each_row_and_each_file_says_which_runs_are_flagged(

@@ -177,6 +177,7 @@ class ATLR(AdversarialTraining):
         self._guard = CollapseGuard()
         self._asked: set[str] = set()
         self._penalized: set[str] = set()
+        self._still: set[str] = set()
         self._share = 0.0
 
     def _names(self, mvl: Sequence[str] | SustainabilityReport | None) -> list[str] | None:
@@ -283,7 +284,7 @@ class ATLR(AdversarialTraining):
                 log_own(self, pl_module, name, value, sync_dist=True)
 
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Say so if the penalty has killed a layer."""
+        """Say so if the penalty has killed a layer, or cannot teach it anything."""
         # Nothing is logged in barebones mode, or where every batch was skipped.
         self._guard.check(float(trainer.callback_metrics.get("train/loss_base", math.nan)))
         never = sorted(self._asked - self._penalized)
@@ -292,7 +293,12 @@ class ATLR(AdversarialTraining):
                 f"No step of this epoch ran the layers {never}, so they had no penalty: they run in eval mode, in "
                 "which layers are analysed, and not, or behind other layers, in training. Name other layers."
             )
-        self._asked, self._penalized = set(), set()
+        if self._still:
+            rank_zero_warn(
+                f"No trainable parameter stands before the layers {sorted(self._still)}, so the penalty on them "
+                "teaches nothing: name other layers, or train what stands before them."
+            )
+        self._asked, self._penalized, self._still = set(), set(), set()
 
     def penalized_layers(self, epoch: int) -> list[str]:
         """The current MVL, without the layers whose gamma is 0 now; none if only unlabelled inputs are regularized."""
@@ -319,6 +325,8 @@ class ATLR(AdversarialTraining):
         return self._regularized(clean, adversarial, epoch)
 
     def _regularized(self, clean: dict[str, Tensor], adversarial: dict[str, Tensor], epoch: int) -> Tensor:
+        both = ((name, clean[name], adversarial[name]) for name in clean)
+        self._still |= {name for name, one, other in both if not (one.requires_grad or other.requires_grad)}
         return self._gate() * self.regularizer(clean, adversarial, **self._now(epoch))
 
     def _now(self, epoch: int) -> dict[str, Any]:

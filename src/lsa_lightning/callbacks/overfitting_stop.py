@@ -6,7 +6,7 @@ from typing import Any
 
 import lightning.pytorch as pl
 from lightning.pytorch.utilities import rank_zero_info
-from torch import Tensor
+from torch import Tensor, nn
 
 from lsa_lightning.attacks import Attack, InputSpace
 from lsa_lightning.callbacks.base import FreshCallback
@@ -23,8 +23,9 @@ class CatastrophicOverfittingStop(FreshCallback):
 
     At the end of each epoch, before its validation run, ``attack`` is run on the epoch's first training batch. If the
     accuracy is by more than ``drop`` lower than an epoch ago, the model gets the weights of that epoch's end and
-    training stops (after Lightning's own ``min_epochs``); else the current weights become the last good ones. They are
-    kept in the callback's state, so checkpoints hold them too. Logs ``train/acc_first_batch``, in [0, 1].
+    training stops (after Lightning's own ``min_epochs``); else the current weights become the last good ones, and so do
+    the averages of Lightning's weight averaging. They are kept in the callback's state, so checkpoints hold them too.
+    Logs ``train/acc_first_batch``, in [0, 1].
 
     Args:
         attack: a multi-step attack, usually PGD with 5 steps at the training's eps.
@@ -74,6 +75,7 @@ class CatastrophicOverfittingStop(FreshCallback):
         self.accuracy: float | None = None
         self.stopped_epoch: int | None = None
         self._good: dict[str, Tensor] = {}
+        self._good_averages: list[dict[str, Tensor]] = []
         self._batch: tuple[Tensor, Tensor] | None = None
 
     def on_train_batch_start(
@@ -96,7 +98,8 @@ class CatastrophicOverfittingStop(FreshCallback):
             self._go_back(trainer, pl_module, accuracy)
         else:
             self.accuracy = accuracy
-            self._good = {name: value.detach().cpu().clone() for name, value in pl_module.state_dict().items()}
+            self._good = _copy_of(pl_module)
+            self._good_averages = [_copy_of(average) for average in _averages(trainer)]
 
     def state_dict(self) -> dict[str, Any]:
         """The last good weights and their accuracy, and in the middle of an epoch its first batch."""
@@ -105,6 +108,7 @@ class CatastrophicOverfittingStop(FreshCallback):
             "accuracy": self.accuracy,
             "stopped_epoch": self.stopped_epoch,
             "good": self._good,
+            "good_averages": self._good_averages,
             "attack": self.attack.state_dict(),
         }
 
@@ -112,6 +116,7 @@ class CatastrophicOverfittingStop(FreshCallback):
         """Continue with the checkpoint's."""
         self.accuracy, self.stopped_epoch = state_dict["accuracy"], state_dict["stopped_epoch"]
         self._good = state_dict["good"]
+        self._good_averages = state_dict.get("good_averages", [])
         self._batch = state_dict.get("batch")  # before 0.2 it was not kept
         self.attack.load_state_dict(state_dict["attack"])
 
@@ -124,9 +129,21 @@ class CatastrophicOverfittingStop(FreshCallback):
 
     def _go_back(self, trainer: pl.Trainer, pl_module: pl.LightningModule, accuracy: float) -> None:
         pl_module.load_state_dict(self._good)
+        for average, good in zip(_averages(trainer), self._good_averages, strict=False):
+            average.load_state_dict(good)
         self.stopped_epoch = trainer.current_epoch
         trainer.should_stop = True
         rank_zero_info(
             f"Catastrophic overfitting in epoch {trainer.current_epoch}: accuracy under {self.attack!r} on the epoch's "
             f"first batch fell from {self.accuracy:.3f} to {accuracy:.3f}. Back to the weights of the epoch before."
         )
+
+
+def _averages(trainer: pl.Trainer) -> list[nn.Module]:
+    """What Lightning's callbacks average the weights in, which at the end of training takes the module's place."""
+    held = [getattr(callback, "_average_model", None) for callback in trainer.callbacks]  # type: ignore[attr-defined]
+    return [average for average in held if isinstance(average, nn.Module)]
+
+
+def _copy_of(module: nn.Module) -> dict[str, Tensor]:
+    return {name: value.detach().cpu().clone() for name, value in module.state_dict().items()}

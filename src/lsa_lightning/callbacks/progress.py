@@ -253,8 +253,10 @@ def number_of_epochs(trainer: pl.Trainer) -> int | None:
     """Epochs of the whole training, which ``max_steps`` may end first; None: no end is known."""
     epochs = math.inf if trainer.max_epochs in (None, -1) else trainer.max_epochs
     if trainer.max_steps != -1:
-        steps = max(1.0, trainer.num_training_batches / trainer.accumulate_grad_batches)
-        epochs = min(epochs, math.ceil(trainer.max_steps / steps))
+        # The last batch of an epoch makes a step, too; of batches without number none is known to be the last.
+        batches = trainer.num_training_batches / trainer.accumulate_grad_batches
+        steps = batches if math.isinf(batches) else max(1, math.ceil(batches))
+        epochs = min(epochs, math.inf if math.isinf(steps) else math.ceil(trainer.max_steps / steps))
     return None if math.isinf(epochs) else int(epochs)
 
 

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import lightning.pytorch as pl
+from lightning.fabric.utilities.exceptions import MisconfigurationException
+from lightning.pytorch.callbacks import EarlyStopping, ModelCheckpoint
 from lightning.pytorch.trainer.states import TrainerFn
+from lightning.pytorch.utilities import rank_zero_warn
 from torch import Tensor, nn
 from torchmetrics import MeanMetric
 
@@ -33,8 +37,8 @@ class RobustValidation(FreshCallback):
     Works in ``trainer.fit`` and in ``trainer.validate``; a sanity check only shows what the step feeds to the model. Of
     several validation dataloaders each has its own keys, which end as Lightning's do in ``/dataloader_idx_<number>``,
     or in ``/<name>`` for a dict of them. Validation runs that are not measured log the values of the last one that was,
-    so that they can be monitored by early stopping, checkpoints and schedulers. Samples that a distributed sampler
-    repeats are counted once.
+    so that they can be monitored by checkpoints, schedulers and early stopping, whose patience counts them.
+    Samples that a distributed sampler repeats are counted once.
 
     Args:
         attacks: attack by the name used in the key; not ``clean``, and without ``/``.
@@ -53,7 +57,8 @@ class RobustValidation(FreshCallback):
 
     Raises:
         ValueError: if an argument is outside its range, or R&G is asked for with an attack that is not there.
-        MisconfigurationException: if ``validation_step`` changes x, and never calls the model that is attacked.
+        MisconfigurationException: if ``validation_step`` changes x, and never calls the model that is attacked; at the
+            start of a fit, if an ``EarlyStopping`` would end it before its metric is measured again.
     """
 
     @renamed(max_batches="limit_batches")
@@ -114,6 +119,30 @@ class RobustValidation(FreshCallback):
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Continue with the checkpoint's."""
         self._latest = state_dict["latest"]
+
+    def on_fit_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Refuse an early stop that would come before a second value, and say what checkpoints are named by."""
+        every, interval = self.every_n_epochs, trainer.check_val_every_n_epoch or 1
+        measured = math.lcm(every, interval)
+        repeats = measured // interval - 1
+        if not repeats:
+            return
+        for callback in trainer.callbacks:  # type: ignore[attr-defined]
+            key = getattr(callback, "monitor", None)
+            if key is None or not key.startswith(tuple(self._keys())):
+                continue
+            if isinstance(callback, EarlyStopping) and callback.patience <= repeats:
+                msg = (
+                    f"EarlyStopping counts each validation run, also those that repeat {key}: expected patience > "
+                    f"{repeats} for every_n_epochs={every}, got {callback.patience}"
+                )
+                raise MisconfigurationException(msg)
+            keeps_several = isinstance(callback, ModelCheckpoint) and callback.save_top_k not in (0, 1)
+            if keeps_several and callback._every_n_epochs % measured:
+                rank_zero_warn(
+                    f"ModelCheckpoint(save_top_k={callback.save_top_k}) keeps epochs by a {key} that is measured every "
+                    f"{measured} epochs and repeated in between: give it every_n_epochs={measured} too."
+                )
 
     def on_validation_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """See whether this run is measured."""

@@ -49,7 +49,7 @@ def _pictures_of_groups(
     over_seeds = any(score.half is not None for row in scores.values() for score in row.values())
     note = " Mean over the seeds, with its 95 % interval by Student's t." if over_seeds else ""
     runs = [run for group in groups for run in group.runs]
-    number = _common({len(group.runs) for group in groups})
+    number = _common({group.repetitions for group in groups})
     seeds = "over seeds" if number is None else f"over {number} seeds"
     most = _common({table.rg_max for table in _tables(runs)})
     figure = plot_rg_scores(

@@ -186,6 +186,8 @@ def _run(cfg: DictConfig, attempt: Attempt, signals: Signals) -> RunSummary | No
         job.model.to(job.trainer.strategy.root_device)  # fit leaves it on the CPU
         kept = by_first(partial(load_best, job.trainer, job.model))
         take_weights_of_first(job.model)
+        if str(job.trainer.precision).endswith("-true"):
+            job.model.float()  # as lsa-evaluate has it, for data that Lightning does not convert any more
         if job.analysis is not None or job.evaluation is not None:
             by_first(partial(show, f"Measured: {kept.in_words(job.trainer.current_epoch)}"))
         analysis, table = _measure(job, cfg, folder)

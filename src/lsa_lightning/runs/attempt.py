@@ -69,7 +69,8 @@ class Attempt:
         """Look into ``folder``; nothing is written.
 
         Raises:
-            ValueError: if it holds a checkpoint or the results of another configuration, or metrics of something else.
+            ValueError: if it holds a checkpoint or the results of another configuration, or of more epochs than are
+                asked for, or metrics of something else.
         """
         file = folder / CONFIG_FILE
         kept = [name for name in (str(LAST), SUMMARY_FILE) if (folder / name).is_file()]
@@ -87,7 +88,9 @@ class Attempt:
             )
             raise ValueError(msg)
         later = tuple(words for key, words in changed.items() if _is_in(key, LATER))
-        return cls(folder, Status.load(folder), later)
+        former = Status.load(folder)
+        _check_epochs_left(config, folder, 0 if former is None else former.epoch)
+        return cls(folder, former, later)
 
     @property
     def checkpoint(self) -> Path | None:
@@ -226,6 +229,13 @@ def _is_first() -> bool:
 def _check_no_foreign_metrics(folder: Path) -> None:
     if (folder / "metrics.csv").exists():
         msg = f"expected a folder without metrics, or a run folder with its {CONFIG_FILE}, got {folder / 'metrics.csv'}"
+        raise ValueError(msg)
+
+
+def _check_epochs_left(config: Mapping[str, Any], folder: Path, epochs: int) -> None:
+    most = (config.get("trainer") or {}).get("max_epochs")
+    if isinstance(most, int) and 0 <= most < epochs:
+        msg = f"expected trainer.max_epochs >= {epochs}, as that many are finished in {folder}, got {most}"
         raise ValueError(msg)
 
 

@@ -15,11 +15,13 @@ from lsa_lightning.runs.read import Run
 Seeds: TypeAlias = tuple[tuple[str, Any], ...]
 """What tells a run from its repetitions: each of its seeds with its key."""
 
-_BESIDE_THE_POINT = ("paths", "logger", "optimized_metric", "ckpt_path", "resume", "trust")
+_BESIDE_THE_POINT = ("paths", "logger", "optimized_metric", "resume", "trust")
 """Entries that say how a run was kept or went on, not what it is; loggers hold the name of the job's folder."""
 
 _NOT_COMPARED = ("seed", "seeds", "paths", "draw", "look_at", "save_examples", "model_table")
 """Entries at any depth that say which repetition a run is, where it lies, or what is shown of it."""
+
+_PARTS_OF_METHODS = ("analysis", "callbacks", "method")
 
 _MOST_ENTRIES = 4  # in a label
 
@@ -72,6 +74,11 @@ class Group:
     def seeds(self) -> list[int]:
         """Seed of each run."""
         return [run.summary.seed for run in self.runs]
+
+    @property
+    def repetitions(self) -> int:
+        """Number of different seeds."""
+        return len({seeds_of(run.config) for run in self.runs})
 
     @property
     def repeated(self) -> list[Run]:
@@ -224,20 +231,24 @@ def comparable(config: Mapping[str, Any]) -> dict[str, Any]:
             return [strip(value) for value in node]
         return node.replace(folder, "RUN") if folder and isinstance(node, str) else node
 
-    return dict(strip({key: value for key, value in config.items() if key not in left_out}))
+    own = dict(strip({key: value for key, value in config.items() if key not in left_out}))
+    # Which checkpoint training started from differs from seed to seed; whether it did sets a run apart.
+    if own.pop("ckpt_path", None) is not None:
+        own["ckpt_path"] = "given"
+    return own
 
 
 def seeds_of(config: Mapping[str, Any]) -> Seeds:
-    """The seeds of a run, by dotted key, but for those of callbacks and of the method, which differ between methods."""
+    """The seeds of a run, by dotted key, but for those that follow them and those of parts that methods differ in."""
     found: list[tuple[str, Any]] = []
 
     def collect(node: Any, key: str) -> None:
         for name, value in node.items() if isinstance(node, dict) else ():
-            if name == "seed":
+            if name == "seed" and value is not None:
                 found.append((f"{key}{name}", value))
             collect(value, f"{key}{name}.")
 
-    collect({name: value for name, value in config.items() if name not in ("callbacks", "method")}, "")
+    collect({name: value for name, value in config.items() if name not in _PARTS_OF_METHODS}, "")
     return tuple(found)
 
 

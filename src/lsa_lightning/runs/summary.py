@@ -60,7 +60,7 @@ class RunSummary:
         name: the name that the configuration gives it.
         seed: the seed of training.
         trained: model, data and method in words.
-        epochs: number of epochs that were trained.
+        epochs: number of epochs that were trained, of which ``max_steps`` may have ended the last one early.
         training_seconds: wall time of training.
         checkpoint: file of the weights that were measured; None: the last ones, which no file holds.
         checkpoint_epoch: the epoch that they are from.
