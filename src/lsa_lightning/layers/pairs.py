@@ -20,7 +20,7 @@ from lsa_lightning.utils.outputs import read_logits
 Keep: TypeAlias = Callable[[str, Tensor], Tensor]
 """``(layer, representation) -> what is kept of it``."""
 
-_FEW = 8
+_FEW = 4
 """Samples on which it is tried out whether samples are independent."""
 
 _ROUNDING = 1e-3
@@ -153,9 +153,11 @@ def comparison(
         x_adv: its partners.
         read: see :class:`BatchComparison`.
     """
-    _warn_of_own_state(OneAfterTheOther(model, layers, RelativeError(), read), x[:2])
     side_by_side = SideBySide(model, layers, measure, read)
-    return side_by_side if side_by_side.suits(x, x_adv) else OneAfterTheOther(model, layers, measure, read)
+    if side_by_side.suits(x, x_adv):
+        return side_by_side
+    _warn_of_own_state(OneAfterTheOther(model, layers, RelativeError(), read), x[:2])
+    return OneAfterTheOther(model, layers, measure, read)
 
 
 def _warn_of_own_state(twice: OneAfterTheOther, few: Tensor) -> None:
