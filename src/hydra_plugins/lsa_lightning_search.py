@@ -34,7 +34,8 @@ class OptunaSearch(Sweeper):
     """Asks Optuna what to try next, launches it as jobs, and tells Optuna the metric that they return.
 
     The study lives in ``storage``. Started again with the same one, the search goes on: trials that a killed search
-    left behind come first, with the values that they had, so that their jobs find their own folders again.
+    left behind come first, with the values that they had, so that their jobs find their own folders again. What is
+    searched may change then, and how many trials; what all trials share, and the direction, may not.
 
     Args:
         sampler: makes Optuna's sampler from its ``seed``.
@@ -82,7 +83,7 @@ class OptunaSearch(Sweeper):
         """Launch trials until the study has ``n_trials`` finished ones; then write :data:`RESULTS_FILE`.
 
         Raises:
-            ValueError: if nothing is searched, or a job returns no number.
+            ValueError: if nothing is searched, a job returns no number, or the study is that of another search.
         """
         from lsa_lightning.utils.files import write_text
 
@@ -90,6 +91,7 @@ class OptunaSearch(Sweeper):
         write_text(folder / "multirun.yaml", OmegaConf.to_yaml(self._config))
         space, fixed = split_overrides([*(f"{key}={value}" for key, value in self.params.items()), *arguments])
         study = self._study()
+        check_same_search(study, {"direction": self.direction, **shared_by_trials(fixed)})
         retry_unfinished(study)
         while left := max(0, self.n_trials - len(_finished(study))):
             trials = [study.ask(space) for _ in range(min(left, self.n_jobs))]
@@ -108,6 +110,28 @@ class OptunaSearch(Sweeper):
         )
         study.sampler = self.sampler(seed=self.seed + len(study.trials))
         return study
+
+
+def shared_by_trials(fixed: Sequence[str]) -> dict[str, str]:
+    """The overrides of all trials by key, without those that change no result; the metric counts."""
+    from lsa_lightning.runs.attempt import HARMLESS
+
+    free = tuple(entry for entry in HARMLESS if entry != "optimized_metric")
+    found = {override.split("=")[0].lstrip("+~"): override for override in fixed}
+    return {k: v for k, v in found.items() if not any(k == entry or k.startswith(f"{entry}.") for entry in free)}
+
+
+def check_same_search(study: optuna.Study, search: dict[str, str]) -> None:
+    """Note what the trials share; raise a ValueError if those that are there shared something else."""
+    before = study.user_attrs.get("search", search)
+    if other := [key for key in {**before, **search} if before.get(key) != search.get(key)]:
+        words = "; ".join(f"{before.get(key, f'no {key}')}, now {search.get(key, f'no {key}')}" for key in other)
+        msg = (
+            f"expected the study {study.study_name}, which holds {len(study.trials)} trials, to go on as it began, got "
+            f"another search: {words}. Give another hydra.sweep.dir"
+        )
+        raise ValueError(msg)
+    study.set_user_attr("search", search)
 
 
 def split_overrides(overrides: list[str]) -> tuple[dict[str, BaseDistribution], list[str]]:

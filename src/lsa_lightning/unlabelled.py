@@ -7,14 +7,12 @@ prediction, as :class:`~lsa_lightning.attacks.TPGD` does. A source of your own i
 from __future__ import annotations
 
 import math
-import random
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator
 from itertools import islice
 from typing import Any
 
 import lightning.pytorch as pl
-import numpy as np
 import torch
 from lightning.pytorch.utilities.seed import isolate_rng
 from torch import Tensor
@@ -25,7 +23,7 @@ from lsa_lightning.utils import checks
 from lsa_lightning.utils.batch import read_inputs
 from lsa_lightning.utils.checks import flag, instance, integer, number, or_none, refuse, text
 from lsa_lightning.utils.distributed import place
-from lsa_lightning.utils.isolation import RandomState
+from lsa_lightning.utils.isolation import RandomState, seed_host_generators
 from lsa_lightning.utils.random import Purpose, own_generator, seed_of
 
 
@@ -127,7 +125,7 @@ class FromLoader(Source):
         """The next batch."""
         with isolate_rng():
             if self._random is None:
-                _seed(seed_of(torch.initial_seed(), Purpose.UNLABELLED_LOADER))
+                seed_host_generators(seed_of(torch.initial_seed(), Purpose.UNLABELLED_LOADER))
             else:
                 self._random.restore()
             batch = self._next()
@@ -308,13 +306,6 @@ def _batches_of(loader: Iterable[Any] | pl.LightningDataModule, part: str) -> It
     loader.setup("fit")
     batches: Iterable[Any] = getattr(loader, f"{part}_dataloader")()
     return batches
-
-
-def _seed(seed: int) -> None:
-    """All generators that a dataset may draw from; torch's on the CPU looks at the low 32 bits alone, too."""
-    random.seed(seed)
-    np.random.seed(seed % 2**32)  # noqa: NPY002  # the one that datasets draw from
-    torch.manual_seed(seed)
 
 
 _CPU = torch.device("cpu")

@@ -150,6 +150,16 @@ def test_several_checkpoints_stand_side_by_side(run: Path, other_run: Path, tmp_
     assert entries[0]["accuracy"] != entries[1]["accuracy"]
 
 
+def test_other_radii_of_training_are_said(run: Path, other_run: Path, tmp_path: Path) -> None:
+    third = tmp_path / "third"
+    train_tiny(third, "threat.eps=0.2")
+    assert "Trained at different eps" not in evaluate([run, other_run], tmp_path / "two")
+    printed = evaluate([run, third], tmp_path / "three", "eps=0.2")
+    labels = checkpoint_labels([f"{each}/checkpoints/best.ckpt" for each in (run, third)])
+    first, other = labels.values()
+    assert f"Trained at different eps: {first} 0.3, {other} 0.2" in printed.replace("\n", " ")
+
+
 def test_several_checkpoints_share_the_radii_of_the_first(run: Path, other_run: Path, tmp_path: Path) -> None:
     evaluate([run, other_run], tmp_path)
     assert [e["eps"] for e in read_json(tmp_path / "evaluation.json")["checkpoints"]] == [[0.0, 0.1, 0.3]] * 2

@@ -78,6 +78,23 @@ def test_the_same_command_adds_only_what_is_missing_and_draws_anew(tmp_path: Pat
     assert len(jobs.folders) == 2
 
 
+@pytest.mark.parametrize(
+    ("other", "words"),
+    [
+        ("optimized_metric=val/acc_clean", "no optimized_metric, now optimized_metric=val/acc_clean"),
+        ("hydra.sweeper.direction=minimize", "maximize, now minimize"),
+        ("trainer.max_epochs=7", "trainer.max_epochs=5, now trainer.max_epochs=7"),
+    ],
+)
+def test_another_search_in_the_same_folder_is_refused(other: str, words: str, tmp_path: Path, jobs: Jobs) -> None:
+    begun = ("trainer.max_epochs=5", "hydra.sweeper.n_trials=1")
+    search(tmp_path, *begun)
+    with pytest.raises(ValueError, match=f"which holds 1 trials, to go on as it began, got another search: {words}"):
+        search(tmp_path, *begun, "hydra.sweeper.n_trials=2", other)
+    search(tmp_path, *begun, "hydra.sweeper.n_trials=2", "num_threads=1")
+    assert len(jobs.folders) == 2
+
+
 def test_trials_of_a_killed_search_are_tried_again_in_their_folders(tmp_path: Path, jobs: Jobs) -> None:
     jobs.fails = lambda number: KeyboardInterrupt() if number == 2 else None
     with pytest.raises(KeyboardInterrupt):

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import random
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 from urllib.error import URLError
 
 import lightning.pytorch as pl
+import numpy as np
 import pytest
 import torch
 from tests.helpers.fake_data import UncheckedCIFAR10, write_cifar, write_mnist
@@ -19,6 +21,7 @@ from torchvision.transforms import functional as tv
 
 from lsa_lightning import CIFAR10DataModule, MNISTDataModule
 from lsa_lightning.data import ImageDataModule
+from lsa_lightning.data.images import in_memory
 
 Batches = list[tuple[Tensor, Tensor]]
 
@@ -151,6 +154,37 @@ def test_transforms_replace_conversion_image_by_image(root: Path) -> None:
     assert x.max() == 0
     assert y.dtype == torch.int64
     assert_same(next(iter(data.val_dataloader())), list(next(iter(cifar(root).val_dataloader()))))
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_random_transforms_depend_on_seed_epoch_and_image_alone(root: Path, workers: int) -> None:
+    def draw(image: Any) -> Tensor:
+        numbers = random.random() + np.random.rand() + float(torch.rand(()))
+        return tv.to_tensor(image) * 0 + numbers
+
+    def drawn(**options: Any) -> list[list[Tensor]]:
+        data = cifar(root, train_transform=draw, eval_transform=draw, num_workers=workers, **options)
+        loaders = data.train_dataloader(), data.val_dataloader()
+        return [[x[:, 0, 0, 0] for x, _ in loader] for loader in (loaders[0], loaders[0], loaders[1], loaders[1])]
+
+    before = torch.get_rng_state(), random.getstate()
+    first, second, validated, again = drawn()
+    assert torch.equal(torch.cat(validated), torch.cat(again))
+    assert not torch.equal(torch.cat(first).sort().values, torch.cat(second).sort().values)
+    assert len(torch.cat(first).unique()) == len(torch.cat(first))
+    if workers == 0:  # workers draw a seed of theirs
+        assert random.getstate() == before[1]
+    torch.manual_seed(5)
+    torch.rand(3)
+    for mine, theirs in zip(drawn(), (first, second, validated, again), strict=True):
+        assert torch.equal(torch.cat(mine), torch.cat(theirs))
+    assert not torch.equal(torch.cat(drawn(seed=1)[2]), torch.cat(validated))
+
+
+def test_pictures_of_several_sizes_are_named() -> None:
+    pictures = [(tv.to_pil_image(torch.zeros(3, size, 8, dtype=torch.uint8)), 0) for size in (8, 9)]
+    with pytest.raises(ValueError, match=r"images of one size, got \[\(8, 8\), \(8, 9\)\] \(width, height\)"):
+        in_memory(pictures, (3, 8, 8), 2)
 
 
 def test_a_data_set_of_ones_own_without_arrays() -> None:

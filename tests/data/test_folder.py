@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from PIL import Image
@@ -44,7 +46,7 @@ def test_what_has_no_folder_is_held_out_and_the_test_images_are_the_same_for_eve
         {split: names_of(module(tmp_path, seed=seed), split) for split in ("train", "val", "test")} for seed in (0, 1)
     ]
     for each in splits:
-        assert [len(names) for names in each.values()] == [29, 3, 8]
+        assert [len(names) for names in each.values()] == [28, 4, 8]
         assert len({name for names in each.values() for name in names}) == 40
     assert splits[0]["test"] == splits[1]["test"]
     assert splits[0]["val"] != splits[1]["val"]
@@ -54,7 +56,7 @@ def test_fewer_training_images_are_of_all_classes_and_leave_the_others_without_l
     write_pictures(tmp_path, each=20)
     data = module(tmp_path, train_size=10)
     labelled, rest = names_of(data, "train"), names_of(data, "unlabelled")
-    assert (len(labelled), len(rest)) == (10, 19)
+    assert (len(labelled), len(rest)) == (10, 18)
     assert {*labelled, *rest} == {*names_of(module(tmp_path), "train")}
     assert len({name.split("/")[0] for name in labelled}) == 2
 
@@ -132,3 +134,56 @@ def test_every_epoch_sees_every_training_image_once(tmp_path: Path) -> None:
     data = module(write_pictures(tmp_path, each=10), batch_size=5)
     labels = torch.cat([y for _, y in data.train_dataloader()])
     assert len(labels) == len(names_of(data, "train")) == 14
+
+
+@pytest.mark.parametrize("names", [("Train", "Valid", "Test"), ("training", "dev", "testing")])
+def test_folders_of_splits_go_by_several_names(names: tuple[str, str, str], tmp_path: Path) -> None:
+    for name, each in zip(names, (5, 2, 3), strict=True):
+        write_pictures(tmp_path / name, each=each)
+    data = module(tmp_path)
+    assert [len(names_of(data, split)) for split in ("train", "val", "test")] == [10, 4, 6]
+    assert class_folders(tmp_path) == ["cat", "dog"]
+
+
+@pytest.mark.parametrize(
+    ("folders", "message"),
+    [
+        (("train", "val", "Validation"), "expected one folder of val images in .*, got Validation and val"),
+        (("val", "test"), "expected a folder train beside test, val in"),
+    ],
+)
+def test_folders_of_splits_that_leave_it_open_are_refused(
+    folders: tuple[str, ...], message: str, tmp_path: Path
+) -> None:
+    for name in folders:
+        write_pictures(tmp_path / name)
+    with pytest.raises(ValueError, match=message):
+        module(tmp_path)
+
+
+def write_grey(path: Path, values: Any) -> tuple[str, int]:
+    path.parent.mkdir(exist_ok=True)
+    Image.fromarray(values).save(path)
+    return str(path), 0
+
+
+@pytest.mark.parametrize("ending", ["png", "tif"])
+@pytest.mark.parametrize("channels", [1, 3])
+def test_pixels_of_16_bits_are_brought_to_8(ending: str, channels: int, tmp_path: Path) -> None:
+    values = np.linspace(0, 65535, 256).round().astype(np.uint16).reshape(16, 16)
+    image, _ = FolderImages([write_grey(tmp_path / f"0.{ending}", values)], (channels, 16, 16))[0]
+    assert np.asarray(image).reshape(256, channels)[:, 0].tolist() == list(range(256))
+
+
+@pytest.mark.parametrize(("kind", "words"), [(np.float32, "floating numbers"), (np.int32, "32 bits")])
+def test_pixels_of_unknown_range_are_refused(kind: Any, words: str, tmp_path: Path) -> None:
+    sample = write_grey(tmp_path / "0.tif", np.ones((16, 16), dtype=kind))
+    with pytest.raises(ValueError, match=f"0.tif to have pixels of 8 or 16 bits, got {words}, whose range is not"):
+        FolderImages([sample], (1, 16, 16))[0]
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_every_class_is_held_out_of_and_trained_on(seed: int, tmp_path: Path) -> None:
+    data = module(write_pictures(tmp_path, ["a", "b", "c"], each=4), seed=seed, batch_size=1)
+    for split, each in (("train", 2), ("val", 1), ("test", 1)):
+        assert Counter(name.split("/")[0] for name in names_of(data, split)) == dict.fromkeys("abc", each)

@@ -11,7 +11,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from lsa_lightning.attacks import PGD, ExternalAttack
+from lsa_lightning.attacks import FGSM, PGD, Ensemble, ExternalAttack
+from lsa_lightning.evaluation import RobustnessEvaluation, evaluate_ensemble
 from lsa_lightning.evaluation.state import FinishedBatches, answer_of, digest, settings_of
 
 HEADER = {"attacks": {"fgsm": "FGSM(eps=0.1)"}, "eps": [0.1, 0.2]}
@@ -175,3 +176,52 @@ def test_the_digest_tells_bytes_and_names_apart() -> None:
     assert digest({"x": x.clone()}) == same
     assert digest({"x": x.view(2, 2).T.contiguous().T.flatten()}) == same
     assert len({same, digest({"y": x}), digest({"x": x.flip(0)}), digest({"x": x.bfloat16()})}) == 4
+
+
+def test_an_extra_state_that_is_no_tensor_counts(tmp_path: Path) -> None:
+    class Counting(nn.Linear):
+        extra: Any = None
+
+        def get_extra_state(self) -> Any:
+            return self.extra
+
+        def set_extra_state(self, state: Any) -> None:
+            self.extra = state
+
+    torch.manual_seed(0)
+    model, batches = Counting(2, 3), [(torch.rand(8, 2), torch.zeros(8).long())]
+    model.extra = {"calls": 1}
+    before = digest(model.state_dict())
+    assert digest(model.state_dict()) == before
+    RobustnessEvaluation({"fgsm": FGSM()}, [0.1]).run(model, batches, tmp_path / "state.jsonl")
+    evaluate_ensemble(model, batches, Ensemble(0.1, attacks={"fgsm": FGSM(0.1)}))
+    model.extra = {"calls": 2}
+    assert digest(model.state_dict()) != before
+
+
+class TwoHeads(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.second = nn.Linear(2, 3), nn.Linear(2, 3)
+
+    def forward(self, x: Tensor) -> dict[str, Tensor]:
+        return {"first": self.first(x), "second": self.second(x)}
+
+
+@pytest.mark.parametrize("ensemble", [False, True])
+def test_another_head_is_another_model(ensemble: bool, tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    model, batches = TwoHeads(), [(torch.rand(8, 2), torch.zeros(8).long())]
+
+    def run(head: str) -> None:
+        file, options = tmp_path / "state.jsonl", {"output_fn": lambda output: output[head]}
+        if ensemble:
+            attacks = Ensemble(0.1, attacks={"fgsm": FGSM(0.1)})
+            evaluate_ensemble(model, batches, attacks, state_file=file, **options)
+        else:
+            RobustnessEvaluation({"fgsm": FGSM()}, [0.1], **options).run(model, batches, file)
+
+    run("first")
+    run("first")
+    with pytest.raises(ValueError, match="same weights but computes something else"):
+        run("second")

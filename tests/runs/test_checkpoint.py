@@ -148,3 +148,10 @@ def test_split_loader(split: str, samples: int) -> None:
 def test_split_loader_refuses_another_split() -> None:
     with pytest.raises(ValueError, match="expected split to be 'val' or 'test', got 'training'"):
         split_loader(MoonDataModule(), "training")
+
+
+def test_a_configuration_of_something_else_is_said(run: Path, tmp_path: Path) -> None:
+    shutil.copytree(run, tmp_path / "other")
+    (tmp_path / "other" / "config.yaml").write_text("lr: 0.1\nmodel: resnet18\n")
+    with pytest.raises(ValueError, match=r"found .*config.yaml of something else; for checkpoints that lsa-train did"):
+        load_run(f"{tmp_path}/other/checkpoints/best.ckpt")

@@ -42,6 +42,7 @@ def evaluate(cfg: DictConfig) -> dict[str, Evaluation]:
     paths = _checkpoints(cfg)
     folder = output_dir()
     evaluations: dict[str, Evaluation] = {}
+    trained_at: dict[str, float | None] = {}
     first: TrainedRun | None = None
     unit = steps = ""
     for index, path in enumerate(paths):
@@ -51,6 +52,7 @@ def evaluate(cfg: DictConfig) -> dict[str, Evaluation]:
             first = run
             save_config(job, folder)
         _check_same_data(first, run, path)
+        trained_at[path] = run.training_eps
         pl.seed_everything(cfg.seed, verbose=index == 0)
         stage: EvaluationStage = instantiate(job.evaluation, _convert_="all")
         loader = split_loader(run.data, cfg.split, cfg.limit_samples)
@@ -61,6 +63,9 @@ def evaluate(cfg: DictConfig) -> dict[str, Evaluation]:
     with nullcontext() if first is None or len(paths) > 1 else figures_of(first.config.name, first.config.seed):
         write_comparison(evaluations, folder, unit)
     _print(evaluations, steps)
+    if len(set(trained_at.values())) > 1:  # the column that is marked is that of the first
+        labels, radii = checkpoint_labels(paths), {p: "none" if e is None else f"{e:g}" for p, e in trained_at.items()}
+        show(f"Trained at different eps: {', '.join(f'{labels[path]} {radii[path]}' for path in paths)}")
     show(f"Run folder: {folder}")
     return evaluations
 

@@ -253,7 +253,7 @@ class ImageDataModule(pl.LightningDataModule):
         self, train: bool, rows: Tensor, transform: Transform | None, augmentation: Augmentation | None = None
     ) -> Split:
         if transform is not None:
-            return TransformedImages(self._datasets[train], rows, transform=transform)
+            return TransformedImages(self._datasets[train], rows, transform=transform, seed=self.seed)
         return ImageBatches(*self._in_memory(train), rows=rows, augmentation=augmentation, seed=self.seed)
 
     def _in_memory(self, train: bool) -> Batch:

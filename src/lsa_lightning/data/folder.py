@@ -6,16 +6,20 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
+from PIL import Image
 from torch import Tensor
 from torchvision.datasets import ImageFolder
-from torchvision.datasets.folder import default_loader
 from torchvision.transforms.functional import center_crop, resize
 
 from lsa_lightning.data.augmentation import Augmentation, CropFlip
 from lsa_lightning.data.base import ImageDataModule, Transform
 from lsa_lightning.utils.checks import number, refuse
 from lsa_lightning.utils.random import Purpose, generator_of
+
+_PARTS = {"train": ("train", "training"), "val": ("val", "valid", "validation", "dev"), "test": ("test", "testing")}
+"""What the folders of the parts may be called, in whatever case."""
 
 _MODES = {1: "L", 3: "RGB"}
 """Pillow's names of images, by their channels."""
@@ -25,16 +29,19 @@ class ImageFolderDataModule(ImageDataModule):
     """Images in folders that are named by their class, as :class:`torchvision.datasets.ImageFolder` reads them.
 
     Under ``root`` lie either the folders of the classes, or ``train`` with these folders in it, and, if you have them,
-    ``val`` and ``test`` with the same ones. What is not there is held out: the test images are the same for every seed,
-    the validation images depend on it. An image of another size is resized by its shorter side and cropped at its
-    center. All images are kept in memory, as bytes: 80,000 of 3 x 64 x 64 pixels take a GB.
+    ``val`` and ``test`` with the same ones (also ``Training``, ``valid``, ``validation``, ``dev``, ``testing``, in any
+    case). What is not there is held out, the same share of each class: the test images are the same for every seed, the
+    validation images depend on it. An image of another size is resized by its shorter side and cropped at its center;
+    one of 16 bits is brought to 8; transparency is left out. All images are kept in memory, as bytes: 80,000 of 3 x 64
+    x 64 pixels take a GB.
 
     Args:
         root: the folder.
         image_shape: (channels, height, width) that images are brought to; 1 channel is grey, 3 are colours.
         num_classes: number of classes that the folder must hold; None: as many as it does.
-        val_share: share in (0, 1) of the training images that is held out where there is no folder ``val``.
-        test_share: share in (0, 1) of all images that is held out where there is no folder ``test``.
+        val_share: share in (0, 1) of the training images that is held out where there is no folder ``val``; of a class
+            of two or more at least one.
+        test_share: share in (0, 1) of all images that is held out where there is no folder ``test``; likewise.
         train_size: number of training images to train on; None: all. See :class:`ImageDataModule`.
         batch_size: images per batch and process, >= 1; see there, as for the arguments that follow.
         num_workers: worker processes per loader.
@@ -47,8 +54,8 @@ class ImageFolderDataModule(ImageDataModule):
         eval_transform: replaces conversion of validation and test images.
 
     Raises:
-        ValueError: if an argument is outside its range; in ``setup``, if ``root`` holds no images, a file is none, or
-            the classes are not the expected ones.
+        ValueError: if an argument is outside its range; in ``setup``, if ``root`` holds no images, a file is none or
+            has pixels of more than 16 bits or floating ones, or the classes are not the expected ones.
 
     Example:
         >>> data = ImageFolderDataModule("pictures", image_shape=(3, 64, 64), batch_size=16)
@@ -102,11 +109,12 @@ class ImageFolderDataModule(ImageDataModule):
 
     def make_dataset(self, root: Path, train: bool, download: bool) -> FolderImages:
         """The training and validation images, or the test images."""
-        classes, files = class_folders(root, self._expected), images_in(_training_folder(root))
+        classes, parts = class_folders(root, self._expected), _parts(root)
+        files = images_in(parts.pop("train", root))
         self.num_classes = len(classes)
-        held_out = {part: images_in(root / part) for part in ("val", "test") if (root / part).is_dir()}
+        held_out = {part: images_in(folder) for part, folder in parts.items()}
         for part, others in held_out.items():
-            _check_same_classes(root / part, others, classes)
+            _check_same_classes(parts[part], others, classes)
         rest = files.samples
         if "test" not in held_out:
             test, rest = _parted(rest, self.shares["test"], seed=0)
@@ -144,12 +152,7 @@ class FolderImages:
     def __getitem__(self, index: int) -> tuple[Any, int]:
         path, label = self.samples[index]
         channels, height, width = self.shape
-        try:
-            image: Any = default_loader(path)
-        except OSError as error:
-            msg = f"expected {path} to be an image, got {error}"
-            raise ValueError(msg) from error
-        image = image.convert(_MODES[channels])
+        image: Any = _opened(path).convert(_MODES[channels])
         if image.size != (width, height):
             scale = max(height / image.height, width / image.width)
             larger = [max(height, round(image.height * scale)), max(width, round(image.width * scale))]
@@ -163,7 +166,8 @@ def class_folders(root: str | Path, expected: int | None = None) -> list[str]:
     Raises:
         ValueError: if there are fewer than two, or others than expected.
     """
-    folder = _training_folder(Path(root).expanduser())
+    folder = Path(root).expanduser()
+    folder = _parts(folder).get("train", folder)
     classes = sorted(path.name for path in folder.iterdir() if path.is_dir()) if folder.is_dir() else []
     if len(classes) < 2 or expected not in (None, len(classes)):
         number_of = "at least two classes" if expected is None else f"{expected} classes"
@@ -190,8 +194,39 @@ def images_in(folder: Path) -> ImageFolder:
         raise ValueError(str(error)) from error
 
 
-def _training_folder(root: Path) -> Path:
-    return root / "train" if (root / "train").is_dir() else root
+def _parts(root: Path) -> dict[str, Path]:
+    """The folders of training, validation and test images, as far as there are; empty if ``root`` holds the classes."""
+    found: dict[str, Path] = {}
+    for folder in sorted(root.iterdir()) if root.is_dir() else []:
+        part = next((part for part, names in _PARTS.items() if folder.name.lower() in names), None)
+        if part is None or not folder.is_dir():
+            continue
+        if part in found:
+            msg = f"expected one folder of {part} images in {root}, got {found[part].name} and {folder.name}"
+            raise ValueError(msg)
+        found[part] = folder
+    if found and "train" not in found:
+        names = ", ".join(folder.name for folder in found.values())
+        msg = f"expected a folder train beside {names} in {root}, with the folders of the classes in it, found none"
+        raise ValueError(msg)
+    return found
+
+
+def _opened(path: str) -> Image.Image:
+    try:
+        with Image.open(path) as file:
+            file.load()
+            image = file.copy()
+    except OSError as error:
+        msg = f"expected {path} to be an image, got {error}"
+        raise ValueError(msg) from error
+    if image.mode == "F" or (image.mode == "I" and not path.lower().endswith(".png")):
+        kind = "floating numbers" if image.mode == "F" else "32 bits"
+        msg = f"expected {path} to have pixels of 8 or 16 bits, got {kind}, whose range is not known"
+        raise ValueError(msg)
+    if image.mode.startswith("I"):  # Pillow would cut 16 bits off at 255
+        return Image.fromarray((np.asarray(image, dtype=np.float64) / 257).round().astype(np.uint8))
+    return image
 
 
 def _check_same_classes(folder: Path, files: Any, classes: Sequence[str]) -> None:
@@ -201,7 +236,11 @@ def _check_same_classes(folder: Path, files: Any, classes: Sequence[str]) -> Non
 
 
 def _parted(samples: Sequence[Any], share: float, seed: int) -> tuple[list[Any], list[Any]]:
-    """A random share of the samples, at least one, and the others."""
+    """A random share of the samples of each class, of two or more at least one, and the others."""
     order = torch.randperm(len(samples), generator=generator_of(seed, Purpose.SPLIT)).tolist()
-    first = max(1, round(share * len(samples)))
-    return [samples[i] for i in sorted(order[:first])], [samples[i] for i in sorted(order[first:])]
+    first: list[int] = []
+    for label in dict.fromkeys(label for _, label in samples):
+        own = [i for i in order if samples[i][1] == label]
+        first += own[: max(round(share * len(own)), int(len(own) > 1))]
+    chosen = set(first)
+    return [samples[i] for i in sorted(chosen)], [sample for i, sample in enumerate(samples) if i not in chosen]

@@ -13,7 +13,8 @@ from torchvision.transforms.functional import pil_to_tensor
 
 from lsa_lightning.data.augmentation import Augmentation
 from lsa_lightning.utils.devices import sent
-from lsa_lightning.utils.random import Purpose, generator_of
+from lsa_lightning.utils.isolation import preserved_random_state, seed_host_generators
+from lsa_lightning.utils.random import Purpose, generator_of, seed_of
 
 Batch = tuple[Tensor, Tensor]
 """Pixels float32 ``[N, C, H, W]`` in [0, 1] and labels int64 ``[N]``."""
@@ -80,19 +81,25 @@ class TransformedImages(Dataset[Any]):
         dataset: ``dataset[i]`` is an image and its label.
         rows: the M images of this split, int64 ``[M]``.
         transform: makes a tensor ``[C, H, W]`` in [0, 1] from an image as the data set gives it (PIL in torchvision).
+            What it draws from the global generators depends on the seed, the epoch and the image alone.
+        seed: the seed.
     """
 
-    def __init__(self, dataset: Any, rows: Tensor, *, transform: Callable[[Any], Tensor]) -> None:
+    def __init__(self, dataset: Any, rows: Tensor, *, transform: Callable[[Any], Tensor], seed: int = 0) -> None:
         self.dataset = dataset
         self.rows = rows.tolist()
         self.transform = transform
+        self.seed = seed
 
     def __len__(self) -> int:
         return len(self.rows)
 
     def __getitem__(self, index: int) -> tuple[Tensor, Any]:
-        image, label = self.dataset[self.rows[index % len(self)]]
-        return self.transform(image), label
+        row = self.rows[index % len(self)]
+        with preserved_random_state(torch.device("cpu")):
+            seed_host_generators(seed_of(self.seed, Purpose.TRANSFORM, index // len(self), row))
+            image, label = self.dataset[row]
+            return self.transform(image), label
 
 
 def in_memory(dataset: Any, shape: tuple[int, int, int], classes: int) -> Batch:
@@ -126,6 +133,10 @@ def _raw(dataset: Any) -> tuple[Tensor, Any]:
     if isinstance(data, Tensor | np.ndarray) and targets is not None:
         return torch.as_tensor(data), targets
     images, labels = zip(*(dataset[i] for i in range(len(dataset))), strict=True)
+    sizes = {image.size for image in images}
+    if len(sizes) > 1:
+        msg = f"expected images of one size, got {sorted(sizes)} (width, height)"
+        raise ValueError(msg)
     return torch.stack([pil_to_tensor(image) for image in images]), labels
 
 

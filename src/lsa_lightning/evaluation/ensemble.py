@@ -99,7 +99,7 @@ def evaluate_ensemble(
             x, y = read_samples(batch_fn, move_data_to_device(batch, device))
             check_samples(x, y)
             fingerprint = digest({"x": x, "y": y})
-            answer = partial(answer_of, model, x)
+            answer = partial(answer_of, logits_of, x)
             standing = finished.recall(index, fingerprint, answer)
             if standing is None:
                 with preserved_random_state(x.device):

@@ -163,7 +163,7 @@ class RobustnessEvaluation:
             x, y = read_samples(self.batch_fn, move_data_to_device(batch, device))
             check_samples(x, y)
             fingerprint = digest({"x": x, "y": y})
-            answer = partial(answer_of, model, x)
+            answer = partial(answer_of, logits_of, x)
             counts = finished.recall(index, fingerprint, answer)
             if counts is None:
                 counts = self._count(logits_of, x, y, index, progress)

@@ -153,8 +153,8 @@ def _projected(values: Tensor) -> Tensor:
     return (flat * torch.cos(torch.arange(len(flat), device=flat.device).float())).sum()
 
 
-def digest(tensors: dict[str, Tensor]) -> int:
-    """A checksum of the tensors' bytes and names.
+def digest(tensors: Mapping[str, Any]) -> int:
+    """A checksum of the tensors' bytes and names; what is no tensor, as an extra state may be, counts as it is.
 
     Example:
         >>> digest({"x": torch.zeros(2)}) == digest({"x": torch.zeros(3)})
@@ -163,5 +163,9 @@ def digest(tensors: dict[str, Tensor]) -> int:
     value = 0
     for name, tensor in tensors.items():
         value = zlib.crc32(name.encode(), value)
-        value = zlib.crc32(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().tobytes(), value)
+        if isinstance(tensor, Tensor):
+            content = tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().tobytes()
+        else:
+            content = described(tensor).encode()
+        value = zlib.crc32(content, value)
     return value

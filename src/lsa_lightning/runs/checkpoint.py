@@ -106,10 +106,12 @@ def load_run(path: str, data: DictConfig | None = None, trust: Trust = NOBODY) -
     """
     checkpoint = checkpoint_file(path)
     folder = next((parent for parent in checkpoint.resolve().parents[:2] if (parent / CONFIG_FILE).is_file()), None)
-    if folder is None:
+    if folder is None or not _is_of_a_run(folder / CONFIG_FILE):
+        found = "none" if folder is None else f"{folder / CONFIG_FILE} of something else"
         msg = (
-            f"expected the run's {CONFIG_FILE} beside {checkpoint} or one folder above it, found none; for checkpoints "
-            "that lsa-train did not write, use LayerSustainabilityAnalysis and RobustnessEvaluation in Python"
+            f"expected the run's {CONFIG_FILE} beside {checkpoint} or one folder above it, found {found}; for "
+            "checkpoints that lsa-train did not write, use LayerSustainabilityAnalysis and RobustnessEvaluation in "
+            "Python"
         )
         raise ValueError(msg)
     config = _read_config(folder / CONFIG_FILE, {} if data is None else given(data), trust)
@@ -121,6 +123,12 @@ def load_run(path: str, data: DictConfig | None = None, trust: Trust = NOBODY) -
         raise ValueError(msg) from error
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     return TrainedRun(config, model.to(device), instantiate(config.data, _convert_="all"))
+
+
+def _is_of_a_run(path: Path) -> bool:
+    """Whether a configuration makes a model and data, as that of a run does."""
+    parts = [read_config(path).get(part) for part in ("model", "data")]
+    return all(isinstance(part, dict) and "_target_" in part for part in parts)
 
 
 def _read_config(path: Path, data: dict[str, Any], trust: Trust) -> DictConfig:

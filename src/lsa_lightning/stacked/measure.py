@@ -188,7 +188,8 @@ class _Prepared:
         self.perturbed = iter(perturbed)
 
     def __call__(self, model: nn.Module, x: Tensor, y: Tensor) -> Tensor:
-        return next(self.perturbed)
+        # Batches that are too small for the measure are not asked for.
+        return next(perturbed for perturbed in self.perturbed if len(perturbed) == len(x))
 
     def __repr__(self) -> str:
         return repr(self.attack)
@@ -225,7 +226,8 @@ def evaluate(
             for number, (model, rows, labels, note, total) in enumerate(parts):
                 own = {"samples": len(rows), **{name: each[number] for name, each in counts.items()}}
                 own |= evaluation.count_exactly(model, rows, labels)
-                note.note(index, digest({"x": rows, "y": labels}), partial(answer_of, model, rows), own)
+                answer = partial(answer_of, LogitsOf(model, evaluation.output_fn), rows)
+                note.note(index, digest({"x": rows, "y": labels}), answer, own)
                 total.update(own)
     return [evaluation._table(total) for total in sums]
 

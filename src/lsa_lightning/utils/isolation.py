@@ -228,6 +228,13 @@ def preserved_random_state(device: torch.device) -> Iterator[None]:
         before.restore()
 
 
+def seed_host_generators(seed: int) -> None:
+    """Seed all generators on the CPU that data may be drawn from: Python's, NumPy's and torch's, and no device's."""
+    random.seed(seed)
+    np.random.seed(seed % 2**32)
+    torch.default_generator.manual_seed(seed)
+
+
 def _with_generators(device: torch.device) -> list[torch.device]:
     """``device``, unless its random state is that of the CPU."""
     return [] if device.type in ("cpu", "meta") else [device]

@@ -17,6 +17,7 @@ class Purpose(Enum):
     SPLIT = "split of the training images into training and validation ones:"
     ORDER = "order of the training samples: epoch"
     AUGMENTATION = "augmentation of the training images: epoch"
+    TRANSFORM = "a transform of one's own: epoch, image"
     ATTACK = "an attack in training: rank"
     ATTACK_STREAM = "an attack in an evaluation: batch"
     EXTERNAL = "an attack of another library, which draws from the global generators: draw of our own attack"
