@@ -124,6 +124,16 @@ def test_an_early_stop_before_a_second_value_is_refused(every: int, interval: in
                 run.fit(foreign(), loader(), loader(seed=1))
 
 
+def test_an_early_stop_by_somebody_elses_metric_is_left_alone() -> None:
+    from lightning.pytorch.callbacks import EarlyStopping
+
+    callbacks = [
+        RobustValidation({"fgsm": FGSM(0.1)}, every_n_epochs=5),
+        EarlyStopping("val/acc_fgsm_of_a_friend", patience=1, strict=False),
+    ]
+    trainer(callbacks, max_epochs=1).fit(foreign(), loader(), loader(seed=1))
+
+
 @pytest.mark.parametrize(("options", "said"), [({"save_top_k": 2}, True), ({"save_top_k": 1}, False)])
 def test_checkpoints_of_epochs_that_were_not_measured_are_said(
     options: dict[str, Any], said: bool, tmp_path: Path

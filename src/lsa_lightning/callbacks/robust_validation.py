@@ -129,7 +129,7 @@ class RobustValidation(FreshCallback):
             return
         for callback in trainer.callbacks:  # type: ignore[attr-defined]
             key = getattr(callback, "monitor", None)
-            if key is None or not key.startswith(tuple(self._keys())):
+            if key is None or not any(key == own or key.startswith(f"{own}/") for own in self._keys()):
                 continue
             if isinstance(callback, EarlyStopping) and callback.patience <= repeats:
                 msg = (

@@ -152,7 +152,7 @@ class FolderImages:
     def __getitem__(self, index: int) -> tuple[Any, int]:
         path, label = self.samples[index]
         channels, height, width = self.shape
-        image: Any = _opened(path).convert(_MODES[channels])
+        image: Any = _opened(path).convert("RGB").convert(_MODES[channels])
         if image.size != (width, height):
             scale = max(height / image.height, width / image.width)
             larger = [max(height, round(image.height * scale)), max(width, round(image.width * scale))]
