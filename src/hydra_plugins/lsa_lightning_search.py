@@ -10,7 +10,7 @@ sweep begins.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -91,7 +91,7 @@ class OptunaSearch(Sweeper):
         write_text(folder / "multirun.yaml", OmegaConf.to_yaml(self._config))
         space, fixed = split_overrides([*(f"{key}={value}" for key, value in self.params.items()), *arguments])
         study = self._study()
-        check_same_search(study, {"direction": self.direction, **shared_by_trials(fixed)})
+        check_same_search(study, {"direction": self.direction, **shared_by_trials(fixed)}, space)
         retry_unfinished(study)
         while left := max(0, self.n_trials - len(_finished(study))):
             trials = [study.ask(space) for _ in range(min(left, self.n_jobs))]
@@ -113,25 +113,33 @@ class OptunaSearch(Sweeper):
 
 
 def shared_by_trials(fixed: Sequence[str]) -> dict[str, str]:
-    """The overrides of all trials by key, without those that change no result; the metric counts."""
-    from lsa_lightning.runs.attempt import HARMLESS
+    """The overrides of all trials, value by key, without those that change no result; the metric counts."""
+    from lsa_lightning.runs.attempt import HARMLESS, is_in
 
-    free = tuple(entry for entry in HARMLESS if entry != "optimized_metric")
-    found = {override.split("=")[0].lstrip("+~"): override for override in fixed}
-    return {k: v for k, v in found.items() if not any(k == entry or k.startswith(f"{entry}.") for entry in free)}
+    free = ("name", *(entry for entry in HARMLESS if entry != "optimized_metric"))
+    parsed = OverridesParser.create().parse_overrides(list(fixed))
+    found = {each.get_key_element().lstrip("+~"): str(each.value()) for each in parsed}
+    return {key: value for key, value in found.items() if not is_in(key, free)}
 
 
-def check_same_search(study: optuna.Study, search: dict[str, str]) -> None:
-    """Note what the trials share; raise a ValueError if those that are there shared something else."""
-    before = study.user_attrs.get("search", search)
-    if other := [key for key in {**before, **search} if before.get(key) != search.get(key)]:
-        words = "; ".join(f"{before.get(key, f'no {key}')}, now {search.get(key, f'no {key}')}" for key in other)
+def check_same_search(study: optuna.Study, search: dict[str, str], space: Iterable[str]) -> None:
+    """Note what the trials share, and what is searched; what is or was searched is not shared.
+
+    Raises:
+        ValueError: if the finished trials shared something else.
+    """
+    before = study.user_attrs.get("search", search) if _finished(study) else search
+    searched = {*space, *study.user_attrs.get("searched", [])}
+    other = [key for key in {**before, **search} if before.get(key) != search.get(key) and key not in searched]
+    if other:
+        words = "; ".join(f"{key}: {before.get(key, 'not given')}, now {search.get(key, 'not given')}" for key in other)
         msg = (
-            f"expected the study {study.study_name}, which holds {len(study.trials)} trials, to go on as it began, got "
-            f"another search: {words}. Give another hydra.sweep.dir"
+            f"expected the study {study.study_name}, which holds {len(_finished(study))} finished trials, to go on as "
+            f"it began, got another search: {words}. Give another hydra.sweep.dir"
         )
         raise ValueError(msg)
     study.set_user_attr("search", search)
+    study.set_user_attr("searched", sorted(searched))
 
 
 def split_overrides(overrides: list[str]) -> tuple[dict[str, BaseDistribution], list[str]]:

@@ -17,14 +17,15 @@ from tests.helpers.modules import DictForeignModule, ForeignModule, as_dicts, lo
 from tests.helpers.reference_loop import at_lr_loop
 from tests.helpers.training import LAYERS, MVL, assert_same, fit, foreign, pgd, reference
 from torch import Tensor, nn
+from torch.utils.data import DataLoader
 
 from lsa_lightning import ATLR, AdversarialTraining, LayerSustainabilityAnalysis, LayerwiseRegularizer
 from lsa_lightning.attacks import FGSM
-from lsa_lightning.layers.report import AnalysedEpoch
+from lsa_lightning.layers.report import AnalysedEpoch, SustainabilityReport
 from lsa_lightning.measures import ComparisonMeasure, KLDivergence, RelativeSquaredError
 from lsa_lightning.objectives import TRADES
 from lsa_lightning.regularizers import LinearRamp, TrainingRamp
-from lsa_lightning.selectors import Amplification, Level
+from lsa_lightning.selectors import Amplification, Level, Selector
 from lsa_lightning.unlabelled import PartOfBatch, Unlabelled
 
 pytestmark = pytest.mark.usefixtures("float64")
@@ -550,7 +551,7 @@ def test_the_softmax_is_not_taken_twice() -> None:
         ),
         (
             {},
-            {"net.conv1": 5.0, "net.act": 1.0},
+            {"net.conv1": 5.0},
             r"'net.relu2', 'net.act'\], got those of \['net.conv1'\], which are none",
         ),
     ],
@@ -563,6 +564,30 @@ def test_weights_of_layers_that_can_have_none_are_an_error(
         fit(foreign(), callback)
 
 
+def test_a_weight_beside_others_that_can_act_is_warned_of() -> None:
+    regularizer = LayerwiseRegularizer({"net.conv1": 5.0, "net.act": 1.0})
+    with pytest.warns(UserWarning, match=r"got those of \['net.conv1'\], which are none of them"):
+        fit(foreign(), ATLR(pgd(), regularizer=regularizer, top_k=3), max_epochs=2)
+
+
+def test_a_selector_may_name_what_is_not_analysed() -> None:
+    class Outputs(Selector):
+        def __call__(self, report: SustainabilityReport) -> list[str]:
+            return ["logits"]
+
+    run = fit(foreign(), ATLR(pgd(), regularizer=LayerwiseRegularizer({"logits": 1.0}), mvl=Outputs()))
+    assert float(run.callback_metrics["train/loss_lr"]) > 0
+
+
+def test_batches_of_one_are_not_analysed_beside_a_fixed_list() -> None:
+    regularizer, single = LayerwiseRegularizer(1.0, measure=RelativeSquaredError()), loader(3).dataset
+    val = DataLoader(single, batch_size=1)
+    with pytest.warns(UserWarning, match="The layers are not analysed: expected a dataloader with 2"):
+        trainer([ATLR(pgd(), regularizer=regularizer, mvl=MVL)]).fit(foreign(), loader(), val)
+    with pytest.raises(ValueError, match="2 samples in a batch, got fewer"):
+        trainer([ATLR(pgd(), regularizer=regularizer)]).fit(foreign(), loader(), val)
+
+
 def test_an_analysis_that_would_take_the_softmax_twice_is_refused_at_once() -> None:
     regularizer = LayerwiseRegularizer(1.0, measure=KLDivergence())
     callback = ATLR(pgd(), regularizer=regularizer, layers=["logits", "probabilities"], top_k=1)
@@ -570,10 +595,17 @@ def test_an_analysis_that_would_take_the_softmax_twice_is_refused_at_once() -> N
         fit(foreign(), callback)
 
 
-@pytest.mark.parametrize("what", ["labelled", "unlabelled", "trainable"])
+class TrainsNowAndThen(ForeignModule):
+    def training_step(self, batch: Any) -> Any:
+        self.net.conv1.requires_grad_(self.global_step == 1)
+        self.net.bn1.requires_grad_(self.global_step == 1)
+        return super().training_step(batch)
+
+
+@pytest.mark.parametrize("what", ["labelled", "unlabelled", "trainable", "now and then"])
 def test_a_penalty_that_cannot_teach_anything_is_said(what: str) -> None:
-    module = foreign()
-    if what != "trainable":
+    module = foreign(TrainsNowAndThen if what == "now and then" else ForeignModule)
+    if what in ("labelled", "unlabelled"):
         module.net.conv1.requires_grad_(False)
         module.net.bn1.requires_grad_(False)
     unlabelled = Unlabelled(PartOfBatch(), only=True) if what == "unlabelled" else None
@@ -581,6 +613,6 @@ def test_a_penalty_that_cannot_teach_anything_is_said(what: str) -> None:
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         fit(module, callback)
-    said = [str(each.message) for each in caught if "teaches nothing" in str(each.message)]
-    assert len(said) == (what != "trainable")
-    assert all("the layers ['net.relu1'], so" in words for words in said)
+    said = [str(each.message) for each in caught if "taught nothing" in str(each.message)]
+    assert len(said) == (what in ("labelled", "unlabelled"))
+    assert all("before the layers ['net.relu1'] trained" in words for words in said)

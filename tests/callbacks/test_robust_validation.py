@@ -116,7 +116,7 @@ def test_an_early_stop_before_a_second_value_is_refused(every: int, interval: in
     for enough in (False, True):
         stop = EarlyStopping("val/acc_fgsm", mode="max", patience=patience + enough)
         callbacks = [RobustValidation({"fgsm": FGSM(0.1)}, every_n_epochs=every), stop]
-        run = trainer(callbacks, max_epochs=1, check_val_every_n_epoch=interval)
+        run = trainer(callbacks, max_epochs=9, limit_train_batches=1, check_val_every_n_epoch=interval)
         if enough:
             run.fit(foreign(), loader(), loader(seed=1))
         else:
@@ -127,21 +127,24 @@ def test_an_early_stop_before_a_second_value_is_refused(every: int, interval: in
 def test_an_early_stop_by_somebody_elses_metric_is_left_alone() -> None:
     from lightning.pytorch.callbacks import EarlyStopping
 
-    callbacks = [
-        RobustValidation({"fgsm": FGSM(0.1)}, every_n_epochs=5),
-        EarlyStopping("val/acc_fgsm_of_a_friend", patience=1, strict=False),
-    ]
-    trainer(callbacks, max_epochs=1).fit(foreign(), loader(), loader(seed=1))
+    class Watching(pl.Callback):
+        monitor = ("a", "b")
+
+    validation = RobustValidation({"fgsm": FGSM(0.1)}, every_n_epochs=5)
+    callbacks = [validation, EarlyStopping("val/acc_fgsm_of_a_friend", patience=1, strict=False), Watching()]
+    trainer(callbacks, max_epochs=9, max_steps=1).fit(foreign(), loader(), loader(seed=1))
+    own = [validation, EarlyStopping("val/acc_fgsm", mode="max", patience=1)]
+    trainer(own, max_epochs=2).fit(foreign(), loader(), loader(seed=1))  # too short to be stopped early
+    by_batches = {"check_val_every_n_epoch": None, "val_check_interval": 1}
+    trainer(own, max_epochs=9, max_steps=1, **by_batches).fit(foreign(), loader(), loader(seed=1))
 
 
-@pytest.mark.parametrize(("options", "said"), [({"save_top_k": 2}, True), ({"save_top_k": 1}, False)])
-def test_checkpoints_of_epochs_that_were_not_measured_are_said(
-    options: dict[str, Any], said: bool, tmp_path: Path
-) -> None:
+@pytest.mark.parametrize(("most", "said"), [(2, True), (1, False), (-1, False)])
+def test_checkpoints_of_epochs_that_were_not_measured_are_said(most: int, said: bool, tmp_path: Path) -> None:
     from lightning.pytorch.callbacks import ModelCheckpoint
 
     for own in ({}, {"every_n_epochs": 2}):
-        checkpoint = ModelCheckpoint(tmp_path, monitor="val/acc_fgsm", mode="max", **options, **own)
+        checkpoint = ModelCheckpoint(tmp_path, monitor="val/acc_fgsm", mode="max", save_top_k=most, **own)
         callbacks = [RobustValidation({"fgsm": FGSM(0.1)}, every_n_epochs=2), checkpoint]
         with warnings.catch_warnings(record=True) as caught:
             warnings.simplefilter("always")

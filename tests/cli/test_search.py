@@ -81,18 +81,28 @@ def test_the_same_command_adds_only_what_is_missing_and_draws_anew(tmp_path: Pat
 @pytest.mark.parametrize(
     ("other", "words"),
     [
-        ("optimized_metric=val/acc_clean", "no optimized_metric, now optimized_metric=val/acc_clean"),
-        ("hydra.sweeper.direction=minimize", "maximize, now minimize"),
-        ("trainer.max_epochs=7", "trainer.max_epochs=5, now trainer.max_epochs=7"),
+        ("optimized_metric=val/acc_clean", "optimized_metric: not given, now val/acc_clean"),
+        ("hydra.sweeper.direction=minimize", "direction: maximize, now minimize"),
+        ("trainer.max_epochs=7", "trainer.max_epochs: 5, now 7"),
     ],
 )
 def test_another_search_in_the_same_folder_is_refused(other: str, words: str, tmp_path: Path, jobs: Jobs) -> None:
     begun = ("trainer.max_epochs=5", "hydra.sweeper.n_trials=1")
     search(tmp_path, *begun)
-    with pytest.raises(ValueError, match=f"which holds 1 trials, to go on as it began, got another search: {words}"):
+    with pytest.raises(ValueError, match=f"1 finished trials, to go on as it began, got another search: {words}"):
         search(tmp_path, *begun, "hydra.sweeper.n_trials=2", other)
     search(tmp_path, *begun, "hydra.sweeper.n_trials=2", "num_threads=1")
     assert len(jobs.folders) == 2
+
+
+def test_a_search_without_a_finished_trial_begins_anew_with_other_settings(tmp_path: Path, jobs: Jobs) -> None:
+    jobs.fails = lambda number: ValueError("too large") if number == 1 else None
+    with pytest.raises(ValueError, match="too large"):
+        search(tmp_path, "hydra.sweeper.n_trials=1", "trainer.max_epochs=7")
+    search(tmp_path, "hydra.sweeper.n_trials=1", "trainer.max_epochs=5")
+    # Named otherwise, and with a choice that was searched before.
+    again = ("trainer.max_epochs=5", "name=other", "regularizer.gamma=0.5")
+    assert len(search(tmp_path, *again, "hydra.sweeper.n_trials=2").trials) == 3
 
 
 def test_trials_of_a_killed_search_are_tried_again_in_their_folders(tmp_path: Path, jobs: Jobs) -> None:

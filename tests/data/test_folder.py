@@ -148,8 +148,8 @@ def test_folders_of_splits_go_by_several_names(names: tuple[str, str, str], tmp_
 @pytest.mark.parametrize(
     ("folders", "message"),
     [
-        (("train", "val", "Validation"), "expected one folder of val images in .*, got Validation and val"),
-        (("val", "test"), "expected a folder train beside test, val in"),
+        (("train", "valid", "Validation"), "expected one folder of val images in .*, got Validation and valid"),
+        (("val", "test"), "expected a folder train beside val, test in"),
     ],
 )
 def test_folders_of_splits_that_leave_it_open_are_refused(
@@ -187,3 +187,29 @@ def test_every_class_is_held_out_of_and_trained_on(seed: int, tmp_path: Path) ->
     data = module(write_pictures(tmp_path, ["a", "b", "c"], each=4), seed=seed, batch_size=1)
     for split, each in (("train", 2), ("val", 1), ("test", 1)):
         assert Counter(name.split("/")[0] for name in names_of(data, split)) == dict.fromkeys("abc", each)
+
+
+def test_classes_may_be_called_as_parts_are(tmp_path: Path) -> None:
+    assert module(write_pictures(tmp_path, ["Control", "Test"])).num_classes == 2
+
+
+def test_the_exact_name_of_a_part_is_meant(tmp_path: Path) -> None:
+    for name, each in (("train", 5), ("val", 2), ("test", 3), ("dev", 4)):
+        write_pictures(tmp_path / name, each=each)
+    assert len(names_of(module(tmp_path), "val")) == 4
+
+
+def test_a_class_of_one_image_is_trained_on(tmp_path: Path) -> None:
+    write_pictures(tmp_path / "few", ["a", "b"], each=4)
+    write_pictures(tmp_path / "few", ["c", "d"], each=1)
+    data = module(tmp_path / "few", test_share=0.5, val_share=0.5)
+    assert {name.split("/")[0] for name in names_of(data, "train")} == set("abcd")
+    single = module(write_pictures(tmp_path / "single", list("abcdefgh"), each=1))
+    assert [len(names_of(single, split)) for split in ("train", "val", "test")] == [6, 1, 1]
+
+
+def test_greys_of_16_bits_in_a_portable_map(tmp_path: Path) -> None:
+    values = np.linspace(0, 65535, 256).round().astype(">u2")
+    (tmp_path / "0.pgm").write_bytes(b"P5 16 16 65535\n" + values.tobytes())
+    image, _ = FolderImages([(str(tmp_path / "0.pgm"), 0)], (1, 16, 16))[0]
+    assert np.asarray(image).flatten().tolist() == list(range(256))

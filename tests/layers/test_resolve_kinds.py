@@ -11,6 +11,7 @@ from torchvision.models import VisionTransformer, resnet18
 
 from lsa_lightning import LayerSustainabilityAnalysis
 from lsa_lightning.attacks import FGSM
+from lsa_lightning.callbacks.step_input import ModelCall, bound
 from lsa_lightning.layers.calls import CallSite
 from lsa_lightning.layers.resolve import Layer, LayerSpec, call_sites, resolve_layers
 from lsa_lightning.models import PreActResNet18
@@ -265,3 +266,39 @@ def test_a_scripted_model_says_why_nothing_is_left() -> None:
     model = torch.jit.script(nn.Sequential(nn.Linear(6, 8), nn.ReLU(), nn.Linear(8, 3)))
     with pytest.raises(ValueError, match="these modules ran: none that takes hooks, as scripted ones take none"):
         names(model, None, torch.rand(4, 6))
+
+
+class Conditioned(nn.Module):
+    """A second input per sample, which a layer sees alone."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.fc, self.act = nn.Linear(6, 8), nn.ReLU()
+        self.context, self.context_act, self.head = nn.Linear(4, 8), nn.Tanh(), nn.Linear(8, 3)
+
+    def forward(self, x: Tensor, c: Tensor) -> Tensor:
+        return self.head(self.act(self.fc(x)) + self.context_act(self.context(c)))
+
+
+@pytest.mark.parametrize("samples", [8, 64])
+def test_a_layer_that_sees_what_is_given_beside_x_alone_is_one_of_the_samples(samples: int) -> None:
+    torch.manual_seed(0)
+    x, c = torch.rand(samples, 6), torch.rand(samples, 4)
+    call = ModelCall((x, c), {}, x)
+    assert names(bound(Conditioned(), call.arguments), None, x) == ["act", "context_act"]
+
+
+class NoisyWindows(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.windows, self.act, self.head = nn.Linear(2, 4), nn.Tanh(), nn.Linear(4, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        windows = (x + 0.002 * torch.randn_like(x)).view(-1, 2)
+        return self.head(self.act(self.windows(windows))).view(len(x), -1, 3).mean(1)
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_noise_in_many_rows_of_a_sample_is_no_other_order(seed: int) -> None:
+    torch.manual_seed(seed)
+    assert names(NoisyWindows(), None, torch.rand(16, 392)) == ["act"]

@@ -126,6 +126,10 @@ def test_runs_that_started_from_a_checkpoint_are_others_than_those_from_scratch(
     groups = group_by_seed(runs)
     assert [group.runs for group in groups] == [runs[:2], runs[2:]]
     assert [group.label for group in groups] == ["no ckpt_path", "ckpt_path=given"]
+    (found,) = cautions(groups)
+    assert found == (
+        "The runs of ckpt_path=given started from different checkpoints: other/0/last.ckpt, other/1/last.ckpt."
+    )
 
 
 def test_a_regularizer_that_no_callback_has_sets_nothing_apart() -> None:

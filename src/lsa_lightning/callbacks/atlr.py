@@ -24,7 +24,7 @@ from lsa_lightning.callbacks.passes import Passes, both_representations
 from lsa_lightning.callbacks.step_input import ValidationInput
 from lsa_lightning.callbacks.target import Target
 from lsa_lightning.callbacks.validation_loaders import ValidationLoaders, as_in_validation, loader_key
-from lsa_lightning.layers.analysis import LayerSustainabilityAnalysis
+from lsa_lightning.layers.analysis import LayerSustainabilityAnalysis, TooFewSamplesError
 from lsa_lightning.layers.history import rounded, stacked, unstacked
 from lsa_lightning.layers.outputs import ALL_LEARNABLE, check_softmax_once, means_all_learnable
 from lsa_lightning.layers.probe import check_names_exist
@@ -174,10 +174,12 @@ class ATLR(AdversarialTraining):
         self.history: list[AnalysedEpoch] = []
         self._latest: SustainabilityReport | None = None
         self._warned_empty = False
+        self._warned_unused = False
         self._guard = CollapseGuard()
         self._asked: set[str] = set()
         self._penalized: set[str] = set()
         self._still: set[str] = set()
+        self._taught: set[str] = set()
         self._share = 0.0
 
     def _names(self, mvl: Sequence[str] | SustainabilityReport | None) -> list[str] | None:
@@ -244,9 +246,12 @@ class ATLR(AdversarialTraining):
             return
         meant = {name for layer in layers for name in (layer, layer.partition("#")[0])}
         unused = [name for name in gamma if name not in meant]
-        if unused and not (self.fixed and len(unused) < len(gamma)):
-            msg = f"gamma: expected weights of the layers {list(layers)}, got those of {unused}, which are none of them"
+        msg = f"gamma: expected weights of the layers {list(layers)}, got those of {unused}, which are none of them"
+        if len(unused) == len(gamma):
             raise MisconfigurationException(msg)
+        if unused and not self.fixed and not self._warned_unused:
+            self._warned_unused = True
+            rank_zero_warn(msg)
 
     def _calls_of(self, model: nn.Module, x: Tensor) -> list[str]:
         """The calls that a fixed list means, in its order."""
@@ -276,9 +281,15 @@ class ATLR(AdversarialTraining):
             return
         every = self.analysis_every_n_epochs
         if every > 0 and (trainer.current_epoch + 1) % every == 0:
-            report = self._analyse(trainer, pl_module)
-            self._update_mvl(report)
-            self._remember(trainer.current_epoch, report)
+            try:
+                report = self._analyse(trainer, pl_module)
+            except TooFewSamplesError as error:
+                if not self.fixed:
+                    raise
+                rank_zero_warn(f"The layers are not analysed: {error}.")
+            else:
+                self._update_mvl(report)
+                self._remember(trainer.current_epoch, report)
         if self._latest is not None:
             for name, value in self._logged(self._latest).items():
                 log_own(self, pl_module, name, value, sync_dist=True)
@@ -293,12 +304,12 @@ class ATLR(AdversarialTraining):
                 f"No step of this epoch ran the layers {never}, so they had no penalty: they run in eval mode, in "
                 "which layers are analysed, and not, or behind other layers, in training. Name other layers."
             )
-        if self._still:
+        if still := sorted(self._still - self._taught):
             rank_zero_warn(
-                f"No trainable parameter stands before the layers {sorted(self._still)}, so the penalty on them "
-                "teaches nothing: name other layers, or train what stands before them."
+                f"No parameter before the layers {still} trained in this epoch, so the penalty on them taught nothing: "
+                "name other layers, or train what stands before them."
             )
-        self._asked, self._penalized, self._still = set(), set(), set()
+        self._asked, self._penalized, self._still, self._taught = set(), set(), set(), set()
 
     def penalized_layers(self, epoch: int) -> list[str]:
         """The current MVL, without the layers whose gamma is 0 now; none if only unlabelled inputs are regularized."""
@@ -325,8 +336,9 @@ class ATLR(AdversarialTraining):
         return self._regularized(clean, adversarial, epoch)
 
     def _regularized(self, clean: dict[str, Tensor], adversarial: dict[str, Tensor], epoch: int) -> Tensor:
-        both = ((name, clean[name], adversarial[name]) for name in clean)
-        self._still |= {name for name, one, other in both if not (one.requires_grad or other.requires_grad)}
+        taught = {name for name in clean if clean[name].requires_grad or adversarial[name].requires_grad}
+        self._taught |= taught
+        self._still |= clean.keys() - taught
         return self._gate() * self.regularizer(clean, adversarial, **self._now(epoch))
 
     def _now(self, epoch: int) -> dict[str, Any]:
@@ -384,10 +396,7 @@ class ATLR(AdversarialTraining):
                 measure=self.regularizer.measure,
                 output_fn=self.target.output_fn,
             )
-            report = analysis.run(chain(first, batches), attack, progress=False)
-        if not self.fixed:
-            self._check_gamma(report.layers)
-        return report
+            return analysis.run(chain(first, batches), attack, progress=False)
 
     def _validation_batches(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, validation_input: ValidationInput
@@ -413,6 +422,7 @@ class ATLR(AdversarialTraining):
         if self.fixed:
             return
         self.mvl = self._chosen(report)
+        self._check_gamma([*report.layers, *(name for name in self.mvl if name not in report.layers)])
         if not self.mvl and not self._warned_empty:
             self._warned_empty = True
             if self.selector is not None:

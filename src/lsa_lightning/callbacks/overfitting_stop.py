@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from typing import Any
 
 import lightning.pytorch as pl
@@ -74,8 +75,8 @@ class CatastrophicOverfittingStop(FreshCallback):
     def _forget(self) -> None:
         self.accuracy: float | None = None
         self.stopped_epoch: int | None = None
-        self._good: dict[str, Tensor] = {}
-        self._good_averages: list[dict[str, Tensor]] = []
+        self._good: dict[str, Any] = {}
+        self._good_averages: list[dict[str, Any]] = []
         self._batch: tuple[Tensor, Tensor] | None = None
 
     def on_train_batch_start(
@@ -145,5 +146,8 @@ def _averages(trainer: pl.Trainer) -> list[nn.Module]:
     return [average for average in held if isinstance(average, nn.Module)]
 
 
-def _copy_of(module: nn.Module) -> dict[str, Tensor]:
-    return {name: value.detach().cpu().clone() for name, value in module.state_dict().items()}
+def _copy_of(module: nn.Module) -> dict[str, Any]:
+    return {
+        name: value.detach().cpu().clone() if isinstance(value, Tensor) else copy.deepcopy(value)
+        for name, value in module.state_dict().items()
+    }

@@ -122,23 +122,24 @@ class RobustValidation(FreshCallback):
 
     def on_fit_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Refuse an early stop that would come before a second value, and say what checkpoints are named by."""
-        every, interval = self.every_n_epochs, trainer.check_val_every_n_epoch or 1
+        every, interval = self.every_n_epochs, trainer.check_val_every_n_epoch
+        if interval is None:  # validation goes by batches
+            return
         measured = math.lcm(every, interval)
         repeats = measured // interval - 1
-        if not repeats:
-            return
         for callback in trainer.callbacks:  # type: ignore[attr-defined]
-            key = getattr(callback, "monitor", None)
+            key = callback.monitor if isinstance(callback, EarlyStopping | ModelCheckpoint) else None
             if key is None or not any(key == own or key.startswith(f"{own}/") for own in self._keys()):
                 continue
-            if isinstance(callback, EarlyStopping) and callback.patience <= repeats:
+            in_time = trainer.max_epochs in (None, -1) or trainer.max_epochs > measured
+            if repeats and isinstance(callback, EarlyStopping) and callback.patience <= repeats and in_time:
                 msg = (
                     f"EarlyStopping counts each validation run, also those that repeat {key}: expected patience > "
                     f"{repeats} for every_n_epochs={every}, got {callback.patience}"
                 )
                 raise MisconfigurationException(msg)
-            keeps_several = isinstance(callback, ModelCheckpoint) and callback.save_top_k not in (0, 1)
-            if keeps_several and callback._every_n_epochs % measured:
+            chooses = isinstance(callback, ModelCheckpoint) and callback.save_top_k > 1
+            if repeats and chooses and callback._every_n_epochs % measured:
                 rank_zero_warn(
                     f"ModelCheckpoint(save_top_k={callback.save_top_k}) keeps epochs by a {key} that is measured every "
                     f"{measured} epochs and repeated in between: give it every_n_epochs={measured} too."

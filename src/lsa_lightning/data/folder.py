@@ -196,31 +196,41 @@ def images_in(folder: Path) -> ImageFolder:
 
 def _parts(root: Path) -> dict[str, Path]:
     """The folders of training, validation and test images, as far as there are; empty if ``root`` holds the classes."""
-    found: dict[str, Path] = {}
-    for folder in sorted(root.iterdir()) if root.is_dir() else []:
-        part = next((part for part, names in _PARTS.items() if folder.name.lower() in names), None)
-        if part is None or not folder.is_dir():
-            continue
-        if part in found:
-            msg = f"expected one folder of {part} images in {root}, got {found[part].name} and {folder.name}"
+    folders = sorted(path for path in root.iterdir() if path.is_dir()) if root.is_dir() else []
+    called = {part: [each for each in folders if each.name.lower() in names] for part, names in _PARTS.items()}
+    if not called["train"]:
+        _check_no_parts([folder for found in called.values() for folder in found])
+        return {}
+    parts: dict[str, Path] = {}
+    for part, found in called.items():
+        exact = [folder for folder in found if folder.name == part]
+        if len(found) > 1 and not exact:
+            msg = f"expected one folder of {part} images in {root}, got {' and '.join(each.name for each in found)}"
             raise ValueError(msg)
-        found[part] = folder
-    if found and "train" not in found:
-        names = ", ".join(folder.name for folder in found.values())
-        msg = f"expected a folder train beside {names} in {root}, with the folders of the classes in it, found none"
+        if found:
+            parts[part] = (exact or found)[0]
+    return parts
+
+
+def _check_no_parts(folders: Sequence[Path]) -> None:
+    """Classes may be called so, too; but they hold images, and no folders."""
+    if parts := [folder for folder in folders if any(path.is_dir() for path in folder.iterdir())]:
+        names = ", ".join(folder.name for folder in parts)
+        msg = (
+            f"expected a folder train beside {names} in {parts[0].parent}, with the folders of the classes, found none"
+        )
         raise ValueError(msg)
-    return found
 
 
 def _opened(path: str) -> Image.Image:
     try:
         with Image.open(path) as file:
             file.load()
-            image = file.copy()
+            image, up_to_16_bits = file.copy(), file.format in ("PNG", "PPM")
     except OSError as error:
         msg = f"expected {path} to be an image, got {error}"
         raise ValueError(msg) from error
-    if image.mode == "F" or (image.mode == "I" and not path.lower().endswith(".png")):
+    if image.mode == "F" or (image.mode == "I" and not up_to_16_bits):
         kind = "floating numbers" if image.mode == "F" else "32 bits"
         msg = f"expected {path} to have pixels of 8 or 16 bits, got {kind}, whose range is not known"
         raise ValueError(msg)
@@ -238,9 +248,10 @@ def _check_same_classes(folder: Path, files: Any, classes: Sequence[str]) -> Non
 def _parted(samples: Sequence[Any], share: float, seed: int) -> tuple[list[Any], list[Any]]:
     """A random share of the samples of each class, of two or more at least one, and the others."""
     order = torch.randperm(len(samples), generator=generator_of(seed, Purpose.SPLIT)).tolist()
-    first: list[int] = []
-    for label in dict.fromkeys(label for _, label in samples):
-        own = [i for i in order if samples[i][1] == label]
-        first += own[: max(round(share * len(own)), int(len(own) > 1))]
-    chosen = set(first)
+    by_class: dict[int, list[int]] = {}
+    for i in order:
+        by_class.setdefault(samples[i][1], []).append(i)
+    # At least one of each class where another one is left.
+    sizes = {label: min(max(round(share * len(own)), 1), len(own) - 1) for label, own in by_class.items()}
+    chosen = {i for label, own in by_class.items() for i in own[: sizes[label]]} or set(order[:1])
     return [samples[i] for i in sorted(chosen)], [sample for i, sample in enumerate(samples) if i not in chosen]

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import nullcontext
 from typing import Any
 
 import numpy as np
 import torch
+from PIL import Image
 from torch import Tensor
-from torch.utils.data import Dataset
+from torch.utils.data import Dataset, get_worker_info
 from torchvision.transforms.functional import pil_to_tensor
 
 from lsa_lightning.data.augmentation import Augmentation
@@ -96,7 +98,8 @@ class TransformedImages(Dataset[Any]):
 
     def __getitem__(self, index: int) -> tuple[Tensor, Any]:
         row = self.rows[index % len(self)]
-        with preserved_random_state(torch.device("cpu")):
+        worker = get_worker_info() is not None  # whose generators nobody else draws from
+        with nullcontext() if worker else preserved_random_state(torch.device("cpu")):
             seed_host_generators(seed_of(self.seed, Purpose.TRANSFORM, index // len(self), row))
             image, label = self.dataset[row]
             return self.transform(image), label
@@ -133,7 +136,7 @@ def _raw(dataset: Any) -> tuple[Tensor, Any]:
     if isinstance(data, Tensor | np.ndarray) and targets is not None:
         return torch.as_tensor(data), targets
     images, labels = zip(*(dataset[i] for i in range(len(dataset))), strict=True)
-    sizes = {image.size for image in images}
+    sizes = {image.size for image in images if isinstance(image, Image.Image)}
     if len(sizes) > 1:
         msg = f"expected images of one size, got {sorted(sizes)} (width, height)"
         raise ValueError(msg)

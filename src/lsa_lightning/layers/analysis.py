@@ -32,6 +32,10 @@ AttackLike = Attack | Callable[[nn.Module, Tensor, Tensor], Tensor]
 """``(model, x, y) -> x_adv``."""
 
 
+class TooFewSamplesError(ValueError):
+    """All batches are smaller than the measure needs them."""
+
+
 class LayerSustainabilityAnalysis:
     """LSA of a network: streams over batches, keeps only sums, leaves the network and the random state as they were.
 
@@ -155,7 +159,7 @@ class LayerSustainabilityAnalysis:
         if profile is None:
             enough = f"{least} samples in a batch, got fewer" if left_out else "at least one batch, got an empty one"
             msg = f"expected a dataloader with {enough}"
-            raise ValueError(msg)
+            raise TooFewSamplesError(msg) if left_out else ValueError(msg)
         return layers, profile
 
     def _read_batch(self, batch: Any) -> tuple[Tensor, Tensor]:

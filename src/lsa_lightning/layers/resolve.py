@@ -240,14 +240,20 @@ def _in_another_order(model: nn.Module, calls: Iterable[_Call], x: Tensor) -> li
     """The layers to which the samples do not come in the order of the batch: those of its reverse come not reversed.
 
     They are the same ones, though: where what is given beside x, or a random number, makes others of them, nothing is
-    said.
+    said. Nor is it of layers that see nothing of x.
     """
+    marks = {call.name: call.marks for call in calls if call.marks is not None}
     try:
         reverse = {call.name: call.marks for call in _trace(model, x.flip(0))}
+        moved = [name for name, mine in marks.items() if _reordered(mine, reverse.get(name), len(x))]
+        others = {call.name: call.marks for call in _trace(model, torch.zeros_like(x))} if moved else {}
     except (ValueError, RuntimeError, IndexError):  # a model that takes the given batch alone
         return []
-    both = [(call.name, call.marks, reverse.get(call.name)) for call in calls]
-    return [name for name, mine, theirs in both if mine is not None and _reordered(mine, theirs, len(x))]
+    return [name for name in moved if not _equal(marks[name], others.get(name))]
+
+
+def _equal(marks: Tensor, others: Tensor | None) -> bool:
+    return others is not None and marks.shape == others.shape and torch.allclose(marks, others)
 
 
 def _reordered(marks: Tensor, others: Tensor | None, samples: int) -> bool:
@@ -256,7 +262,7 @@ def _reordered(marks: Tensor, others: Tensor | None, samples: int) -> bool:
     mine, theirs = (each.view(samples, -1) - each.mean() for each in (marks, others))
     if float(mine.norm()) <= 1e-4 * float(marks.norm()):  # all alike
         return False
-    in_place = bool((mine.flip(0) - theirs).norm() <= 1e-2 * mine.norm())
+    in_place = bool((mine.flip(0) - theirs).norm() <= 1e-1 * mine.norm())
     same_ones = (mine.flatten().sort().values - theirs.flatten().sort().values).norm() <= 1e-2 * mine.norm()
     return bool(same_ones) and not in_place
 

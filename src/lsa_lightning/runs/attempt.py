@@ -81,13 +81,13 @@ class Attempt:
             return cls(folder, Status.load(folder), ())
         old = OmegaConf.to_container(OmegaConf.load(file))
         changed = differences(old, config)  # type: ignore[arg-type]
-        if refused := [words for key, words in changed.items() if not _is_in(key, HARMLESS + LATER)]:
+        if refused := [words for key, words in changed.items() if not is_in(key, HARMLESS + LATER)]:
             msg = (
                 f"expected {folder}, which holds {' and '.join(kept)}, to go on with its own configuration, got "
                 f"another: {'; '.join(refused)}. Give another folder"
             )
             raise ValueError(msg)
-        later = tuple(words for key, words in changed.items() if _is_in(key, LATER))
+        later = tuple(words for key, words in changed.items() if is_in(key, LATER))
         former = Status.load(folder)
         _check_epochs_left(config, folder, 0 if former is None else former.epoch)
         return cls(folder, former, later)
@@ -217,7 +217,8 @@ def _leaves(node: Any, place: str, key: str = "") -> dict[str, Any]:
     return {key: node.replace(place, "RUN") if isinstance(node, str) else node}
 
 
-def _is_in(key: str, entries: tuple[str, ...]) -> bool:
+def is_in(key: str, entries: tuple[str, ...]) -> bool:
+    """Whether a dotted key is one of the entries, or lies in one."""
     return any(key == entry or key.startswith(f"{entry}.") for entry in entries)
 
 

@@ -181,6 +181,10 @@ def cautions(groups: Sequence[Group]) -> list[str]:
         where = "at different eps or in different norms"
         found.append(f"These runs were measured {where}, so their R&G cannot be compared.")
     for group in groups:
+        started = {run.config.get("ckpt_path") for run in group.runs}
+        if len(started) > 1:
+            files = ", ".join(sorted(map(str, started)))
+            found.append(f"The runs of {group.label} started from different checkpoints: {files}.")
         if group.repeated:
             folders = ", ".join(str(run.folder) for run in group.repeated)
             found.append(f"{group.label} was run more than once with one seed, of which the mean counts: {folders}.")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -78,7 +79,7 @@ class Headline:
             low, high = self.spread.interval
             ends = f"95 % interval {low:+.2f} to {high:+.2f}"
             verdict = "no detectable difference" if low <= 0 <= high else "a detectable difference"
-            if low == high and low != 0:
+            if low != 0 and math.isclose(low, high, abs_tol=1e-9):
                 verdict = "all pairs alike, from which nothing can be told about others"
         change = f"{self.spread.mean:+.2f} points ({ends}, n {self.spread.n})"
         return f"{self.methods}, {self.metric}: {change}, {verdict}"
