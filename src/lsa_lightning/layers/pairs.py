@@ -14,7 +14,7 @@ from lsa_lightning.layers.calls import CallSite
 from lsa_lightning.layers.outputs import check_softmax_once
 from lsa_lightning.layers.probe import LayerProbe
 from lsa_lightning.measures import ComparisonMeasure, RelativeError
-from lsa_lightning.utils.isolation import RandomState, RandomStateAtForward, scratch_buffers
+from lsa_lightning.utils.isolation import RandomState, RandomStateAtForward, preserved_random_state, scratch_buffers
 from lsa_lightning.utils.outputs import read_logits
 
 Keep: TypeAlias = Callable[[str, Tensor], Tensor]
@@ -154,9 +154,10 @@ def comparison(
         read: see :class:`BatchComparison`.
     """
     side_by_side = SideBySide(model, layers, measure, read)
-    if side_by_side.suits(x, x_adv):
-        return side_by_side
-    _warn_of_own_state(OneAfterTheOther(model, layers, RelativeError(), read), x[:2])
+    with preserved_random_state(x.device):  # whichever batch this is tried out on
+        if side_by_side.suits(x, x_adv):
+            return side_by_side
+        _warn_of_own_state(OneAfterTheOther(model, layers, RelativeError(), read), x[:2])
     return OneAfterTheOther(model, layers, measure, read)
 
 

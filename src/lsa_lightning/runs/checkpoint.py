@@ -126,9 +126,9 @@ def load_run(path: str, data: DictConfig | None = None, trust: Trust = NOBODY) -
 
 
 def _is_of_a_run(path: Path) -> bool:
-    """Whether a configuration makes a model and data, as that of a run does."""
+    """Whether a configuration makes a model and data, as that of a run does; what is interpolated may."""
     parts = [read_config(path).get(part) for part in ("model", "data")]
-    return all(isinstance(part, dict) and "_target_" in part for part in parts)
+    return all("_target_" in part if isinstance(part, dict) else "${" in str(part) for part in parts)
 
 
 def _read_config(path: Path, data: dict[str, Any], trust: Trust) -> DictConfig:
