@@ -245,10 +245,13 @@ def _in_another_order(model: nn.Module, calls: Iterable[_Call], x: Tensor) -> li
     marks = {call.name: call.marks for call in calls if call.marks is not None}
     try:
         reverse = {call.name: call.marks for call in _trace(model, x.flip(0))}
-        moved = [name for name, mine in marks.items() if _reordered(mine, reverse.get(name), len(x))]
-        others = {call.name: call.marks for call in _trace(model, torch.zeros_like(x))} if moved else {}
     except (ValueError, RuntimeError, IndexError):  # a model that takes the given batch alone
         return []
+    moved = [name for name, mine in marks.items() if _reordered(mine, reverse.get(name), len(x))]
+    if not moved:
+        return []
+    other_content = x.cos() if x.is_floating_point() else torch.zeros_like(x)
+    others = {call.name: call.marks for call in _trace(model, other_content)}
     return [name for name in moved if not _equal(marks[name], others.get(name))]
 
 
