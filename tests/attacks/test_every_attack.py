@@ -89,6 +89,20 @@ def test_eps_and_bounds_hold_exactly(
     assert bounds is None or (x_adv.min() >= bounds[0] and x_adv.max() <= bounds[1])
 
 
+@pytest.mark.parametrize("of_model", [torch.contiguous_format, torch.channels_last])
+@pytest.mark.parametrize("of_x", [torch.contiguous_format, torch.channels_last])
+@pytest.mark.parametrize("name", ALL)
+def test_memory_format_is_that_of_x(name: str, of_x: torch.memory_format, of_model: torch.memory_format) -> None:
+    """Also where the model's gradient has another: whatever it is compiled to fits all passes."""
+    body = nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU(), nn.Conv2d(4, 4, 3), nn.Flatten(), nn.Linear(144, 10))
+    model = body.to(memory_format=of_model)
+    seen = set()
+    model.register_forward_pre_hook(lambda _, args: seen.add(args[0].stride()[1:] if len(args[0]) > 1 else None))
+    x = torch.rand(5, 3, 10, 10).contiguous(memory_format=of_x)
+    assert ATTACKS[name](0.1)(model, x, torch.arange(5)).stride() == x.stride()
+    assert seen <= {x.stride()[1:], None}
+
+
 def everything(model: nn.Module) -> list[Any]:
     """What an attack must leave as it was, comparable with ==."""
     tensors = [*model.parameters(), *model.buffers(), *(p.grad for p in model.parameters() if p.grad is not None)]

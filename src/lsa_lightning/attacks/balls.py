@@ -139,7 +139,9 @@ class LinfBall(Ball):
         """``points + alpha sign(gradient)``."""
         # The sign of NaN is 0 in torch, which would hide a broken gradient.
         step = gradient.where(gradient.isnan(), gradient.sign())
-        if gradient.dtype != torch.promote_types(points.dtype, gradient.dtype) or isinstance(alpha, Tensor):
+        narrow = gradient.dtype != torch.promote_types(points.dtype, gradient.dtype)
+        # A network in channels_last gives its gradients in that order too, where points may be in another.
+        if narrow or isinstance(alpha, Tensor) or gradient.stride() != points.stride():
             return self.project(points + alpha * step)
         step = step.mul_(alpha).add_(points)
         return torch.clamp(step, self.low, self.high, out=step).to(self.x.dtype)

@@ -99,7 +99,8 @@ class Attack(ABC):
             y: labels ``[N]``; integers, or floats 0/1 for a binary model.
 
         Returns:
-            Detached tensor of the shape, dtype and device of ``x``, within :attr:`reach` of it and inside the bounds.
+            Detached tensor of the shape, dtype, device and memory format of ``x``, within :attr:`reach` of it and
+            inside the bounds.
 
         Raises:
             ValueError: if inputs, labels or the model's output are not as expected.
@@ -112,7 +113,7 @@ class Attack(ABC):
             x, y = x.detach().clone(), y.detach().clone()
             attacked = AttackedModel(model, self._checks, thaw, partial(self._check_first_output, y))
             seen = self.loss_fn.watch(attacked, x) if isinstance(self.loss_fn, WatchingLoss) else attacked
-            x_adv = self.perturb(seen, x, y, self.threat.ball(x)).detach()
+            x_adv = _in_format_of(x, self.perturb(seen, x, y, self.threat.ball(x)).detach())
         self._checks.numbers(torch.stack(x_adv.aminmax()), _check_perturbed)
         self._checks.passed(model)
         return x_adv
@@ -379,6 +380,13 @@ def _checked(found: tuple[Tensor, Tensor | None]) -> tuple[Tensor, Tensor]:
         )
         raise ValueError(msg)
     return losses, gradient
+
+
+def _in_format_of(x: Tensor, x_adv: Tensor) -> Tensor:
+    """``x_adv`` in the memory format of ``x``: a compiled model is compiled again for each other one."""
+    if x_adv.stride() == x.stride() or x_adv.shape != x.shape:
+        return x_adv
+    return torch.empty_like(x, dtype=x_adv.dtype).copy_(x_adv)
 
 
 def _rank() -> int:
