@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from torch.autograd.graph import saved_tensors_hooks
 
 from lsa_lightning.attacks.checks import Checks
+from lsa_lightning.callbacks.loss_labels import has_other_labels
 from lsa_lightning.callbacks.step_input import (
     GivenBatch,
     ModelCall,
@@ -20,7 +21,6 @@ from lsa_lightning.callbacks.step_input import (
     StepWatch,
     bound,
     input_of_step,
-    labels_of_loss,
 )
 from lsa_lightning.layers.calls import CallSite
 from lsa_lightning.layers.compiled import CompiledProbe
@@ -41,12 +41,6 @@ Craft = Callable[[nn.Module, Tensor, Tensor], Tensor]
 
 Begin = Callable[..., None]
 """``begin(called=...)``: from here on, layers are captured; ``called``: the model has been called already."""
-
-_AGREEING = 0.5
-"""Share of the samples that a loss must pull to their labels; that of an honest classification loss is 1."""
-
-_MIXED = 0.1
-"""Mean weight of the second class in a loss's targets from which on they count as mixed; label smoothing is below."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -387,18 +381,13 @@ class AdversarialStep:
             self.check_labels = bool(_are_classes(y))
             if not self.check_labels:
                 return
-        targets = labels_of_loss(loss, logits)
-        if targets is None:
+        wrong = has_other_labels(loss, logits, y, mixed=self.at_model)
+        if wrong is None:
             msg = (
                 f"the loss that training_step returns is not computed from what {self.name} returns, which the attack "
                 "takes for the logits: name the module that maps x to logits by backbone=..."
             )
             raise MisconfigurationException(msg)
-        weights, pulled_to = targets
-        labels = y.flatten().long()
-        wrong = ((weights.argmax(1) == labels) | (pulled_to == labels)).float().mean() < _AGREEING
-        if self.at_model:
-            wrong = wrong | (weights.topk(2, dim=1).values[:, 1].mean() > _MIXED)
         self._checks.numbers((wrong & _are_classes(y)).view(1), self._check_fitting)
 
     def _check_fitting(self, wrong: list[float]) -> None:

@@ -20,7 +20,6 @@ from torch.utils.hooks import RemovableHandle
 from typing_extensions import Self
 
 from lsa_lightning.callbacks.target import Target
-from lsa_lightning.functional import is_binary
 from lsa_lightning.utils.batch import WholeBatchError, first_samples, replace_tensor
 from lsa_lightning.utils.isolation import (
     evaluating,
@@ -456,29 +455,3 @@ def _calls_in(model: nn.Module, run: Callable[[], Any], given: GivenBatch, *, un
 
 def _equal(x: Tensor, other: Tensor) -> bool:
     return x.shape == other.shape and bool((x == other).all())
-
-
-def labels_of_loss(loss: Tensor, logits: Tensor) -> tuple[Tensor, Tensor] | None:
-    r"""Which classes a loss pulls the samples of a batch to.
-
-    For a cross-entropy, averaged over N samples, the gradient with respect to the logits is
-    :math:`(p_{nk} - t_{nk}) / N`, which gives back its targets t.
-
-    Args:
-        loss: a scalar, computed from ``logits``.
-        logits: ``[N]``, ``[N, 1]`` or ``[N, C]``.
-
-    Returns:
-        The targets ``[N, C]`` that a mean cross-entropy of this gradient has (C = 2 for one logit), and the class that
-        each sample's gradient rises to most, ``[N]``; None where the loss does not depend on ``logits``.
-    """
-    gradient = (
-        torch.autograd.grad(loss, logits, retain_graph=True, allow_unused=True)[0] if loss.requires_grad else None
-    )
-    if gradient is None:
-        return None
-    gradient, logits = gradient.detach().float(), logits.detach().float()
-    if is_binary(logits):
-        z, g = logits.flatten(), gradient.flatten()
-        logits, gradient = torch.stack([torch.zeros_like(z), z], 1), torch.stack([-g, g], 1)
-    return logits.softmax(1) - len(logits) * gradient, (-gradient).argmax(1)
