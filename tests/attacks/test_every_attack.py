@@ -89,6 +89,29 @@ def test_eps_and_bounds_hold_exactly(
     assert bounds is None or (x_adv.min() >= bounds[0] and x_adv.max() <= bounds[1])
 
 
+class Broken(torch.autograd.Function):
+    """The identity, whose gradient is NaN for the last sample."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor) -> Tensor:
+        return x.clone()
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> Tensor:
+        return torch.cat([gradient[:-1], torch.full_like(gradient[-1:], torch.nan)])
+
+
+@pytest.mark.parametrize("name", [name for name in CALLING if not name.startswith("square")])
+def test_gradients_that_are_not_finite_are_named(name: str) -> None:
+    class BrokenNet(Net):
+        def forward(self, x: Tensor) -> Tensor:
+            return super().forward(Broken.apply(x))
+
+    net, x = BrokenNet(6, 5).eval(), torch.rand(4, 6)
+    with pytest.raises(ValueError, match=r"expected a model with finite .*gradients"):
+        ATTACKS[name](0.1)(net, x, net(x).argmax(1))
+
+
 @pytest.mark.parametrize("of_model", [torch.contiguous_format, torch.channels_last])
 @pytest.mark.parametrize("of_x", [torch.contiguous_format, torch.channels_last])
 @pytest.mark.parametrize("name", ALL)

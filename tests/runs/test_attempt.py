@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+import json
 import signal
+import subprocess
+import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 import pytest
 from lightning.pytorch.utilities import rank_zero_only
@@ -104,6 +109,43 @@ def _status(folder: Path) -> Status:
     status = Status.load(folder)
     assert status is not None
     return status
+
+
+@pytest.fixture
+def other_process() -> Iterator[subprocess.Popen[bytes]]:
+    process = subprocess.Popen(["sleep", "60"])
+    yield process
+    process.kill()
+    process.wait()
+
+
+def _written_by(pid: int, folder: Path, **changed: Any) -> None:
+    with patch("os.getpid", lambda: pid):
+        Status(State.RUNNING).save(folder)
+    file = folder / "status.json"
+    file.write_text(json.dumps({**json.loads(file.read_text()), **changed}))
+
+
+def test_a_folder_that_another_process_trains_into_is_refused(
+    folder: Path, other_process: subprocess.Popen[bytes]
+) -> None:
+    _written_by(other_process.pid, folder)
+    with pytest.raises(
+        ValueError, match=f"process {other_process.pid} on .* is training into .*kill {other_process.pid}"
+    ):
+        Attempt.of(CONFIG, folder)
+    other_process.kill()
+    while Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z":
+        time.sleep(0.01)
+    assert Attempt.of(CONFIG, folder).checkpoint is not None  # also before anybody has asked how it ended
+
+
+@pytest.mark.parametrize("changed", [{"host": "elsewhere"}, {"updated": "2020-01-01T00:00:00+00:00"}])
+def test_a_process_that_only_has_the_same_number_is_not_the_one(
+    folder: Path, other_process: subprocess.Popen[bytes], changed: dict[str, str]
+) -> None:
+    _written_by(other_process.pid, folder, **changed)
+    assert Attempt.of(CONFIG, folder).checkpoint is not None
 
 
 def test_the_status_follows_the_job(tmp_path: Path) -> None:

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 import pytest
@@ -10,6 +11,7 @@ from tests.helpers.hydra_run import read_json, train_tiny
 from lsa_lightning.runs.checkpoint import load_run
 from lsa_lightning.runs.portable import share
 from lsa_lightning.runs.read import read_run
+from lsa_lightning.runs.status import State, Status
 
 pytestmark = pytest.mark.slow
 
@@ -57,8 +59,33 @@ def test_links_are_not_followed(run: Path, tmp_path: Path) -> None:
     assert not (share(run, tmp_path / "shared") / "figures" / "secret.png").exists()
 
 
+def test_the_weights_are_those_that_were_measured_whatever_their_file_is_called(tmp_path: Path) -> None:
+    train_tiny(tmp_path / "run", "callbacks.checkpoint.filename=top", "trainer.max_epochs=3")
+    shared = share(tmp_path / "run", tmp_path / "shared")
+    measured = torch.load(tmp_path / "run/checkpoints/top.ckpt", weights_only=True)["state_dict"]
+    copied = torch.load(shared / "checkpoints/best.ckpt", weights_only=True)["state_dict"]
+    assert all(torch.equal(copied[name], measured[name]) for name in measured)
+
+
 def test_a_run_without_a_checkpoint_is_refused(run: Path, tmp_path: Path) -> None:
     for name in ("config.yaml", "summary.json"):
         (tmp_path / name).write_bytes((run / name).read_bytes())
-    with pytest.raises(ValueError, match=r"to hold best\.ckpt or last\.ckpt, found neither"):
+    with pytest.raises(ValueError, match=r"to hold best\.ckpt, the weights that summary\.json is about, found none"):
         share(tmp_path, tmp_path / "shared")
+
+
+@pytest.mark.parametrize("state", [State.RUNNING, State.INTERRUPTED, State.FAILED])
+def test_a_run_that_goes_on_is_refused(run: Path, tmp_path: Path, state: State) -> None:
+    shutil.copytree(run, tmp_path / "run")
+    Status(state).save(tmp_path / "run")
+    with pytest.raises(ValueError, match=f"expected a finished run, got .*says {state.value}"):
+        share(tmp_path / "run", tmp_path / "shared")
+
+
+def test_weights_of_another_epoch_are_refused(run: Path, tmp_path: Path) -> None:
+    shutil.copytree(run, tmp_path / "run")
+    file = tmp_path / "run/checkpoints/best.ckpt"
+    checkpoint = torch.load(file, weights_only=True)
+    torch.save({**checkpoint, "epoch": 7}, file)
+    with pytest.raises(ValueError, match=r"weights of epoch 0, which .* is about, got those of epoch 7"):
+        share(tmp_path / "run", tmp_path / "shared")

@@ -139,7 +139,7 @@ class FAB(Attack):
     ) -> tuple[Tensor, Tensor]:
         """Lead of the class whose linearised boundary is nearest, ``[N]``, and its gradient."""
         leads = [partial(lead, labels=labels, classes=target) for target in targets]
-        pairs = forward_and_gradients(model, points, leads)[1]
+        pairs = map(_checked, forward_and_gradients(model, points, leads)[1])
         gap, normal = next(pairs)
         nearest = self._distance(gap, normal)
         for value, gradient in pairs:
@@ -164,6 +164,14 @@ class FAB(Attack):
         share = (lengths[0] / (lengths[0] + lengths[1])).clamp_max(self.alpha_max)[:, None]
         moved = (1 - share) * (here + self.eta * way) + share * (x + self.eta * way_from_x)
         return moved.clamp(*(self.bounds or (-_FAR, _FAR))).to(points.dtype).view_as(points)
+
+
+def _checked(found: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:
+    """Leads and gradients, which must be finite: of a NaN, no coordinate would move."""
+    if not found[1].isfinite().all():
+        msg = "expected a model with finite gradients, got some that are NaN or infinite"
+        raise ValueError(msg)
+    return found
 
 
 def to_hyperplane(points: Tensor, normal: Tensor, gap: Tensor, norm: str, bounds: Bounds) -> Tensor:

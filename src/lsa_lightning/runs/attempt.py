@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shlex
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -69,9 +70,11 @@ class Attempt:
         """Look into ``folder``; nothing is written.
 
         Raises:
-            ValueError: if it holds a checkpoint or the results of another configuration, or of more epochs than are
-                asked for, or metrics of something else.
+            ValueError: if another process is training into it, or it holds a checkpoint or the results of another
+                configuration, or of more epochs than are asked for, or metrics of something else.
         """
+        if _is_first():
+            _check_nobody_trains_into(folder)
         file = folder / CONFIG_FILE
         kept = [name for name in (str(LAST), SUMMARY_FILE) if (folder / name).is_file()]
         if not file.is_file():
@@ -170,6 +173,18 @@ def running(attempts: Sequence[Attempt], folder: Path) -> Iterator[Signals]:
             signals.check()
             raise
         _note_unfinished(attempts, State.FINISHED)
+
+
+def _check_nobody_trains_into(folder: Path) -> None:
+    """A launcher that was killed may have left its jobs behind: two processes would write into the same files."""
+    status = Status.load(folder)
+    if status is None or status.state != State.RUNNING or status.pid == os.getpid() or not status.is_alive:
+        return
+    msg = (
+        f"expected {folder} to be nobody's, got one that process {status.pid} on {status.host} is training into (last "
+        f"updated {status.updated}): wait until it has finished, or end it by `kill {status.pid}`, after which it saves"
+    )
+    raise ValueError(msg)
 
 
 def _note_unfinished(attempts: Sequence[Attempt], state: State, reason: str = "") -> None:

@@ -12,7 +12,8 @@ from omegaconf import OmegaConf
 
 from lsa_lightning.runs.folder import CONFIG_FILE, write_json
 from lsa_lightning.runs.read import CLASSES_FILE, read_run
-from lsa_lightning.runs.summary import SUMMARY_FILE
+from lsa_lightning.runs.status import STATUS_FILE, State, Status
+from lsa_lightning.runs.summary import SUMMARY_FILE, RunSummary
 from lsa_lightning.runs.whole_checkpoint import WholeCheckpointIO
 from lsa_lightning.utils.files import replacing, write_text
 
@@ -38,11 +39,15 @@ def share(run_folder: Path, target: Path) -> Path:
         target: a folder that is made; files of the same names are replaced.
 
     Raises:
-        ValueError: if the run has not finished, or has no checkpoint.
+        ValueError: if the run has not finished, or has no checkpoint of the weights that were measured.
         OSError: if a file is missing, or could not be written.
     """
+    status = Status.load(run_folder)
+    if status is not None and status.state is not State.FINISHED:
+        msg = f"expected a finished run, got {run_folder}, whose {STATUS_FILE} says {status.state.value}"
+        raise ValueError(msg)
     run = read_run(run_folder)
-    weights = _weights(run_folder)
+    weights = _weights(run_folder, run.summary)
     target.mkdir(parents=True, exist_ok=True)
     config = {key: value for key, value in run.config.items() if key not in _OF_THE_MACHINE}
     write_text(target / CONFIG_FILE, OmegaConf.to_yaml(OmegaConf.create(_portable(config))))
@@ -54,15 +59,19 @@ def share(run_folder: Path, target: Path) -> Path:
     return target
 
 
-def _weights(run_folder: Path) -> dict[str, Any]:
-    """What is kept of the best checkpoint, or of the last one where a run has no best."""
-    for name in ("best", "last"):
-        file = run_folder / "checkpoints" / f"{name}.ckpt"
-        if file.is_file():
-            checkpoint = torch.load(file, map_location="cpu", weights_only=True)
-            return {key: checkpoint[key] for key in _KEPT if key in checkpoint}
-    msg = f"expected {run_folder / 'checkpoints'} to hold best.ckpt or last.ckpt, found neither"
-    raise ValueError(msg)
+def _weights(run_folder: Path, summary: RunSummary) -> dict[str, Any]:
+    """What is kept of the checkpoint that was measured; of the last one, where the summary names none."""
+    name = "last.ckpt" if summary.checkpoint is None else Path(summary.checkpoint).name
+    file = run_folder / "checkpoints" / name
+    if not file.is_file():
+        msg = f"expected {file.parent} to hold {name}, the weights that {SUMMARY_FILE} is about, found none"
+        raise ValueError(msg)
+    checkpoint = torch.load(file, map_location="cpu", weights_only=True)
+    if summary.checkpoint_epoch is not None and checkpoint["epoch"] != summary.checkpoint_epoch:
+        of = f"of epoch {summary.checkpoint_epoch}, which {SUMMARY_FILE} is about"
+        msg = f"expected {file} to hold the weights {of}, got those of epoch {checkpoint['epoch']}"
+        raise ValueError(msg)
+    return {key: checkpoint[key] for key in _KEPT if key in checkpoint}
 
 
 def _other_files(run_folder: Path) -> Iterable[Path]:

@@ -15,6 +15,9 @@ from lsa_lightning.utils.files import write_text
 
 STATUS_FILE = "status.json"
 
+_CLOCKS_DIFFER = 2.0
+"""Seconds that the time at which a process began may be off: the system's start is noted in whole seconds."""
+
 
 class State(str, Enum):
     """What a job is doing, or how it ended."""
@@ -59,6 +62,14 @@ class Status:
                 raise
             _overwrite(folder / STATUS_FILE, text)  # on a full disk it takes no more space than before
 
+    @property
+    def is_alive(self) -> bool:
+        """Whether the process that wrote this still runs on this machine; False where nobody can tell from here."""
+        if self.host != socket.gethostname() or self.pid <= 0:
+            return False
+        began = began_at(self.pid)
+        return began is not None and began <= datetime.fromisoformat(self.updated).timestamp() + _CLOCKS_DIFFER
+
     @classmethod
     def load(cls, folder: Path) -> Status | None:
         """The status of the job in ``folder``; None where there is none, as in folders of before 0.2.
@@ -76,6 +87,25 @@ class Status:
         except (KeyError, ValueError) as error:
             msg = f"expected {path} to hold a job's status, got {values}"
             raise ValueError(msg) from error
+
+
+def began_at(pid: int) -> float | None:
+    """When a process of this machine began, in seconds since 1970; None if it has ended, or there is no ``/proc``.
+
+    Its number alone does not tell it from a later process of the same number.
+
+    Example:
+        >>> began_at(os.getpid()) <= datetime.now().timestamp() + 1 if Path("/proc/stat").is_file() else True
+        True
+    """
+    try:
+        state, *fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+        booted = next(line for line in Path("/proc/stat").read_text().splitlines() if line.startswith("btime"))
+    except (OSError, StopIteration):
+        return None
+    if state in "ZX":  # it has ended, and its parent has not asked yet
+        return None
+    return int(booted.split()[1]) + int(fields[18]) / os.sysconf("SC_CLK_TCK")
 
 
 def _overwrite(path: Path, text: str) -> None:
