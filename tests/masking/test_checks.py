@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import re
 from collections.abc import Callable
 from typing import Any
@@ -143,6 +144,45 @@ def test_planted_models_raise_the_flag_meant_for_them(honest: dict[str, Any], ne
     assert expected in raised(wrap(model), data)
 
 
+class Shifted(nn.Module):
+    """All logits with the same offset, and two further classes that are ruled out."""
+
+    def __init__(self, model: nn.Module, offset: float) -> None:
+        super().__init__()
+        self.model = model
+        self.offset = offset
+
+    def forward(self, x: Tensor) -> Tensor:
+        logits = self.model(x) + self.offset
+        return torch.cat([logits, torch.full((len(x), 2), -1e9)], dim=1)
+
+
+@pytest.mark.parametrize("offset", [0.0, 1e3])
+@pytest.mark.parametrize("name", ["stochastic layer", "gradients clipped to one side"])
+def test_classes_that_are_ruled_out_hide_nothing(honest: dict[str, Any], name: str, offset: float) -> None:
+    model, data = honest["cnn"]
+    wrap, expected = PLANTED[name]
+    assert raised(Shifted(model, offset), data) == set()
+    assert expected in raised(Shifted(wrap(model), offset), data)
+
+
+@pytest.mark.parametrize("eps", [8 / 255, 0.1])
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+@pytest.mark.parametrize("name", ["cnn", "cnn with BatchNorm and dropout, FGSM"])
+def test_coarse_numbers_are_no_wrong_gradients(
+    honest: dict[str, Any], name: str, dtype: torch.dtype, eps: float
+) -> None:
+    model, (x, y) = honest[name]
+    assert raised(copy.deepcopy(model).to(dtype), (x.to(dtype), y), eps=eps) == set()
+    with torch.autocast("cpu", dtype):
+        assert raised(nn.Sequential(model, Widened()), (x, y), eps=eps) == set()
+
+
+class Widened(nn.Module):
+    def forward(self, x: Tensor) -> Tensor:
+        return x.float()
+
+
 @pytest.mark.parametrize("name", ["saturated logits", "quantised input", "no gradient", "shattered gradients"])
 def test_other_searches_find_what_gradients_do_not(honest: dict[str, Any], name: str) -> None:
     model, data = honest["mlp on moons"]
@@ -224,7 +264,7 @@ def test_what_does_not_apply_is_said(honest: dict[str, Any]) -> None:
     flag = checks(data).run(model, [data])["full_range_above_chance"]
     assert (flag.raised, flag.seen) == (None, "does not apply: the inputs have no bounds")
     found = checks(data).run(masked.Detached(model), [data])
-    assert found["pgd_weaker_than_fgsm"].seen == "does not apply: the model gives no input gradient to attack with"
+    assert found["pgd_weaker_than_fgsm"].seen == "does not apply: the model gives no input gradient, or NaN"
     assert [name for name in NAMES if found[name].raised is None] == [
         "pgd_weaker_than_fgsm",
         "accuracy_rises_with_eps",

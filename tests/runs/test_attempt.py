@@ -135,7 +135,7 @@ def test_a_folder_that_another_process_trains_into_is_refused(
     ):
         Attempt.of(CONFIG, folder)
     other_process.kill()
-    while Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z":
+    while Path(f"/proc/{other_process.pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z":
         time.sleep(0.01)
     assert Attempt.of(CONFIG, folder).checkpoint is not None  # also before anybody has asked how it ended
 

@@ -18,7 +18,7 @@ from lsa_lightning.attacks.gradients import input_gradient
 from lsa_lightning.attacks.losses import class_logits, cross_entropy, margin
 from lsa_lightning.evaluation import correct
 from lsa_lightning.functional import check_finite, predicted_labels
-from lsa_lightning.masking.flags import OF_FEW_STEPS, MaskingFlag, flags
+from lsa_lightning.masking.flags import OF_FEW_STEPS, UNSTABLE, MaskingFlag, flags
 from lsa_lightning.utils.batch import (
     BatchFn,
     check_samples,
@@ -259,13 +259,13 @@ class MaskingChecks:
             agreement = self._agreement(model, x, y, generator, models)
             with torch.no_grad():
                 first, second = class_logits(model(x.clone())), class_logits(model(x.clone()))
-        scale = torch.maximum(_largest(first, models), _largest(second, models)).clamp_min(1e-12)
+        unit = torch.maximum(_unit(model, first, models), _unit(model, second, models))
         return {
             "label": y.flatten(),
             "vanished": ~(gradient >= torch.finfo(gradient.dtype).tiny),
             "gradient": gradient,
             "agreement": agreement,
-            "change": (first - second).abs().amax(dim=1) / scale,
+            "change": (first - second).abs().amax(dim=1) / unit,
             "relabelled": first.argmax(dim=1) != second.argmax(dim=1),
             "clean": first.argmax(dim=1) == y.flatten(),
         }
@@ -285,7 +285,7 @@ class MaskingChecks:
                 logits = class_logits(model(ahead.clone()))
                 measured.append((margin(logits, y) - margin(model(back.clone()), y)).to(wide))
             predicted.append((gradient.to(wide) * (ahead - back).to(wide)).flatten(1).sum(1))
-        return _cosine(torch.stack(predicted), torch.stack(measured), floor=1e-6 * _largest(logits, models))
+        return _cosine(torch.stack(predicted), torch.stack(measured), floor=_rounding(model, logits, models))
 
     def _black_box(self) -> dict[str, Attack]:
         """Attacks that need none."""
@@ -370,9 +370,28 @@ def _strongest(observed: dict[str, Tensor], more: dict[str, Tensor]) -> dict[str
     return {**observed, **{name: observed["clean"] & (few[name] | fooled) for name, fooled in more.items()}}
 
 
-def _largest(logits: Tensor, models: int) -> Tensor:
-    """For each sample, the largest absolute logit of its model's batch, ``[N]``."""
-    return logits.abs().reshape(models, -1).amax(dim=1).repeat_interleave(len(logits) // models)
+def _unit(model: nn.Module, logits: Tensor, models: int) -> Tensor:
+    """What changes of a model's logits are measured by, ``[N]``: the largest lead of a class over the next one.
+
+    Neither an offset of all logits nor classes that are ruled out by a very negative one change it.
+    """
+    first, second = logits.topk(2, dim=1).values.unbind(1)
+    lead = _largest(first - second, models)
+    return torch.maximum(lead, _rounding(model, logits, models) / UNSTABLE).clamp_min(1e-12)
+
+
+def _rounding(model: nn.Module, logits: Tensor, models: int) -> Tensor:
+    """How much of a margin may be rounding, ``[N]``, by the coarsest numbers that the model computes with."""
+    device = logits.device.type
+    dtypes = {logits.dtype, *(each.dtype for each in model.parameters() if each.is_floating_point())}
+    if torch.is_autocast_enabled(device):
+        dtypes.add(torch.get_autocast_dtype(device))
+    return 8 * max(torch.finfo(dtype).eps for dtype in dtypes) * _largest(logits.topk(2, dim=1).values, models)
+
+
+def _largest(values: Tensor, models: int) -> Tensor:
+    """For each sample, the largest absolute value of its model's batch, ``[N]``."""
+    return values.abs().reshape(models, -1).amax(dim=1).repeat_interleave(len(values) // models)
 
 
 def _largest_gradient(model: nn.Module, x: Tensor, y: Tensor) -> Tensor:

@@ -20,7 +20,7 @@ SIGNIFICANCE = 1e-3
 
 
 UNSTABLE = 1e-3
-"""Change of the logits between two passes, in units of their largest value, that is no rounding error any more."""
+"""Change of the logits between two passes, in units of the largest lead of one class, that is no rounding error."""
 
 
 AGREEMENT = 0.9
@@ -107,7 +107,9 @@ def flags(
     }
     if bool(observed["gradient"].isnan().all()):
         for name in ("pgd_weaker_than_fgsm", "accuracy_rises_with_eps", "full_range_above_chance"):
-            verdicts[name] = MaskingFlag(None, "does not apply: the model gives no input gradient to attack with")
+            verdicts[name] = MaskingFlag(
+                None, "does not apply: the model gives no input gradient, or NaN"
+            )
     return verdicts
 
 
@@ -157,7 +159,7 @@ def _steps_do_not_help(observed: dict[str, Tensor], short: str, strongest: tuple
 
 def _vanishing_gradients(observed: dict[str, Tensor]) -> MaskingFlag:
     if bool(observed["gradient"].isnan().all()):
-        return MaskingFlag(True, "the output does not depend on the input through differentiable operations")
+        return MaskingFlag(True, "the output does not depend on the input through differentiable operations, or by NaN")
     vanished, samples = int(observed["vanished"].sum()), len(observed["clean"])
     words = (
         f"input gradients of {vanished} of {samples} samples are 0 or too small for their dtype; "
@@ -198,7 +200,7 @@ def _not_deterministic(observed: dict[str, Tensor]) -> MaskingFlag:
     change = float(observed["change"].max())
     words = (
         f"between two passes over {len(observed['clean'])} samples, logits change by at most {change:.2g} of the "
-        f"largest one, and {int(observed['relabelled'].sum())} predictions"
+        f"largest lead of a class, and {int(observed['relabelled'].sum())} predictions"
     )
     return MaskingFlag(change > UNSTABLE, words)
 
