@@ -89,6 +89,53 @@ def test_eps_and_bounds_hold_exactly(
     assert bounds is None or (x_adv.min() >= bounds[0] and x_adv.max() <= bounds[1])
 
 
+class BatchStatistics(nn.Module):
+    """A batch norm without running statistics, in eval mode too."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        norm = nn.BatchNorm1d(16, track_running_stats=False)
+        self.body = nn.Sequential(nn.Linear(6, 16), norm, nn.ReLU(), nn.Linear(16, 5))
+        self.sizes: list[int] = []
+
+    def forward(self, x: Tensor) -> Tensor:
+        self.sizes.append(len(x))
+        return self.body(x)
+
+
+LETTING_GO = ["apgd success", "fab", "square", "ensemble", "autoattack"]
+
+
+@pytest.mark.parametrize("name", LETTING_GO)
+def test_who_mixes_samples_is_given_the_whole_batch(name: str) -> None:
+    """Looked at once; each sample that counts as fooled is so within the batch that the attack returns."""
+    net, x = BatchStatistics().eval(), torch.rand(64, 6)
+    attack, y = ATTACKS[name](0.3), net(x).argmax(1)
+    attack(net, x, y)
+    net.sizes.clear()
+    x_adv = attack(net, x, y)
+    assert set(net.sizes) == {64}
+    assert (net(x_adv).argmax(1) != y).any()
+
+
+@pytest.mark.parametrize("name", LETTING_GO)
+@pytest.mark.parametrize("dropout", [0.0, 0.5])
+def test_who_does_not_is_given_those_that_are_left(name: str, dropout: float) -> None:
+    class Counts(BatchStatistics):
+        def __init__(self) -> None:
+            super().__init__()
+            self.body[1] = nn.Identity()
+
+        def forward(self, x: Tensor) -> Tensor:
+            return super().forward(nn.functional.dropout(x, dropout))
+
+    net, x = Counts().eval(), torch.rand(64, 6)
+    y = torch.arange(64) % 5  # most are wrong from the start
+    ATTACKS[name](0.3)(net, x, y)
+    ATTACKS[name](0.3)(net, x, y)
+    assert net.sizes.count(64) < len(net.sizes) / 2
+
+
 class Broken(torch.autograd.Function):
     """The identity, whose gradient is NaN for the last sample."""
 

@@ -32,11 +32,13 @@ class Checks:
     Attributes:
         at_once: whether this batch is checked at once.
         writes: whether the known model changes the inputs that it is given.
+        mixes: whether what it returns for some samples hangs on the others of the batch; None: nobody has looked.
     """
 
     def __init__(self) -> None:
         self.at_once = True
         self.writes = False
+        self.mixes: bool | None = None
         self._known: weakref.ref[Tensor] | None = None
         self._waiting: deque[tuple[Arriving, Test]] = deque()
 
@@ -44,7 +46,9 @@ class Checks:
         """A batch on ``device`` for ``model``; raises a ValueError if an earlier one turns out to be wrong."""
         self.settle(wait=False)
         first = _first_parameter(model)
-        self.at_once = not runs_ahead(device) or first is None or self._known is None or self._known() is not first
+        known = first is not None and self._known is not None and self._known() is first
+        self.at_once = not (known and runs_ahead(device))
+        self.mixes = self.mixes if known else None
 
     def passed(self, model: Callable[..., Any]) -> None:
         """All was well with the batch."""

@@ -15,6 +15,7 @@ from lsa_lightning.attacks.base import Attack, Model, staying
 from lsa_lightning.attacks.composite import CompositeAttack
 from lsa_lightning.attacks.square import Square
 from lsa_lightning.functional import check_finite, count_classes, predicted_labels
+from lsa_lightning.utils.batch import part_of_batch
 from lsa_lightning.utils.checks import integer, mapping, or_none, refuse
 from lsa_lightning.utils.renamed import renamed
 
@@ -93,9 +94,10 @@ class Ensemble(CompositeAttack):
         for name, attack in attacks.items():
             left = standing.nonzero().flatten()
             if len(left) > 0:
-                attacked = attack(model, x[left], y[left])
+                with part_of_batch(left, len(x)):
+                    attacked = attack(model, x[left], y[left])
+                    stands = predicted_labels(_logits(model, attacked)) == y[left].flatten()
                 x_adv = x_adv.index_copy(0, left, attacked)
-                stands = predicted_labels(_logits(model, attacked)) == y[left].flatten()
                 standing = standing.index_copy(0, left, stands)
             yield name, x_adv, standing
 

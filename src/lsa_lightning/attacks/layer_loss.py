@@ -7,7 +7,7 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor, nn
 
-from lsa_lightning.attacks.attacked import AttackedModel
+from lsa_lightning.attacks.attacked import AttackedModel, watched
 from lsa_lightning.attacks.base import Model
 from lsa_lightning.attacks.input_space import _ModelOfPixels
 from lsa_lightning.attacks.losses import WatchingLoss, cross_entropy
@@ -116,7 +116,7 @@ class _WithPenalty:
         return torch.cat([logits.reshape(len(x), -1), torch.stack(terms).sum(0)[:, None]], dim=1)
 
     def _pass(self, x: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
-        with LayerProbe(self.module, self.sites, len(x), sites=self.sites) as probe:
+        with watched(), LayerProbe(self.module, self.sites, len(x), sites=self.sites) as probe:
             logits = self.model(x)
         return logits, probe.representations
 

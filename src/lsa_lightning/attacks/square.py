@@ -58,6 +58,23 @@ def patch_size(share: float, height: int, width: int) -> tuple[int, int]:
     return (shortest, min(long, width)) if height <= width else (min(long, height), shortest)
 
 
+def odd_patch_size(share: float, height: int, width: int) -> tuple[int, int]:
+    """That of :func:`patch_size`, but of a square the next odd side, at least 3, as far as it fits: a bump's middle.
+
+    Example:
+        >>> odd_patch_size(0.25, 8, 8), odd_patch_size(0.001, 28, 28), odd_patch_size(0.5, 1, 10)
+        ((5, 5), (3, 3), (1, 5))
+
+    Source: the authors' code for arXiv 1912.00049.
+    """
+    size, shortest = patch_size(share, height, width), min(height, width)
+    if size[0] != size[1] or shortest < 3:
+        return size
+    side = max(size[0], 3)
+    side += side % 2 == 0 and side < shortest
+    return side, side
+
+
 class Square(Attack):
     r"""Square attack: random patches, kept per sample where they lower the margin. Needs no gradient.
 
@@ -200,7 +217,7 @@ class _L2Search(_Search):
     def propose(self, points: Tensor, share: float) -> Tensor:
         """Move what two patches hold, and what is left of eps, into a bump in the first of them."""
         delta = as_images(points).to(self.x.dtype) - self.x
-        size = patch_size(share, self.height, self.width)
+        size = odd_patch_size(share, self.height, self.width)
         ones, here, there = torch.ones(size, device=self.x.device), self.corners(size), self.corners(size)
         first, second = self.place(ones, here), self.place(ones, there)
         either = first.maximum(second)

@@ -107,9 +107,7 @@ def flags(
     }
     if bool(observed["gradient"].isnan().all()):
         for name in ("pgd_weaker_than_fgsm", "accuracy_rises_with_eps", "full_range_above_chance"):
-            verdicts[name] = MaskingFlag(
-                None, "does not apply: the model gives no input gradient, or NaN"
-            )
+            verdicts[name] = MaskingFlag(None, "does not apply: the model gives no input gradient, or NaN")
     return verdicts
 
 

@@ -176,6 +176,16 @@ def part_of_batch(samples: Tensor, of: int) -> Iterator[None]:
         _PART.reset(token)
 
 
+@contextmanager
+def whole_batch() -> Iterator[None]:
+    """Around calls of a model with all samples, wherever they are made."""
+    token = _PART.set(None)
+    try:
+        yield
+    finally:
+        _PART.reset(token)
+
+
 def samples_of_batch() -> tuple[Tensor, int] | None:
     """Which samples of a batch, of how many, a model is given now; None: all.
 
