@@ -2,10 +2,10 @@
 
     python -m benchmarks.compiled_graphs [--backend eager]
 
-PreActResNet-18 on random images, two epochs of three batches whose last one is smaller, with validation under PGD,
-trained by AT and by AT-LR; then an evaluation under PGD, which packs the samples that still stand. Counts do not depend
-on the backend: ``eager`` traces without generating code, so that no compiler is needed. A recompilation is listed with
-the guard that failed; a break with its reason. Steps with a penalty are counted by whether both of their passes ran
+PreActResNet-18 in channels_last on random images, two epochs of three batches whose last one is smaller, with
+validation under PGD, trained by AT and by AT-LR; then an evaluation under PGD, which packs the samples that still stand.
+Counts do not depend on the backend: ``eager`` traces without generating code, so that no compiler is needed. A
+recompilation is listed with the guard that failed; a break with its reason. Steps with a penalty are counted by whether both of their passes ran
 compiled; the first one with a layer that was not compared before runs as it was written.
 """
 
@@ -49,7 +49,7 @@ def main() -> None:
     results: dict[str, Any] = {"backend": args.backend}
     for name, method in (("AT", AdversarialTraining(attack)), ("AT-LR", ATLR(attack))):
         model = RobustClassifier(PreActResNet18())
-        accelerate(model, compiled={"backend": args.backend})
+        accelerate(model, compiled={"backend": args.backend}, channels_last=True)
         callbacks = [method, RobustValidation({"pgd": attack})]
         results[f"fit by {name}"] = counted(lambda c=callbacks, m=model: fit(m, c, loader))  # type: ignore[misc]
         evaluation = RobustnessEvaluation({"pgd": PGD(8 / 255, steps=10, best="success")}, [8 / 255], progress=False)
