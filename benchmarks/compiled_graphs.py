@@ -3,10 +3,10 @@
     python -m benchmarks.compiled_graphs [--backend eager]
 
 PreActResNet-18 in channels_last on random images, two epochs of three batches whose last one is smaller, with
-validation under PGD, trained by AT and by AT-LR; then an evaluation under PGD, which packs the samples that still stand.
-Counts do not depend on the backend: ``eager`` traces without generating code, so that no compiler is needed. A
-recompilation is listed with the guard that failed; a break with its reason. Steps with a penalty are counted by whether both of their passes ran
-compiled; the first one with a layer that was not compared before runs as it was written.
+validation under PGD, trained by AT and by AT-LR; then an evaluation under PGD, which packs the samples that still
+stand. Counts do not depend on the backend: ``eager`` traces without generating code, so that no compiler is needed. A
+recompilation is listed with the guard that failed; a break with its reason. Steps with a penalty are counted by whether
+both of their passes ran compiled; the first one with a layer that was not compared before runs as it was written.
 """
 
 from __future__ import annotations

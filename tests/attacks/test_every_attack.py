@@ -103,7 +103,7 @@ class BatchStatistics(nn.Module):
         return self.body(x)
 
 
-LETTING_GO = ["apgd success", "fab", "square", "ensemble", "autoattack"]
+LETTING_GO = ["apgd success", "fab targeted", "square", "ensemble", "autoattack"]
 
 
 @pytest.mark.parametrize("name", LETTING_GO)

@@ -60,7 +60,8 @@ def test_links_are_not_followed(run: Path, tmp_path: Path) -> None:
 
 
 def test_the_weights_are_those_that_were_measured_whatever_their_file_is_called(tmp_path: Path) -> None:
-    train_tiny(tmp_path / "run", "callbacks.checkpoint.filename=top", "trainer.max_epochs=3")
+    train_tiny(tmp_path / "run", "callbacks.checkpoint.filename=top", "trainer.max_epochs=6", "optimizer.lr=0.3")
+    assert read_json(tmp_path / "run/summary.json")["checkpoint_epoch"] < 5  # else it is the last one
     shared = share(tmp_path / "run", tmp_path / "shared")
     measured = torch.load(tmp_path / "run/checkpoints/top.ckpt", weights_only=True)["state_dict"]
     copied = torch.load(shared / "checkpoints/best.ckpt", weights_only=True)["state_dict"]
