@@ -19,6 +19,7 @@ from tests.helpers.no_float64 import NoFloat64
 from torch import Tensor, nn
 
 from lsa_lightning.attacks import Attack, InputSpace
+from lsa_lightning.utils.batch import part_of_batch
 
 ALL = list(ATTACKS)
 CALLING = [name for name in ALL if ATTACKS[name].passes > 0]
@@ -108,7 +109,7 @@ LETTING_GO = ["apgd success", "fab targeted", "square", "ensemble", "autoattack"
 
 @pytest.mark.parametrize("name", LETTING_GO)
 def test_who_mixes_samples_is_given_the_whole_batch(name: str) -> None:
-    """Looked at once; each sample that counts as fooled is so within the batch that the attack returns."""
+    """The first call looks; the second one knows."""
     net, x = BatchStatistics().eval(), torch.rand(64, 6)
     attack, y = ATTACKS[name](0.3), net(x).argmax(1)
     attack(net, x, y)
@@ -116,6 +117,28 @@ def test_who_mixes_samples_is_given_the_whole_batch(name: str) -> None:
     x_adv = attack(net, x, y)
     assert set(net.sizes) == {64}
     assert (net(x_adv).argmax(1) != y).any()
+
+
+class Asks(Attack):
+    """Moves some samples, asks about them alone, then about others."""
+
+    def perturb(self, model: Any, x: Tensor, y: Tensor, ball: Any) -> Tensor:
+        model(x)
+        self.logits = []
+        for rows in (torch.arange(0, 64, 2), torch.arange(1, 64, 4)):
+            with part_of_batch(rows, len(x)):
+                self.logits.append(model(x[rows] / 2).detach())
+        return x
+
+
+def test_the_others_of_the_batch_are_at_their_last_points() -> None:
+    net, x = BatchStatistics().eval(), torch.rand(64, 6)
+    attack = Asks(1.0)
+    attack(net, x, torch.zeros(64).long())
+    moved = x.clone()
+    for rows, logits in zip((torch.arange(0, 64, 2), torch.arange(1, 64, 4)), attack.logits, strict=True):
+        moved[rows] /= 2
+        torch.testing.assert_close(logits, net(moved)[rows])
 
 
 @pytest.mark.parametrize("name", LETTING_GO)

@@ -139,7 +139,7 @@ class FAB(Attack):
     ) -> tuple[Tensor, Tensor]:
         """Lead of the class whose linearised boundary is nearest, ``[N]``, and its gradient."""
         leads = [partial(lead, labels=labels, classes=target) for target in targets]
-        pairs = map(_checked, forward_and_gradients(model, points, leads)[1])
+        pairs = map(_finite, forward_and_gradients(model, points, leads)[1])
         gap, normal = next(pairs)
         nearest = self._distance(gap, normal)
         for value, gradient in pairs:
@@ -166,7 +166,7 @@ class FAB(Attack):
         return moved.clamp(*(self.bounds or (-_FAR, _FAR))).to(points.dtype).view_as(points)
 
 
-def _checked(found: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:
+def _finite(found: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:
     """Leads and gradients, which must be finite: of a NaN, no coordinate would move."""
     if not found[1].isfinite().all():
         msg = "expected a model with finite gradients, got some that are NaN or infinite"

@@ -157,7 +157,7 @@ def _steps_do_not_help(observed: dict[str, Tensor], short: str, strongest: tuple
 
 def _vanishing_gradients(observed: dict[str, Tensor]) -> MaskingFlag:
     if bool(observed["gradient"].isnan().all()):
-        return MaskingFlag(True, "the output does not depend on the input through differentiable operations, or by NaN")
+        return MaskingFlag(True, "the output has no gradient with respect to the input, or NaN")
     vanished, samples = int(observed["vanished"].sum()), len(observed["clean"])
     words = (
         f"input gradients of {vanished} of {samples} samples are 0 or too small for their dtype; "
