@@ -196,6 +196,16 @@ def test_memory_format_is_that_of_x(name: str, of_x: torch.memory_format, of_mod
     assert seen <= {x.stride()[1:], None}
 
 
+class Contiguous(Attack):
+    def perturb(self, model: Any, x: Tensor, y: Tensor, ball: Any) -> Tensor:
+        return x.contiguous()
+
+
+def test_memory_format_is_that_of_x_whatever_an_attack_returns() -> None:
+    x = torch.rand(5, 3, 10, 10).contiguous(memory_format=torch.channels_last)
+    assert Contiguous(0.1)(nn.Flatten(), x, torch.arange(5)).stride() == x.stride()
+
+
 def everything(model: nn.Module) -> list[Any]:
     """What an attack must leave as it was, comparable with ==."""
     tensors = [*model.parameters(), *model.buffers(), *(p.grad for p in model.parameters() if p.grad is not None)]
