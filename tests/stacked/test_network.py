@@ -42,6 +42,26 @@ def test_outputs_gradients_and_buffers_are_those_of_the_single_models(
         torch.testing.assert_close(state, dict(model.state_dict()), rtol=1e-5, atol=1e-5)
 
 
+@pytest.mark.parametrize("inputs", [2, 8, 100])
+@pytest.mark.parametrize("outputs", [1, 2, 8, 100])
+@pytest.mark.parametrize("samples", [1, 8, 32, 500])
+def test_linear_layers_round_as_single_ones(samples: int, inputs: int, outputs: int) -> None:
+    models = [nn.Sequential(nn.Linear(inputs, outputs)) for _ in range(MODELS)]
+    net, x, gradient = stack(models), torch.randn(MODELS, samples, inputs), torch.randn(MODELS, samples, outputs)
+    rows = x.flatten(0, 1).requires_grad_()
+    net(rows).backward(gradient.flatten(0, 1))
+    assert rows.grad is not None
+    for index, model in enumerate(models):
+        alone = x[index].clone().requires_grad_()
+        expected = model(alone)
+        expected.backward(gradient[index])
+        pairs = [(split(net(rows), MODELS)[index], expected), (split(rows.grad, MODELS)[index], alone.grad)]
+        pairs += [
+            (own.grad[index], single.grad) for own, single in zip(net.parameters(), model.parameters(), strict=True)
+        ]
+        assert all(torch.equal(own, single) for own, single in pairs)
+
+
 def test_part_of_a_batch_goes_to_the_models_of_its_rows() -> None:
     net = stack(copies(MLP))
     x, rows = torch.randn(MODELS * SAMPLES, 2), torch.tensor([0, 3, SAMPLES, 3 * SAMPLES - 1])

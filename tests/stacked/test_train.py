@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import logging
+import os
 import signal
+import time
 from collections.abc import Callable
 from pathlib import Path
 from unittest.mock import patch
@@ -58,6 +60,46 @@ def test_figures_name_the_run_and_its_seed(tmp_path: Path) -> None:
         train_stacked(tmp_path)
     signed = [(figure.get_supxlabel(), folder.name) for figure, folder, _ in (task.args for task in drawn)]
     assert set(signed) == {(f"run: train, seed {seed}", f"seed={seed}") for seed in SEEDS}
+
+
+IN_TWO_PROCESSES = patch("lsa_lightning.stacked.train._threads", lambda cfg: 2)
+
+
+def test_seeds_shared_out_to_processes_are_those_of_one_process(stacked: Path, tmp_path: Path) -> None:
+    with IN_TWO_PROCESSES:
+        train_stacked(tmp_path, "trainer.max_epochs=2", seeds=(*SEEDS, 1))
+    assert [differing_files(stacked / f"seed={seed}", tmp_path / f"seed={seed}") for seed in SEEDS] == [[], []]
+    processes = [read_json(tmp_path / f"seed={seed}/status.json")["pid"] for seed in (*SEEDS, 1)]
+    assert processes[0] != processes[1] == processes[2] != os.getpid()
+
+
+def test_of_several_processes_the_first_says_how_far_it_is(tmp_path: Path) -> None:
+    args = [*tiny_without("callbacks.progress_bar", "analysis", "evaluation"), *TRAINING_ONLY, "seeds=[3,0]"]
+    with IN_TWO_PROCESSES:
+        main_in_process(main, *(arg for arg in args if "progress_bar" not in arg), at(tmp_path))
+    log = (tmp_path / "train.log").read_text()
+    assert [log.count(words) for words in ("Epoch 1/1:", "Seed 3: trained", "Seed 0: trained")] == [1, 1, 1]
+
+
+class SignalsWhoWaits(SeedStatus):
+    """A signal to the process that waits for this one and the others, when the first epoch is over."""
+
+    def on_train_epoch_start(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
+        if trainer.current_epoch == 1:
+            os.kill(os.getppid(), signal.SIGTERM)
+            time.sleep(60)
+
+
+def test_after_a_signal_the_seeds_in_all_processes_begin_again(
+    tmp_path: Path, stacked: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with IN_TWO_PROCESSES:
+        with patch("lsa_lightning.stacked.train.SeedStatus", SignalsWhoWaits), pytest.raises(Stopped):
+            main_in_process(main, *tiny_without(), "seeds=[3,0]", "trainer.max_epochs=2", at(tmp_path))
+        assert states(tmp_path) == ["interrupted"] * 2
+        assert capsys.readouterr().out.count("Stopped by SIGTERM") == 1
+        train_stacked(tmp_path, "trainer.max_epochs=2")
+    assert [differing_files(tmp_path / f"seed={seed}", stacked / f"seed={seed}") for seed in SEEDS] == [[], []]
 
 
 @pytest.mark.parametrize(

@@ -62,6 +62,7 @@ class SeedJob:
         analysis: the stage of the analysis; None: left out.
         evaluation: the stage of the evaluation; None: left out.
         limit_test_batches: the trainer's.
+        on_cpu: whether the trainer trains on the CPU.
         random: the global random numbers that its data and callbacks draw.
     """
 
@@ -75,6 +76,7 @@ class SeedJob:
     analysis: AnalysisStage | None
     evaluation: EvaluationStage | None
     limit_test_batches: int | float | None
+    on_cpu: bool
     random: OwnRandom = field(default_factory=OwnRandom)
 
     @classmethod
@@ -86,7 +88,8 @@ class SeedJob:
             check_job(config, job)
         callbacks = job.trainer.callbacks  # type: ignore[attr-defined]
         parts = (job.data, job.model, callbacks, job.loggers, job.analysis, job.evaluation)
-        return cls(config.seed, config, folder, *parts, job.trainer.limit_test_batches)
+        on_cpu = job.trainer.strategy.root_device.type == "cpu"
+        return cls(config.seed, config, folder, *parts, job.trainer.limit_test_batches, on_cpu)
 
     @property
     def method(self) -> AdversarialTraining | None:

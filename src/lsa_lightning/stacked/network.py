@@ -112,9 +112,9 @@ class _Linear(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
         ctx.save_for_backward(x, weight)
-        if weight.shape[1] > 1:
+        if _rounds_alike(x, weight.transpose(1, 2)):
             return torch.baddbmm(bias.unsqueeze(1), x, weight.transpose(1, 2))
-        outputs = x.new_empty(*x.shape[:2], 1)  # of one column, batched products round differently
+        outputs = x.new_empty(*x.shape[:2], weight.shape[1])
         for rows, w, b, out in zip(x, weight, bias, outputs, strict=True):
             torch.addmm(b, rows, w.t(), out=out)
         return outputs
@@ -124,10 +124,27 @@ class _Linear(torch.autograd.Function):
         x, weight = ctx.saved_tensors
         for_x, for_weight, for_bias = ctx.needs_input_grad
         return (
-            torch.bmm(gradient, weight) if for_x else None,
-            torch.bmm(gradient.transpose(1, 2), x) if for_weight else None,
+            _products(gradient, weight) if for_x else None,
+            _products(gradient.transpose(1, 2), x) if for_weight else None,
             gradient.sum(1) if for_bias else None,
         )
+
+
+_FEWEST = 400
+"""Multiplications; for less, torch's batched product on the CPU has a loop of its own."""
+
+
+def _rounds_alike(left: Tensor, right: Tensor) -> bool:
+    """Whether one batched product of all models rounds as the products of each: not of few numbers, nor of vectors."""
+    rows, inner, columns = *left.shape[1:], right.shape[2]
+    return min(rows, columns) > 1 and rows * inner * columns >= _FEWEST
+
+
+def _products(left: Tensor, right: Tensor) -> Tensor:
+    """``[S, a, b] @ [S, b, c]``, each rounded as alone."""
+    if _rounds_alike(left, right):
+        return torch.bmm(left, right)
+    return torch.stack([one @ other for one, other in zip(left, right, strict=True)])
 
 
 def _one_by_one(module: nn.Module, single: nn.Module, x: Tensor) -> Tensor:

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import logging
 import re
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from functools import partial
+from itertools import pairwise
 from typing import Any
 
 import torch
@@ -23,6 +26,7 @@ from lsa_lightning.runs.installed import check_installed
 from lsa_lightning.runs.kinds import JOB
 from lsa_lightning.runs.loggers import result_loggers
 from lsa_lightning.runs.next_step import show_seeds
+from lsa_lightning.runs.signals import Signals
 from lsa_lightning.runs.summary import RunSummary
 from lsa_lightning.runs.whole_checkpoint import plugins_of
 from lsa_lightning.stacked.job import SeedJob, check_supported
@@ -30,6 +34,8 @@ from lsa_lightning.stacked.progress import MeanProgress, SeedStatus
 from lsa_lightning.stacked.results import measure_and_write
 from lsa_lightning.stacked.training import SeedCallbacks, StackedData, StackedTraining
 from lsa_lightning.utils.checks import integer, sequence
+from lsa_lightning.utils.processes import can_fork, run_apart
+from lsa_lightning.utils.progress import say
 
 
 def train_seeds(cfg: DictConfig) -> list[RunSummary]:
@@ -94,31 +100,66 @@ def _config_of(cfg: DictConfig, seed: int) -> DictConfig:
 
 
 def _run(cfg: DictConfig, configs: Mapping[int, DictConfig], attempts: Mapping[int, Attempt]) -> None:
-    """Train and measure these seeds."""
+    """Train and measure these seeds, in one process or shared out to several."""
     for place in JOB:
         check_installed(cfg.get(place), place)
-    if cfg.num_threads is not None:
-        torch.set_num_threads(_threads(cfg))
     with without_srun_hint():
         jobs = [SeedJob.of(own, attempts[seed].folder) for seed, own in configs.items()]
-    check_supported(jobs[0], len(jobs))
-    with running(list(attempts.values()), output_dir()) as signals, without_srun_hint():
-        save_command(cfg, output_dir())
-        saved = [_save(job) for job in jobs]
-        with closed(result_loggers(logger for job in jobs for logger in job.loggers)):
-            for job, config in zip(jobs, saved, strict=True):
-                for logger in job.loggers:
-                    if not isinstance(logger, CSVLogger):
-                        logger.log_hyperparams(config)
-            module = StackedTraining(jobs)
-            status = SeedStatus(signals, list(attempts.values()))
-            seconds = _fit(module, cfg, status)
-            measure_and_write(module, status.attempts, seconds / len(jobs), signals)
+        check_supported(jobs[0], len(jobs))
+        with running(list(attempts.values()), output_dir()) as signals:
+            save_command(cfg, output_dir())
+            shares = _shares(jobs, _processes(cfg, jobs[0]))
+            if len(shares) == 1:
+                torch.set_num_threads(_threads(cfg))
+                _train(cfg, jobs, attempts, signals)
+            else:
+                train = partial(_train_apart, cfg, attempts)
+                run_apart({_in_words(share): partial(train, share, shown=share is shares[0]) for share in shares})
 
 
 def _threads(cfg: DictConfig) -> int:
     """A single run's threads would wait for each other; the rows of many models are worth several."""
-    return max(int(cfg.num_threads), torch.get_num_threads())
+    return max(int(cfg.num_threads or 1), torch.get_num_threads())
+
+
+def _processes(cfg: DictConfig, job: SeedJob) -> int:
+    """One where a GPU trains; else one in place of each thread: small tensors are not worth the wait of threads."""
+    return _threads(cfg) if job.on_cpu and can_fork() else 1
+
+
+def _shares(jobs: Sequence[SeedJob], processes: int) -> list[list[SeedJob]]:
+    """The jobs in at most so many shares of the same size, or of one more, in their order."""
+    number = min(processes, len(jobs))
+    ends = [len(jobs) * index // number for index in range(number + 1)]
+    return [list(jobs[first:end]) for first, end in pairwise(ends)]
+
+
+def _in_words(share: Sequence[SeedJob]) -> str:
+    return f"seeds {', '.join(str(job.seed) for job in share)}"
+
+
+def _train_apart(cfg: DictConfig, attempts: Mapping[int, Attempt], jobs: Sequence[SeedJob], *, shown: bool) -> None:
+    """Train and measure a share of the seeds in a process of its own; one that is not shown does not say how far."""
+    torch.set_num_threads(1)
+    if not shown:
+        for name in ("lightning.pytorch", "lightning.fabric", say.__module__):
+            logging.getLogger(name).setLevel(logging.WARNING)
+    with Signals() as signals:
+        _train(cfg, jobs, attempts, signals)
+
+
+def _train(cfg: DictConfig, jobs: Sequence[SeedJob], attempts: Mapping[int, Attempt], signals: Signals) -> None:
+    """Train and measure some seeds at once."""
+    saved = [_save(job) for job in jobs]
+    with closed(result_loggers(logger for job in jobs for logger in job.loggers)):
+        for job, config in zip(jobs, saved, strict=True):
+            for logger in job.loggers:
+                if not isinstance(logger, CSVLogger):
+                    logger.log_hyperparams(config)
+        module = StackedTraining(jobs)
+        status = SeedStatus(signals, [attempts[job.seed] for job in jobs])
+        seconds = _fit(module, cfg, status)
+        measure_and_write(module, status.attempts, seconds / len(jobs), signals)
 
 
 def _save(job: SeedJob) -> dict[str, Any]:

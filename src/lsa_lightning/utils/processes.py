@@ -2,10 +2,18 @@
 
 from __future__ import annotations
 
+import io
 import os
-from collections.abc import Callable, Sequence
-from multiprocessing import get_all_start_methods, get_context
-from typing import Any
+import pickle
+import signal
+import sys
+import traceback
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, redirect_stderr, redirect_stdout
+from dataclasses import dataclass
+from multiprocessing import current_process, get_all_start_methods, get_context, parent_process
+from multiprocessing.connection import Connection, wait
+from typing import Any, NamedTuple
 
 Task = Callable[[], object]
 """What it leaves behind are files: what it changes in memory is lost where another process runs it."""
@@ -39,6 +47,129 @@ def _run(tasks: Sequence[Task]) -> None:
 
 
 def _processors() -> int:
-    """How many processes can run tasks; one where the system cannot fork, or a fork is not safe, as on macOS."""
+    """How many processes can run tasks; one where none can be forked, or others keep the processors busy already."""
+    return len(os.sched_getaffinity(0)) if can_fork() and parent_process() is None else 1
+
+
+def can_fork() -> bool:
+    """Whether this process can fork others: not all systems can, nor is it safe on all, as on macOS."""
     forks = "fork" in get_all_start_methods() and hasattr(os, "sched_getaffinity")
-    return len(os.sched_getaffinity(0)) if forks else 1
+    return forks and not current_process().daemon
+
+
+def run_apart(tasks: Mapping[str, Task]) -> None:
+    """Run each task in a process of its own, forked from this one, which waits.
+
+    What the first task prints is seen at once; what the others print, when they have ended, in their order. Tasks must
+    run neither torch on several threads nor anything on a GPU.
+
+    Args:
+        tasks: by their names in messages.
+
+    Raises:
+        Exception: the first that a task raises; the others are ended before, by SIGTERM.
+        SystemExit: if a task exits with a status of its own; likewise.
+        ChildProcessError: if a process is killed; likewise.
+    """
+    context: Any = get_context("fork")
+    workers = []
+    for number, (name, task) in enumerate(tasks.items()):
+        receiver, sender = context.Pipe(duplex=False)
+        process = context.Process(target=_report, args=(task, sender, number == 0), name=name)
+        process.start()
+        sender.close()  # the other end is the process's alone, so that its death is noticed
+        workers.append(_Worker(process, receiver))
+    try:
+        outcomes = _outcomes(workers)
+    except BaseException:
+        for worker in workers:
+            worker.process.terminate()
+        raise
+    finally:
+        for worker in workers:
+            worker.process.join()
+    printed: set[str] = set()
+    for outcome in outcomes:
+        sys.stdout.write(outcome.output)
+        new = [line for line in outcome.errors.splitlines(keepends=True) if line not in printed]
+        sys.stderr.writelines(new)
+        printed.update(new)
+
+
+class _Outcome(NamedTuple):
+    """What a task left: what it printed, and the error that ended it, with its traceback."""
+
+    output: str
+    errors: str
+    error: Exception | None
+    trace: str
+
+
+@dataclass(frozen=True)
+class _Worker:
+    """A process, and where its outcome arrives."""
+
+    process: Any
+    receiver: Connection
+
+    def outcome(self) -> _Outcome:
+        """What has arrived; raises what ended the process."""
+        try:
+            outcome: _Outcome = self.receiver.recv()
+        except EOFError:
+            self.process.join()
+            status = self.process.exitcode
+            if status >= 0:
+                raise SystemExit(status) from None
+            msg = f"the process of {self.process.name} was ended by {signal.Signals(-status).name}"
+            raise ChildProcessError(msg) from None
+        if outcome.error is not None:
+            raise outcome.error from _TracebackError(outcome.trace)
+        return outcome
+
+
+class _TracebackError(Exception):
+    """Where in another process an error was raised."""
+
+
+def _outcomes(workers: Sequence[_Worker]) -> list[_Outcome]:
+    """One for each worker, in their order; the first error that arrives is raised."""
+    waiting = {worker.receiver: worker for worker in workers}
+    arrived: dict[Any, _Outcome] = {}
+    while waiting:
+        for receiver in wait(list(waiting)):
+            arrived[receiver] = waiting.pop(receiver).outcome()  # type: ignore[call-overload]
+    return [arrived[worker.receiver] for worker in workers]
+
+
+def _report(task: Task, sender: Connection, shown: bool) -> None:
+    """Run a task, and send its outcome."""
+    with _kept_back(shown) as printed:
+        error, trace = _run_caught(task)
+    output, errors = printed
+    sender.send(_Outcome(output.getvalue(), errors.getvalue(), error, trace))
+
+
+@contextmanager
+def _kept_back(shown: bool) -> Iterator[tuple[io.StringIO, io.StringIO]]:
+    """Keep what is printed to the two streams, but for what is shown at once."""
+    printed = (io.StringIO(), io.StringIO())
+    if shown:
+        yield printed
+    else:
+        with redirect_stdout(printed[0]), redirect_stderr(printed[1]):
+            yield printed
+
+
+def _run_caught(task: Task) -> tuple[Exception | None, str]:
+    """The error that ended a task, in a form that can be sent, and its traceback."""
+    try:
+        task()
+    except Exception as error:  # noqa: BLE001  # it is raised where the process was started
+        text = traceback.format_exc()
+        try:
+            pickle.loads(pickle.dumps(error))  # noqa: S301  # our own
+        except Exception:  # noqa: BLE001  # what a class of the user's own may raise
+            return RuntimeError(f"{type(error).__name__}: {error}"), text
+        return error, text
+    return None, ""
