@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import logging
 from pathlib import Path
 from types import ModuleType
 
@@ -16,6 +17,8 @@ SCRIPTS = Path(__file__).parents[1] / "scripts"
 @pytest.fixture
 def fuzz(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
     monkeypatch.syspath_prepend(str(SCRIPTS))
+    for name in ("lightning.pytorch", "lightning.fabric"):  # which it silences
+        monkeypatch.setattr(logging.getLogger(name), "level", logging.INFO)
     return importlib.import_module("fuzz")
 
 

@@ -45,6 +45,8 @@ def train_seeds(cfg: DictConfig) -> list[RunSummary]:
     seeds' folders and is about all of them. ``checkpoints/last.ckpt`` is written when training is over; from it, a
     finished seed goes on alone, as ``lsa-train resume=RUN/seed=0 trainer.max_epochs=100``.
 
+    On a CPU the seeds are shared out to as many processes as torch has threads, of which the first says how far it is.
+
     Started again in the same folder, or with ``lsa-train resume=RUN``, it leaves finished seeds as they are, and trains
     the others from the beginning.
 
