@@ -9,7 +9,6 @@ from tests.helpers.attack_cases import MODELS, make_batch, make_model
 
 from lsa_lightning.attacks import FGSM, PGD, TPGD
 from lsa_lightning.functional import classification_loss
-from lsa_lightning.utils.batch import WholeBatchError
 
 VECTOR_MODELS = [name for name in MODELS if not name.startswith("images")]
 
@@ -135,16 +134,3 @@ def test_who_is_fooled_is_in_no_pass_any_more() -> None:
     few = standing[0] // 4  # of the first part, to see that the model does not mix samples
     assert sizes == [64, few, few, 64, standing[0], *standing]  # x, and x as the start again
     assert len(set(standing)) > 3
-
-
-def test_a_model_that_must_have_the_whole_batch_is_attacked_with_it() -> None:
-    model, (x, y) = make_model("many classes").eval(), make_batch("many classes", n=64)
-
-    def whole(points: torch.Tensor) -> torch.Tensor:
-        if len(points) != 64:
-            raise WholeBatchError
-        return model(points)
-
-    attack = PGD(0.6, steps=12, best="success", seed=0)
-    expected = attack.with_eps(0.6)(model, x, y)
-    torch.testing.assert_close(attack(whole, x, y), expected)

@@ -14,8 +14,9 @@ from tests.helpers.training import foreign
 from torch import Tensor, nn
 
 from lsa_lightning import ATLR, AdversarialTraining, LayerwiseRegularizer, RobustValidation
-from lsa_lightning.attacks import FGSM
+from lsa_lightning.attacks import APGD, FAB, FGSM, PGD, Attack, Square
 from lsa_lightning.callbacks.step_input import GivenBatch, ModelCall, bound
+from lsa_lightning.utils.batch import WholeBatchError, part_of_batch
 from lsa_lightning.utils.isolation import evaluating
 
 MEAN, STD = 0.5, 0.05
@@ -233,9 +234,44 @@ def test_further_rows_follow_the_first_samples_and_no_others() -> None:
     call = ModelCall((x,), {"mask": mask, "scale": 2.0}, x)
     assert torch.equal(call.arguments(x[:3])[1]["mask"], mask[:3])
     assert torch.equal(call.arguments(x + 1)[1]["mask"], mask)
-    with pytest.raises(ValueError, match="expected an attack that keeps the batch together"):
+    with pytest.raises(WholeBatchError, match=r"expected the 4 samples of the batch.* got 3"):
         call.arguments(x[1:])
+    with part_of_batch(torch.tensor([1, 3]), 4):
+        assert torch.equal(call.arguments(x[1:3])[1]["mask"], mask[[1, 3]])
     assert ModelCall((x,), {"scale": 2.0}, x).arguments(x[1:])[1] == {"scale": 2.0}
+
+
+class Numbered(nn.Module):
+    """Takes the number of each sample beside it, and sees that they belong together."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.fc = nn.Linear(3, 4)
+
+    def forward(self, x: Tensor, *, number: Tensor) -> Tensor:
+        assert torch.equal(x.mean(1).round(), number)
+        return self.fc(x - number[:, None])
+
+
+@pytest.mark.parametrize(
+    "attack",
+    [
+        PGD(0.4, best="success", bounds=None),
+        APGD(0.4, 5, best="success", bounds=None),
+        FAB(0.4, bounds=None),
+        Square(0.4, 30, bounds=None),
+    ],
+    ids=repr,
+)
+def test_further_rows_follow_the_samples_that_an_attack_keeps(attack: Attack) -> None:
+    torch.manual_seed(0)
+    model, number = Numbered(), torch.arange(40.0)
+    beside = torch.randn(40, 3)
+    x = number[:, None] + beside - beside.mean(1, keepdim=True)
+    y = model(x, number=number).argmax(1)
+    function = bound(model, ModelCall((x,), {"number": number}, x).arguments)
+    standing = function(attack(function, x, y)).argmax(1) == y
+    assert 0 < standing.sum() < len(y)
 
 
 def test_arguments_without_a_place_in_memory_are_passed_over() -> None:

@@ -11,7 +11,7 @@ from lsa_lightning.attacks.balls import Ball, Bounds, per_sample
 from lsa_lightning.attacks.base import GradientAttack, Model, forward_and_gradient
 from lsa_lightning.attacks.losses import LossFn
 from lsa_lightning.functional import kl_divergence
-from lsa_lightning.utils.batch import WholeBatchError, part_of_batch
+from lsa_lightning.utils.batch import part_of_batch
 from lsa_lightning.utils.checks import choice, flag, integer
 
 
@@ -92,10 +92,7 @@ class PGD(GradientAttack):
         """Each sample stays at the first point, of x and the iterates, that is misclassified."""
         with torch.no_grad():
             standing = self.standing(model(ball.x), y)
-        try:
-            return self._on_standing(model, ball.x.where(per_sample(~standing, x_adv), x_adv), y, ball, standing)
-        except WholeBatchError:  # the model is given further tensors, of which it must have all rows
-            return self._on_all(model, x_adv, y, ball, standing)
+        return self._on_standing(model, ball.x.where(per_sample(~standing, x_adv), x_adv), y, ball, standing)
 
     def _on_standing(self, model: Model, x_adv: Tensor, y: Tensor, ball: Ball, standing: Tensor) -> Tensor:
         """The steps, of those samples alone that still stand: who is fooled costs nothing any more."""
@@ -112,17 +109,6 @@ class PGD(GradientAttack):
             x_adv.index_copy_(0, left, points)
             points = ball.ascend(points, gradient, self.alpha)
         return x_adv.index_copy_(0, left[standing], points[standing])
-
-    def _on_all(self, model: Model, x_adv: Tensor, y: Tensor, ball: Ball, standing: Tensor) -> Tensor:
-        """The same, with all samples in each pass."""
-        x_adv = x_adv.where(per_sample(standing, x_adv), ball.x)
-        for _ in range(self.steps):
-            if not bool(standing.any()):
-                break
-            logits, _, gradient = forward_and_gradient(model, x_adv, partial(self.loss, y=y))
-            standing = standing & self.standing(logits, y)
-            x_adv = ball.ascend(x_adv, gradient, self.alpha).where(per_sample(standing, x_adv), x_adv)
-        return x_adv
 
 
 class TPGD(GradientAttack):

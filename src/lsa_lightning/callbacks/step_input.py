@@ -20,7 +20,7 @@ from torch.utils.hooks import RemovableHandle
 from typing_extensions import Self
 
 from lsa_lightning.callbacks.target import Target
-from lsa_lightning.utils.batch import WholeBatchError, first_samples, replace_tensor
+from lsa_lightning.utils.batch import WholeBatchError, replace_tensor, rows_of, samples_of_batch
 from lsa_lightning.utils.isolation import (
     evaluating,
     hookable_modules,
@@ -60,27 +60,36 @@ class ModelCall:
         return len(self.args) == 1 and not self.kwargs and self.args[0] is self.x
 
     def arguments(self, x: Tensor) -> tuple[tuple[Any, ...], dict[str, Any]]:
-        """Positional and keyword arguments with ``x`` in place of the input.
+        """Positional and keyword arguments with ``x`` in place of the input, and the other tensors' rows beside it.
 
         Args:
-            x: as many samples as the input has, or its own first ones; where no other argument has a row per sample,
-                any number of samples.
+            x: as many samples as the input has, or some of them: those that are named by
+                :func:`~lsa_lightning.utils.batch.part_of_batch`, else its own first ones; where no other argument has a
+                row per sample, any number of samples.
 
         Raises:
-            WholeBatchError: if the rows of the other arguments are unknown, as ``x`` is some part of the samples.
+            WholeBatchError: if ``x`` is other samples, whose rows of the other arguments are unknown.
         """
         samples = len(self.x)
         arguments = replace_tensor((self.args, self.kwargs), self.x, x)
         if len(x) != samples and _have_rows(arguments, samples):
-            if not torch.equal(x, self.x[: len(x)]):
-                msg = (
-                    "expected an attack that keeps the batch together (PGD does; APGD, Square and Ensemble do not) for "
-                    "a model that is given further tensors with a row per sample, and no unlabelled inputs"
-                )
-                raise WholeBatchError(msg)
-            arguments = first_samples(arguments, samples, len(x))
+            arguments = rows_of(arguments, samples, self._places(x))
         args, kwargs = arguments
         return args, kwargs
+
+    def _places(self, x: Tensor) -> Tensor | slice:
+        """Which samples of the batch ``x`` are."""
+        part = samples_of_batch()
+        if part is not None and (len(part[0]), part[1]) == (len(x), len(self.x)):
+            return part[0]
+        if torch.equal(x, self.x[: len(x)]):
+            return slice(len(x))
+        msg = (
+            f"expected the {len(self.x)} samples of the batch, as the model is given further tensors with a row for "
+            f"each, got {len(x)}: attacks of one's own give it all samples, or name some by part_of_batch, and "
+            "unlabelled inputs have no such rows"
+        )
+        raise WholeBatchError(msg)
 
 
 def tensors_in(collection: Any) -> list[Tensor]:

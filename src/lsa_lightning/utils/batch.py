@@ -32,12 +32,13 @@ __all__ = [
     "read_inputs",
     "read_samples",
     "replace_tensor",
+    "rows_of",
     "samples_of_batch",
 ]
 
 
 class WholeBatchError(ValueError):
-    """A model that is given further tensors, one row per sample, was called with a part of the batch."""
+    """A model that is given further tensors, one row per sample, was called with samples whose rows are unknown."""
 
 
 def read_batch(batch: Any) -> tuple[Tensor, Tensor]:
@@ -154,7 +155,16 @@ def first_samples(batch: Any, samples: int, n: int) -> Any:
         >>> first_samples({"x": torch.zeros(3, 2), "mean": torch.tensor(0.5)}, samples=3, n=1)
         {'x': tensor([[0., 0.]]), 'mean': tensor(0.5000)}
     """
-    return apply_to_collection(batch, Tensor, lambda rows: rows[:n] if rows.ndim and len(rows) == samples else rows)
+    return rows_of(batch, samples, slice(n))
+
+
+def rows_of(batch: Any, samples: int, places: Tensor | slice) -> Any:
+    """The same with some rows; what has not a row for each of the samples stays as it is."""
+
+    def chosen(tensor: Tensor) -> Tensor:
+        return tensor[places] if tensor.ndim and len(tensor) == samples else tensor
+
+    return apply_to_collection(batch, Tensor, chosen)
 
 
 _PART: ContextVar[tuple[Tensor, int] | None] = ContextVar("part", default=None)
