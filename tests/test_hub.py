@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 import sys
 from pathlib import Path
@@ -62,6 +63,11 @@ def test_the_page_is_about_the_run(hub: Path) -> None:
     page = (hub / "somebody" / "moon" / "report.html").read_text()
     assert "moon_at_lr" in page
     assert str(EXAMPLE) not in page
+
+
+def test_a_folder_of_this_machine_that_holds_no_run_is_named(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match=rf"^expected .* got {re.escape(str(tmp_path))}.*does not exist$"):
+        from_pretrained(str(tmp_path))
 
 
 def test_what_a_repository_names_is_looked_at_first(hub: Path) -> None:

@@ -73,7 +73,7 @@ def from_pretrained(repo_id: str, *, revision: str | None = None, trust: Trust =
         >>> type(from_pretrained("examples/moon").backbone).__name__
         'MLP'
     """
-    folder = Path(repo_id) if (Path(repo_id) / CONFIG_FILE).is_file() else _downloaded(repo_id, revision)
+    folder = Path(repo_id) if Path(repo_id).is_dir() else _downloaded(repo_id, revision)
     model = load_run(str(folder / WEIGHTS_FILE), trust=trust).model
     if not isinstance(model, RobustClassifier):
         msg = f"expected {repo_id} to hold a RobustClassifier, got {type(model).__name__}: open it with load_run"
