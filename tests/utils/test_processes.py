@@ -87,6 +87,7 @@ class OwnError(Exception):
 
 def fails(error: Exception, folder: Path) -> None:
     wait_for(folder / "began")
+    prints("before", "a warning")
     raise error
 
 
@@ -98,12 +99,13 @@ def fails(error: Exception, folder: Path) -> None:
     ],
 )
 def test_an_error_in_one_of_the_processes_ends_the_others_and_is_raised(
-    error: Exception, kind: type[Exception], message: str, tmp_path: Path
+    error: Exception, kind: type[Exception], message: str, tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
     tasks = {"waits": partial(wait_to_be_stopped, tmp_path), "fails": partial(fails, error, tmp_path)}
     with pytest.raises(kind, match=message) as raised:
         run_apart(tasks)
     assert "in fails\n    raise error" in str(raised.value.__cause__)
+    assert capfd.readouterr() == ("before\n", "a warning\n")
     assert (tmp_path / "stopped").read_text() == "SIGTERM"
 
 

@@ -124,6 +124,8 @@ class _Worker:
             msg = f"the process of {self.process.name} was ended by {signal.Signals(-status).name}"
             raise ChildProcessError(msg) from None
         if outcome.error is not None:
+            sys.stdout.write(outcome.output)
+            sys.stderr.write(outcome.errors)
             raise outcome.error from _TracebackError(outcome.trace)
         return outcome
 
@@ -133,7 +135,7 @@ class _TracebackError(Exception):
 
 
 def _outcomes(workers: Sequence[_Worker]) -> list[_Outcome]:
-    """One for each worker, in their order; the first error that arrives is raised."""
+    """One for each worker, in their order; the first error that arrives is raised, after what its task printed."""
     waiting = {worker.receiver: worker for worker in workers}
     arrived: dict[Any, _Outcome] = {}
     while waiting:
