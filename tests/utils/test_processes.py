@@ -9,10 +9,13 @@ import time
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
+from typing import Any
+from unittest.mock import patch
 
 import pytest
 
 from lsa_lightning.runs.signals import Signals, Stopped
+from lsa_lightning.utils import processes
 from lsa_lightning.utils.processes import can_fork, run_all, run_apart
 
 pytestmark = pytest.mark.skipif(not can_fork(), reason="needs fork")
@@ -145,3 +148,19 @@ def test_a_signal_to_the_process_that_waits_stops_all_processes(tmp_path: Path) 
     with Signals(), pytest.raises(Stopped):
         run_apart(tasks)
     assert (tmp_path / "stopped").read_text() == "SIGTERM"
+
+
+def test_a_signal_between_the_starts_of_two_processes_stops_both(tmp_path: Path) -> None:
+    def start_and_signal(name: str, *args: Any) -> Any:
+        worker = started(name, *args)
+        wait_for(tmp_path / name / "began")
+        if name == "0":
+            os.kill(os.getpid(), signal.SIGTERM)
+        return worker
+
+    started = processes._started
+    for name in "01":
+        (tmp_path / name).mkdir()
+    with patch.object(processes, "_started", start_and_signal), Signals(), pytest.raises(Stopped):
+        run_apart({name: partial(wait_to_be_stopped, tmp_path / name) for name in "01"})
+    assert [(tmp_path / name / "stopped").read_text() for name in "01"] == ["SIGTERM"] * 2

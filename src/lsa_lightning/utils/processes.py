@@ -71,15 +71,10 @@ def run_apart(tasks: Mapping[str, Task]) -> None:
         SystemExit: if a task exits with a status of its own; likewise.
         ChildProcessError: if a process is killed; likewise.
     """
-    context: Any = get_context("fork")
-    workers = []
-    for number, (name, task) in enumerate(tasks.items()):
-        receiver, sender = context.Pipe(duplex=False)
-        process = context.Process(target=_report, args=(task, sender, number == 0), name=name)
-        process.start()
-        sender.close()  # the other end is the process's alone, so that its death is noticed
-        workers.append(_Worker(process, receiver))
+    workers: list[_Worker] = []
     try:
+        with _signals_later() as mask:  # one that came between two of them would end those alone that are known
+            workers += [_started(name, task, not number, mask) for number, (name, task) in enumerate(tasks.items())]
         outcomes = _outcomes(workers)
     except BaseException:
         for worker in workers:
@@ -130,6 +125,26 @@ class _Worker:
         return outcome
 
 
+@contextmanager
+def _signals_later() -> Iterator[set[int]]:
+    """Inside, signals wait. Yields the mask to give to processes that start here."""
+    former: Any = signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())
+    try:
+        yield former
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, former)
+
+
+def _started(name: str, task: Task, shown: bool, mask: set[int]) -> _Worker:
+    """A process that runs the task."""
+    context: Any = get_context("fork")
+    receiver, sender = context.Pipe(duplex=False)
+    process = context.Process(target=_report, args=(task, sender, shown, mask), name=name)
+    process.start()
+    sender.close()  # the other end is the process's alone, so that its death is noticed
+    return _Worker(process, receiver)
+
+
 class _TracebackError(Exception):
     """Where in another process an error was raised."""
 
@@ -144,8 +159,9 @@ def _outcomes(workers: Sequence[_Worker]) -> list[_Outcome]:
     return [arrived[worker.receiver] for worker in workers]
 
 
-def _report(task: Task, sender: Connection, shown: bool) -> None:
+def _report(task: Task, sender: Connection, shown: bool, mask: set[int]) -> None:
     """Run a task, and send its outcome."""
+    signal.pthread_sigmask(signal.SIG_SETMASK, mask)
     with _kept_back(shown) as printed:
         error, trace = _run_caught(task)
     output, errors = printed
