@@ -18,8 +18,10 @@ from torch.nn import functional
 from torch.utils.data import DataLoader, Dataset, TensorDataset
 
 from lsa_lightning import ATLR, AdversarialTraining, LayerwiseRegularizer, MoonDataModule
-from lsa_lightning.attacks import TPGD
+from lsa_lightning.attacks import PGD, TPGD, InputSpace
+from lsa_lightning.attacks.output_space import AttackOnLogits
 from lsa_lightning.functional import relative_error
+from lsa_lightning.regularizers import TrainingRamp
 from lsa_lightning.unlabelled import FromLoader, Generated, PartOfBatch, Source, Unlabelled
 
 pytestmark = pytest.mark.usefixtures("float64")
@@ -51,6 +53,13 @@ def test_each_process_takes_its_share(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("lsa_lightning.unlabelled.place", lambda: (1, 2))
     source = FromLoader([torch.full((1, 1), float(i)) for i in range(5)])
     assert [float(source.draw(torch.zeros(1))) for _ in range(3)] == [1.0, 3.0, 1.0]
+
+
+@pytest.mark.parametrize(("share", "samples", "drawn"), [(0.07, 100, 7), (0.55, 100, 55), (0.14, 50, 7), (0.001, 5, 1)])
+def test_a_part_of_the_batch_is_rounded_up_but_not_beyond_a_whole_number(
+    share: float, samples: int, drawn: int
+) -> None:
+    assert len(PartOfBatch(share).draw(torch.zeros(samples, 1))) == drawn
 
 
 def test_a_datamodule_means_its_training_data() -> None:
@@ -268,6 +277,34 @@ def test_the_default_partners_are_crafted_under_the_threat_model_of_training() -
     attack = callback.unlabelled.attack
     assert isinstance(attack, TPGD)
     assert (attack.eps, attack.norm, attack.bounds) == (0.1, "Linf", (0.0, 1.0))
+
+
+def test_the_default_partners_are_for_the_inputs_and_outputs_that_the_attack_of_training_is_for() -> None:
+    within, u = InputSpace(0.5, 0.25)(PGD(0.1, bounds=None)), torch.zeros(5, 3)
+    attacks = {
+        "inside": ATLR(PGD(0.1, bounds=None), input_space=(0.5, 0.25), unlabelled=Unlabelled(PartOfBatch())),
+        "as given": ATLR(within, unlabelled=Unlabelled(PartOfBatch())),
+        "on logits": ATLR(AttackOnLogits(within, lambda out: out["y"]), unlabelled=Unlabelled(PartOfBatch())),
+    }
+    net = torch.nn.Linear(3, 4)
+    for name, callback in attacks.items():
+        model = (lambda x: {"y": net(x)}) if name == "on logits" else net
+        assert callback.unlabelled is not None
+        inputs, partners = callback.unlabelled.draw(model, u)
+        assert float((partners - inputs).abs().max()) == pytest.approx(0.4), name
+
+
+def test_a_step_without_a_penalty_is_in_the_mean() -> None:
+    def mean_of(ramp: TrainingRamp | None) -> float:
+        regularizer = LayerwiseRegularizer(1.0, schedule=ramp)
+        callback = ATLR(pgd(), regularizer=regularizer, unlabelled=Unlabelled(PartOfBatch()), mvl=MVL)
+        run = fit(foreign(lr=0.0), callback, limit_train_batches=4, limit_val_batches=0)
+        both = [float(run.callback_metrics[f"train/loss_lr{which}"]) for which in ("", "_unlabelled")]
+        assert both[1] > 0
+        return both[1]
+
+    never, half = mean_of(None), mean_of(TrainingRamp(0.49, 0.5))
+    assert half < 0.75 * never
 
 
 def test_their_radius_warms_up_with_that_of_training() -> None:

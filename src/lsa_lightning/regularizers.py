@@ -123,11 +123,15 @@ class LayerwiseRegularizer:
             share: share of training that is done, in [0, 1].
         """
         factor = self._factor(epoch, share)
+        return {name: factor * gamma for name, gamma in self.unscheduled(layers).items()}
+
+    def unscheduled(self, layers: Iterable[str]) -> dict[str, float]:
+        """Gamma of each of ``layers`` where the schedule is at 1; those that a mapping does not name are left out."""
         if isinstance(self.gamma, float):
-            return dict.fromkeys(layers, factor * self.gamma)
+            return dict.fromkeys(layers, self.gamma)
         # A name without #k stands for all calls of its module.
         by_name = {name: self.gamma.get(name, self.gamma.get(name.partition("#")[0])) for name in layers}
-        return {name: factor * gamma for name, gamma in by_name.items() if gamma is not None}
+        return {name: gamma for name, gamma in by_name.items() if gamma is not None}
 
     def _factor(self, epoch: int, share: float) -> float:
         if self.schedule is None:

@@ -7,6 +7,7 @@ prediction, as :class:`~lsa_lightning.attacks.TPGD` does. A source of your own i
 from __future__ import annotations
 
 import math
+import sys
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator
 from itertools import islice
@@ -17,8 +18,10 @@ import torch
 from lightning.pytorch.utilities.seed import isolate_rng
 from torch import Tensor
 
-from lsa_lightning.attacks import TPGD, Attack, ThreatModel
+from lsa_lightning.attacks import TPGD, Attack
 from lsa_lightning.attacks.base import Model
+from lsa_lightning.attacks.input_space import AttackInSpace
+from lsa_lightning.attacks.output_space import AttackOnLogits
 from lsa_lightning.utils import checks
 from lsa_lightning.utils.batch import read_inputs
 from lsa_lightning.utils.checks import flag, instance, integer, number, or_none, refuse, text
@@ -69,7 +72,8 @@ class PartOfBatch(Source):
 
     def draw(self, x: Tensor) -> Tensor:
         """The last ones."""
-        return x[len(x) - math.ceil(self.share * len(x)) :]
+        rounding = 4 * sys.float_info.epsilon  # 0.07 * 100 is a little more than 7
+        return x[len(x) - math.ceil(self.share * len(x) * (1 - rounding)) :]
 
 
 class FromLoader(Source):
@@ -234,6 +238,16 @@ class Generated(Source):
         return {**vars(self), "_generator": None}
 
 
+def _default(training: Attack) -> Attack:
+    """TPGD for what the attack of training is for."""
+    if isinstance(training, AttackInSpace):
+        return training.space(_default(training.attack))
+    if isinstance(training, AttackOnLogits):
+        return AttackOnLogits(_default(training.attack), training.output_fn)
+    threat = training.threat
+    return TPGD(threat.eps, norm=threat.norm, bounds=threat.bounds)
+
+
 class Unlabelled:
     r"""The layer-wise regularizer on inputs without labels.
 
@@ -246,7 +260,8 @@ class Unlabelled:
     Args:
         source: where u comes from.
         attack: crafts the partners; it must not need labels, which it is given zeros for. None:
-            :class:`~lsa_lightning.attacks.TPGD` under the threat model of training's attack.
+            :class:`~lsa_lightning.attacks.TPGD` under the threat model, in the input space and on the logits of
+            training's attack.
         only: whether the regularizer is on these inputs alone; else also on the labelled ones.
 
     Raises:
@@ -258,9 +273,9 @@ class Unlabelled:
         self.attack = or_none(instance, self, "attack", attack, Attack)
         self.only = flag(self, "only", only)
 
-    def under(self, threat: ThreatModel, in_space: Callable[[Attack], Attack]) -> Unlabelled:
-        """The same with an attack, by default under ``threat``, for inputs and outputs as the model has them."""
-        attack = self.attack or TPGD(threat.eps, norm=threat.norm, bounds=threat.bounds)
+    def beside(self, training: Attack, in_space: Callable[[Attack], Attack]) -> Unlabelled:
+        """The same with an attack, by default like ``training``, for inputs and outputs as the model has them."""
+        attack = self.attack or _default(training)
         return Unlabelled(self.source, attack=in_space(attack), only=self.only)
 
     def draw(

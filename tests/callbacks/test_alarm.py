@@ -3,6 +3,7 @@ from __future__ import annotations
 import copy
 import csv
 import pickle
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,7 @@ from lsa_lightning.attacks import FGSM, NFGSM, PGD, AdaptiveAttack
 from lsa_lightning.callbacks import CollapseAlarm, LossFell, Overshot, SpreadLost
 from lsa_lightning.callbacks.alarm import Signal, StepSeen
 from lsa_lightning.objectives import TRADES
+from lsa_lightning.unlabelled import PartOfBatch, Unlabelled
 
 pytestmark = pytest.mark.usefixtures("float64")
 
@@ -372,6 +374,21 @@ def test_silence_is_plain_adversarial_training() -> None:
 def test_a_gate_needs_an_alarm() -> None:
     with pytest.raises(ValueError, match="ATLR: expected alarm to be a CollapseAlarm, by whose level gamma is gated"):
         ATLR(pgd(), gated=True)
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda alarm: ATLR(pgd(), mvl=MVL, alarm=alarm, gated=True),
+        lambda alarm: ATLR(pgd(), mvl=MVL, alarm=alarm, unlabelled=Unlabelled(PartOfBatch(), only=True)),
+        lambda alarm: AdversarialTraining(pgd(), alarm=alarm),
+    ],
+    ids=["gated", "unlabelled", "no penalty"],
+)
+def test_an_alarm_that_would_never_hear_anything_is_refused(make: Callable[[CollapseAlarm], pl.Callback]) -> None:
+    with pytest.raises(MisconfigurationException, match=r"got SpreadLost\(\), which would never ring"):
+        fit(foreign(), make(CollapseAlarm(SpreadLost())))
+    fit(foreign(), ATLR(pgd(), mvl=MVL, alarm=CollapseAlarm(SpreadLost())), limit_train_batches=1)
 
 
 def test_labels_that_are_no_classes_are_refused() -> None:

@@ -69,8 +69,12 @@ def test_without_a_logger_it_can_still_be_monitored() -> None:
 def test_names_are_those_of_lightnings_monitor() -> None:
     net = ForeignModule().net
     groups = [{"params": net.fc1.parameters(), "lr": 0.2}, {"params": net.fc2.parameters()}]
+    named = [{"params": net.fc1.parameters(), "lr": 0.4, "name": "head"}, {"params": net.fc2.parameters()}]
+    alone = [{"params": net.fc1.parameters(), "lr": 0.5, "name": "all"}]
     optimizers: list[Optimizer] = [Adam(groups, lr=0.1), Adam(net.conv1.parameters()), SGD(net.parameters(), lr=0.3)]
+    optimizers += [SGD(named, lr=0.6), SGD(alone)]
     expected = {"lr-Adam/pg1": 0.2, "lr-Adam/pg2": 0.1, "lr-Adam-1": 0.001, "lr-SGD": 0.3}
+    expected |= {"lr-SGD-1/head": 0.4, "lr-SGD-1/pg2": 0.6, "lr-SGD-2/all": 0.5}
     assert rates_of(optimizers) == expected
     names, _ = LearningRateMonitor()._find_names_from_optimizers(optimizers, [], defaultdict(int))
     assert [name for group in names for name in group] == list(expected)

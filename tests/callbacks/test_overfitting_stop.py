@@ -38,7 +38,7 @@ class Recorded(Attack):
     """No perturbation; remembers what it was given."""
 
     def __init__(self) -> None:
-        super().__init__(0.1)
+        super().__init__(0.1, bounds=None)
         self.inputs: list[Tensor] = []
 
     def perturb(self, model: Any, x: Tensor, y: Tensor, ball: Ball) -> Tensor:
@@ -171,3 +171,20 @@ def test_two_processes_come_to_one_verdict(tmp_path: Path) -> None:
     assert first["epoch"] == second["epoch"] is not None
     assert first["accuracy"] == second["accuracy"]
     assert all(torch.equal(value, second["weights"][name]) for name, value in first["weights"].items())
+
+
+class NormalisesInStep(ForeignModule):
+    """Changes x in place, and only then gives it to the model."""
+
+    def training_step(self, batch: Any) -> Any:
+        batch[0].sub_(0.5).div_(0.25)
+        return super().training_step(batch)
+
+
+@pytest.mark.parametrize("trained_by", [[AdversarialTraining(FFGSM(0.05, bounds=None))], []], ids=["AT", "alone"])
+def test_what_the_step_gives_the_model_is_measured(trained_by: list[pl.Callback]) -> None:
+    attack = Recorded()
+    trained = trainer([*trained_by, CatastrophicOverfittingStop(attack)], max_epochs=2)
+    trained.fit(NormalisesInStep(lr=0.02), loader(), loader(seed=1))
+    expected = (next(iter(loader()))[0] - 0.5) / 0.25
+    assert [torch.equal(x, expected) for x in attack.inputs] == [True, True]

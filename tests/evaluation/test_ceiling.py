@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 from itertools import product
+from typing import Any
 
 import pytest
 import torch
 from torch import Tensor
 
 from lsa_lightning import MoonDataModule
-from lsa_lightning.evaluation import CeilingBound
+from lsa_lightning.attacks import FGSM, InputSpace
+from lsa_lightning.attacks.output_space import AttackOnLogits
+from lsa_lightning.evaluation import CeilingBound, PlaneGrid
+from lsa_lightning.masking import MaskingChecks
+from lsa_lightning.runs.stages import EvaluationStage
 
 RADII = [0.0, 0.1, 0.2, 0.3, 0.4, 0.5]
 
@@ -100,3 +105,24 @@ def test_wrong_settings() -> None:
         CeilingBound(norm="L7")
     with pytest.raises(ValueError, match=r"expected rg_eps to be among eps, \[0.1\], got \[0.2\]"):
         CeilingBound().of(torch.rand(2, 2), torch.tensor([0, 1]), [0.1], rg_eps=[0.2])
+
+
+def test_normalised_batches_are_measured_in_pixels() -> None:
+    pixels, y = 255 * torch.rand(30, 2), torch.arange(30) % 2
+    space, eps = InputSpace([127.0, 100.0], [64.0, 32.0]), [0.0, 8.0, 30.0]
+    x = (pixels - space.mean) / space.std
+    found = CeilingBound(input_space=space).of(x, y, eps)
+    assert found == CeilingBound().of(space.to_pixels(x.double(), None), y, eps)
+    assert 50 < found.accuracy[2] < found.accuracy[1] < 100
+    assert "input_space=InputSpace" in repr(CeilingBound(input_space=space))
+
+
+@pytest.mark.parametrize(
+    "beside", [{"ceiling": CeilingBound()}, {"exact": PlaneGrid()}, {"masking": MaskingChecks(eps=0.1, bounds=None)}]
+)
+def test_beside_attacks_on_pixels_all_need_their_space(beside: dict[str, Any]) -> None:
+    attack = InputSpace(0.5, 0.25)(FGSM(0.1, bounds=None))
+    (name,) = beside
+    for given in (attack, AttackOnLogits(attack, torch.nn.Identity())):
+        with pytest.raises(ValueError, match=f"expected {name} to be one with the input_space that attacks have"):
+            EvaluationStage({"fgsm": given}, [0.1], **beside)

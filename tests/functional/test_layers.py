@@ -56,6 +56,15 @@ def test_layers_that_are_all_alike_are_not_chosen_by_rounding() -> None:
     assert select_mvl(["a", "b", "c"], [value] * 3, mu=0.3, sigma=0.1) == []
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16])
+@pytest.mark.parametrize(("layers", "value"), [(7, 0.7), (3, 0.9), (6, 0.3), (10, 0.3), (11, 0.7)])
+def test_nor_are_they_in_coarser_numbers(layers: int, value: float, dtype: torch.dtype) -> None:
+    names, mean = [str(number) for number in range(layers)], torch.full((layers,), value, dtype=dtype)
+    assert select_mvl(names, mean, mean.mean(), 0.0) == []
+    mean[0] += 0.5
+    assert select_mvl(names, mean, mean.mean(), 0.0) == ["0"]
+
+
 def test_select_mvl_top_k_does_not_use_eta() -> None:
     mean = torch.tensor([0.2, 0.9, 0.4])
     assert select_mvl(["a", "b", "c"], mean, mu=0.5, sigma=0.2, eta=100.0, top_k=2) == ["b", "c"]

@@ -13,7 +13,14 @@ from hypothesis.extra import numpy as hnp
 from tests.helpers.reference_errors import oracle_relative_error
 from torch import Tensor
 
-from lsa_lightning.functional import as_rows, centered_relative_error, cosine_distance, relative_error
+from lsa_lightning.functional import (
+    as_rows,
+    centered_relative_error,
+    centered_relative_error_over_batch,
+    cosine_distance,
+    relative_error,
+    relative_squared_error,
+)
 
 # Zero or well above the floor below which a norm counts as zero.
 VALUES = st.floats(-100, 100, width=32).map(lambda v: v if abs(v) > 1e-4 else 0.0)
@@ -139,3 +146,23 @@ two, three = torch.zeros(2, 3), torch.zeros(3, 3)
 def test_value_errors_name_expected_and_got(call: Callable[[], Any], expected: str, got: str) -> None:
     with pytest.raises(ValueError, match=f"expected .*{expected}.*got .*{got}"):
         call()
+
+
+@pytest.mark.parametrize("bad", [math.nan, math.inf])
+@pytest.mark.parametrize(
+    "measure",
+    [
+        relative_error,
+        centered_relative_error,
+        centered_relative_error_over_batch,
+        relative_squared_error,
+        cosine_distance,
+    ],
+)
+def test_what_is_not_finite_is_not_where_the_clean_layer_is_dead_either(
+    measure: Callable[[Tensor, Tensor], Tensor], bad: float
+) -> None:
+    for clean in (torch.zeros(2, 3), torch.ones(2, 3)):
+        perturbed = clean.clone()
+        perturbed[1, 0] = bad
+        assert not measure(clean, perturbed).isfinite().all()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from numbers import Real
 from typing import Any
 
@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from lsa_lightning.attacks.balls import Ball, Bounds, cast_towards
 from lsa_lightning.attacks.base import Attack, Model
 from lsa_lightning.attacks.composite import CompositeAttack
+from lsa_lightning.attacks.output_space import AttackOnLogits
 from lsa_lightning.utils.checks import function, instance, number, refuse, sequence
 from lsa_lightning.utils.precision import widest_float
 
@@ -134,6 +135,17 @@ class AttackInSpace(CompositeAttack):
 
     def __repr__(self) -> str:
         return f"{self.space!r}({self.attack!r})"
+
+
+def has_space(attack: Attack) -> bool:
+    """Whether the attack's eps and bounds are in pixels, and its inputs are not."""
+    return isinstance(attack, AttackInSpace) or (isinstance(attack, AttackOnLogits) and has_space(attack.attack))
+
+
+def check_same_space(owner: object, name: str, value: Any, attacks: Iterable[Attack]) -> None:
+    """Raise a ValueError if attacks have an input space and what is measured beside them has none."""
+    if value is not None and value.input_space is None and any(map(has_space, attacks)):
+        refuse(owner, name, "one with the input_space that attacks have, whose eps are in pixels", value)
 
 
 class _ModelOfPixels(nn.Module):

@@ -134,6 +134,12 @@ class AdversarialTraining(FreshCallback):
         if self.alarm is not None and not self.attack.needs_classes:
             msg = f"the alarm looks at the cross-entropy: expected an attack on scores of classes, got {self.attack!r}"
             raise MisconfigurationException(msg)
+        if self.alarm is not None and self.alarm.signal.needs_penalty and not self.always_penalizes:
+            msg = (
+                "expected an alarm that hears steps without a penalty on layers, as these are where there is none, or "
+                f"none before it rings, got {self.alarm.signal!r}, which would never ring"
+            )
+            raise MisconfigurationException(msg)
         if isinstance(trainer.strategy, _UNSUPPORTED):
             msg = f"{type(self).__name__} runs on one device or with DDP, got {type(trainer.strategy).__name__}"
             raise MisconfigurationException(msg)
@@ -222,6 +228,11 @@ class AdversarialTraining(FreshCallback):
 
     def prepare(self, model: nn.Module, x: Tensor) -> None:
         """Called before each step, with the model and an input as training gives it; does nothing here."""
+
+    @property
+    def always_penalizes(self) -> bool:
+        """Whether the labelled inputs of steps have a penalty on layers, whatever the alarm says; False here."""
+        return False
 
     def penalized_layers(self, epoch: int) -> list[str]:
         """Layers whose clean and adversarial representations :meth:`penalty` gets; none here."""

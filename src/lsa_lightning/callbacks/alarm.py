@@ -50,6 +50,9 @@ class Signal(ABC):
     needs_gradient: ClassVar[bool] = False
     """Whether it looks at the gradient at the adversarial examples, which the backward pass then computes too."""
 
+    needs_penalty: ClassVar[bool] = False
+    """Whether it looks at layers, and steps without a penalty on some show it none."""
+
     @abstractmethod
     def __call__(self, seen: StepSeen) -> Tensor | None:
         """A scalar, without a gradient; None if this step shows nothing."""
@@ -115,6 +118,7 @@ class SpreadLost(Signal):
     """
 
     name = "spread_lost"
+    needs_penalty = True
 
     def __call__(self, seen: StepSeen) -> Tensor | None:
         """In [0, 1]."""

@@ -158,7 +158,7 @@ class ATLR(AdversarialTraining):
         self.analysis_dataloader = loader_key(self, "analysis_dataloader", analysis_dataloader)
         self.warmup_epochs = integer(self, "warmup_epochs", warmup_epochs, low=0)
         theirs = or_none(instance, self, "unlabelled", unlabelled, Unlabelled)
-        self.unlabelled = None if theirs is None else theirs.under(attack.threat, self.target.in_space)
+        self.unlabelled = None if theirs is None else theirs.beside(attack, self.target.in_space)
         self._forget()
 
     def start_afresh(self) -> None:
@@ -311,14 +311,23 @@ class ATLR(AdversarialTraining):
             )
         self._asked, self._penalized, self._still, self._taught = set(), set(), set(), set()
 
+    @property
+    def always_penalizes(self) -> bool:
+        """Unless gated, or on unlabelled inputs alone."""
+        return not self.gated and (self.unlabelled is None or not self.unlabelled.only)
+
     def penalized_layers(self, epoch: int) -> list[str]:
         """The current MVL, without the layers whose gamma is 0 now; none if only unlabelled inputs are regularized."""
         return [] if self.unlabelled is not None and self.unlabelled.only else self._layers_now(epoch)
 
     def penalty_waits(self, epoch: int) -> bool:
         """Whether a ramp or the gate is at 0, and nothing else keeps the list from being penalised."""
-        labelled = self.unlabelled is None or not self.unlabelled.only
-        return labelled and epoch >= self.warmup_epochs and any(self.regularizer.weights(self.mvl or []).values())
+        return (self.unlabelled is None or not self.unlabelled.only) and self._list_waits(epoch)
+
+    def _list_waits(self, epoch: int) -> bool:
+        if self._layers_now(epoch) or epoch < self.warmup_epochs:
+            return False
+        return any(self.regularizer.unscheduled(self.mvl or []).values())
 
     def _layers_now(self, epoch: int) -> list[str]:
         if epoch < self.warmup_epochs or not self.mvl or self._gate() == 0:
@@ -349,8 +358,12 @@ class ATLR(AdversarialTraining):
     def total_loss(self, module: pl.LightningModule, loss: Tensor, passes: Passes, y: Tensor, samples: int) -> Tensor:
         """Also the penalty on unlabelled inputs; see :meth:`AdversarialTraining.total_loss`."""
         loss = super().total_loss(module, loss, passes, y, samples)
+        if self.unlabelled is None or self._step is None or self._step.given is None:
+            return loss
         layers = self._layers_now(module.current_epoch)
-        if self.unlabelled is None or self._step is None or self._step.given is None or not layers:
+        if not layers:
+            if self._list_waits(module.current_epoch):
+                log_own_mean(self, module, "train/loss_lr_unlabelled", loss.new_zeros(()), samples)
             return loss
         model, x = self._step.given
         options: dict[str, Any] = {"sites": self._sites, "read": self.target.logits}

@@ -57,7 +57,8 @@ class LearningRate(FreshCallback):
 def rates_of(optimizers: Sequence[Optimizer]) -> dict[str, float]:
     """Learning rates under the names that Lightning's monitor gives them.
 
-    ``lr-Adam``; ``lr-Adam-1`` for a second Adam; ``lr-Adam/pg1`` and so on if it has several groups of parameters.
+    ``lr-Adam``; ``lr-Adam-1`` for a second Adam; ``lr-Adam/pg1`` and so on if it has several groups of parameters, or
+    the group's own name in place of ``pg1``.
     """
     rates: dict[str, float] = {}
     seen: Counter[str] = Counter()
@@ -66,6 +67,7 @@ def rates_of(optimizers: Sequence[Optimizer]) -> dict[str, float]:
         key = f"lr-{name}-{seen[name]}" if seen[name] else f"lr-{name}"
         seen[name] += 1
         groups = optimizer.param_groups
-        keys = [f"{key}/pg{i}" for i in range(1, len(groups) + 1)] if len(groups) > 1 else [key]
-        rates |= {key: float(group["lr"]) for key, group in zip(keys, groups, strict=True)}
+        for number, group in enumerate(groups, start=1):
+            part = group.get("name") or (f"pg{number}" if len(groups) > 1 else None)
+            rates[f"{key}/{part}" if part else key] = float(group["lr"])
     return rates

@@ -6,12 +6,17 @@ import copy
 from typing import Any
 
 import lightning.pytorch as pl
+import torch
 from lightning.pytorch.utilities import rank_zero_info
+from lightning.pytorch.utilities.signature_utils import is_param_in_hook_signature
+from lightning_utilities.core.apply_func import apply_to_collection
 from torch import Tensor, nn
 
 from lsa_lightning.attacks import Attack, InputSpace
 from lsa_lightning.callbacks.base import FreshCallback
 from lsa_lightning.callbacks.own_keys import log_own
+from lsa_lightning.callbacks.step_input import bound, input_of_step, unlogged
+from lsa_lightning.callbacks.step_patch import unpatched
 from lsa_lightning.callbacks.target import Target
 from lsa_lightning.evaluation import correct
 from lsa_lightning.utils.batch import BatchFn
@@ -22,7 +27,8 @@ from lsa_lightning.utils.outputs import OutputFn
 class CatastrophicOverfittingStop(FreshCallback):
     """Stops when robust accuracy collapses from one epoch to the next, and puts the last good weights back.
 
-    At the end of each epoch, before its validation run, ``attack`` is run on the epoch's first training batch. If the
+    At the end of each epoch, before its validation run, ``attack`` is run on the epoch's first training batch, as
+    ``training_step`` gives it to the model. If the
     accuracy is by more than ``drop`` lower than an epoch ago, the model gets the weights of that epoch's end and
     training stops (after Lightning's own ``min_epochs``); else the current weights become the last good ones, and so do
     the averages of Lightning's weight averaging. They are kept in the callback's state, so checkpoints hold them too.
@@ -77,14 +83,14 @@ class CatastrophicOverfittingStop(FreshCallback):
         self.stopped_epoch: int | None = None
         self._good: dict[str, Any] = {}
         self._good_averages: list[dict[str, Any]] = []
-        self._batch: tuple[Tensor, Tensor] | None = None
+        self._batch: Any = None
 
     def on_train_batch_start(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, batch: Any, batch_idx: int
     ) -> None:
-        """Keep the epoch's first batch."""
+        """Keep the epoch's first batch, of which a step may change its own."""
         if self._batch is None:
-            self._batch = self.target.unpack(batch)
+            self._batch = apply_to_collection(batch, Tensor, torch.clone)
 
     def on_train_batch_end(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
@@ -92,7 +98,7 @@ class CatastrophicOverfittingStop(FreshCallback):
         """After the last batch: measure, then keep the weights or go back."""
         if not trainer.is_last_batch or self._batch is None:
             return
-        accuracy = self._measure(trainer, pl_module, *self._batch)
+        accuracy = self._measure(trainer, pl_module, self._batch)
         self._batch = None
         log_own(self, pl_module, "train/acc_first_batch", accuracy, on_step=False, on_epoch=True)
         if self.accuracy is not None and self.accuracy - accuracy > self.drop:
@@ -121,12 +127,21 @@ class CatastrophicOverfittingStop(FreshCallback):
         self._batch = state_dict.get("batch")  # before 0.2 it was not kept
         self.attack.load_state_dict(state_dict["attack"])
 
-    def _measure(self, trainer: pl.Trainer, pl_module: pl.LightningModule, x: Tensor, y: Tensor) -> float:
+    def _measure(self, trainer: pl.Trainer, pl_module: pl.LightningModule, batch: Any) -> float:
         """Accuracy under the attack on the first batch, over all processes."""
-        model = self.target.model(pl_module)
         with trainer.precision_plugin.forward_context():
+            model, x, y = self._given(pl_module, batch)
             hits = correct(model, self.attack(model, x, y), y, self.target.output_fn)
         return float(trainer.strategy.reduce(hits.float().mean(), reduce_op="mean"))
+
+    def _given(self, pl_module: pl.LightningModule, batch: Any) -> tuple[nn.Module, Tensor, Tensor]:
+        """The model as a function of its input, what the user's step gives it, and the labels."""
+        step, (x, y) = unpatched(pl_module.training_step), self.target.unpack(batch)
+        numbers = (0,) if is_param_in_hook_signature(step, "batch_idx", min_args=2) else ()
+        model, name = self.target.model(pl_module), self.target.backbone or type(pl_module).__name__
+        with unlogged(pl_module):
+            call = input_of_step(model, name, lambda batch: step(batch, *numbers), batch, x).call
+        return (model, x, y) if call is None else (bound(model, call.arguments), call.x.detach(), y)
 
     def _go_back(self, trainer: pl.Trainer, pl_module: pl.LightningModule, accuracy: float) -> None:
         pl_module.load_state_dict(self._good)

@@ -70,5 +70,12 @@ def patch_training_step(module: pl.LightningModule, wrapper: Wrapper) -> Callabl
     return patch_method(module, "training_step", wrapper)
 
 
+def unpatched(method: Callable[..., Any]) -> Callable[..., Any]:
+    """The user's own method below all patches."""
+    while isinstance(method, MethodPatch):
+        method = method.inner
+    return method
+
+
 def _same(value: Any) -> Any:
     return value

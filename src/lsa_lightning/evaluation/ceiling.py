@@ -12,8 +12,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from lsa_lightning.attacks import InputSpace
 from lsa_lightning.utils.batch import BatchFn, check_samples, read_batch, read_samples
-from lsa_lightning.utils.checks import choice, function, integer, number, refuse, sequence
+from lsa_lightning.utils.checks import choice, function, instance, integer, number, or_none, refuse, sequence
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -80,6 +81,7 @@ class CeilingBound:
         part: number of samples >= 1 that are looked at together.
         norm: name of the norm, ``"Linf"`` or ``"L2"``.
         batch_fn: ``batch -> (x, y)``.
+        input_space: the space of x, if batches are normalised; distances and eps are in pixels.
 
     Raises:
         ValueError: if an argument is outside its range.
@@ -94,10 +96,18 @@ class CeilingBound:
     arXiv 1909.12272; D. Koenig 1931.
     """
 
-    def __init__(self, part: int = 2000, *, norm: str = "Linf", batch_fn: BatchFn = read_batch) -> None:
+    def __init__(
+        self,
+        part: int = 2000,
+        *,
+        norm: str = "Linf",
+        batch_fn: BatchFn = read_batch,
+        input_space: InputSpace | None = None,
+    ) -> None:
         self.part = integer(self, "part", part, low=1)
         self.norm = choice(self, "norm", norm, _POWERS, also=", or evaluation.ceiling=null")
         self.batch_fn: BatchFn = function(self, "batch_fn", batch_fn)
+        self.input_space = or_none(instance, self, "input_space", input_space, InputSpace)
 
     def run(
         self,
@@ -135,8 +145,10 @@ class CeilingBound:
         summed = columns if rg_eps is None else sequence(self, "rg_eps", rg_eps, number, low=0)
         if not set(summed) <= set(columns):
             refuse(self, "rg_eps", f"among eps, {columns}", summed)
+        points = x if self.input_space is None else self.input_space.to_pixels(x.double(), None)
+        parts = (torch.split(each, self.part) for each in (points.flatten(1), y.flatten()))
         right, total = [0] * len(columns), 0
-        for rows, labels in zip(*(torch.split(each, self.part) for each in (x.flatten(1), y.flatten())), strict=True):
+        for rows, labels in zip(*parts, strict=True):
             pairs = _pairs(rows, labels, 2 * max(columns), _POWERS[self.norm])
             most = {each: _most_right(pairs, [each]) for each in columns}
             right = [before + most[each] for before, each in zip(right, columns, strict=True)]
@@ -145,7 +157,8 @@ class CeilingBound:
         return Ceiling(columns, accuracy, summed, 100 * total / len(x), min(self.part, len(x)))
 
     def __repr__(self) -> str:
-        return f"CeilingBound(part={self.part}, norm={self.norm!r})"
+        space = "" if self.input_space is None else f", input_space={self.input_space!r}"
+        return f"CeilingBound(part={self.part}, norm={self.norm!r}{space})"
 
 
 class _Pairs(NamedTuple):

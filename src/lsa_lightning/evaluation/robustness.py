@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from lsa_lightning.attacks import Attack
 from lsa_lightning.attacks.base import staying
+from lsa_lightning.attacks.input_space import check_same_space
 from lsa_lightning.evaluation.accuracy import correct
 from lsa_lightning.evaluation.plane import PlaneGrid
 from lsa_lightning.evaluation.state import FinishedBatches, answer_of, digest, settings_of
@@ -86,6 +87,7 @@ class RobustnessEvaluation:
         self.exact = or_none(instance, self, "exact", exact, PlaneGrid)
         if self.exact is not None and EXACT in self.attacks:
             refuse(self, "attacks", f"called otherwise than {EXACT!r}, the row beside them", list(self.attacks))
+        check_same_space(self, "exact", self.exact, self.attacks.values())
         self.batch_fn: BatchFn = function(self, "batch_fn", batch_fn)
         self.output_fn: OutputFn | None = or_none(function, self, "output_fn", output_fn)
         self.limit_batches = or_none(integer, self, "limit_batches", limit_batches, low=1)

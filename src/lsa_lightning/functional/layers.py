@@ -49,6 +49,7 @@ def select_mvl(
     """
     layers = sequence("select_mvl", "layers", layers, text)
     values = sequence("select_mvl", "mean", mean, number)
+    rounding = _rounding(mean, mu)
     mu, sigma = (value.item() if isinstance(value, Tensor) else value for value in (mu, sigma))
     mu, sigma = number("select_mvl", "mu", mu), number("select_mvl", "sigma", sigma, low=0)
     if len(values) != len(layers):
@@ -63,8 +64,14 @@ def select_mvl(
             ]
         ]
     eta = number("select_mvl", "eta", eta)
-    rounding = 1e-12 * abs(mu)  # layers that are all alike lie at mu, and not above it
-    return [name for value, name in ranked if value - mu > eta * sigma + rounding]
+    above = eta * sigma + rounding * abs(mu)  # layers that are all alike lie at mu, and not above it
+    return [name for value, name in ranked if value - mu > above]
+
+
+def _rounding(*values: Tensor | Sequence[float] | float) -> float:
+    """What means may be off by, relative to them, in the coarsest of these numbers."""
+    given = [value.dtype for value in values if isinstance(value, Tensor) and value.is_floating_point()]
+    return max(1e-12, *(16 * torch.finfo(dtype).eps for dtype in given if dtype != torch.float64), 0.0)
 
 
 def amplification(mean: Tensor | Sequence[float]) -> list[float]:

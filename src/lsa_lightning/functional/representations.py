@@ -175,7 +175,8 @@ def cosine_distance(clean: Tensor, perturbed: Tensor) -> Tensor:
     dead = [_norm(rows.detach()) <= NORM_FLOOR for rows in (clean, perturbed)]
     # Half the squared distance of the unit vectors, because 1 - cos has lost its digits where the angle is small.
     distance = 0.5 * (_unit(clean) - _unit(perturbed)).square().sum(dim=1)
-    return distance.clamp_max(2.0).where(~(dead[0] | dead[1]), (dead[0] ^ dead[1]).to(distance))
+    defined = ~(dead[0] | dead[1]) | ~distance.isfinite()
+    return distance.clamp_max(2.0).where(defined, (dead[0] ^ dead[1]).to(distance))
 
 
 def as_rows(clean: Tensor, perturbed: Tensor) -> tuple[Tensor, Tensor]:
@@ -286,4 +287,4 @@ def _unit(rows: Tensor) -> Tensor:
 
 def _ratio(distance: Tensor, scale: Tensor, undefined: Tensor) -> Tensor:
     alive = ~(scale <= NORM_FLOOR)  # NaN is not 0 and comes out again
-    return (distance / scale.where(alive, 1.0)).where(alive, undefined)
+    return (distance / scale.where(alive, 1.0)).where(alive | ~distance.isfinite(), undefined)

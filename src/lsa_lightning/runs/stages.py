@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from torch import nn
 
 from lsa_lightning.attacks import Attack
+from lsa_lightning.attacks.input_space import check_same_space
 from lsa_lightning.evaluation import CeilingBound, PlaneGrid, RobustnessEvaluation, RobustnessTable
 from lsa_lightning.evaluation.observed import POINTS, LayerErrors, Observed, observe
 from lsa_lightning.evaluation.robustness import EXACT
@@ -192,7 +193,9 @@ class EvaluationStage:
             progress=progress,
         )
         self.ceiling = or_none(instance, self, "ceiling", ceiling, CeilingBound)
+        check_same_space(self, "ceiling", self.ceiling, self.evaluation.attacks.values())
         checks = or_none(instance, self, "masking", masking, MaskingChecks)
+        check_same_space(self, "masking", checks, self.evaluation.attacks.values())
         self.masking = None if checks is None else checks.with_radii(self.evaluation.eps[1:])
         self.drawn = or_none(choice, self, "draw", draw, self.evaluation.attacks)
         self.look_at = integer(self, "look_at", look_at, low=1)
