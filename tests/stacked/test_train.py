@@ -102,6 +102,39 @@ def test_after_a_signal_the_seeds_in_all_processes_begin_again(
     assert [differing_files(tmp_path / f"seed={seed}", stacked / f"seed={seed}") for seed in SEEDS] == [[], []]
 
 
+class FailsForOne(SeedStatus):
+    """An error in the process of seed 0, while the other one waits."""
+
+    def on_train_epoch_start(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
+        if "seed=0" in str(self.attempts[0].folder):
+            msg = "expected this, got that"
+            raise ValueError(msg)
+        time.sleep(60)
+
+
+def test_an_error_in_one_of_the_processes_is_noted_for_its_seeds_alone(tmp_path: Path) -> None:
+    failing = patch("lsa_lightning.stacked.train.SeedStatus", FailsForOne)
+    with IN_TWO_PROCESSES, failing, pytest.raises(ValueError, match=r"^expected this, got that$"):
+        train_stacked(tmp_path, *TRAINING_ONLY)
+    found = [read_json(tmp_path / f"seed={seed}/status.json") for seed in SEEDS]
+    assert [(each["state"], each["reason"]) for each in found] == [
+        ("interrupted", "SIGTERM"),
+        ("failed", "ValueError: expected this, got that"),
+    ]
+    assert found[0]["pid"] != found[1]["pid"]
+
+
+def test_several_processes_prepare_their_data_once(tmp_path: Path) -> None:
+    with IN_TWO_PROCESSES, patch("lsa_lightning.MoonDataModule.prepare_data", lambda self: note_pid(tmp_path)):
+        train_stacked(tmp_path / "run", *TRAINING_ONLY)
+    assert (tmp_path / "pids").read_text().split()[0] == str(os.getpid())
+
+
+def note_pid(folder: Path) -> None:
+    with (folder / "pids").open("a") as file:
+        print(os.getpid(), file=file)
+
+
 @pytest.mark.parametrize(
     "args",
     [

@@ -107,7 +107,9 @@ def test_an_error_in_one_of_the_processes_ends_the_others_and_is_raised(
     tasks = {"waits": partial(wait_to_be_stopped, tmp_path), "fails": partial(fails, error, tmp_path)}
     with pytest.raises(kind, match=message) as raised:
         run_apart(tasks)
+    assert isinstance(raised.value.__cause__, processes.RaisedElsewhereError)
     assert "in fails\n    raise error" in str(raised.value.__cause__)
+    assert raised.value.__cause__.places[-1][0] == __file__
     assert capfd.readouterr() == ("before\n", "a warning\n")
     assert (tmp_path / "stopped").read_text() == "SIGTERM"
 
@@ -119,7 +121,7 @@ def ends_by(signum: int, folder: Path) -> None:
 
 def test_a_killed_one_of_the_processes_is_named(tmp_path: Path) -> None:
     tasks = {"waits": partial(wait_to_be_stopped, tmp_path), "seeds 3, 4": partial(ends_by, signal.SIGKILL, tmp_path)}
-    with pytest.raises(ChildProcessError, match=r"^the process of seeds 3, 4 was ended by SIGKILL$"):
+    with pytest.raises(ChildProcessError, match=r"^the process of seeds 3, 4 was ended by SIGKILL; if memory ran out"):
         run_apart(tasks)
     assert (tmp_path / "stopped").read_text() == "SIGTERM"
 
@@ -130,10 +132,37 @@ def stops(folder: Path) -> None:
 
 
 def test_a_signal_to_one_of_the_processes_stops_all(tmp_path: Path) -> None:
-    with pytest.raises(SystemExit) as stopped:
+    with pytest.raises(ChildProcessError, match=r"^the process of stops exited with status 143$"):
         run_apart({"waits": partial(wait_to_be_stopped, tmp_path), "stops": partial(stops, tmp_path)})
-    assert stopped.value.code == 143
     assert (tmp_path / "stopped").is_file()
+
+
+def wait_without_the_one_that_waits(folder: Path) -> None:
+    """Its own process is the one that waits, and is gone before it ends."""
+
+    def begin() -> None:
+        (folder / "began").touch()
+        with Signals(waits=os.getppid()) as signals:
+            try:
+                while True:
+                    signals.check()
+                    time.sleep(0.01)
+            except Stopped as stopped:
+                (folder / "stopped").write_text(str(stopped))
+
+    if os.fork() == 0:
+        begin()
+        os._exit(0)
+    wait_for(folder / "began")
+    time.sleep(0.1)
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def test_one_of_the_processes_whose_starter_was_killed_stops(tmp_path: Path) -> None:
+    with pytest.raises(ChildProcessError, match="SIGKILL"):
+        run_apart({"starter": partial(wait_without_the_one_that_waits, tmp_path)})
+    wait_for(tmp_path / "stopped")
+    assert (tmp_path / "stopped").read_text() in ("", "SIGTERM")
 
 
 def signals_to(pid: int, folder: Path) -> None:

@@ -15,6 +15,7 @@ from omegaconf.errors import InterpolationKeyError, InterpolationResolutionError
 from lsa_lightning.cli import options
 from lsa_lightning.cli.origin import typed_origin
 from lsa_lightning.runs.read import in_one_line
+from lsa_lightning.utils.processes import RaisedElsewhereError
 
 _FOR_USERS = (ValueError, OSError, ImportError, HydraException, OmegaConfBaseException, MisconfigurationException)
 
@@ -140,10 +141,11 @@ def _of_the_system(error: Exception, config_name: str, arguments: Sequence[str])
 
 def _of_a_program(error: Exception) -> str:
     """An error that no check foresaw: its type, and the line of code that it comes from."""
-    frames = traceback.extract_tb(error.__traceback__)
+    frames = [(frame.filename, frame.lineno) for frame in traceback.extract_tb(error.__traceback__)]
+    places = error.__cause__.places if isinstance(error.__cause__, RaisedElsewhereError) else frames
     installed = tuple(str(Path(path).resolve()) for path in sys.path if path.endswith("site-packages"))
-    own = [frame for frame in frames if not frame.filename.startswith((*installed, "<"))] or list(frames)
-    place = f" ({own[-1].filename}:{own[-1].lineno})" if own else ""
+    own = [place for place in places if not place[0].startswith((*installed, "<"))] or list(places)
+    place = " ({}:{})".format(*own[-1]) if own else ""
     what = f"{type(error).__name__}: {in_one_line(Exception(str(error)))}".rstrip(": ")
     return f"{what}{place}; HYDRA_FULL_ERROR=1 shows the traceback"
 

@@ -107,10 +107,10 @@ class Attempt:
         return ended and (self.folder / SUMMARY_FILE).is_file() and not self.changed
 
     @property
-    def ended(self) -> bool:
-        """Whether its status, as it is now, says that the job is finished."""
+    def runs(self) -> bool:
+        """Whether its status, as it is now, says that the job is running."""
         now = Status.load(self.folder)
-        return now is not None and now.state == State.FINISHED
+        return now is not None and now.state == State.RUNNING
 
     def note_epoch(self, epochs: int) -> None:
         """Say in the status how many epochs are finished."""
@@ -152,27 +152,39 @@ def running(attempts: Sequence[Attempt], folder: Path) -> Iterator[Signals]:
     if _is_first():
         remove_parts(folder)
     with Signals() as signals:
-        for attempt in attempts:
-            attempt.note(State.RUNNING)
         try:
-            yield signals
+            with noted(attempts, signals):
+                yield signals
         except BaseException as error:
-            what = f"{type(error).__name__}: {' '.join(str(error).split())}"
-            if isinstance(error, Stopped):
-                reason = str(error)
-            elif signals.received is not None:  # which ends worker processes too: the error may be its work
-                reason = f"{signals.received.name}; {what}"
-            else:
-                # Lightning makes the one of these two into the other.
-                ended = State.INTERRUPTED if isinstance(error, KeyboardInterrupt | SystemExit) else State.FAILED
-                _note_unfinished(attempts, ended, what)
-                raise
-            _note_unfinished(attempts, State.INTERRUPTED, reason)
-            _print_how_to_resume(folder, reason)
-            signals.hand_on()
-            signals.check()
+            if isinstance(error, Stopped) or signals.received is not None:
+                _print_how_to_resume(folder, _ending(error, signals)[1])
+                signals.hand_on()
+                signals.check()
             raise
-        _note_unfinished(attempts, State.FINISHED)
+
+
+@contextmanager
+def noted(attempts: Sequence[Attempt], signals: Signals) -> Iterator[None]:
+    """Keep the status of jobs, see :func:`running`; what another process has noted of one in the meantime stays."""
+    for attempt in attempts:
+        attempt.note(State.RUNNING)
+    try:
+        yield
+    except BaseException as error:
+        _note_those_that_run(attempts, *_ending(error, signals))
+        raise
+    _note_those_that_run(attempts, State.FINISHED)
+
+
+def _ending(error: BaseException, signals: Signals) -> tuple[State, str]:
+    """How a job ends by an error, and why."""
+    what = f"{type(error).__name__}: {' '.join(str(error).split())}"
+    if isinstance(error, Stopped):
+        return State.INTERRUPTED, str(error)
+    if signals.received is not None:  # which ends worker processes too: the error may be its work
+        return State.INTERRUPTED, f"{signals.received.name}; {what}"
+    # Lightning makes the one of these two into the other.
+    return State.INTERRUPTED if isinstance(error, KeyboardInterrupt | SystemExit) else State.FAILED, what
 
 
 def _check_nobody_trains_into(folder: Path) -> None:
@@ -187,9 +199,9 @@ def _check_nobody_trains_into(folder: Path) -> None:
     raise ValueError(msg)
 
 
-def _note_unfinished(attempts: Sequence[Attempt], state: State, reason: str = "") -> None:
+def _note_those_that_run(attempts: Sequence[Attempt], state: State, reason: str = "") -> None:
     for attempt in attempts:
-        if not attempt.ended:
+        if attempt.runs:
             attempt.note(state, reason)
 
 

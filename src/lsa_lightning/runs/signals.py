@@ -42,6 +42,10 @@ class Signals:
 
     Another signal, more than a second later, ends the process at once.
 
+    Args:
+        waits: number of the process that this one was started by; without it, nobody wants the results, and that counts
+            as a SIGTERM to those who ask. None: it is not looked at.
+
     Attributes:
         received: the signal that came, or None.
 
@@ -53,8 +57,9 @@ class Signals:
         'SIGTERM'
     """
 
-    def __init__(self) -> None:
+    def __init__(self, waits: int | None = None) -> None:
         self.received: signal.Signals | None = None
+        self._waits = waits
         self._held = False
         self._at = 0.0
         self._former: dict[int, Any] = {}
@@ -96,6 +101,8 @@ class Signals:
         Raises:
             Stopped: if so.
         """
+        if self.received is None and self._waits not in (None, os.getppid()):
+            self.received = signal.SIGTERM
         if self.received is not None:
             raise Stopped(self.received)
 

@@ -8,6 +8,7 @@ import time
 from collections.abc import Mapping, Sequence
 from functools import partial
 from itertools import pairwise
+from multiprocessing import parent_process
 from typing import Any
 
 import torch
@@ -17,7 +18,7 @@ from lightning.pytorch.loggers import CSVLogger
 from omegaconf import DictConfig, OmegaConf
 
 from lsa_lightning.callbacks import TrainingProgress
-from lsa_lightning.runs.attempt import Attempt, running
+from lsa_lightning.runs.attempt import Attempt, noted, running
 from lsa_lightning.runs.cluster import without_srun_hint
 from lsa_lightning.runs.console import show
 from lsa_lightning.runs.ending import closed
@@ -115,6 +116,7 @@ def _run(cfg: DictConfig, configs: Mapping[int, DictConfig], attempts: Mapping[i
                 torch.set_num_threads(_threads(cfg))
                 _train(cfg, jobs, attempts, signals)
             else:
+                jobs[0].data.prepare_data()  # once: else each process would download what is missing
                 train = partial(_train_apart, cfg, attempts)
                 run_apart({_in_words(share): partial(train, share, shown=share is shares[0]) for share in shares})
 
@@ -137,7 +139,7 @@ def _shares(jobs: Sequence[SeedJob], processes: int) -> list[list[SeedJob]]:
 
 
 def _in_words(share: Sequence[SeedJob]) -> str:
-    return f"seeds {', '.join(str(job.seed) for job in share)}"
+    return f"seed{'s' if len(share) > 1 else ''} {', '.join(str(job.seed) for job in share)}"
 
 
 def _train_apart(cfg: DictConfig, attempts: Mapping[int, Attempt], jobs: Sequence[SeedJob], *, shown: bool) -> None:
@@ -146,7 +148,9 @@ def _train_apart(cfg: DictConfig, attempts: Mapping[int, Attempt], jobs: Sequenc
     if not shown:
         for name in ("lightning.pytorch", "lightning.fabric", say.__module__):
             logging.getLogger(name).setLevel(logging.WARNING)
-    with Signals() as signals:
+    waits = parent_process()
+    own = [attempts[job.seed] for job in jobs]
+    with Signals(waits=None if waits is None else waits.pid) as signals, noted(own, signals):
         _train(cfg, jobs, attempts, signals)
 
 

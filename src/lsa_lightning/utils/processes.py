@@ -68,8 +68,7 @@ def run_apart(tasks: Mapping[str, Task]) -> None:
 
     Raises:
         Exception: the first that a task raises; the others are ended before, by SIGTERM.
-        SystemExit: if a task exits with a status of its own; likewise.
-        ChildProcessError: if a process is killed; likewise.
+        ChildProcessError: if a process ends otherwise, as by a signal; likewise.
     """
     workers: list[_Worker] = []
     try:
@@ -91,6 +90,21 @@ def run_apart(tasks: Mapping[str, Task]) -> None:
         printed.update(new)
 
 
+class RaisedElsewhereError(Exception):
+    """What caused an error that another process raised.
+
+    Args:
+        trace: its traceback.
+
+    Attributes:
+        places: file and line of each frame of it.
+    """
+
+    def __init__(self, trace: str, places: Sequence[tuple[str, int | None]]) -> None:
+        super().__init__(trace)
+        self.places = places
+
+
 class _Outcome(NamedTuple):
     """What a task left: what it printed, and the error that ended it, with its traceback."""
 
@@ -98,6 +112,7 @@ class _Outcome(NamedTuple):
     errors: str
     error: Exception | None
     trace: str
+    places: list[tuple[str, int | None]]
 
 
 @dataclass(frozen=True)
@@ -114,14 +129,14 @@ class _Worker:
         except EOFError:
             self.process.join()
             status = self.process.exitcode
-            if status >= 0:
-                raise SystemExit(status) from None
-            msg = f"the process of {self.process.name} was ended by {signal.Signals(-status).name}"
+            how = f"exited with status {status}" if status >= 0 else f"was ended by {signal.Signals(-status).name}"
+            hint = "; if memory ran out, run fewer at once" if status == -signal.SIGKILL else ""
+            msg = f"the process of {self.process.name} {how}{hint}"
             raise ChildProcessError(msg) from None
         if outcome.error is not None:
             sys.stdout.write(outcome.output)
             sys.stderr.write(outcome.errors)
-            raise outcome.error from _TracebackError(outcome.trace)
+            raise outcome.error from RaisedElsewhereError(outcome.trace, outcome.places)
         return outcome
 
 
@@ -145,10 +160,6 @@ def _started(name: str, task: Task, shown: bool, mask: set[int]) -> _Worker:
     return _Worker(process, receiver)
 
 
-class _TracebackError(Exception):
-    """Where in another process an error was raised."""
-
-
 def _outcomes(workers: Sequence[_Worker]) -> list[_Outcome]:
     """One for each worker, in their order; the first error that arrives is raised, after what its task printed."""
     waiting = {worker.receiver: worker for worker in workers}
@@ -163,9 +174,9 @@ def _report(task: Task, sender: Connection, shown: bool, mask: set[int]) -> None
     """Run a task, and send its outcome."""
     signal.pthread_sigmask(signal.SIG_SETMASK, mask)
     with _kept_back(shown) as printed:
-        error, trace = _run_caught(task)
+        caught = _run_caught(task)
     output, errors = printed
-    sender.send(_Outcome(output.getvalue(), errors.getvalue(), error, trace))
+    sender.send(_Outcome(output.getvalue(), errors.getvalue(), *caught))
 
 
 @contextmanager
@@ -179,15 +190,20 @@ def _kept_back(shown: bool) -> Iterator[tuple[io.StringIO, io.StringIO]]:
             yield printed
 
 
-def _run_caught(task: Task) -> tuple[Exception | None, str]:
-    """The error that ended a task, in a form that can be sent, and its traceback."""
+def _run_caught(task: Task) -> tuple[Exception | None, str, list[tuple[str, int | None]]]:
+    """The error that ended a task, in a form that can be sent, its traceback and the places in it."""
     try:
         task()
     except Exception as error:  # noqa: BLE001  # it is raised where the process was started
-        text = traceback.format_exc()
-        try:
-            pickle.loads(pickle.dumps(error))  # noqa: S301  # our own
-        except Exception:  # noqa: BLE001  # what a class of the user's own may raise
-            return RuntimeError(f"{type(error).__name__}: {error}"), text
-        return error, text
-    return None, ""
+        places = [(frame.filename, frame.lineno) for frame in traceback.extract_tb(error.__traceback__)]
+        return _sendable(error), traceback.format_exc(), places
+    return None, "", []
+
+
+def _sendable(error: Exception) -> Exception:
+    """The error, or one that says the same where a class of the user's own cannot be sent."""
+    try:
+        pickle.loads(pickle.dumps(error))  # noqa: S301  # our own
+    except Exception:  # noqa: BLE001  # whatever its constructor raises
+        return RuntimeError(f"{type(error).__name__}: {error}")
+    return error
