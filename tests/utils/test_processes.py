@@ -73,8 +73,8 @@ def wait_for(file: Path) -> None:
 def wait_to_be_stopped(folder: Path) -> None:
     """Until the signal comes; what is noted then says that there was time to save."""
     with Signals():
-        (folder / "began").touch()
         try:
+            (folder / "began").touch()
             time.sleep(60)
         except Stopped as stopped:
             (folder / "stopped").write_text(str(stopped))
