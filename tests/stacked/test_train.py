@@ -73,6 +73,12 @@ def test_seeds_shared_out_to_processes_are_those_of_one_process(stacked: Path, t
     assert processes[0] != processes[1] == processes[2] != os.getpid()
 
 
+def test_few_seeds_leave_many_threads_to_one_process(tmp_path: Path) -> None:
+    with patch("lsa_lightning.stacked.train._threads", lambda cfg: 5), patch("torch.set_num_threads"):
+        train_stacked(tmp_path, *TRAINING_ONLY)
+    assert {read_json(tmp_path / f"seed={seed}/status.json")["pid"] for seed in SEEDS} == {os.getpid()}
+
+
 def test_of_several_processes_the_first_says_how_far_it_is(tmp_path: Path) -> None:
     args = [*tiny_without("callbacks.progress_bar", "analysis", "evaluation"), *TRAINING_ONLY, "seeds=[3,0]"]
     with IN_TWO_PROCESSES:

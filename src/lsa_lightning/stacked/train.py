@@ -46,7 +46,8 @@ def train_seeds(cfg: DictConfig) -> list[RunSummary]:
     seeds' folders and is about all of them. ``checkpoints/last.ckpt`` is written when training is over; from it, a
     finished seed goes on alone, as ``lsa-train resume=RUN/seed=0 trainer.max_epochs=100``.
 
-    On a CPU the seeds are shared out to as many processes as torch has threads, of which the first says how far it is.
+    On a CPU the seeds are shared out to as many processes as torch has threads, of which the first says how far it is,
+    unless they are fewer than half as many.
 
     Started again in the same folder, or with ``lsa-train resume=RUN``, it leaves finished seeds as they are, and trains
     the others from the beginning.
@@ -111,7 +112,7 @@ def _run(cfg: DictConfig, configs: Mapping[int, DictConfig], attempts: Mapping[i
         check_supported(jobs[0], len(jobs))
         with running(list(attempts.values()), output_dir()) as signals:
             save_command(cfg, output_dir())
-            shares = _shares(jobs, _processes(cfg, jobs[0]))
+            shares = _shares(jobs, _processes(_threads(cfg), jobs))
             if len(shares) == 1:
                 torch.set_num_threads(_threads(cfg))
                 _train(cfg, jobs, attempts, signals)
@@ -126,9 +127,13 @@ def _threads(cfg: DictConfig) -> int:
     return max(int(cfg.num_threads or 1), torch.get_num_threads())
 
 
-def _processes(cfg: DictConfig, job: SeedJob) -> int:
-    """One where a GPU trains; else one in place of each thread: small tensors are not worth the wait of threads."""
-    return _threads(cfg) if job.on_cpu and can_fork() else 1
+def _processes(threads: int, jobs: Sequence[SeedJob]) -> int:
+    """One where a GPU trains, or many threads would be left for few seeds; else one in place of each thread.
+
+    Small tensors are not worth the wait of threads for each other. A forked process has one thread, as it must not use
+    those of which its parent may have started some.
+    """
+    return threads if jobs[0].on_cpu and can_fork() and 2 * len(jobs) >= threads else 1
 
 
 def _shares(jobs: Sequence[SeedJob], processes: int) -> list[list[SeedJob]]:
