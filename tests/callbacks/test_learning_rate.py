@@ -80,6 +80,12 @@ def test_names_are_those_of_lightnings_monitor() -> None:
     assert [name for group in names for name in group] == list(expected)
 
 
+def test_groups_of_one_name_are_told_apart() -> None:
+    net = ForeignModule().net
+    groups = [{"params": part.parameters(), "lr": lr, "name": "a"} for part, lr in ((net.fc1, 0.1), (net.fc2, 0.2))]
+    assert rates_of([SGD(groups)]) == {"lr-SGD/a": 0.1, "lr-SGD/pg2": 0.2}
+
+
 def test_a_second_fit_begins_anew() -> None:
     callback = LearningRate()
     for _ in range(2):

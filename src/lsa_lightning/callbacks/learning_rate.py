@@ -58,7 +58,7 @@ def rates_of(optimizers: Sequence[Optimizer]) -> dict[str, float]:
     """Learning rates under the names that Lightning's monitor gives them.
 
     ``lr-Adam``; ``lr-Adam-1`` for a second Adam; ``lr-Adam/pg1`` and so on if it has several groups of parameters, or
-    the group's own name in place of ``pg1``.
+    the group's own name in place of ``pg1``, unless one before it has the same.
     """
     rates: dict[str, float] = {}
     seen: Counter[str] = Counter()
@@ -69,5 +69,6 @@ def rates_of(optimizers: Sequence[Optimizer]) -> dict[str, float]:
         groups = optimizer.param_groups
         for number, group in enumerate(groups, start=1):
             part = group.get("name") or (f"pg{number}" if len(groups) > 1 else None)
-            rates[f"{key}/{part}" if part else key] = float(group["lr"])
+            own = f"{key}/{part}" if part else key
+            rates[own if own not in rates else f"{key}/pg{number}"] = float(group["lr"])
     return rates
