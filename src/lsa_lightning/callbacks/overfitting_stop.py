@@ -28,11 +28,10 @@ class CatastrophicOverfittingStop(FreshCallback):
     """Stops when robust accuracy collapses from one epoch to the next, and puts the last good weights back.
 
     At the end of each epoch, before its validation run, ``attack`` is run on the epoch's first training batch, as
-    ``training_step`` gives it to the model. If the
-    accuracy is by more than ``drop`` lower than an epoch ago, the model gets the weights of that epoch's end and
-    training stops (after Lightning's own ``min_epochs``); else the current weights become the last good ones, and so do
-    the averages of Lightning's weight averaging. They are kept in the callback's state, so checkpoints hold them too.
-    Logs ``train/acc_first_batch``, in [0, 1].
+    ``training_step`` gives it to the model. If the accuracy is by more than ``drop`` lower than an epoch ago, the model
+    gets the weights of that epoch's end and training stops (after Lightning's own ``min_epochs``); else the current
+    weights become the last good ones, and so do the averages of Lightning's weight averaging. They are kept in the
+    callback's state, so checkpoints hold them too. Logs ``train/acc_first_batch``, in [0, 1].
 
     Args:
         attack: a multi-step attack, usually PGD with 5 steps at the training's eps.
