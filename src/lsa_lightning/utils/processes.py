@@ -13,7 +13,11 @@ from contextlib import contextmanager, redirect_stderr, redirect_stdout
 from dataclasses import dataclass
 from multiprocessing import current_process, get_all_start_methods, get_context, parent_process
 from multiprocessing.connection import Connection, wait
+from threading import current_thread, main_thread
+from types import FrameType
 from typing import Any, NamedTuple
+
+_ENDING = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2)
 
 Task = Callable[[], object]
 """What it leaves behind are files: what it changes in memory is lost where another process runs it."""
@@ -72,8 +76,8 @@ def run_apart(tasks: Mapping[str, Task]) -> None:
     """
     workers: list[_Worker] = []
     try:
-        with _signals_later() as mask:  # one that came between two of them would end those alone that are known
-            workers += [_started(name, task, not number, mask) for number, (name, task) in enumerate(tasks.items())]
+        with _Later() as later:  # a signal between two of them would end those alone that are known
+            workers += [_started(name, task, not number, later) for number, (name, task) in enumerate(tasks.items())]
         outcomes = _outcomes(workers)
     except BaseException:
         for worker in workers:
@@ -140,21 +144,40 @@ class _Worker:
         return outcome
 
 
-@contextmanager
-def _signals_later() -> Iterator[set[int]]:
-    """Inside, signals wait. Yields the mask to give to processes that start here."""
-    former: Any = signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())
-    try:
-        yield former
-    finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, former)
+class _Later:
+    """Inside, signals to end this process wait: an error that a handler raises within a fork is lost.
+
+    A mask would not do, as another thread may take the signal. Only a main thread has handlers.
+    """
+
+    def __init__(self) -> None:
+        self._received: list[int] = []
+        self._former: dict[int, Any] = {}
+
+    def __enter__(self) -> _Later:
+        if current_thread() is main_thread():
+            self._former = {signum: signal.signal(signum, self._wait) for signum in _ENDING}
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.now()
+
+    def now(self) -> None:
+        """Signals do again what they did before, and so does one that has waited; also in a process forked inside."""
+        for signum, handler in self._former.items():
+            signal.signal(signum, handler or signal.SIG_DFL)
+        if self._received:
+            signal.raise_signal(self._received[0])
+
+    def _wait(self, signum: int, frame: FrameType | None) -> None:
+        self._received.append(signum)
 
 
-def _started(name: str, task: Task, shown: bool, mask: set[int]) -> _Worker:
+def _started(name: str, task: Task, shown: bool, later: _Later) -> _Worker:
     """A process that runs the task."""
     context: Any = get_context("fork")
     receiver, sender = context.Pipe(duplex=False)
-    process = context.Process(target=_report, args=(task, sender, shown, mask), name=name)
+    process = context.Process(target=_report, args=(task, sender, shown, later), name=name)
     process.start()
     sender.close()  # the other end is the process's alone, so that its death is noticed
     return _Worker(process, receiver)
@@ -170,9 +193,9 @@ def _outcomes(workers: Sequence[_Worker]) -> list[_Outcome]:
     return [arrived[worker.receiver] for worker in workers]
 
 
-def _report(task: Task, sender: Connection, shown: bool, mask: set[int]) -> None:
+def _report(task: Task, sender: Connection, shown: bool, later: _Later) -> None:
     """Run a task, and send its outcome."""
-    signal.pthread_sigmask(signal.SIG_SETMASK, mask)
+    later.now()
     with _kept_back(shown) as printed:
         caught = _run_caught(task)
     output, errors = printed
