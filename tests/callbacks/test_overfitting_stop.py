@@ -177,6 +177,7 @@ class NormalisesInStep(ForeignModule):
     """Changes x in place, and only then gives it to the model."""
 
     def training_step(self, batch: Any) -> Any:
+        self.log("steps", 1.0, reduce_fx="sum", on_step=False, on_epoch=True)
         batch[0].sub_(0.5).div_(0.25)
         return super().training_step(batch)
 
@@ -186,5 +187,6 @@ def test_what_the_step_gives_the_model_is_measured(trained_by: list[pl.Callback]
     attack = Recorded()
     trained = trainer([*trained_by, CatastrophicOverfittingStop(attack)], max_epochs=2)
     trained.fit(NormalisesInStep(lr=0.02), loader(), loader(seed=1))
+    assert trained.callback_metrics["steps"] == trained.num_training_batches
     expected = (next(iter(loader()))[0] - 0.5) / 0.25
     assert [torch.equal(x, expected) for x in attack.inputs] == [True, True]

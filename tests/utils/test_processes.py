@@ -66,8 +66,12 @@ def test_processes_print_in_the_order_of_the_tasks_and_a_warning_of_the_others_o
 
 
 def wait_for(file: Path) -> None:
-    while not file.is_file():
+    for _ in range(3000):
+        if file.is_file():
+            return
         time.sleep(0.01)
+    msg = f"expected {file}"
+    raise TimeoutError(msg)
 
 
 def wait_to_be_stopped(folder: Path) -> None:
@@ -146,7 +150,7 @@ def wait_without_the_one_that_waits(folder: Path) -> None:
         (folder / "began").touch()
         with Signals(waits=os.getppid()) as signals:
             try:
-                while True:
+                for _ in range(3000):
                     signals.check()
                     time.sleep(0.01)
             except Stopped as stopped:

@@ -71,7 +71,7 @@ def select_mvl(
 def _rounding(*values: Tensor | Sequence[float] | float) -> float:
     """What means may be off by, relative to them, in the coarsest of these numbers."""
     given = [value.dtype for value in values if isinstance(value, Tensor) and value.is_floating_point()]
-    return max(1e-12, *(16 * torch.finfo(dtype).eps for dtype in given if dtype != torch.float64), 0.0)
+    return max([1e-12, *(16 * torch.finfo(dtype).eps for dtype in given)])
 
 
 def amplification(mean: Tensor | Sequence[float]) -> list[float]:
