@@ -86,7 +86,7 @@ def test_a_line_per_epoch_says_loss_accuracies_layers_and_time_left(log: Log) ->
     validation = RobustValidation({"fgsm": FGSM(eps=0.1), "stronger": FGSM(eps=0.3)})
     run = fit(TrainingProgress(), losses, atlr, validation)
     first, *epochs, last = log.messages
-    assert first == "Training: from epoch 1/2"
+    assert first == "Training: from epoch 1/2, under FGSM at eps 0.1"
     assert re.fullmatch(r"Training: done in 0:00:\d\d", last)
     assert len(epochs) == 2
     clean, *robust = (float(run.callback_metrics[f"val/acc_{name}"]) for name in ("clean", "fgsm", "stronger"))
@@ -129,7 +129,7 @@ def test_a_resumed_fit_goes_on_at_its_epoch(tmp_path: Path, log: Log) -> None:
     log.messages.clear()
     run = trainer([TrainingProgress()], enable_progress_bar=True, max_epochs=3)
     run.fit(ForeignModule(), loader(), loader(seed=1), ckpt_path=tmp_path / "last.ckpt")
-    assert log.messages[0] == "Training: from epoch 3/3"
+    assert log.messages[0] == "Training: from epoch 3/3, no attack"
     assert [line.partition(":")[0] for line in log.messages[1:]] == ["Epoch 3/3", "Training"]
 
 
@@ -140,7 +140,7 @@ def test_a_fit_that_goes_on_within_an_epoch_counts_the_rest_of_it(tmp_path: Path
     with patch.object(EpochTimes, "go_on", autospec=True) as go_on:
         run.fit(ForeignModule(), loader(), loader(seed=1), ckpt_path=tmp_path / "within.ckpt")
     assert [call.args[1] for call in go_on.call_args_list] == [1 / STEPS]
-    assert log.messages[0] == "Training: from epoch 2/3"
+    assert log.messages[0] == "Training: from epoch 2/3, no attack"
     assert [line.partition(":")[0] for line in log.messages[1:]] == ["Epoch 2/3", "Epoch 3/3", "Training"]
 
 

@@ -43,7 +43,7 @@ def test_epochs_and_stages_have_their_lines_in_order(printed: tuple[str, str]) -
     ours = [line for line in lines if re.match(r"Training|Epoch|Analysing|Evaluating|Checking", line)]
     names = [re.sub(r"[\d:]{7,}.*|: loss .*", "", line).strip() for line in ours]
     assert names == [
-        "Training: from epoch 1/2",
+        "Training: from epoch 1/2, under PGD at eps 0.3",
         "Epoch 1/2",
         "Epoch 2/2",
         "Training: done in",
@@ -85,5 +85,5 @@ def test_a_resumed_run_goes_on_in_its_log(
     log = log_of(folder)
     assert log[: len(before)] == before
     rest = [re.sub(TIME, "", line) for line in log[len(before) :]]
-    assert "Training: from epoch 3/3" in rest
+    assert "Training: from epoch 3/3, under PGD at eps 0.3" in rest
     assert [line.partition(":")[0] for line in rest if line.startswith("Epoch")] == ["Epoch 3/3"]

@@ -246,3 +246,22 @@ def test_a_run_with_configurations_of_ones_own_goes_on_when_they_are_named_again
         main_as_shown(main, longer, f"resume={run}")
     main_in_process(main, longer, *given.replace("CONF", conf).split(), f"resume={run}")
     assert read_json(run / "summary.json")["epochs"] == 2
+
+
+REFERS = "callbacks.atlr.analysis_attack=${attack}"
+
+
+def test_an_override_may_refer_to_another_part_of_the_configuration(tmp_path: Path) -> None:
+    train_tiny(tmp_path, *TRAINING_ALONE, REFERS)
+    main_in_process(main, f"resume={tmp_path}", "trainer.max_epochs=2")
+    assert REFERS in (tmp_path / ".hydra/overrides.yaml").read_text()
+    assert OmegaConf.load(tmp_path / "config.yaml").callbacks.atlr.analysis_attack.steps == 10
+    assert len(read_metrics(tmp_path)) > 2
+
+
+def test_a_seed_whose_override_refers_to_something_goes_on_alone(tmp_path: Path) -> None:
+    args = [*tiny_without("analysis", "evaluation"), *TRAINING_ALONE, REFERS, "seeds=[0,1]"]
+    main_in_process(main, *args, f"hydra.run.dir={tmp_path}")
+    assert REFERS in (tmp_path / "seed=1/.hydra/overrides.yaml").read_text()
+    main_in_process(main, f"resume={tmp_path}/seed=1", "trainer.max_epochs=2")
+    assert read_json(tmp_path / "seed=1/status.json")["state"] == "finished"

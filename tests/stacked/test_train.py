@@ -269,6 +269,7 @@ def test_progress_shows_the_means_over_the_seeds(tmp_path: Path, caplog: pytest.
         sum(float(row[key]) for each in rows for row in each if row[key]) / 2
         for key in ("train/loss_base", "train/loss_lr", "val/acc_clean")
     )
+    assert "Training: from epoch 1/1, under PGD at eps 0.3" in caplog.messages
     lines = [message for message in caplog.messages if message.startswith("Epoch 1/1")]
     assert [line.rpartition(", ")[0].partition(", pgd")[0] for line in lines] == [
         f"Epoch 1/1: loss {base + penalty:.4g}, clean {100 * clean:.1f} %"

@@ -10,13 +10,15 @@ from typing import Any
 
 import lightning.pytorch as pl
 import torch
-from lightning.pytorch.callbacks import ProgressBar
+from lightning.pytorch.callbacks import Checkpoint, ProgressBar
 from rich.progress import BarColumn, TextColumn
 from rich.table import Column
 from torch import Tensor
 
+from lsa_lightning.callbacks.adversarial_training import AdversarialTraining
 from lsa_lightning.callbacks.atlr import ATLR
 from lsa_lightning.utils.checks import flag, or_none
+from lsa_lightning.utils.describe import eps_in_words
 from lsa_lightning.utils.progress import bar_of, duration, say, time_left
 
 SECONDS_BETWEEN_LINES = 300.0
@@ -36,7 +38,7 @@ class TrainingProgress(ProgressBar):
     one is done, from its batches so far, as the least that it can be (``> 0:10:00 left``). An early stop is not
     foreseen, nor what comes after training.
 
-    The lines, which also name the layers that are regularized, are logged as those of
+    The lines, which also name the attack of training and the layers that are regularized, are logged as those of
     :class:`~lsa_lightning.utils.progress.Progress`; within an epoch there is one every five minutes. Of several
     processes the first alone says something. Validation outside of a fit, tests and predictions are not shown.
 
@@ -68,7 +70,7 @@ class TrainingProgress(ProgressBar):
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Show the bar."""
         if self._enabled and self.shown is not False:
-            self._fit = _Fit(trainer, self.shown)
+            self._fit = _Fit(trainer, self.shown, trained_on_in_words(self.watched(trainer)))
 
     def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Name the epoch."""
@@ -103,7 +105,13 @@ class TrainingProgress(ProgressBar):
 
     def monitored(self, trainer: pl.Trainer) -> str | None:
         """The metric by which checkpoints are chosen; None without one."""
-        return getattr(trainer.checkpoint_callback, "monitor", None)
+        choosers = (each for each in self.watched(trainer) if isinstance(each, Checkpoint))
+        return next((getattr(each, "monitor", None) for each in choosers), None)
+
+    def watched(self, trainer: pl.Trainer) -> list[pl.Callback]:
+        """The callbacks of the training that is shown."""
+        callbacks: list[pl.Callback] = trainer.callbacks  # type: ignore[attr-defined]
+        return callbacks
 
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Say how the epoch went."""
@@ -155,8 +163,9 @@ class EpochTimes:
 class _Fit:
     """What is shown of one fit."""
 
-    def __init__(self, trainer: pl.Trainer, shown: bool | None) -> None:
+    def __init__(self, trainer: pl.Trainer, shown: bool | None, trained_on: str) -> None:
         self.trainer = trainer
+        self._trained_on = trained_on
         self.accuracies: dict[str, float] = {}
         self.times = EpochTimes()
         columns = [TextColumn(f"{{task.{name}}}", table_column=Column(no_wrap=True)) for name in _FIELDS]
@@ -204,7 +213,7 @@ class _Fit:
 
     def _announce(self) -> None:
         if not self._announced:
-            self._say(f"Training: from {self._epoch.lower()}")
+            self._say(f"Training: from {self._epoch.lower()}, {self._trained_on}")
             self._announced = True
 
     @property
@@ -277,6 +286,14 @@ def accuracies_of(metrics: Mapping[str, Tensor], monitored: str | None = None) -
     if monitored in others:
         name, others = monitored.removeprefix("val/acc_"), {monitored: others[monitored]}
     return {name: min(values) for name, values in (("clean", clean), (name, [*others.values()])) if values}
+
+
+def trained_on_in_words(callbacks: list[pl.Callback]) -> str:
+    """The attack of :class:`~lsa_lightning.AdversarialTraining`, without which a run trains on inputs as they are."""
+    attack = next((callback.attack for callback in callbacks if isinstance(callback, AdversarialTraining)), None)
+    if attack is None:
+        return "no attack"
+    return f"under {type(attack).__name__} at eps {eps_in_words(attack.eps)}"
 
 
 def regularized_in_words(callbacks: list[pl.Callback]) -> str:

@@ -15,6 +15,7 @@ from omegaconf import DictConfig, OmegaConf
 from lsa_lightning.cli.options import did_you_mean, near, nodes_of, unknown
 from lsa_lightning.cli.origin import REFERENCE
 from lsa_lightning.runs.console import show
+from lsa_lightning.runs.folder import typed_overrides
 from lsa_lightning.runs.kinds import JOB
 from lsa_lightning.utils.paths import CONF_DIR
 
@@ -28,10 +29,10 @@ def check_all_do_something(cfg: DictConfig) -> None:
     Raises:
         ValueError: with what would read them.
     """
-    hydra = HydraConfig.get()
-    idle = idle_overrides(cfg, hydra.overrides.task)
+    hydra, typed = HydraConfig.get(), typed_overrides()
+    idle = idle_overrides(cfg, typed)
     reasons = {override: _who_reads(node, map(str, cfg)) for override, node in idle.items()}
-    reasons |= overruled(cfg, hydra.overrides.task)
+    reasons |= overruled(cfg, typed)
     if not reasons:
         return
     msg = f"{', '.join(reasons)} would do nothing: {'; '.join(dict.fromkeys(reasons.values()))}"
@@ -50,8 +51,8 @@ def check_all_known(config_name: str) -> None:
     Raises:
         ValueError: with the option that may be meant.
     """
-    typed = HydraConfig.get().overrides.task
-    for override in OverridesParser.create().parse_overrides([*typed]):
+    typed = typed_overrides()
+    for override in OverridesParser.create().parse_overrides(typed):
         if _node(override) not in nodes_of(config_name):
             raise ValueError(unknown(override.package or override.key_or_group, config_name, typed))
 

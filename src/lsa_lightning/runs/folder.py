@@ -46,6 +46,19 @@ def output_dir() -> Path:
     return Path(HydraConfig.get().runtime.output_dir)
 
 
+def typed_overrides() -> list[str]:
+    """This job's overrides as they were typed; Hydra's own list gives ``attack=${attack}`` with what that refers to."""
+    from hydra.core.hydra_config import HydraConfig
+
+    return unresolved(HydraConfig.get().overrides.task)
+
+
+def unresolved(overrides: Any) -> list[str]:
+    """The overrides of a list of OmegaConf's, in which ``${...}`` is left as it is."""
+    written: Any = OmegaConf.to_container(overrides, resolve=False)
+    return [str(each) for each in written]
+
+
 @cache
 def new_folder(path: str) -> str:
     """``path``, or that with a number behind it, made for this process alone: others may begin in the same second."""

@@ -9,7 +9,7 @@ from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
-from lsa_lightning.runs.folder import CONFIG_FILE, HYDRA_FOLDER, SEED_FOLDERS
+from lsa_lightning.runs.folder import CONFIG_FILE, HYDRA_FOLDER, SEED_FOLDERS, unresolved
 from lsa_lightning.utils.paths import CONF_DIR
 
 
@@ -79,7 +79,7 @@ def _run_folder(asked: Sequence[str]) -> Path:
 
 def _former_overrides(folder: Path) -> list[str]:
     """The overrides of the run."""
-    overrides = [str(override) for override in OmegaConf.load(folder / HYDRA_FOLDER / "overrides.yaml")]
+    overrides = unresolved(OmegaConf.load(folder / HYDRA_FOLDER / "overrides.yaml"))
     for override in overrides:
         group, option = _key(override).partition("@")[0], override.partition("=")[2]
         is_group = group.replace("/", "").isidentifier() and (CONF_DIR / group).is_dir()

@@ -7,7 +7,6 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import lightning.pytorch as pl
-from lightning.pytorch.callbacks import ModelCheckpoint
 
 from lsa_lightning.callbacks import TrainingProgress
 from lsa_lightning.runs.attempt import Attempt
@@ -29,11 +28,11 @@ class MeanProgress(TrainingProgress):
     def __init__(self, shown: bool | None, jobs: Sequence[SeedJob]) -> None:
         super().__init__(shown)
         self.models = len(jobs)
-        self._choosers = [each for each in jobs[0].callbacks if isinstance(each, ModelCheckpoint)]
+        self._callbacks = [*jobs[0].callbacks]
 
-    def monitored(self, trainer: pl.Trainer) -> str | None:
-        """That of the first seed's checkpoints, as of the others'."""
-        return next((chooser.monitor for chooser in self._choosers), None)
+    def watched(self, trainer: pl.Trainer) -> list[pl.Callback]:
+        """Those of the first seed, as of the others."""
+        return self._callbacks
 
     def on_train_batch_end(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int

@@ -22,7 +22,13 @@ from lsa_lightning.runs.attempt import Attempt, noted, running
 from lsa_lightning.runs.cluster import without_srun_hint
 from lsa_lightning.runs.console import show
 from lsa_lightning.runs.ending import closed
-from lsa_lightning.runs.folder import output_dir, resolved_but_for_environment, save_command, save_config
+from lsa_lightning.runs.folder import (
+    output_dir,
+    resolved_but_for_environment,
+    save_command,
+    save_config,
+    typed_overrides,
+)
 from lsa_lightning.runs.installed import check_installed
 from lsa_lightning.runs.kinds import JOB
 from lsa_lightning.runs.loggers import result_loggers
@@ -175,9 +181,7 @@ def _train(cfg: DictConfig, jobs: Sequence[SeedJob], attempts: Mapping[int, Atte
 
 def _save(job: SeedJob) -> dict[str, Any]:
     """Write the seed's configuration, and the command line of the run of it alone."""
-    from hydra.core.hydra_config import HydraConfig
-
-    others = [each for each in HydraConfig.get().overrides.task if not re.match(r"\+{0,2}seeds?=", each)]
+    others = [each for each in typed_overrides() if not re.match(r"\+{0,2}seeds?=", each)]
     save_command(job.config, job.folder, [*others, f"seed={job.seed}"])
     return save_config(job.config, job.folder)
 
