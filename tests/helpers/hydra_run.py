@@ -58,7 +58,7 @@ FEW_BATCHES = (
     "evaluation.attacks.pgd.steps=1",
     "evaluation.masking.n_samples=1",
 )
-TINY_IMAGES = (*ONE_EPOCH, *FEW_IMAGES, *FEW_BATCHES)
+TINY_IMAGES = (*ONE_EPOCH, "optimizer.lr=0.0001", *FEW_IMAGES, *FEW_BATCHES)
 """The same for data sets of images, which ``data.root`` must hold."""
 
 
