@@ -276,7 +276,7 @@ def test_further_rows_follow_the_samples_that_an_attack_keeps(attack: Attack) ->
 
 def test_arguments_without_a_place_in_memory_are_passed_over() -> None:
     x, graph = torch.rand(4, 4), torch.eye(4).to_sparse()
-    call = ModelCall.found_in((graph, x), {}, x)
+    call = ModelCall.found_in((graph, x), {}, GivenBatch(x, x))
     assert call is not None
     assert call.x is x
     given = GivenBatch((x, graph), x)

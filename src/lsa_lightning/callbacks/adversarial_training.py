@@ -19,7 +19,7 @@ from lsa_lightning.callbacks.alarm import CollapseAlarm, StepSeen
 from lsa_lightning.callbacks.base import FreshCallback
 from lsa_lightning.callbacks.own_keys import log_own_mean
 from lsa_lightning.callbacks.passes import AdversarialStep, Passes, StepRequest, loss_of
-from lsa_lightning.callbacks.step_input import unlogged
+from lsa_lightning.callbacks.step_input import off_the_record
 from lsa_lightning.callbacks.step_patch import patch_training_step
 from lsa_lightning.callbacks.target import Target
 from lsa_lightning.layers.calls import CallSite
@@ -151,6 +151,7 @@ class AdversarialTraining(FreshCallback):
             on_clean=on_clean,
             read_logits=self.target.logits,
             check_labels=self.attack.needs_classes,
+            quietly=partial(off_the_record, pl_module),
         )
         adversarial_step.at_model = self._at_model
 
@@ -185,6 +186,8 @@ class AdversarialTraining(FreshCallback):
 
     def on_after_backward(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Show the alarm what it has waited for, before anybody saves a checkpoint of this step."""
+        if self._step is not None:
+            self._step.close()
         seen, self._watched = self._watched, None
         if self.alarm is not None and seen is not None:
             self._show(pl_module, self.alarm, seen)
@@ -261,9 +264,9 @@ class AdversarialTraining(FreshCallback):
         def run_step(batch: Any) -> Any:
             return step(batch, *args, **kwargs)
 
-        with unlogged(module):
+        with off_the_record(module):
             seen = (adversarial_step.model, x) if wraps_another else adversarial_step.look(run_step, batch, x)
-        self.prepare(*seen)
+            self.prepare(*seen)
         layers = self.penalized_layers(module.current_epoch)
         probed = [*layers, OUTPUT] if self.objective.needs_both_outputs else layers
         craft, watched = partial(self._craft, module), self.alarm is not None and not self.objective.needs_both_outputs
@@ -308,10 +311,11 @@ class AdversarialTraining(FreshCallback):
         """The adversarial examples of a step; other callbacks hook in here."""
         attack = self.attack_now(module)
         first = None if self.alarm is None else FirstCall(model)
-        x_adv: Tensor = attack(model if first is None else first, x, y)
+        with off_the_record(module):
+            x_adv: Tensor = attack(model if first is None else first, x, y)
         self._attacked_from = None if first is None else first.output
         self.log_eps(module, attack, x)
-        with reentrance_off():
+        with reentrance_off(), off_the_record(module):
             for before_step in self.before_step:
                 before_step(model, x, x_adv, y)
         if self.alarm is not None and first is not None:

@@ -21,7 +21,7 @@ from lsa_lightning.callbacks.alarm import CollapseAlarm
 from lsa_lightning.callbacks.collapse_guard import CollapseGuard
 from lsa_lightning.callbacks.own_keys import log_own, log_own_mean
 from lsa_lightning.callbacks.passes import Passes, both_representations
-from lsa_lightning.callbacks.step_input import ValidationInput
+from lsa_lightning.callbacks.step_input import ValidationInput, off_the_record
 from lsa_lightning.callbacks.target import Target
 from lsa_lightning.callbacks.validation_loaders import ValidationLoaders, as_in_validation, loader_key
 from lsa_lightning.layers.analysis import LayerSustainabilityAnalysis, TooFewSamplesError
@@ -225,6 +225,7 @@ class ATLR(AdversarialTraining):
     ) -> None:
         """Note how far training is, and which layers this step should penalise."""
         super().on_train_batch_start(trainer, pl_module, batch, batch_idx)
+        self._make_first_list(trainer, pl_module)  # in a resumed epoch, which does not start again
         self._share = _share_done(trainer, batch_idx)
         self._asked.update(self.penalized_layers(trainer.current_epoch))
 
@@ -270,6 +271,9 @@ class ATLR(AdversarialTraining):
 
     def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Make the first list, if this is a regularized epoch and there is none yet."""
+        self._make_first_list(trainer, pl_module)
+
+    def _make_first_list(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         if self.mvl is None and trainer.current_epoch >= self.warmup_epochs:
             report = self._analyse(trainer, pl_module)
             self._update_mvl(report)
@@ -400,7 +404,12 @@ class ATLR(AdversarialTraining):
         # A fresh copy: every analysis draws the same random starts, and training's own are left alone.
         attack = self.analysis_attack.with_eps(self.analysis_attack.eps)
         # Iterating a dataloader draws from the global random state, which training must not notice.
-        with isolate_rng(), as_in_validation(trainer, pl_module), trainer.precision_plugin.forward_context():
+        with (
+            isolate_rng(),
+            as_in_validation(trainer, pl_module),
+            trainer.precision_plugin.forward_context(),
+            off_the_record(pl_module),
+        ):
             batches = self._validation_batches(trainer, pl_module, validation_input)
             first = list(islice(batches, 1))  # shows how validation_step calls the model
             analysis = LayerSustainabilityAnalysis(

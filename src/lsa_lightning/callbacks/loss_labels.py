@@ -11,8 +11,11 @@ _AGREEING = 0.5
 """Share of the samples that a loss must pull to their labels; that of an honest classification loss is 1."""
 
 _MIXED = 0.1
-"""Mean weight of the second class in a loss's targets from which on they count as mixed. What the smallest class has
+"""Mean weight of the second class in a loss's targets from which on they count as mixed. What all other classes have
 too, up to this weight, is label smoothing."""
+
+_MOST = 0.9
+"""Share of the samples whose targets must look like mixed ones."""
 
 
 def has_other_labels(loss: Tensor, logits: Tensor, y: Tensor, *, mixed: bool) -> Tensor | None:
@@ -20,8 +23,12 @@ def has_other_labels(loss: Tensor, logits: Tensor, y: Tensor, *, mixed: bool) ->
 
     For a cross-entropy, averaged over N samples, the gradient with respect to the logits is
     :math:`w_n (p_{nk} - t_{nk}) / N`, which gives back its targets t if the weight w is known. It is taken for 1, and
-    estimated: a class whose target is 0 has :math:`w_n = N g_{nk} / p_{nk}`, and others less. Only what holds with
-    neither weight counts against the loss. Samples without a gradient (hard examples alone are learned) have no say.
+    estimated: a class whose target is 0 has :math:`w_n = N g_{nk} / p_{nk}`, and others less. Samples without a
+    gradient (hard examples alone are learned) have no say.
+
+    The gradients of losses of other kinds (of each class for itself, squared, with a temperature or a margin) fit no
+    targets; so mixed labels are told by being exactly that, with weights that are one number: two classes, and the same
+    of all others.
 
     Args:
         loss: a scalar, computed from ``logits``.
@@ -37,28 +44,47 @@ def has_other_labels(loss: Tensor, logits: Tensor, y: Tensor, *, mixed: bool) ->
     )
     if gradient is None:
         return None
+    tolerance = max(1e-4, 2 * torch.finfo(gradient.dtype).eps)
     gradient, logits = gradient.detach().float(), logits.detach().float()
     if is_binary(logits):
         z, g = logits.flatten(), gradient.flatten()
         logits, gradient = torch.stack([torch.zeros_like(z), z], 1), torch.stack([-g, g], 1)
     labels, has_say = y.flatten().long(), (gradient != 0).any(1)
-    targets = _targets(logits.softmax(1), len(logits) * gradient)
-    agrees = torch.stack([(-gradient).argmax(1) == labels, targets[0].argmax(1) == labels]).any(0)
+    targets, weight, weighted = _targets(logits.softmax(1), len(logits) * gradient)
+    agrees = torch.stack([(-gradient).argmax(1) == labels, targets.argmax(1) == labels]).any(0)
     wrong = (agrees & has_say).sum() < _AGREEING * has_say.sum()
     if mixed:
-        wrong = wrong | torch.stack([_is_mixed(each, has_say) for each in targets]).all()
+        one_weight = _is_one_number(weight, has_say, 10 * tolerance * weight.where(has_say, 0).amax())
+        wrong = wrong | _are_mixed(targets, has_say, tolerance)
+        wrong = wrong | (_are_mixed(weighted, has_say, tolerance) & one_weight)
     return wrong
 
 
-def _targets(probabilities: Tensor, gradient: Tensor) -> tuple[Tensor, Tensor]:
-    """The targets ``[N, C]`` of a cross-entropy with this ``gradient`` of each sample, of weight 1 and of another."""
+def _targets(probabilities: Tensor, gradient: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """The targets ``[N, C]`` of a cross-entropy with this ``gradient`` of each sample, and with weights ``[N]``."""
     tiny = torch.finfo(probabilities.dtype).tiny
     weight = (gradient / probabilities.clamp_min(tiny)).where(probabilities > tiny, 0).amax(dim=1, keepdim=True)
     if probabilities.shape[1] == 2:  # of two classes, both may be targets, and any weight would fit: one for all
         weight = weight.amax().expand_as(weight)
-    return probabilities - gradient, probabilities - gradient / weight.clamp_min(tiny)
+    return probabilities - gradient, weight.squeeze(1), probabilities - gradient / weight.clamp_min(tiny)
 
 
-def _is_mixed(targets: Tensor, has_say: Tensor) -> Tensor:
-    second = (targets.topk(2, dim=1).values[:, 1] - targets.amin(1).clamp(0, _MIXED)).clamp_min(0)
-    return second.where(has_say, 0).sum() > _MIXED * has_say.sum()
+def _are_mixed(targets: Tensor, has_say: Tensor, tolerance: float) -> Tensor:
+    """Whether the targets are two classes of a sample, or one, and what label smoothing gives to all."""
+    first, second, *others = targets.topk(min(3, targets.shape[1]), dim=1).values.T
+    least = targets.amin(1) if others else torch.zeros_like(first)
+    weight = second - least
+    fits = ((targets.sum(1) - 1).abs() <= tolerance) & (least >= -tolerance) & (least <= _MIXED)
+    if others:
+        fits &= (others[0] - least <= tolerance) & _is_one_number(least, has_say, tolerance)
+    else:  # any targets are two classes: these have one weight for all, but where two samples of a class were mixed
+        both = has_say & (weight > tolerance)
+        fits &= (weight >= -tolerance) & _is_one_number(weight, both, tolerance) & (both != has_say).any()
+    fits &= has_say
+    mixed: Tensor = weight.where(fits, 0).sum() > _MIXED * has_say.sum()
+    return mixed & (fits.sum() >= _MOST * has_say.sum())
+
+
+def _is_one_number(values: Tensor, where: Tensor, tolerance: float | Tensor) -> Tensor:
+    spread: Tensor = values.where(where, -torch.inf).amax() - values.where(where, torch.inf).amin()
+    return spread <= tolerance

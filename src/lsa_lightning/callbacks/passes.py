@@ -104,6 +104,7 @@ class AdversarialStep:
         on_clean: whether the step runs on the clean batch; else on the adversarial one.
         read_logits: reads logits out of what ``model`` returns.
         check_labels: whether the loss is looked at; not where the attack has a loss of its own.
+        quietly: inside, what the model's passes log or count does not count.
 
     Attributes:
         at_model: whether the examples are crafted when the step calls the model; a resumed run must know.
@@ -123,12 +124,14 @@ class AdversarialStep:
         on_clean: bool,
         read_logits: Callable[[Any], Tensor],
         check_labels: bool = True,
+        quietly: Callable[[], AbstractContextManager[None]] = nullcontext,
     ) -> None:
         self.model = model
         self.name = name
         self.on_clean = on_clean
         self.read_logits = read_logits
         self.check_labels = check_labels
+        self.quietly = quietly
         self.at_model = False
         self.given: tuple[nn.Module, Tensor] | None = None
         self._looked = False
@@ -151,9 +154,11 @@ class AdversarialStep:
             self._watch.close()
             self._watch = None
 
-    def beside(self) -> AbstractContextManager[None]:
-        """Calls of the model inside are not the step's: they get what they are given."""
-        return nullcontext() if self._watch is None else self._watch.paused()
+    @contextmanager
+    def beside(self) -> Iterator[None]:
+        """Calls of the model inside are not the step's: they get what they are given, and log nothing."""
+        with nullcontext() if self._watch is None else self._watch.paused(), self.quietly():
+            yield
 
     def look(self, step: Callable[[Any], Any], batch: Any, x: Tensor) -> tuple[nn.Module, Tensor]:
         """See on the first batch what the step feeds to the model.
@@ -209,8 +214,9 @@ class AdversarialStep:
         stepped_on, other = (x, x_adv) if self.on_clean else (x_adv, x)
         batch = replace_tensor(asked.batch, x, stepped_on)
         looks = checked and self._first.called and takes_hooks(self.model)
-        own = _OwnCall(GivenBatch(batch, stepped_on), RandomState(x.device)) if looks else None
-        watch = StepWatch(self.model, stepped_on, own or _unchanged)
+        given = GivenBatch(batch, stepped_on)
+        own = _OwnCall(given, RandomState(x.device)) if looks else None
+        watch = StepWatch(self.model, given, own or _unchanged)
         covered = not watched and asked.layers and self._compiled is not None and self._compiled.covers(asked.layers)
         # Hooks of a model that was compiled in place, and of no other, would be a part of what is compiled.
         in_place = self.model._compiled_call_impl is not None
@@ -244,14 +250,14 @@ class AdversarialStep:
         partners: dict[tuple[Any, ...], Tensor] = {}
         calls: list[ModelCall] = []
         begin_probing: Begin = _nothing
-        given = GivenBatch(asked.batch, asked.x)
+        given, stepping = GivenBatch(asked.batch, asked.x), True
 
         def swap(call: ModelCall) -> Tensor | None:
             place = (call.x.data_ptr(), call.x.shape, call.x.stride())
             if given.is_aside(call) and not self._first.aside:
                 return None
             if place not in partners:
-                if not torch.is_grad_enabled() and not self._first.twice:
+                if not stepping or (not torch.is_grad_enabled() and not self._first.twice):
                     return None
                 partners[place] = self._partner(call, asked)
                 if not calls:
@@ -261,9 +267,10 @@ class AdversarialStep:
             return call.x if self.on_clean else partners[place]
 
         def run_step(begin: Begin) -> Any:
-            nonlocal begin_probing
+            nonlocal begin_probing, stepping
             begin_probing = begin
-            return asked.step(asked.batch)
+            result, stepping = asked.step(asked.batch), False
+            return result
 
         def run_other() -> Any:
             other = next(iter(partners.values())) if self.on_clean else calls[0].x
@@ -272,7 +279,7 @@ class AdversarialStep:
                 return self.model(*args, **kwargs)
 
         # Open until the backward pass is over, in which checkpointing calls the model with the step's own input again.
-        self._watch = watch = StepWatch(self.model, asked.x, swap)
+        self._watch = watch = StepWatch(self.model, given, swap)
         watch.open()
         with _looking():
             passes = self._both(asked, run_step, run_other)
@@ -286,7 +293,7 @@ class AdversarialStep:
 
     def _partner(self, call: ModelCall, asked: StepRequest) -> Tensor:
         """The adversarial partner of a call's input."""
-        if call.x.requires_grad:
+        if call.x.grad_fn is not None:
             msg = (
                 f"what training_step gives to {self.name} is computed from x by trainable parameters: name the module "
                 "that takes x itself by backbone=..."
@@ -294,7 +301,9 @@ class AdversarialStep:
             raise MisconfigurationException(msg)
         # Checkpointing, if it is on, must not count the attack's tensors.
         with saved_tensors_hooks(_as_it_is, _as_it_is):
-            return asked.craft(*self._as_given(call), asked.y)
+            x_adv = asked.craft(*self._as_given(call), asked.y)
+        # A step that takes gradients of its own input finds it in the graph.
+        return x_adv + (call.x - call.x.detach()) if call.x.requires_grad else x_adv
 
     def _as_given(self, call: ModelCall) -> tuple[nn.Module, Tensor]:
         """The model as a function of its input alone, and the input of a call."""
@@ -344,7 +353,7 @@ class AdversarialStep:
                 learning.learn(probe)
             other = LayerProbe(self.model, list(own), samples, for_penalty_alone, **options)
             buffers = scratch_buffers(self.model, first_buffers) if for_penalty_alone else nullcontext()
-            with random_state.replay(), buffers, other:
+            with random_state.replay(), buffers, other, self.quietly():
                 run_other()
             others = _captured(other)
             return Passes(result, own, others) if self.on_clean else Passes(result, others, own)
@@ -357,9 +366,10 @@ class AdversarialStep:
             return Passes(result, {}, {})
         if not stepped:
             raise self._not_called()
+        with self.quietly():
+            alone = compiled.alone(other.clone())
         own, others = (
-            {layer: by_sample(captured[layer], len(asked.x)) for layer in asked.layers}
-            for captured in (stepped, compiled.alone(other.clone()))
+            {layer: by_sample(captured[layer], len(asked.x)) for layer in asked.layers} for captured in (stepped, alone)
         )
         return Passes(result, own, others) if self.on_clean else Passes(result, others, own)
 

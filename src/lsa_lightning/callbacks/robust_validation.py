@@ -17,7 +17,7 @@ from torchmetrics import MeanMetric
 from lsa_lightning.attacks import Attack, InputSpace
 from lsa_lightning.callbacks.base import FreshCallback
 from lsa_lightning.callbacks.own_keys import log_own, refuse_others
-from lsa_lightning.callbacks.step_input import ValidationInput
+from lsa_lightning.callbacks.step_input import ValidationInput, off_the_record
 from lsa_lightning.callbacks.target import Target
 from lsa_lightning.callbacks.validation_loaders import ValidationLoaders, loader_key
 from lsa_lightning.evaluation import correct
@@ -167,7 +167,11 @@ class RobustValidation(FreshCallback):
         if self._input is None or batch_idx == 0:
             self._input = ValidationInput(pl_module, self.target)
         x, y = self.target.unpack(batch)
-        with trainer.precision_plugin.forward_context(), preserved_random_state(x.device):
+        with (
+            trainer.precision_plugin.forward_context(),
+            preserved_random_state(x.device),
+            off_the_record(pl_module),
+        ):
             self._x = self._input.of(batch, x, *loaders.numbers(dataloader_idx, batch_idx)).clone()
             self._hits = correct(self._input.model, self._x, y, self.target.output_fn)
 
@@ -211,7 +215,11 @@ class RobustValidation(FreshCallback):
         def share(hits: Tensor) -> Tensor:
             return hits[:real].float().sum() / max(real, 1)
 
-        with loaders.trainer.precision_plugin.forward_context(), preserved_random_state(x.device):
+        with (
+            loaders.trainer.precision_plugin.forward_context(),
+            preserved_random_state(x.device),
+            off_the_record(module),
+        ):
             values = self.accuracies(self._hits, self.hits(model, x, y), share)
         for name, value in values.items():
             self._log(loaders, module, dataloader_idx, f"{self.prefix}/{name}", value, real)

@@ -17,6 +17,7 @@ from lightning.pytorch.utilities.signature_utils import is_param_in_hook_signatu
 from lightning_utilities.core.apply_func import apply_to_collection
 from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
+from torchmetrics import Metric
 from typing_extensions import Self
 
 from lsa_lightning.callbacks.target import Target
@@ -45,13 +46,15 @@ class ModelCall:
     x: Tensor
 
     @classmethod
-    def found_in(cls, args: tuple[Any, ...], kwargs: dict[str, Any], x: Tensor) -> Self | None:
-        """The call whose input is ``x`` itself, else its first floating tensor of that shape, else of as many rows.
+    def found_in(cls, args: tuple[Any, ...], kwargs: dict[str, Any], given: GivenBatch) -> Self | None:
+        """The call whose input is x of the batch, or the floating tensor with a row per sample that is most like it.
 
-        None where it has none; it has none either where it is given an ``x`` of integers.
+        That is, in this order, x itself, a view of it, one of its shape, one with as many numbers, and any other; of
+        several that are alike, the first. Other tensors of the batch, and their views, come last. None where it has
+        none; it has none either where it is given an ``x`` of integers.
         """
-        inputs = [each for each in tensors_in((args, kwargs)) if _same_place(each, x) or _could_be(each, len(x))]
-        inputs.sort(key=lambda each: (not _same_place(each, x), each.shape != x.shape))
+        inputs = [each for each in tensors_in((args, kwargs)) if _same_place(each, given.x) or _could_be(each, given.x)]
+        inputs.sort(key=given.unlike)
         return cls(args, dict(kwargs), inputs[0]) if inputs and inputs[0].is_floating_point() else None
 
     @property
@@ -104,9 +107,9 @@ def tensors_in(collection: Any) -> list[Tensor]:
     return found
 
 
-def _could_be(tensor: Tensor, samples: int) -> bool:
-    """Whether a tensor may be the input of so many samples."""
-    return tensor.is_floating_point() and tensor.ndim > 1 and len(tensor) == samples
+def _could_be(tensor: Tensor, x: Tensor) -> bool:
+    """Whether a tensor may be the input of as many samples as ``x`` has."""
+    return tensor.is_floating_point() and tensor.ndim > 1 and len(tensor) == len(x)
 
 
 def _same_place(tensor: Tensor, other: Tensor) -> bool:
@@ -118,6 +121,13 @@ def _place(tensor: Tensor) -> tuple[Any, ...]:
     if tensor.layout is not torch.strided:  # sparse ones have no such place
         return (id(tensor),)
     return tensor.data_ptr(), tensor.dtype, tensor.shape, tensor.stride()
+
+
+def _same_memory(tensor: Tensor, other: Tensor) -> bool:
+    """Whether one is a view of the other, or both of a third."""
+    if not tensor.layout == other.layout == torch.strided:  # sparse ones have no such place
+        return tensor is other
+    return tensor.untyped_storage().data_ptr() == other.untyped_storage().data_ptr()
 
 
 class GivenBatch:
@@ -133,7 +143,14 @@ class GivenBatch:
         self._version = _version(x)
         tensors = tensors_in(batch)
         own = any(each is x for each in tensors)  # else batch_fn made it of one of them
-        self._others = [each for each in tensors if own and _could_be(each, len(x)) and not _same_place(each, x)]
+        self._others = [each for each in tensors if own and _could_be(each, x) and not _same_place(each, x)]
+
+    def unlike(self, tensor: Tensor) -> tuple[bool, ...]:
+        """How little a tensor that the model is given looks like x; what sorts first looks most like it."""
+        mine = _same_memory(tensor, self.x)
+        other = not mine and any(_same_memory(tensor, each) for each in self._others)
+        alike = _same_place(tensor, self.x), mine, tensor.shape == self.x.shape, tensor.numel() == self.x.numel()
+        return other, *(not each for each in alike)
 
     def is_given(self, call: ModelCall) -> bool:
         """Whether a call is given x as it was, and nothing else; only of a copy the numbers are looked at."""
@@ -155,6 +172,8 @@ def _version(tensor: Tensor) -> int | None:
 def bound(model: nn.Module, arguments: Callable[[Tensor], tuple[tuple[Any, ...], dict[str, Any]]]) -> nn.Module:
     """``model`` as a function of its input alone, called with the ``arguments`` for it; its parts are the same."""
     function = copy.copy(model)
+    # What copies leave out is there, as the Trainer of a LightningModule, but what was compiled in place of all this.
+    vars(function).update({**vars(model), "_compiled_call_impl": None})
     # Its own mode is that of the function, which an attack puts in eval mode, and not the model's.
     own_forward = model.forward if "forward" in vars(model) else partial(type(model).forward, function)
 
@@ -171,7 +190,7 @@ class StepWatch:
 
     Args:
         model: the module whose calls are looked at.
-        x: what the input is recognised by among the arguments, see :meth:`ModelCall.found_in`.
+        given: what the input is recognised by among the arguments, see :meth:`ModelCall.found_in`.
         swap: called with each call of ``model``; what it returns takes the input's place, None: the call is left alone.
             Calls that it makes itself, or that are made while the watch is :meth:`paused`, are not looked at.
 
@@ -182,11 +201,11 @@ class StepWatch:
     def __init__(
         self,
         model: nn.Module,
-        x: Tensor,
+        given: GivenBatch,
         swap: Callable[[ModelCall], Tensor | None],
     ) -> None:
         self.model = model
-        self.x = x
+        self.given = given
         self.swap = swap
         self.output: Any = None
         self._paused = False
@@ -233,7 +252,7 @@ class StepWatch:
             self._paused = before
 
     def _call(self, model: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-        call = None if self._paused else ModelCall.found_in(args, kwargs, self.x)
+        call = None if self._paused else ModelCall.found_in(args, kwargs, self.given)
         if call is None:
             return None
         with self.paused():
@@ -346,8 +365,8 @@ def input_of_step(
 class ValidationInput:
     """What ``validation_step`` feeds to the model: the step of each batch is run up to the call of the model.
 
-    It runs in eval mode and without logging. Where it calls no model itself, but its submodules, only the first batch
-    is looked at.
+    It runs in eval mode, and neither what it logs nor what it gives the module's metrics counts. Where it calls no
+    model itself, but its submodules, only the first batch is looked at.
 
     Args:
         module: the module that is validated.
@@ -391,7 +410,7 @@ class ValidationInput:
             return self._module.validation_step(batch, *(numbers if takes_numbers else numbers[1:]))
 
         # Not in inference mode, whose tensors no gradient can be taken through.
-        with evaluating(self._module), torch.inference_mode(False), torch.no_grad(), unlogged(self._module):
+        with evaluating(self._module), torch.inference_mode(False), torch.no_grad(), off_the_record(self._module):
             seen = input_of_step(self._model, self._name, step, batch, x, "validation_step")
         self._call, self._looks = seen.call, seen.called
         return x if self._call is None else self._call.x.detach()
@@ -401,15 +420,24 @@ class ValidationInput:
 
 
 @contextmanager
-def unlogged(module: pl.LightningModule) -> Iterator[None]:
-    """What ``module`` logs inside is forgotten."""
+def off_the_record(module: pl.LightningModule) -> Iterator[None]:
+    """What ``module`` logs inside is forgotten, and its metrics count nothing."""
     own = {name: value for name, value in vars(module).items() if name == "log"}
     vars(module)["log"] = lambda *_, **__: None  # log_dict calls it too
+    metrics = {part: dict(vars(part)) for part in module.modules() if isinstance(part, Metric)}
+    for metric in metrics:
+        vars(metric).update({name: _copied(state) for name, state in metric.metric_state.items()})
     try:
         yield
     finally:
         del vars(module)["log"]
         vars(module).update(own)
+        for metric, before in metrics.items():
+            vars(metric).update(before)
+
+
+def _copied(state: Any) -> Any:
+    return state.clone() if isinstance(state, Tensor) else list(state)
 
 
 @dataclass(eq=False)
@@ -427,7 +455,7 @@ def _calls_in(model: nn.Module, run: Callable[[], Any], given: GivenBatch, *, un
     seen, with_gradients = _Seen(), torch.is_grad_enabled()
 
     def see(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-        call = ModelCall.found_in(args, kwargs, given.x)
+        call = ModelCall.found_in(args, kwargs, given)
         if module is model and until_called:
             seen.called = True
             aside = call is not None and (given.is_aside(call) or (with_gradients and not torch.is_grad_enabled()))
@@ -463,4 +491,4 @@ def _calls_in(model: nn.Module, run: Callable[[], Any], given: GivenBatch, *, un
 
 
 def _equal(x: Tensor, other: Tensor) -> bool:
-    return x.shape == other.shape and bool((x == other).all())
+    return x.dtype == other.dtype and x.shape == other.shape and bool((x == other).all())

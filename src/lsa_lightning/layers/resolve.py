@@ -152,7 +152,9 @@ def _calls(model: nn.Module, x: Tensor) -> tuple[list[_Call], Tensor]:
     An expert that none of them is sent to may be reached by another sample.
     """
     few = x[:_FEW]
-    calls = _trace(model, few)
+    calls = _trace(model, few) if len(few) == len(x) else _trace_if_taken(model, few)
+    if calls is None:
+        return _trace(model, x), x
     ran = {call.module for call in calls}
     modules = [module for module in model.modules() if next(module.children(), None) is None and takes_hooks(module)]
     reached = len(few) == len(x) or ran.issuperset(modules)
@@ -181,6 +183,14 @@ def _trace(model: nn.Module, x: Tensor) -> list[_Call]:
         with lent(model, x.device), torch.no_grad(), sums:
             model(x.clone())
     return _numbered(returned)
+
+
+def _trace_if_taken(model: nn.Module, x: Tensor) -> list[_Call] | None:
+    """The same; None where the model takes the given batch alone."""
+    try:
+        return _trace(model, x)
+    except (ValueError, RuntimeError, IndexError):
+        return None
 
 
 def _numbered(returned: Sequence[_Call]) -> list[_Call]:
@@ -216,11 +226,14 @@ def _without_samples_first(model: nn.Module, calls: Iterable[_Call], x: Tensor) 
     """Shape, by layer, of the outputs whose rows do not belong to the samples, one sample after the other.
 
     A second batch of another size tells rows that are samples from rows that are as many by chance. Where a sample has
-    several rows it is tried out: the samples that both batches begin with must give the same rows.
+    several rows it is tried out: the samples that both batches begin with must give the same rows. A model that takes
+    the given batch alone is believed wherever the rows can be so many for each sample.
     """
     other = _batch_of_another_size(x)
-    rows = {call.name: call.shape[0] for call in _trace(model, other) if call.shape}
-    shapes = {call.name: call.shape for call in calls if call.shape}
+    others, shapes = _trace_if_taken(model, other), {call.name: call.shape for call in calls if call.shape}
+    if others is None:
+        return {name: shape for name, shape in shapes.items() if not shape[0] or shape[0] % len(x)}
+    rows = {call.name: call.shape[0] for call in others if call.shape}
     strange = {n: s for n, s in shapes.items() if not s[0] or (n in rows and s[0] * len(other) != rows[n] * len(x))}
     doubtful = [name for name, shape in shapes.items() if shape[0] != len(x) and name not in strange]
     if doubtful:
@@ -243,10 +256,10 @@ def _in_another_order(model: nn.Module, calls: Iterable[_Call], x: Tensor) -> li
     said. Nor is it of layers that see nothing of x.
     """
     marks = {call.name: call.marks for call in calls if call.marks is not None}
-    try:
-        reverse = {call.name: call.marks for call in _trace(model, x.flip(0))}
-    except (ValueError, RuntimeError, IndexError):  # a model that takes the given batch alone
+    reversed_calls = _trace_if_taken(model, x.flip(0))
+    if reversed_calls is None:
         return []
+    reverse = {call.name: call.marks for call in reversed_calls}
     moved = [name for name, mine in marks.items() if _reordered(mine, reverse.get(name), len(x))]
     if not moved:
         return []

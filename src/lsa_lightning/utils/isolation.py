@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.jit._script import RecursiveScriptModule
+from torch.nn.utils import parametrize
 from torch.utils import checkpoint
 from torch.utils.hooks import RemovableHandle
 
@@ -74,9 +75,20 @@ def frozen(model: Callable[..., Any]) -> Iterator[Callable[[], None]]:
         if other is not None:
             vars(module)["forward"] = other
     try:
-        yield thaw
+        with _uncached():
+            yield thaw
     finally:
         thaw()
+
+
+@contextmanager
+def _uncached() -> Iterator[None]:
+    """Weights that parametrizations compute inside are not kept for passes outside, whose gradients they would lack."""
+    before, parametrize._cache_enabled = parametrize._cache_enabled, 0
+    try:
+        yield
+    finally:
+        parametrize._cache_enabled = before
 
 
 def is_compiled(module: nn.Module) -> bool:
