@@ -50,11 +50,22 @@ def test_measures_give_one_value_per_sample_and_a_scalar_over_the_batch(
 
 @pytest.mark.parametrize("measure", MEASURES, ids=repr)
 @pytest.mark.parametrize("over_batch", [False, True])
-def test_measures_are_differentiable_in_both_arguments(
+def test_measures_are_differentiable_twice_in_both_arguments(
     measure: ComparisonMeasure, over_batch: bool, pair: tuple[Tensor, Tensor]
 ) -> None:
     inputs = tuple(t.clone().requires_grad_() for t in pair)
-    assert torch.autograd.gradcheck(measure.over_batch if over_batch else measure, inputs)
+    function = measure.over_batch if over_batch else measure
+    assert torch.autograd.gradcheck(function, inputs)
+    assert torch.autograd.gradgradcheck(function, inputs)
+    constant = torch.ones(() if over_batch else 4, dtype=torch.float64)  # as in a loss, not what gradgradcheck gives
+    clean, perturbed = inputs
+    first = torch.autograd.grad(function(clean, perturbed), clean, constant, create_graph=True)[0]
+    second = torch.autograd.grad(first.sum(), clean)[0]
+    step = 1e-6 * torch.ones_like(clean)
+    there, back = (
+        torch.autograd.grad(function(moved, perturbed), moved, constant)[0] for moved in (clean + step, clean - step)
+    )
+    torch.testing.assert_close(second, (there - back) / 2e-6, rtol=1e-4, atol=1e-6)
 
 
 def test_relative_error_over_batch_is_one_frobenius_norm(pair: tuple[Tensor, Tensor]) -> None:

@@ -7,7 +7,6 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.autograd.function import once_differentiable
 
 from lsa_lightning.utils.checks import instance
 from lsa_lightning.utils.devices import runs_ahead
@@ -239,7 +238,6 @@ class _RowNorm(torch.autograd.Function):
         return lengths
 
     @staticmethod
-    @once_differentiable  # type: ignore[untyped-decorator, unused-ignore]
     def backward(ctx: Any, gradient: Tensor) -> Tensor:
         rows, lengths = ctx.saved_tensors
         return _unit_times(rows, lengths, gradient)
@@ -258,14 +256,16 @@ class _RelativeError(torch.autograd.Function):
         return _ratio(distance, length, undefined=(distance > NORM_FLOOR).to(distance))
 
     @staticmethod
-    @once_differentiable  # type: ignore[untyped-decorator, unused-ignore]
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, Tensor]:
         clean, perturbed, distance, length = ctx.saved_tensors
+        again = torch.is_grad_enabled()  # second derivatives are wanted, which go through the norms too
+        if again:
+            distance, length = _norm(clean - perturbed), _norm(clean)
         none = torch.zeros_like(gradient)
         slope, ratio = _ratio(gradient, length, undefined=none), _ratio(distance, length, undefined=none)
-        into_perturbed = _unit_times(perturbed - clean, distance, slope, in_place=True)
+        into_perturbed = _unit_times(perturbed - clean, distance, slope, in_place=not again)
         into_clean = _unit_times(clean, length, -gradient * _ratio(ratio, length, undefined=none))
-        return into_clean.sub_(into_perturbed), into_perturbed
+        return into_clean - into_perturbed if again else into_clean.sub_(into_perturbed), into_perturbed
 
 
 def _unit_times(rows: Tensor, lengths: Tensor, factors: Tensor, *, in_place: bool = False) -> Tensor:
