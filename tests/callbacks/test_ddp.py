@@ -113,3 +113,44 @@ def test_processes_draw_different_random_starts(tmp_path: Path) -> None:
     two_processes([ATLR(Spy(0.1), mvl=MVL, analysis_every_n_epochs=0)]).fit(without_batch_norm(), loader(n=16))
     first, second = (torch.load(tmp_path / f"start{rank}.pt", weights_only=True) for rank in (0, 1))
     assert not torch.allclose(first, second)
+
+
+class NotesStarts(PGD):
+    """Keeps the random starts of its calls, in a file for each process of each run."""
+
+    def __init__(self, folder: Path, run: str) -> None:
+        super().__init__(0.1, steps=1, seed=0)
+        self._note = folder, run
+
+    def perturb(self, model: Any, x: Tensor, y: Tensor, ball: Any) -> Tensor:
+        folder, run = self._note
+        file = folder / f"{run}{torch.distributed.get_rank()}.pt"
+        start = ball.random_point(self.generator(x.device)) - x
+        torch.save([*(torch.load(file) if file.exists() else []), start.flatten()[:4]], file)
+        return x + start
+
+
+def test_resumed_processes_draw_what_each_would_have_drawn(tmp_path: Path) -> None:
+    def fit(run: str, epochs: int, ckpt_path: Path | None = None) -> pl.Trainer:
+        atlr = ATLR(NotesStarts(tmp_path, run), mvl=MVL, analysis_every_n_epochs=0)
+        saves = [SavesAtEnd(tmp_path / "half.ckpt")] if run == "half" else []
+        fitting = two_processes([atlr, *saves], max_epochs=epochs)
+        fitting.fit(without_batch_norm(), InOrder(8), ckpt_path=ckpt_path)
+        return fitting
+
+    fit("whole", 2)
+    fit("half", 1)
+    fit("rest", 2, tmp_path / "half.ckpt")
+    for rank in (0, 1):
+        whole, half, rest = (torch.load(tmp_path / f"{run}{rank}.pt") for run in ("whole", "half", "rest"))
+        assert torch.equal(torch.stack(whole), torch.stack([*half, *rest]))
+    first, second = (torch.load(tmp_path / f"rest{rank}.pt") for rank in (0, 1))
+    assert not torch.allclose(torch.stack(first), torch.stack(second))
+
+
+class SavesAtEnd(pl.Callback):
+    def __init__(self, file: Path) -> None:
+        self.file = file
+
+    def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        trainer.save_checkpoint(self.file)

@@ -74,6 +74,8 @@ class AdversarialTraining(FreshCallback):
     Source: Madry et al. 2018, arXiv 1706.06083.
     """
 
+    of_each_process = ("attack", "unlabelled")
+
     def __init__(
         self,
         attack: Attack,
@@ -220,7 +222,7 @@ class AdversarialTraining(FreshCallback):
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Continue the attack's random numbers, and the alarm, where the checkpoint left them."""
-        self.attack.load_state_dict(state_dict["attack"])
+        self.attack.load_state_dict(self.own_part(state_dict).get("attack", {}))
         self._at_model = state_dict.get("at_model", False)
         if self.alarm is not None and "alarm" in state_dict:  # one that it was trained without begins afresh
             self.alarm.load_state_dict(state_dict["alarm"])

@@ -396,8 +396,9 @@ class ATLR(AdversarialTraining):
         self._latest = None if latest is None else SustainabilityReport.from_dict(latest)
         if not self.fixed:
             self.mvl = state_dict["mvl"]
-        if self.unlabelled is not None and "unlabelled" in state_dict:
-            self.unlabelled.load_state_dict(state_dict["unlabelled"])
+        own = self.own_part(state_dict)
+        if self.unlabelled is not None and "unlabelled" in own:
+            self.unlabelled.load_state_dict(own["unlabelled"])
 
     def _analyse(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> SustainabilityReport:
         validation_input = ValidationInput(pl_module, self.target)

@@ -2,8 +2,14 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import lightning.pytorch as pl
 from lightning.fabric.utilities.exceptions import MisconfigurationException
+from lightning_utilities.core.apply_func import apply_to_collection
+from torch import Tensor
+
+from lsa_lightning.utils.distributed import gathered, place
 
 
 class FreshCallback(pl.Callback):
@@ -15,6 +21,9 @@ class FreshCallback(pl.Callback):
     Raises:
         MisconfigurationException: at the start, if the Trainer or the module is that of ``pytorch_lightning``.
     """
+
+    of_each_process: tuple[str, ...] = ()
+    """What in its state each process of a distributed run has of its own, as random numbers; a checkpoint has all."""
 
     def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
         """Refuse the other package, and forget the fit before."""
@@ -31,3 +40,22 @@ class FreshCallback(pl.Callback):
 
     def start_afresh(self) -> None:
         """Forget what the callback knows from an earlier fit; nothing here."""
+
+    def on_save_checkpoint(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, checkpoint: dict[str, Any]
+    ) -> None:
+        """Of several processes the first alone writes its state: it gets what the others have of their own."""
+        state = checkpoint["callbacks"].get(self.state_key, {})
+        own = {name: state[name] for name in self.of_each_process if name in state}
+        if own and place()[1] > 1:
+            state[_PROCESSES] = gathered(apply_to_collection(own, Tensor, Tensor.cpu))
+
+    def own_part(self, state: dict[str, Any]) -> dict[str, Any]:
+        """A checkpoint's state with what this process had of its own; without, if it did not exist."""
+        rank, others = place()[0], state.get(_PROCESSES, [state])
+        own = others[rank] if rank < len(others) else {}
+        shared = {name: value for name, value in state.items() if name not in (*self.of_each_process, _PROCESSES)}
+        return {**shared, **{name: own[name] for name in self.of_each_process if name in own}}
+
+
+_PROCESSES = "processes"

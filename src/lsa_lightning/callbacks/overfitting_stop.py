@@ -53,6 +53,8 @@ class CatastrophicOverfittingStop(FreshCallback):
     Source: Wong et al. 2020, arXiv 2001.03994, section 5.4.
     """
 
+    of_each_process = ("batch", "attack")
+
     def __init__(
         self,
         attack: Attack,
@@ -123,8 +125,9 @@ class CatastrophicOverfittingStop(FreshCallback):
         self.accuracy, self.stopped_epoch = state_dict["accuracy"], state_dict["stopped_epoch"]
         self._good = state_dict["good"]
         self._good_averages = state_dict.get("good_averages", [])
-        self._batch = state_dict.get("batch")  # before 0.2 it was not kept
-        self.attack.load_state_dict(state_dict["attack"])
+        own = self.own_part(state_dict)
+        self._batch = own.get("batch")  # before 0.2 it was not kept
+        self.attack.load_state_dict(own.get("attack", {}))
 
     def _measure(self, trainer: pl.Trainer, pl_module: pl.LightningModule, batch: Any) -> float:
         """Accuracy under the attack on the first batch, over all processes."""
