@@ -15,7 +15,7 @@ from tests.helpers.training import foreign
 from tests.helpers.two_processes import two_processes
 
 from lsa_lightning import RobustValidation
-from lsa_lightning.attacks import FGSM, PGD
+from lsa_lightning.attacks import FGSM, NFGSM, PGD
 from lsa_lightning.evaluation import evaluate_robustness
 
 ATTACKS = {"fgsm": FGSM(0.1), "pgd": PGD(0.1, steps=3, seed=0)}
@@ -216,3 +216,8 @@ def test_arguments_outside_their_range(arguments: dict[str, Any], message: str) 
 def test_attacks_must_have_names() -> None:
     with pytest.raises(ValueError, match="expected attacks to be a mapping of at least one name, got FGSM"):
         RobustValidation(FGSM(0.1))  # type: ignore[arg-type]
+
+
+def test_an_attack_that_leaves_its_ball_is_refused() -> None:
+    with pytest.raises(ValueError, match=r"expected attacks.* to be an attack that stays within eps"):
+        RobustValidation({"nfgsm": NFGSM(0.1)})

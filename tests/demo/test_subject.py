@@ -49,6 +49,13 @@ def test_images_of_another_data_module() -> None:
     assert Subject.of(with_data(_Data(3, 8, 8))).inputs == Canvas((3, 8, 8), None)
 
 
+def test_a_plane_of_three_classes_is_refused() -> None:
+    data = _Data(2)
+    data.tensors = data.tensors[0], torch.tensor([0, 1, 2, 1])
+    with pytest.raises(ValueError, match=r"in two classes, 0 and 1, got labels \[2\] too"):
+        Subject.of(with_data(data))
+
+
 @pytest.mark.parametrize("shape", [(5,), (2, 8, 8), (3, 8)])
 def test_other_inputs_are_refused(shape: tuple[int, ...]) -> None:
     with pytest.raises(

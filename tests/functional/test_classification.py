@@ -20,6 +20,11 @@ from lsa_lightning.functional import (
 LOGITS = st.floats(-30, 30, width=32)
 
 
+def test_another_reduction_is_refused() -> None:
+    with pytest.raises(ValueError, match=r"expected reduction to be one of \['mean', 'sum', 'none'\], got 'None'"):
+        classification_loss(torch.zeros(2, 3), torch.tensor([0, 1]), "None")
+
+
 @settings(max_examples=200, deadline=None)
 @given(st.data(), st.sampled_from(["mean", "sum", "none"]))
 def test_classification_loss_equals_cross_entropy(data: st.DataObject, reduction: str) -> None:

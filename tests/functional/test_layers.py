@@ -65,6 +65,11 @@ def test_nor_are_they_in_coarser_numbers(layers: int, value: float, dtype: torch
     assert select_mvl(names, mean, mean.mean(), 0.0) == ["0"]
 
 
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_a_layer_a_sigma_above_mu_is_chosen_in_half_precision_too(dtype: torch.dtype) -> None:
+    assert select_mvl(["a", "b"], torch.tensor([0.55, 0.45], dtype=dtype), 0.5, 0.05, eta=0.5) == ["a"]
+
+
 def test_select_mvl_top_k_does_not_use_eta() -> None:
     mean = torch.tensor([0.2, 0.9, 0.4])
     assert select_mvl(["a", "b", "c"], mean, mu=0.5, sigma=0.2, eta=100.0, top_k=2) == ["b", "c"]

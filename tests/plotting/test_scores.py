@@ -102,10 +102,22 @@ def test_the_radius_of_training_is_a_vertical_line_and_the_axis_names_the_norm()
     assert legend_of(figure) == ["fgsm", "pgd"]
 
 
-@pytest.mark.parametrize(("least", "bottom"), [(66.0, 60.0), (64.0, 50.0), (3.0, 0.0)])
+@pytest.mark.parametrize(("least", "bottom"), [(66.0, 60.0), (64.0, 50.0), (3.0, -1.0)])
 def test_the_axis_begins_below_the_least_accuracy(least: float, bottom: float) -> None:
     (axes,) = plot_mean_accuracy({"AT": {0.0: (90.0, None), 0.1: (least, None)}}).axes
     assert axes.get_ylim()[0] == bottom
+
+
+def test_the_axis_has_room_for_whole_intervals() -> None:
+    (axes,) = plot_mean_accuracy({"AT": {0.0: (97.0, (90.0, 104.0)), 0.1: (76.0, (68.0, 80.0))}}).axes
+    bottom, top = axes.get_ylim()
+    assert bottom < 68
+    assert top > 104
+
+
+def test_names_of_any_letters_are_in_the_legend() -> None:
+    figure = plot_mean_accuracy({"_pgd": {0.0: (97.0, None)}, "a$b$": {0.0: (90.0, None)}})
+    assert [name.strip() for name in legend_of(figure)] == ["_pgd", r"a\$b\$"]
 
 
 def test_scores_are_points_by_method_and_attack_near_one_another() -> None:

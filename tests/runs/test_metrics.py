@@ -10,7 +10,7 @@ import pytest
 from scipy.stats import ttest_1samp
 
 from lsa_lightning.evaluation import RobustnessTable
-from lsa_lightning.runs.metrics import CLEAN, Metric, Spread, headline, measured
+from lsa_lightning.runs.metrics import CLEAN, Metric, Spread, headline, measured, training_eps
 from lsa_lightning.runs.read import Run
 from lsa_lightning.runs.summary import RunSummary
 
@@ -73,8 +73,17 @@ def test_the_main_metrics_are_those_at_the_radius_of_training() -> None:
 
 
 def test_a_run_of_before_tells_its_radius_by_its_threat() -> None:
-    assert "accuracy under pgd, eps 0.1" in titles(run(None, threat={"eps": 0.1}))
+    old = run(None, threat={"eps": 0.1}, callbacks={"atlr": {"attack": {"steps": 3}}})
+    assert "accuracy under pgd, eps 0.1" in titles(old)
+    assert training_eps(old) == 0.1
     assert titles(run(None)) == ["clean accuracy", "R&G under fgsm", "R&G under pgd"]
+
+
+def test_clean_training_has_no_radius_but_that_of_its_threat_model_to_look_at() -> None:
+    clean = run(None, threat={"eps": 0.1}, callbacks={"checkpoint": {}, "gone": None})
+    assert "accuracy under pgd, eps 0.1" in titles(clean)
+    assert training_eps(clean) is None
+    assert training_eps(run()) == 0.3
 
 
 def test_metrics_in_other_norms_or_at_other_radii_are_others() -> None:

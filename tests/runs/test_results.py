@@ -106,13 +106,17 @@ def beside() -> Results:
     """A base and a method whose ceilings are known, and one of whose runs is flagged."""
     runs = [run(AT, 0, 80.0), run(AT, 1, 80.0), run(at_lr(0.1), 0, 85.0), run(at_lr(0.1), 1, 85.0)]
     for number, each in enumerate(runs):
-        table = each.summary.evaluation
-        assert table is not None
-        ceiling = Ceiling(table.eps, [100.0, 90.0, 80.0], table.eps, 250.0, 100)
         masking = MASKED if number == 3 else {}
-        summary = replace(each.summary, evaluation=replace(table, ceiling=ceiling), masking=masking)
-        runs[number] = replace(each, summary=summary)
+        runs[number] = replace(below(100.0, each), summary=replace(below(100.0, each).summary, masking=masking))
     return Results.of(runs)
+
+
+def below(most: float, run: Run) -> Run:
+    """The run on samples of which a classifier can get so many percent right."""
+    table = run.summary.evaluation
+    assert table is not None
+    ceiling = Ceiling(table.eps, [most, 90.0, 80.0], table.eps, 250.0, 100)
+    return replace(run, summary=replace(run.summary, evaluation=replace(table, ceiling=ceiling)))
 
 
 def test_the_room_below_the_ceiling_that_a_method_closes(beside: Results, tmp_path: Path) -> None:
@@ -126,6 +130,12 @@ def test_the_room_below_the_ceiling_that_a_method_closes(beside: Results, tmp_pa
     table, paired = pd.read_csv(tmp_path / "comparison.csv"), pd.read_csv(tmp_path / "paired.csv")
     assert table.set_index(["group", "metric"]).loc[("ATLR", "accuracy/pgd/0.3"), "ceiling"] == 80.0
     assert paired.set_index("metric").loc["accuracy/clean", "room_closed"] == pytest.approx(25.0)
+
+
+def test_the_room_is_that_of_the_seeds_in_pairs(beside: Results) -> None:
+    more = Results.of([*beside.runs, below(98.0, run(at_lr(0.1), 2, 97.0))])
+    (room,) = [row.room for row in more.sections["clean accuracy"] if row.room is not None]
+    assert room == Spread(2, 25.0, 0.0, (25.0, 25.0))
 
 
 def test_a_single_pair_has_no_share_of_the_room(beside: Results, tmp_path: Path) -> None:

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from torchmetrics import MeanMetric
 
 from lsa_lightning.attacks import Attack, InputSpace
+from lsa_lightning.attacks.base import staying
 from lsa_lightning.callbacks.base import FreshCallback
 from lsa_lightning.callbacks.own_keys import log_own, refuse_others
 from lsa_lightning.callbacks.step_input import ValidationInput, off_the_record
@@ -22,7 +23,7 @@ from lsa_lightning.callbacks.target import Target
 from lsa_lightning.callbacks.validation_loaders import ValidationLoaders, loader_key
 from lsa_lightning.evaluation import correct
 from lsa_lightning.utils.batch import BatchFn
-from lsa_lightning.utils.checks import choice, instance, integer, mapping, number, or_none, sequence, text
+from lsa_lightning.utils.checks import choice, integer, mapping, number, or_none, sequence, text
 from lsa_lightning.utils.isolation import preserved_random_state
 from lsa_lightning.utils.outputs import OutputFn
 from lsa_lightning.utils.renamed import renamed
@@ -78,7 +79,7 @@ class RobustValidation(FreshCallback):
         output_fn: OutputFn | None = None,
         target: Target | None = None,
     ) -> None:
-        attacks = mapping(self, "attacks", attacks, instance, kind=Attack)
+        attacks = mapping(self, "attacks", attacks, staying)
         strange = [name for name in attacks if not isinstance(name, str) or name in ("", "clean") or "/" in name]
         if strange:
             msg = f"expected attacks to be named by text without '/', and not 'clean', which is a key, got {strange}"

@@ -49,15 +49,15 @@ def _pictures_of_groups(
     over_seeds = any(score.half is not None for row in scores.values() for score in row.values())
     note = " Mean over the seeds, with its 95 % interval by Student's t." if over_seeds else ""
     runs = [run for group in groups for run in group.runs]
-    number = _common({group.repetitions for group in groups})
+    number = common({group.repetitions for group in groups})
     seeds = "over seeds" if number is None else f"over {number} seeds"
-    most = _common({table.rg_max for table in _tables(runs)})
+    most = common({table.rg_max for table in _tables(runs)})
     figure = plot_rg_scores(
         {label: {attack: score.mean for attack, score in row.items()} for label, row in scores.items()},
         errors=_halves(scores) if over_seeds else None,
         bars=f"95 % interval {seeds}" if over_seeds else None,
         most=most,
-        ceiling=_common({table.ceiling.rg_score if table.ceiling else None for table in _tables(runs)}),
+        ceiling=common({table.ceiling.rg_score if table.ceiling else None for table in _tables(runs)}),
     )
     pictures = [drawn(f"R&G of each method{where}", f"Sum of the accuracies over eps.{note}", figure)]
     for attack in attacks if with_curves else ():
@@ -66,7 +66,7 @@ def _pictures_of_groups(
         only = f" Only the {_MOST_LINES} methods of highest R&G are drawn." if len(curves) > _MOST_LINES else ""
         if best:
             lines = {label: curve for label, curve in curves.items() if label in best}
-            samples = _common({table.samples for table in _tables(runs)})
+            samples = common({table.samples for table in _tables(runs)})
             bars = f"95 % interval of the mean {seeds}" if over_seeds else f"95 % interval, {samples} samples"
             figure = plot_mean_accuracy(lines, attack=attack, bars=bars, **_circumstances(runs))
             title = f"Accuracy over eps under {attack}{where}"
@@ -82,9 +82,9 @@ def _halves(scores: Mapping[str, Mapping[str, Spread]]) -> dict[str, dict[str, f
 def _circumstances(runs: Sequence[Run]) -> dict[str, Any]:
     """What the axes and marks of curves say, as far as it is the same for all runs."""
     return {
-        "training_eps": _common({training_eps(run) for run in runs}),
-        "norm": _common({table.norm for table in _tables(runs)}),
-        "unit": _common({_unit(run) for run in runs}),
+        "training_eps": common({training_eps(run) for run in runs} - {None}),
+        "norm": common({table.norm for table in _tables(runs)}),
+        "unit": common({_unit(run) for run in runs}),
     }
 
 
@@ -171,12 +171,11 @@ def _said_of(differences: Sequence[Spread]) -> tuple[str, str]:
     return note + hollow, f"95 % interval of the mean, {number}"
 
 
-def _common(values: set[T]) -> T | None:
+def common(values: set[T]) -> T | None:
     """The only value, if there is one alone."""
     return next(iter(values)) if len(values) == 1 else None
 
 
 def _drawable(label: str) -> str:
-    """``label`` in lines of 22 characters, with nothing that matplotlib takes for mathematics or for a hidden label."""
-    text = textwrap.fill(label, 22).replace("$", r"\$")
-    return f" {text}" if text.startswith("_") else text
+    """``label`` in lines of 22 characters."""
+    return textwrap.fill(label, 22)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import NamedTuple
 
 from lsa_lightning.masking import MaskingFlag
-from lsa_lightning.runs.metrics import training_eps
+from lsa_lightning.runs.metrics import radius_of
 from lsa_lightning.runs.read import Run
 
 
@@ -32,7 +32,7 @@ class WorstCase(NamedTuple):
         table = run.summary.evaluation
         if table is None:
             return None
-        radius = training_eps(run)
+        radius = radius_of(run)
         column = table.eps.index(radius) if radius in table.eps else len(table.eps) - 1
         eps = table.eps[column]
         kind = "the training " if eps == table.training_eps else "" if radius in table.eps else "the largest "

@@ -12,7 +12,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from omegaconf import OmegaConf
 
 from lsa_lightning import __version__
-from lsa_lightning.cli.comparison_pictures import known_norms, pictures_of_results
+from lsa_lightning.cli.comparison_pictures import common, known_norms, pictures_of_results
 from lsa_lightning.cli.headline import WorstCase, masking_in_words
 from lsa_lightning.cli.pictures import pictures_of_run
 from lsa_lightning.layers.report import attack_in_words, in_words
@@ -112,8 +112,9 @@ def _comparison_page(results: Results, jobs: Jobs, unread: Sequence[str]) -> str
         labels={run.folder: group.label for group in groups for run in group.runs},
         attacks=attacks,
         eps=sorted({eps for table in tables for eps in table.eps}),
+        rg_eps=list(common({(*(table.rg_eps or table.eps),) for table in tables}) or ()),
         norms=known_norms(results),
-        training_eps=next(iter(radii)) if len(radii := {training_eps(run) for run in runs}) == 1 else None,
+        training_eps=common({training_eps(run) for run in runs} - {None}),
         layers=list(dict.fromkeys(layer for profile in errors.values() for layer in profile)),
         errors=errors,
         measures=sorted({in_words(run.summary.analysis.measure) for run in runs if run.summary.analysis is not None}),

@@ -13,6 +13,7 @@ from lsa_lightning.demo.inputs import Canvas, Plane
 from lsa_lightning.demo.partner import ATTACKS, Partner, adversarial_partner
 from lsa_lightning.demo.pictures import PlanePicture, layer_bars
 from lsa_lightning.demo.subject import Subject
+from lsa_lightning.layers.report import in_words
 from lsa_lightning.plotting import plot_adversarial_images
 
 _POSITIONS = 30
@@ -151,7 +152,8 @@ def _explanation(subject: Subject) -> str:
         if isinstance(subject.inputs, Plane)
         else "Draw or upload a picture, then press Attack."
     )
-    return f"{what} The bars say how far the attack moves the representation of each layer, relative to its norm."
+    measure = "relative error" if subject.measure is None else subject.measure.name
+    return f"{what} The bars say how far the attack moves the representation of each layer: its {in_words(measure)}."
 
 
 def _named(probabilities: Tensor) -> dict[str, float]:

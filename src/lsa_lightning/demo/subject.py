@@ -63,6 +63,9 @@ def _inputs(data: pl.LightningDataModule, threat: ThreatModel) -> Plane | Canvas
     if shape is None:
         x, y = read_batch(next(iter(split_loader(data, "test"))))
         if x.shape[1:] == (2,):
+            if strange := sorted({*y.flatten().tolist()} - {0, 1}):
+                msg = f"expected points [2] of a plane in two classes, 0 and 1, got labels {strange[:5]} too"
+                raise ValueError(msg)
             return Plane(x[:_POINTS].cpu(), y[:_POINTS].flatten().to("cpu", torch.int64))
         shape = x.shape[1:]
     if len(shape) != 3 or shape[0] not in (1, 3):

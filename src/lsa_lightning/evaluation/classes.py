@@ -63,7 +63,7 @@ class ClassTable:
 
     @property
     def taken_for(self) -> list[int | None]:
-        """The wrong class that the attack moves most samples of each class to; None where it moves none."""
+        """The wrong class that most samples of each class are taken for under the attack; None where none is."""
         wrong = [[0 if i == j else n for j, n in enumerate(row)] for i, row in enumerate(self.adversarial)]
         return [row.index(max(row)) if any(row) else None for row in wrong]
 

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import torch
 import torch.nn.functional as F  # noqa: N812
 from torch import Tensor
+
+from lsa_lightning.utils.checks import choice
 
 
 def classification_loss(logits: Tensor, labels: Tensor, reduction: str = "mean") -> Tensor:
@@ -23,6 +25,9 @@ def classification_loss(logits: Tensor, labels: Tensor, reduction: str = "mean")
     Returns:
         A scalar, or ``[N]`` for ``"none"``; computed in float32 at least.
 
+    Raises:
+        ValueError: if ``reduction`` is another.
+
     Example:
         >>> classification_loss(torch.zeros(2, 1), torch.tensor([0, 1]))
         tensor(0.6931)
@@ -35,7 +40,11 @@ def classification_loss(logits: Tensor, labels: Tensor, reduction: str = "mean")
         index = labels.long().unsqueeze(1)
         others = (logits - logits.gather(1, index)).scatter(1, index, -torch.inf)
         losses = F.softplus(others.logsumexp(dim=1))
-    return losses if reduction == "none" else losses.sum() if reduction == "sum" else losses.mean()
+    reduced: Tensor = _REDUCTIONS[choice("classification_loss", "reduction", reduction, _REDUCTIONS)](losses)
+    return reduced
+
+
+_REDUCTIONS: dict[str, Callable[[Tensor], Tensor]] = {"mean": Tensor.mean, "sum": Tensor.sum, "none": lambda each: each}
 
 
 def is_binary(logits: Tensor) -> bool:

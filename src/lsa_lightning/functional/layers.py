@@ -71,7 +71,9 @@ def select_mvl(
 def _rounding(*values: Tensor | Sequence[float] | float) -> float:
     """What means may be off by, relative to them, in the coarsest of these numbers."""
     given = [value.dtype for value in values if isinstance(value, Tensor) and value.is_floating_point()]
-    return max([1e-12, *(16 * torch.finfo(dtype).eps for dtype in given)])
+    steps = [torch.finfo(dtype).eps for dtype in given]
+    # In half precision means are kept, and not added up.
+    return max([1e-12, *(step if step > 1e-4 else 16 * step for step in steps)])
 
 
 def amplification(mean: Tensor | Sequence[float]) -> list[float]:

@@ -147,7 +147,7 @@ def relative_spread(representation: Tensor) -> Tensor:
     """
     rows, _ = as_rows(representation, representation)
     spread, norm = (_norm(part.reshape(1, -1)) for part in (_centered(rows), rows))
-    return _ratio(spread, norm, undefined=torch.zeros_like(norm))[0]
+    return _ratio(spread, norm, undefined=torch.zeros_like(norm))[0].clamp_max(1)
 
 
 def cosine_distance(clean: Tensor, perturbed: Tensor) -> Tensor:

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 
 from matplotlib.figure import Figure
 
-from lsa_lightning.plotting.style import legend_above, line_styles, new_axes
+from lsa_lightning.plotting.style import legend_above, line_styles, new_axes, shown
 
 _MOST_NUMBERS = 12  # classes in a row whose cells have room for numbers
 
@@ -36,7 +36,7 @@ def plot_confusion(confusion: Sequence[Sequence[int]], *, attacked: str = "") ->
         for i, row in enumerate(percent):
             for j, value in enumerate(row):
                 axes.text(j, i, f"{value:.0f}", ha="center", va="center", color="black" if value > 50 else "white")
-    ticks = range(0, classes, 1 if classes <= 2 * _MOST_NUMBERS else -(-classes // 10))
+    ticks = _ticks(classes)
     under = f"\nunder {attacked}" if attacked else ""
     axes.set(xticks=ticks, yticks=ticks, xlabel=f"predicted class{under}", ylabel="true class")
     axes.grid(visible=False)
@@ -68,10 +68,15 @@ def plot_class_accuracy(
         places = [position + 0.3 * (i - (len(rows) - 1) / 2) for position in range(classes)]
         bars = zip(*((value - low, high - value) for value, (low, high) in row), strict=True)
         style |= {"linestyle": "none", "markersize": 5.0}
-        axes.errorbar(places, [value for value, _ in row], yerr=list(bars), capsize=3, label=name, **style)
-    ticks = range(0, classes, 1 if classes <= 2 * _MOST_NUMBERS else -(-classes // 10))
+        axes.errorbar(places, [value for value, _ in row], yerr=list(bars), capsize=3, label=shown(name), **style)
+    ticks = _ticks(classes)
     xlabel = "true class" if samples is None else f"true class, {samples} samples in all"
     axes.set(xticks=ticks, xlabel=xlabel, ylabel="accuracy (%), 95 % interval")
     axes.set(xlim=(-0.5, classes - 0.5), ylim=(-2, 102))
     legend_above(figure)
     return figure
+
+
+def _ticks(classes: int) -> range:
+    """Every class that has room for its number, or every so many."""
+    return range(0, classes, 1 if classes <= _MOST_NUMBERS else -(-classes // 10))

@@ -138,7 +138,8 @@ def plot_adversarial_images(
     for axes, label, more in zip(grid[0], y.tolist(), titles or [""] * len(x), strict=True):
         axes.set_title(f"class {label:g}" + (f"\n{more}" if more else ""), fontsize="medium")
     scale = f"white +{largest:.3g}, mid-grey 0, black -{largest:.3g}" if largest else "none"
-    lines = [title, "below: predicted class, bold where it is wrong", f"difference: {scale}"]
+    width = int(13 * figure.get_figwidth())  # characters
+    lines = [textwrap.fill(title, width), "below: predicted class, bold where it is wrong", f"difference: {scale}"]
     figure.suptitle("\n".join(filter(None, lines)), fontsize="medium")
     return figure
 

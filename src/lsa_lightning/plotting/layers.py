@@ -11,13 +11,13 @@ from matplotlib.axes import Axes
 from matplotlib.colors import LinearSegmentedColormap
 from matplotlib.figure import Figure
 
-from lsa_lightning.plotting.style import WIDTH, legend_above, line_styles, new_axes
+from lsa_lightning.plotting.style import WIDTH, legend_above, line_styles, new_axes, shown
 
 # The higher, the darker, with a leap at 0: the two sides are told apart in grey too.
 _BELOW_AND_ABOVE = LinearSegmentedColormap.from_list(
     "below_and_above",
-    [(0, "#ECF4FB"), (127 / 256, "#A9CDE4"), (0.5, "#A9CDE4"), (129 / 256, "#CC6A22"), (1, "#4A1800")],
-    N=257,
+    [(0, "#ECF4FB"), (127 / 255, "#A9CDE4"), (128 / 255, "#CC6A22"), (1, "#4A1800")],
+    N=256,
 )
 
 
@@ -54,7 +54,8 @@ def plot_profiles(
     if not means or not layers or any(length != len(layers) for length in lengths.values()):
         msg = f"expected at least one line, each of {len(layers)} values, got {lengths}"
         raise ValueError(msg)
-    figure, axes = new_axes(width=max(WIDTH, 2.0 + 0.45 * len(layers)), height=3.9)
+    below = 0.045 * max(map(len, layers))  # for the names, at 45 degrees
+    figure, axes = new_axes(width=max(WIDTH, 2.0 + 0.45 * len(layers)), height=3.3 + below)
     for i, ((name, row), style) in enumerate(zip(means.items(), line_styles(), strict=False)):
         shift = 0.6 * (i - (len(means) - 1) / 2) / len(means)  # else equal lines and their bars hide one another
         bars = (
@@ -62,7 +63,7 @@ def plot_profiles(
         )
         positions = [position + shift for position in range(len(layers))]
         style["markersize"] = 5.0
-        axes.errorbar(positions, list(row), yerr=bars, capsize=2, elinewidth=1, linewidth=1, label=name, **style)
+        axes.errorbar(positions, list(row), yerr=bars, capsize=2, elinewidth=1, linewidth=1, label=shown(name), **style)
     shaded = [i for i, layer in enumerate(layers) if layer in mvl]
     for i in shaded:
         axes.axvspan(i - 0.45, i + 0.45, color="0.88", zorder=0, label="MVL" if i == shaded[0] else None)
@@ -110,13 +111,15 @@ def plot_mvl_history(
         msg += f"and {len(mvls)} lists for {len(epochs)} epochs"
         raise ValueError(msg)
     layers = list(dict.fromkeys(layer for row in scores for layer in row))
-    height = max(3.0, 1.7 + 0.25 * len(layers))
+    height = max(3.2, 1.9 + 0.25 * len(layers))
     figure, axes = new_axes(height=height)
     values = np.array([[row.get(layer, np.nan) for row in scores] for layer in layers])
     far = float(np.nanmax(np.abs(values))) or 1.0
-    image = axes.imshow(values, aspect="auto", interpolation="nearest", cmap=_BELOW_AND_ABOVE, vmin=-far, vmax=far)
+    limits: dict[str, Any] = {"vmin": -far, "vmax": far * (1 + 1e-4)}  # a 0 is not above, however it is rounded
+    image = axes.imshow(values, aspect="auto", interpolation="nearest", cmap=_BELOW_AND_ABOVE, **limits)
     label = f"{measure}, in sigma from mu,\nthe mean of the epoch's layers"
-    scale = figure.colorbar(image, ax=axes, label=label, orientation="horizontal", aspect=20).ax
+    scale = figure.colorbar(image, ax=axes, orientation="horizontal", aspect=20).ax
+    scale.set_xlabel(label, loc="right")
     _name_the_sides(scale)
     marked = [(x, y) for x, mvl in enumerate(mvls) for y, name in enumerate(layers) if name in mvl]
     starts, ends, rows = [x - 0.5 for x, _ in marked], [x + 0.5 for x, _ in marked], [y for _, y in marked]
@@ -125,8 +128,9 @@ def plot_mvl_history(
     axes.hlines(rows, starts, ends, color="black", linewidth=4, label="in the MVL", **whole)
     axes.set_xticks(*_epoch_ticks(epochs))
     axes.set_yticks(range(len(layers)), layers)
-    under = f", analysed under {attack}" if attack else ""
-    axes.set(xlabel=f"epoch, the first is 0{under}", ylabel="layer, first at the top")
+    under = f"\nanalysed under {attack}" if attack else ""
+    axes.set_ylabel("layer, first at the top")
+    axes.set_xlabel(f"epoch, the first is 0{under}", loc="right")  # there is room on the left, below long names
     axes.patch.set(hatch="///", edgecolor="0.5")
     axes.grid(visible=False)
     legend_above(figure)

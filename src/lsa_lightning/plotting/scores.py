@@ -4,14 +4,22 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
 from itertools import pairwise
-from math import nan
+from math import isfinite, nan
 from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from lsa_lightning.plotting.style import eps_in_words, legend_above, line_styles, mark_radius, mark_zero, new_axes
+from lsa_lightning.plotting.style import (
+    eps_in_words,
+    legend_above,
+    line_styles,
+    mark_radius,
+    mark_zero,
+    new_axes,
+    shown,
+)
 
 Interval = tuple[float, float]
 """Its low and its high end."""
@@ -84,7 +92,7 @@ def plot_mean_accuracy(
     known = {"": "accuracy (%)", "exact": "exact accuracy (%),\nin the whole ball"}
     figure, axes = _over_eps(curves, line, bars, training_eps, eps_in_words(None, norm, unit))
     axes.set_ylabel(known.get(attack, f"accuracy under {attack} (%)"))
-    axes.set_ylim(_below(curves), 101)
+    axes.set_ylim(*_limits(curves))
     return figure
 
 
@@ -142,13 +150,18 @@ def _draw_curves(axes: Axes, curves: Curves) -> None:
         bars = None if np.isnan(clipped).all() else clipped  # None: the legend shows none either
         places = [radius + shift for radius in row]
         style["markersize"] = 5.0
-        axes.errorbar(places, values, yerr=bars, capsize=3, linewidth=1, label=name, **style)
+        axes.errorbar(places, values, yerr=bars, capsize=3, linewidth=1, label=shown(name), **style)
 
 
-def _below(curves: Curves) -> float:
-    """A multiple of 10 below all accuracies: accuracies that lie close together are told apart."""
-    least = min((value for row in curves.values() for value, _ in row.values()), default=0.0)
-    return max(0.0, 10 * ((least - 5) // 10))
+def _limits(curves: Curves) -> tuple[float, float]:
+    """A multiple of 10 below all accuracies, and 100, with room for markers, and for what intervals reach beyond.
+
+    Accuracies that lie close together are told apart.
+    """
+    points = [(value, *(ends or ())) for row in curves.values() for value, ends in row.values()]
+    reached = [end for point in points for end in point if isfinite(end)] or [0.0]
+    lowest = 10 * ((min(reached) - 5) // 10)
+    return lowest if lowest > 0 else min(-1.0, min(reached) - 1), max(101.0, max(reached) + 1)
 
 
 def _mark_training(axes: Axes, eps: float | None) -> None:

@@ -76,6 +76,12 @@ def legend_above(figure: Figure, columns: int = 2, title: str = "") -> None:
     _grow(figure, extent.height / figure.dpi)
 
 
+def shown(label: str) -> str:
+    """``label`` as it stands in a legend: nothing of it is mathematics, and none is hidden for its first letter."""
+    text = label.replace("$", r"\$")
+    return f" {text}" if text.startswith("_") else text
+
+
 def mark_zero(axes: Axes, along: str) -> None:
     """The line of no difference, on the axis ``along``."""
     line = axes.axvline if along == "x" else axes.axhline

@@ -9,7 +9,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from lsa_lightning.plotting.style import line_styles, new_figure, tidy
+from lsa_lightning.plotting.style import line_styles, new_figure, shown, tidy
 
 Curve = Mapping[int, float]
 """A value by epoch."""
@@ -54,7 +54,7 @@ def plot_training(
         place: dict[str, Any] = {"loc": "lower left", "bbox_to_anchor": (0.0, 1.0)}
         axes.legend(fontsize="small", ncols=2, frameon=False, handlelength=3.0, **place)
     every[-1].set_xlabel("epoch, the first is 0")
-    every[-1].xaxis.set_major_locator(MaxNLocator(integer=True))
+    every[-1].xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
     return figure
 
 
@@ -66,7 +66,7 @@ def _draw(axes: Axes, curves: Mapping[str, Curve]) -> None:
         axes.plot(
             list(curve),
             list(curve.values()),
-            label=name,
+            label=shown(name),
             markevery=every,
             **{**style, "markersize": style["markersize"] - 2},
         )

@@ -97,9 +97,14 @@ class Group:
 
     def ceiling(self, metric: Metric) -> Spread | None:
         """What no classifier exceeds on the test samples, over the seeds; None where a run does not know it."""
+        values = self.ceilings(metric)
+        return Spread.of([*values.values()]) if values else None
+
+    def ceilings(self, metric: Metric) -> dict[Seeds, float]:
+        """The same by seeds; empty where a run does not know it."""
         values = {seeds: own.get(metric) for seeds, own in self._ceilings}
-        known = [value for value in values.values() if value is not None]
-        return Spread.of(known) if len(known) == len(values) else None
+        known = {seeds: value for seeds, value in values.items() if value is not None}
+        return known if len(known) == len(values) else {}
 
     @property
     def flags(self) -> Flags:

@@ -120,16 +120,28 @@ def ceilings(run: Run) -> dict[Metric, float]:
 
 
 def headline(runs: Iterable[Run]) -> list[Metric]:
-    """Clean accuracy, that under each attack at each run's radius of training, and R&G, in this order."""
+    """Clean accuracy, that under each attack at the :func:`radius_of` each run, and R&G, in this order."""
     found: dict[Metric, None] = {}
     for run in runs:
-        radius = training_eps(run)
+        radius = radius_of(run)
         found |= dict.fromkeys(m for m in measured(run) if m == CLEAN or m.is_score or m.eps == (radius,))
     return sorted(found, key=lambda metric: (metric.is_score, metric != CLEAN))
 
 
 def training_eps(run: Run) -> float | None:
-    """The radius of training; where the evaluation does not know it, as before 0.1.0, that of the threat model."""
+    """The radius of training; where the evaluation does not know it, as before 0.1.0, that of the threat model.
+
+    None for a run that trained without an attack.
+    """
+    table, callbacks = run.summary.evaluation, run.config.get("callbacks")
+    if table is not None and table.training_eps is not None:
+        return table.training_eps
+    attacked = isinstance(callbacks, dict) and any(isinstance(c, dict) and "attack" in c for c in callbacks.values())
+    return radius_of(run) if attacked else None
+
+
+def radius_of(run: Run) -> float | None:
+    """The radius of training or, of clean data, of the threat model."""
     table, threat = run.summary.evaluation, run.config.get("threat")
     if table is not None and table.training_eps is not None:
         return table.training_eps

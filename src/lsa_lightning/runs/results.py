@@ -295,11 +295,11 @@ def room_closed(pair: Pair, metric: Metric) -> Spread | None:
 
     None without a ceiling or several pairs, whose share alone has an interval, or where the base is at the ceiling.
     """
-    ceiling, difference = pair.group.ceiling(metric), pair.difference(metric)
-    if ceiling is None or difference is None or difference.interval is None or pair.base is None:
+    ceilings, difference = pair.group.ceilings(metric), pair.difference(metric)
+    if not ceilings or difference is None or difference.interval is None or pair.base is None:
         return None
     ours, theirs = pair.group.values(metric), pair.base.values(metric)
-    room = ceiling.mean - fmean(value for seeds, value in theirs.items() if seeds in ours)
+    room = fmean(ceilings[seeds] - value for seeds, value in theirs.items() if seeds in ours)
     return difference.times(100 / room) if room > 0 else None
 
 
