@@ -266,9 +266,8 @@ class AdversarialTraining(FreshCallback):
         def run_step(batch: Any) -> Any:
             return step(batch, *args, **kwargs)
 
-        with off_the_record(module):
-            seen = (adversarial_step.model, x) if wraps_another else adversarial_step.look(run_step, batch, x)
-            self.prepare(*seen)
+        seen = (adversarial_step.model, x) if wraps_another else adversarial_step.look(run_step, batch, x)
+        self.prepare(*seen)
         layers = self.penalized_layers(module.current_epoch)
         probed = [*layers, OUTPUT] if self.objective.needs_both_outputs else layers
         craft, watched = partial(self._craft, module), self.alarm is not None and not self.objective.needs_both_outputs
@@ -313,13 +312,13 @@ class AdversarialTraining(FreshCallback):
         """The adversarial examples of a step; other callbacks hook in here."""
         attack = self.attack_now(module)
         first = None if self.alarm is None else FirstCall(model)
+        self.log_eps(module, attack, x)
         with off_the_record(module):
             x_adv: Tensor = attack(model if first is None else first, x, y)
+            with reentrance_off():
+                for before_step in self.before_step:
+                    before_step(model, x, x_adv, y)
         self._attacked_from = None if first is None else first.output
-        self.log_eps(module, attack, x)
-        with reentrance_off(), off_the_record(module):
-            for before_step in self.before_step:
-                before_step(model, x, x_adv, y)
         if self.alarm is not None and first is not None:
             # Some attacks call the model on a part of the batch.
             start = x if first.input is None or first.input.shape != x.shape else first.input

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Sequence
+from contextlib import nullcontext
 from itertools import chain, islice
 from typing import Any
 
@@ -233,12 +234,13 @@ class ATLR(AdversarialTraining):
         """See once which calls the names of the list mean; in a fixed one, ``relu`` stands for all its calls."""
         if self._sites or self.mvl is None:
             return
-        if self.fixed:
-            calls = self._calls_of(model, x)
-            self._check_gamma(calls)
-            self._asked = set(self.regularizer.weights(calls)) if self._asked else set()
-            self.mvl = calls
-        self._sites = call_sites(model, x)
+        with nullcontext() if self._step is None else self._step.quietly():
+            if self.fixed:
+                calls = self._calls_of(model, x)
+                self._check_gamma(calls)
+                self._asked = set(self.regularizer.weights(calls)) if self._asked else set()
+                self.mvl = calls
+            self._sites = call_sites(model, x)
 
     def _check_gamma(self, layers: Sequence[str]) -> None:
         """Whether the weights are those of layers that may be penalised: of all that are analysed, or of a list."""

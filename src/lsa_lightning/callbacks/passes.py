@@ -172,7 +172,8 @@ class AdversarialStep:
             The model as a function of its input alone, and such an input, from this or from the first batch.
         """
         if not self._looked:
-            self._first = input_of_step(self.model, self.name, step, batch, x)
+            with self.quietly():
+                self._first = input_of_step(self.model, self.name, step, batch, x)
             self.at_model = self.at_model or self._first.call is not None
         call = self._first.call
         return (self.model, x) if call is None else (bound(self.model, call.arguments), call.x.detach())

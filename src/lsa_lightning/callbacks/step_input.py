@@ -174,6 +174,8 @@ def bound(model: nn.Module, arguments: Callable[[Tensor], tuple[tuple[Any, ...],
     function = copy.copy(model)
     # What copies leave out is there, as the Trainer of a LightningModule, but what was compiled in place of all this.
     vars(function).update({**vars(model), "_compiled_call_impl": None})
+    if isinstance(model, pl.LightningModule):
+        vars(function)["log"] = partial(_log, model)
     # Its own mode is that of the function, which an attack puts in eval mode, and not the model's.
     own_forward = model.forward if "forward" in vars(model) else partial(type(model).forward, function)
 
@@ -183,6 +185,11 @@ def bound(model: nn.Module, arguments: Callable[[Tensor], tuple[tuple[Any, ...],
 
     function.forward = forward
     return function
+
+
+def _log(module: pl.LightningModule, *args: Any, **kwargs: Any) -> None:
+    """As ``module`` logs at that moment: it may be silenced meanwhile, see :func:`off_the_record`."""
+    module.log(*args, **kwargs)
 
 
 class StepWatch:
