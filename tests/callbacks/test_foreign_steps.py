@@ -9,6 +9,7 @@ import lightning.pytorch as pl
 import pytest
 import torch
 import torch.nn.functional as F  # noqa: N812
+from lightning.fabric.utilities.exceptions import MisconfigurationException
 from tests.helpers.modules import ForeignModule, ModularConvNet, loader, trainer
 from tests.helpers.training import SaveWithin, assert_same, foreign
 from torch import Tensor, nn
@@ -69,7 +70,23 @@ class LabelsFirst(RowFirst):
         return F.one_hot(batch["label"], 3).float(), ((batch["image"] - 0.5) / 0.25).permute(0, 3, 1, 2)
 
 
-@pytest.mark.parametrize("cls", [RowFirst, LabelsFirst])
+class Enlarges(RowFirst):
+    def inputs(self, batch: dict[str, Tensor]) -> tuple[Tensor, Tensor]:
+        return batch["row"] * 2, F.interpolate(batch["image"].permute(0, 3, 1, 2), 16)
+
+    def forward(self, row: Tensor, image: Tensor) -> Tensor:  # type: ignore[override]
+        return self.net(row, F.interpolate(image, 8))
+
+
+class Flattens(Enlarges):
+    """Nothing that the model is given looks like x."""
+
+    def inputs(self, batch: dict[str, Tensor]) -> tuple[Tensor, Tensor]:
+        row, image = super().inputs(batch)
+        return row, image.flatten(1)
+
+
+@pytest.mark.parametrize("cls", [RowFirst, LabelsFirst, Enlarges])
 def test_of_several_inputs_the_one_that_is_most_like_x_is_attacked(cls: type[RowFirst]) -> None:
     module = cls()
     batch = {"image": torch.rand(6, 8, 8, 1), "row": torch.rand(6, 5), "label": torch.arange(6) % 3}
@@ -78,10 +95,17 @@ def test_of_several_inputs_the_one_that_is_most_like_x_is_attacked(cls: type[Row
     callbacks = [at_lr(), RobustValidation({"fgsm": FGSM(2.0, bounds=None)})]
     trainer(callbacks).fit(module, DataLoader(rows, 6), DataLoader(rows, 6))  # type: ignore[arg-type]
     given = [each for each in module.net.given if len(each[1]) == 6]  # type: ignore[union-attr]
+    shown = F.interpolate(image, 8)
     for training, farthest in ((True, EPS), (False, 2.0)):
-        moved = [float((seen - image).abs().max()) for trains, _, seen in given if trains == training]
+        moved = [float((seen - shown).abs().max()) for trains, _, seen in given if trains == training]
         assert pytest.approx(farthest, rel=1e-5) in moved
     assert all(torch.equal(seen, row) for _, seen, _ in given)
+
+
+def test_which_of_several_inputs_is_attacked_is_not_guessed() -> None:
+    rows = [{"image": torch.rand(8, 8, 1), "row": torch.rand(5), "label": torch.tensor(i % 3)} for i in range(6)]
+    with pytest.raises(MisconfigurationException, match="several floating tensors with a row for each sample"):
+        trainer([at_lr()]).fit(Flattens(), DataLoader(rows, 6))  # type: ignore[arg-type]
 
 
 class KnowsItsEpoch(ForeignModule):

@@ -39,23 +39,29 @@ class ModelCall:
         args: positional arguments.
         kwargs: keyword arguments.
         x: the input.
+        guessed: whether another argument might as well be the input.
     """
 
     args: tuple[Any, ...]
     kwargs: dict[str, Any]
     x: Tensor
+    guessed: bool = False
 
     @classmethod
     def found_in(cls, args: tuple[Any, ...], kwargs: dict[str, Any], given: GivenBatch) -> Self | None:
         """The call whose input is x of the batch, or the floating tensor with a row per sample that is most like it.
 
-        That is, in this order, x itself, a view of it, one of its shape, one with as many numbers, and any other; of
-        several that are alike, the first. Other tensors of the batch, and their views, come last. None where it has
-        none; it has none either where it is given an ``x`` of integers.
+        That is, in this order, x itself, a view of it, one of its shape, with as many numbers, with as many dimensions,
+        and any other; of several that are alike, the first. Other tensors of the batch, and their views, come last. None
+        where it has none; it has none either where it is given an ``x`` of integers.
         """
         inputs = [each for each in tensors_in((args, kwargs)) if _same_place(each, given.x) or _could_be(each, given.x)]
         inputs.sort(key=given.unlike)
-        return cls(args, dict(kwargs), inputs[0]) if inputs and inputs[0].is_floating_point() else None
+        if not inputs or not inputs[0].is_floating_point():
+            return None
+        unlike = [given.unlike(each) for each in inputs[:2]]
+        guessed = len(inputs) > 1 and unlike[0] == unlike[1] and all(unlike[0][1:])
+        return cls(args, dict(kwargs), inputs[0], guessed)
 
     @property
     def is_plain(self) -> bool:
@@ -149,7 +155,8 @@ class GivenBatch:
         """How little a tensor that the model is given looks like x; what sorts first looks most like it."""
         mine = _same_memory(tensor, self.x)
         other = not mine and any(_same_memory(tensor, each) for each in self._others)
-        alike = _same_place(tensor, self.x), mine, tensor.shape == self.x.shape, tensor.numel() == self.x.numel()
+        sizes = tensor.shape == self.x.shape, tensor.numel() == self.x.numel(), tensor.ndim == self.x.ndim
+        alike = _same_place(tensor, self.x), mine, *sizes
         return other, *(not each for each in alike)
 
     def is_given(self, call: ModelCall) -> bool:
@@ -334,6 +341,13 @@ def input_of_step(
     seen = _calls_in(model, lambda: step(copied), given)
     if seen.call is not None:
         plain = seen.call.is_plain and _equal(seen.call.x, x)
+        if seen.call.guessed:
+            msg = (
+                f"{step_name} gives {name}, which is attacked, several floating tensors with a row for each sample, "
+                "none of which is x, a view of it, or like it in shape, numbers or dimensions: name the module that "
+                "takes the input alone by backbone=..., or give the input itself by batch_fn=..."
+            )
+            raise MisconfigurationException(msg)
         twice = any(_same_place(each.x, seen.call.x) for each in seen.before)
         return StepInput(None if plain else seen.call, called=True, aside=given.is_aside(seen.call), twice=twice)
     if seen.called and not x.is_floating_point():
