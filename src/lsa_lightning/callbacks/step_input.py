@@ -52,8 +52,8 @@ class ModelCall:
         """The call whose input is x of the batch, or the floating tensor with a row per sample that is most like it.
 
         That is, in this order, x itself, a view of it, one of its shape, with as many numbers, with as many dimensions,
-        and any other; of several that are alike, the first. Other tensors of the batch, and their views, come last. None
-        where it has none; it has none either where it is given an ``x`` of integers.
+        and any other; of several that are alike, the first. Other tensors of the batch, and their views, come last.
+        None where it has none; it has none either where it is given an ``x`` of integers.
         """
         inputs = [each for each in tensors_in((args, kwargs)) if _same_place(each, given.x) or _could_be(each, given.x)]
         inputs.sort(key=given.unlike)
