@@ -70,6 +70,47 @@ class LabelsFirst(RowFirst):
         return F.one_hot(batch["label"], 3).float(), ((batch["image"] - 0.5) / 0.25).permute(0, 3, 1, 2)
 
 
+class Packed(ForeignModule):
+    """Batches are one tensor, of which x is the first columns; the others are a mask."""
+
+    def __init__(self, swapped: bool) -> None:
+        super().__init__()
+        self.net = nn.Sequential(nn.Linear(4, 8), nn.ReLU(), nn.Linear(8, 3))
+        self.swapped = swapped
+        self.given: list[tuple[Tensor, Tensor]] = []
+
+    def forward(self, first: Tensor, second: Tensor) -> Tensor:  # type: ignore[override]
+        x, mask = (second, first) if self.swapped else (first, second)
+        self.given.append((x.detach().clone(), mask.detach().clone()))
+        return self.net(x * mask)
+
+    def training_step(self, batch: Any) -> Any:
+        x, mask = (batch[0][:, :4] - 0.5) / 0.25, batch[2 if len(batch) == 3 else 0][:, -4:]
+        return F.cross_entropy(self(*((mask, x) if self.swapped else (x, mask))), batch[1])
+
+    def validation_step(self, batch: Any) -> None:
+        pass
+
+
+class PackedOnTheWay(Packed):
+    def on_after_batch_transfer(self, batch: Any, dataloader_idx: int) -> Any:
+        return batch[0][:, :4], batch[1], batch[0][:, 4:]
+
+
+@pytest.mark.parametrize("swapped", [False, True])
+@pytest.mark.parametrize("cls", [Packed, PackedOnTheWay])
+def test_what_lies_beside_x_in_memory_is_not_x(cls: type[Packed], swapped: bool) -> None:
+    module, packed = cls(swapped), torch.rand(8, 8)
+    options: dict[str, Any] = {} if cls is PackedOnTheWay else {"batch_fn": lambda batch: (batch[0][:, :4], batch[1])}
+    attack = AdversarialTraining(FGSM(EPS, bounds=None), **options)
+    trainer([attack]).fit(module, DataLoader(TensorDataset(packed, torch.arange(8) % 3), 8))
+    moved, beside = (
+        max(float((seen[i] - given).abs().max()) for seen in module.given)
+        for i, given in enumerate(((packed[:, :4] - 0.5) / 0.25, packed[:, 4:]))
+    )
+    assert (moved, beside) == (pytest.approx(EPS, rel=1e-5), 0.0)
+
+
 class Enlarges(RowFirst):
     def inputs(self, batch: dict[str, Tensor]) -> tuple[Tensor, Tensor]:
         return batch["row"] * 2, F.interpolate(batch["image"].permute(0, 3, 1, 2), 16)
@@ -246,6 +287,17 @@ class Flat(Normalises):
         return loss + gradient.square().sum()
 
 
+class FlatInPixels(Flat):
+    """The gradient is that of the batch."""
+
+    def training_step(self, batch: Any) -> Any:
+        x, y = batch
+        x = x.detach().requires_grad_()
+        loss = F.cross_entropy(self((x - 0.5) / 0.25), y)
+        (gradient,) = torch.autograd.grad(loss, x, create_graph=True)
+        return loss + (0.25 * gradient).square().sum()
+
+
 class FlatAlready(Flat):
     """The same of batches that are normalised."""
 
@@ -259,12 +311,13 @@ class FlatAlready(Flat):
 
 def test_a_step_may_take_gradients_of_its_own_input() -> None:
     x, y = next(iter(loader(batch_size=48)))
-    flat, already = foreign(Flat), foreign(FlatAlready)
-    for module, inputs in ((flat, x), (already, (x - 0.5) / 0.25)):
+    flat, pixels, already = foreign(Flat), foreign(FlatInPixels), foreign(FlatAlready)
+    for module, inputs in ((flat, x), (pixels, x), (already, (x - 0.5) / 0.25)):
         trainer([AdversarialTraining(PGD(EPS, steps=2, bounds=None, seed=0))]).fit(
             module, DataLoader(TensorDataset(inputs, y), 16)
         )
     assert_same(flat, already, tolerance=1e-6)
+    assert_same(pixels, already, tolerance=1e-6)
 
 
 def test_a_resumed_epoch_of_a_run_without_a_list_makes_one(tmp_path: Path) -> None:

@@ -47,7 +47,7 @@ class FreshCallback(pl.Callback):
         """Of several processes the first alone writes its state: it gets what the others have of their own."""
         state = checkpoint["callbacks"].get(self.state_key, {})
         own = {name: state[name] for name in self.of_each_process if name in state}
-        if own and place()[1] > 1:
+        if own and place()[1] > 1 and not trainer.interrupted:  # a process that failed is alone
             state[_PROCESSES] = gathered(apply_to_collection(own, Tensor, Tensor.cpu))
 
     def own_part(self, state: dict[str, Any]) -> dict[str, Any]:

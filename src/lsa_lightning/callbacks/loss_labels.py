@@ -17,6 +17,9 @@ too, up to this weight, is label smoothing."""
 _MOST = 0.9
 """Share of the samples whose targets must look like mixed ones."""
 
+_FEWEST = 8
+"""Samples with a gradient, below which nothing is said about mixed labels: those of a few look so by chance."""
+
 
 def has_other_labels(loss: Tensor, logits: Tensor, y: Tensor, *, mixed: bool) -> Tensor | None:
     r"""Whether a loss pulls the samples of a batch to other classes than ``y``, or to several at once.
@@ -27,8 +30,9 @@ def has_other_labels(loss: Tensor, logits: Tensor, y: Tensor, *, mixed: bool) ->
     gradient (hard examples alone are learned) have no say.
 
     The gradients of losses of other kinds (of each class for itself, squared, with a temperature or a margin) fit no
-    targets; so mixed labels are told by being exactly that, with weights that are one number: two classes, and the same
-    of all others.
+    targets; so mixed labels are told by being exactly that: two classes, and the same of all others. Of three classes
+    or two, where that is little, by one weight for all samples too. What is mixed otherwise, as of each class for
+    itself or of three samples, is not told.
 
     Args:
         loss: a scalar, computed from ``logits``.
@@ -54,9 +58,11 @@ def has_other_labels(loss: Tensor, logits: Tensor, y: Tensor, *, mixed: bool) ->
     agrees = torch.stack([(-gradient).argmax(1) == labels, targets.argmax(1) == labels]).any(0)
     wrong = (agrees & has_say).sum() < _AGREEING * has_say.sum()
     if mixed:
-        one_weight = _is_one_number(weight, has_say, 10 * tolerance * weight.where(has_say, 0).amax())
-        wrong = wrong | _are_mixed(targets, has_say, tolerance)
-        wrong = wrong | (_are_mixed(weighted, has_say, tolerance) & one_weight)
+        wrong = wrong | _are_mixed(targets, labels, has_say, tolerance)
+        told = _are_mixed(weighted, labels, has_say, tolerance)
+        if weighted.shape[1] == 3:
+            told = told & _is_one_number(weight, has_say, 10 * tolerance * weight.where(has_say, 0).amax())
+        wrong = wrong | told
     return wrong
 
 
@@ -69,20 +75,21 @@ def _targets(probabilities: Tensor, gradient: Tensor) -> tuple[Tensor, Tensor, T
     return probabilities - gradient, weight.squeeze(1), probabilities - gradient / weight.clamp_min(tiny)
 
 
-def _are_mixed(targets: Tensor, has_say: Tensor, tolerance: float) -> Tensor:
+def _are_mixed(targets: Tensor, labels: Tensor, has_say: Tensor, tolerance: float) -> Tensor:
     """Whether the targets are two classes of a sample, or one, and what label smoothing gives to all."""
-    first, second, *others = targets.topk(min(3, targets.shape[1]), dim=1).values.T
-    least = targets.amin(1) if others else torch.zeros_like(first)
-    weight = second - least
-    fits = ((targets.sum(1) - 1).abs() <= tolerance) & (least >= -tolerance) & (least <= _MIXED)
+    _, second, *others = targets.topk(min(3, targets.shape[1]), dim=1).values.T
     if others:
-        fits &= (others[0] - least <= tolerance) & _is_one_number(least, has_say, tolerance)
-    else:  # any targets are two classes: these have one weight for all, but where two samples of a class were mixed
-        both = has_say & (weight > tolerance)
-        fits &= (weight >= -tolerance) & _is_one_number(weight, both, tolerance) & (both != has_say).any()
-    fits &= has_say
-    mixed: Tensor = weight.where(fits, 0).sum() > _MIXED * has_say.sum()
-    return mixed & (fits.sum() >= _MOST * has_say.sum())
+        least = targets.amin(1)
+        fits = (others[0] - least <= tolerance) & _is_one_number(least, has_say, tolerance)
+    else:  # any targets are two classes: mixed ones are of both labels, and have one weight
+        least = second.where(has_say, torch.inf).amin().expand_as(second)
+        mixed = has_say & (second - least > tolerance)
+        of_both = (mixed & (labels == 0)).any() & (mixed & (labels == 1)).any()
+        fits = _is_one_number(second, mixed, tolerance) & of_both
+    fits = fits & has_say & ((targets.sum(1) - 1).abs() <= tolerance) & (least >= -tolerance) & (least <= _MIXED)
+    weight = (second - least).where(fits, 0).sum()
+    told: Tensor = (fits.sum() >= _MOST * has_say.sum()) & (weight > _MIXED * has_say.sum())
+    return told & (has_say.sum() >= _FEWEST)
 
 
 def _is_one_number(values: Tensor, where: Tensor, tolerance: float | Tensor) -> Tensor:

@@ -131,7 +131,7 @@ class CatastrophicOverfittingStop(FreshCallback):
 
     def _measure(self, trainer: pl.Trainer, pl_module: pl.LightningModule, batch: Any) -> float:
         """Accuracy under the attack on the first batch, over all processes."""
-        with trainer.precision_plugin.forward_context():
+        with trainer.precision_plugin.forward_context(), off_the_record(pl_module):
             model, x, y = self._given(pl_module, batch)
             hits = correct(model, self.attack(model, x, y), y, self.target.output_fn)
         return float(trainer.strategy.reduce(hits.float().mean(), reduce_op="mean"))
@@ -141,8 +141,7 @@ class CatastrophicOverfittingStop(FreshCallback):
         step, (x, y) = unpatched(pl_module.training_step), self.target.unpack(batch)
         numbers = (0,) if is_param_in_hook_signature(step, "batch_idx", min_args=2) else ()
         model, name = self.target.model(pl_module), self.target.backbone or type(pl_module).__name__
-        with off_the_record(pl_module):
-            call = input_of_step(model, name, lambda batch: step(batch, *numbers), batch, x).call
+        call = input_of_step(model, name, lambda batch: step(batch, *numbers), batch, x).call
         return (model, x, y) if call is None else (bound(model, call.arguments), call.x.detach(), y)
 
     def _go_back(self, trainer: pl.Trainer, pl_module: pl.LightningModule, accuracy: float) -> None:

@@ -294,7 +294,7 @@ class AdversarialStep:
 
     def _partner(self, call: ModelCall, asked: StepRequest) -> Tensor:
         """The adversarial partner of a call's input."""
-        if call.x.grad_fn is not None:
+        if any(isinstance(leaf, nn.Parameter) for leaf in _leaves(call.x)):
             msg = (
                 f"what training_step gives to {self.name} is computed from x by trainable parameters: name the module "
                 "that takes x itself by backbone=..."
@@ -496,6 +496,19 @@ class _ChangedInputError(BaseException):
 
     def __init__(self, before: RandomState) -> None:
         self.before = before
+
+
+def _leaves(x: Tensor) -> list[Any]:
+    """What a tensor is computed from that requires a gradient."""
+    nodes, seen, found = [x.grad_fn], set(), []
+    while nodes:
+        node = nodes.pop()
+        if node is None or node in seen:
+            continue
+        seen.add(node)
+        found += [node.variable] if hasattr(node, "variable") else []
+        nodes += [following for following, _ in node.next_functions]
+    return found
 
 
 def _nothing(**_: object) -> None:

@@ -15,6 +15,8 @@ from rich.progress import BarColumn, TextColumn
 from rich.table import Column
 from torch import Tensor
 
+from lsa_lightning.attacks.input_space import AttackInSpace
+from lsa_lightning.attacks.output_space import AttackOnLogits
 from lsa_lightning.callbacks.adversarial_training import AdversarialTraining
 from lsa_lightning.callbacks.atlr import ATLR
 from lsa_lightning.utils.checks import flag, or_none
@@ -293,6 +295,8 @@ def trained_on_in_words(callbacks: list[pl.Callback]) -> str:
     attack = next((callback.attack for callback in callbacks if isinstance(callback, AdversarialTraining)), None)
     if attack is None:
         return "no attack"
+    while isinstance(attack, AttackInSpace | AttackOnLogits):
+        (attack,) = attack.attacks.values()
     return f"under {type(attack).__name__} at eps {eps_in_words(attack.eps)}"
 
 

@@ -129,11 +129,18 @@ def _place(tensor: Tensor) -> tuple[Any, ...]:
     return tensor.data_ptr(), tensor.dtype, tensor.shape, tensor.stride()
 
 
-def _same_memory(tensor: Tensor, other: Tensor) -> bool:
-    """Whether one is a view of the other, or both of a third."""
+def _is_view(tensor: Tensor, other: Tensor) -> bool:
+    """Whether ``tensor`` lies within the memory of ``other``."""
     if not tensor.layout == other.layout == torch.strided:  # sparse ones have no such place
         return tensor is other
-    return tensor.untyped_storage().data_ptr() == other.untyped_storage().data_ptr()
+    (first, last), (begin, end) = _extent(tensor), _extent(other)
+    return begin <= first and last <= end
+
+
+def _extent(tensor: Tensor) -> tuple[int, int]:
+    """Addresses of the first number and of what follows the last one."""
+    begin, steps = tensor.data_ptr(), zip(tensor.shape, tensor.stride(), strict=True)
+    return begin, begin + tensor.element_size() * (1 + sum((size - 1) * stride for size, stride in steps))
 
 
 class GivenBatch:
@@ -149,12 +156,13 @@ class GivenBatch:
         self._version = _version(x)
         tensors = tensors_in(batch)
         own = any(each is x for each in tensors)  # else batch_fn made it of one of them
-        self._others = [each for each in tensors if own and _could_be(each, x) and not _same_place(each, x)]
+        self._beside = [each for each in tensors if _could_be(each, x) and not _same_place(each, x)]
+        self._others = self._beside if own else []
 
     def unlike(self, tensor: Tensor) -> tuple[bool, ...]:
         """How little a tensor that the model is given looks like x; what sorts first looks most like it."""
-        mine = _same_memory(tensor, self.x)
-        other = not mine and any(_same_memory(tensor, each) for each in self._others)
+        mine = _is_view(tensor, self.x)
+        other = not mine and any(_is_view(tensor, each) for each in self._beside)
         sizes = tensor.shape == self.x.shape, tensor.numel() == self.x.numel(), tensor.ndim == self.x.ndim
         alike = _same_place(tensor, self.x), mine, *sizes
         return other, *(not each for each in alike)
@@ -445,7 +453,7 @@ def off_the_record(module: pl.LightningModule) -> Iterator[None]:
     """What ``module`` logs inside is forgotten, and its metrics count nothing."""
     own = {name: value for name, value in vars(module).items() if name == "log"}
     vars(module)["log"] = lambda *_, **__: None  # log_dict calls it too
-    metrics = {part: dict(vars(part)) for part in module.modules() if isinstance(part, Metric)}
+    metrics = {metric: dict(vars(metric)) for metric in _metrics_of(module)}
     for metric in metrics:
         vars(metric).update({name: _copied(state) for name, state in metric.metric_state.items()})
     try:
@@ -455,6 +463,19 @@ def off_the_record(module: pl.LightningModule) -> Iterator[None]:
         vars(module).update(own)
         for metric, before in metrics.items():
             vars(metric).update(before)
+
+
+def _metrics_of(module: nn.Module) -> list[Metric]:
+    """The metrics in a module; in each step, so it goes through its parts without their names."""
+    parts, seen, found = [module], {id(module)}, []
+    while parts:
+        part = parts.pop()
+        if isinstance(part, Metric):
+            found.append(part)
+        new = [child for child in part._modules.values() if child is not None and id(child) not in seen]
+        seen.update(map(id, new))
+        parts.extend(new)
+    return found
 
 
 def _copied(state: Any) -> Any:

@@ -189,7 +189,9 @@ def _trace_if_taken(model: nn.Module, x: Tensor) -> list[_Call] | None:
     """The same; None where the model takes the given batch alone."""
     try:
         return _trace(model, x)
-    except (ValueError, RuntimeError, IndexError):
+    except torch.cuda.OutOfMemoryError:
+        raise
+    except (AssertionError, LookupError, RuntimeError, TypeError, ValueError):
         return None
 
 
