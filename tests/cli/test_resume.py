@@ -30,6 +30,7 @@ from lsa_lightning.masking import MaskingChecks
 from lsa_lightning.runs.attempt import NotedEpochs
 from lsa_lightning.runs.signals import Stopped
 from lsa_lightning.runs.stages import AnalysisStage
+from lsa_lightning.runs.write import write_analysis
 
 RUN = ("trainer.max_epochs=2", "data.train_size=256", "attack.steps=2")
 TRAINING_ALONE = ("analysis=null", "evaluation=null")
@@ -265,3 +266,43 @@ def test_a_seed_whose_override_refers_to_something_goes_on_alone(tmp_path: Path)
     assert REFERS in (tmp_path / "seed=1/.hydra/overrides.yaml").read_text()
     main_in_process(main, f"resume={tmp_path}/seed=1", "trainer.max_epochs=2")
     assert read_json(tmp_path / "seed=1/status.json")["state"] == "finished"
+
+
+def test_another_trainer_leaves_the_run_as_long_as_it_is(tmp_path: Path) -> None:
+    train_tiny(tmp_path, *RUN, *TRAINING_ALONE)
+    main_in_process(main, f"resume={tmp_path}", "trainer=cpu")
+    assert OmegaConf.load(tmp_path / "config.yaml").trainer.max_epochs == 2
+    assert read_json(tmp_path / "summary.json")["epochs"] == 2
+
+
+def test_masking_checks_that_other_settings_interrupted_are_made_again(tmp_path: Path) -> None:
+    train_tiny(tmp_path, "analysis=null")
+    flags = read_json(tmp_path / "summary.json")["masking"]
+    with patch.object(MaskingChecks, "run", _interrupt), pytest.raises(Stopped):
+        train_tiny(tmp_path, "analysis=null", "evaluation.attacks.pgd.steps=1")
+    train_tiny(tmp_path, "analysis=null")
+    assert read_json(tmp_path / "summary.json")["masking"] == flags != {}
+
+
+def test_an_analysis_that_other_settings_overwrote_is_made_again(tmp_path: Path) -> None:
+    train_tiny(tmp_path, "evaluation=null")
+    mu = read_json(tmp_path / "summary.json")["mu"]
+
+    def write_and_stop(*args: Any) -> None:
+        write_analysis(*args)
+        raise Stopped(signal.SIGTERM)
+
+    with patch("lsa_lightning.cli.train.write_analysis", write_and_stop), pytest.raises(Stopped):
+        train_tiny(tmp_path, "evaluation=null", "analysis.attacks.pgd.eps=0.5")
+    train_tiny(tmp_path, "evaluation=null")
+    assert read_json(tmp_path / "summary.json")["mu"] == mu
+
+
+def test_results_of_weights_that_trained_on_are_not_those_of_the_new_ones(tmp_path: Path) -> None:
+    train_tiny(tmp_path, "method=paper", "callbacks.checkpoint=null", figures=True)
+    results = {"classes.json", "evaluation.csv", "profile_pgd.json", "confusion.png", "layer_profile.png"}
+    assert results <= {path.name for path in tmp_path.rglob("*")}
+    train_tiny(tmp_path, *LENGTH_ASIDE, "callbacks.checkpoint=null", "trainer.max_epochs=2", figures=True)
+    left = {path.name for path in tmp_path.rglob("*")}
+    assert not results & left
+    assert "mvl_history.png" in left

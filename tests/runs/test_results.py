@@ -138,6 +138,16 @@ def test_the_room_is_that_of_the_seeds_in_pairs(beside: Results) -> None:
     assert room == Spread(2, 25.0, 0.0, (25.0, 25.0))
 
 
+def test_ceilings_of_different_samples_stand_apart_with_a_caution(beside: Results) -> None:
+    assert not any("different test samples" in caution for caution in beside.notes)
+    other = [replace(each, config={**each.config, "data": {"noise": 0.4}}) for each in beside.runs[2:]]
+    apart = Results.of([*beside.runs[:2], *(below(90.0, each) for each in other)])
+    *methods, first, second = apart.sections["clean accuracy"]
+    assert [row.label for row in (first, second)] == [f"ceiling of {row.label}" for row in methods]
+    assert [row.spread.mean for row in (first, second)] == [100.0, 90.0]
+    assert any("different test samples" in caution for caution in apart.cautions)
+
+
 def test_a_single_pair_has_no_share_of_the_room(beside: Results, tmp_path: Path) -> None:
     single = Results.of([run for run in beside.runs if run.summary.seed == 0])
     assert [row.room for row in single.sections["clean accuracy"]] == [None] * 3

@@ -272,11 +272,12 @@ def _measure(job: Job, cfg: DictConfig, folder: Path) -> tuple[Analysis | None, 
     What an earlier attempt found of the same weights, with the same settings, is read back.
     """
     analysis, table = None, None
+    finished = FinishedStages(folder, job.model)
+    finished.remove_outdated()
     if job.analysis is None and job.evaluation is None:
         return analysis, table
     with together():
         loader = job.test_batches()
-        finished = FinishedStages(folder, job.model)
     if job.analysis is not None:
         pl.seed_everything(cfg.seed, workers=True, verbose=False)  # whatever was drawn before, in this attempt
         analysis = _analyse(job.analysis, job.model, cfg.analysis, loader, finished)
@@ -294,6 +295,7 @@ def _analyse(
 ) -> Analysis:
     if finished.has("analysis", settings):
         return by_first(partial(read_analysis, stage, finished.folder))
+    finished.forget("analysis")
     analysis = stage.run(model, loader)
     by_first(partial(write_analysis, analysis, finished.folder))
     finished.add("analysis", settings)
@@ -314,6 +316,7 @@ def _check(job: Job, settings: DictConfig, table: RobustnessTable, folder: Path)
         evaluation = Evaluation(table, read_masking(folder))
         write_evaluation(evaluation, folder)  # writing the table anew has forgotten the flags
     else:
+        finished.forget("masking")
         write_evaluation(Evaluation(table, {}), folder)  # the checks take long, and may be interrupted
         evaluation = Evaluation(table, job.evaluation.check(job.model, loader))
         write_evaluation(evaluation, folder)

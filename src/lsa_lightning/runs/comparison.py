@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from statistics import fmean
@@ -168,6 +168,15 @@ def group_by_seed(runs: Sequence[Run]) -> list[Group]:
     return [Group(label, members) for label, (_, members) in zip(labels, parts, strict=True)]
 
 
+def share_samples(groups: Iterable[Group], metric: Metric) -> bool:
+    """Whether runs with the same seeds have the same ceiling: else they were not measured on the same samples."""
+    found: dict[Seeds, set[float]] = {}
+    for group in groups:
+        for seeds, ceiling in group.ceilings(metric).items():
+            found.setdefault(seeds, set()).add(round(ceiling, 6))
+    return all(len(values) == 1 for values in found.values())
+
+
 def cautions(groups: Sequence[Group]) -> list[str]:
     """What must be known before these groups are compared, one sentence each."""
     runs = [run for group in groups for run in group.runs]
@@ -181,6 +190,8 @@ def cautions(groups: Sequence[Group]) -> list[str]:
     if len(samples) > 1:
         numbers = ", ".join(map(str, samples))
         found.append(f"These runs were measured on test sets of different size, {numbers} samples.")
+    if len(data) == len(samples) == 1 and not all(share_samples(groups, metric) for metric in measured(runs[0])):
+        found.append("These runs were measured on different test samples: what can be right of them differs.")
     radii = {tuple(table.rg_eps or table.eps) for table in tables}
     if len(radii) > 1 or len({table.norm for table in tables} - {None}) > 1:
         where = "at different eps or in different norms"

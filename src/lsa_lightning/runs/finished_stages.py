@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import zlib
+from collections.abc import Collection
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +23,16 @@ EVALUATION_STATE = Path("state") / "evaluation.jsonl"
 """The finished batches of the evaluation, in the run folder."""
 
 _FILE = Path("state") / "stages.json"
+
+_FIGURES = ("accuracy", "class_accuracy", "confusion", "decision_boundary", "adversarial_images", "largest_errors")
+_WRITTEN = {
+    "analysis": ("profile.csv", "profile_*.json", "figures/layer_profile.*"),
+    "evaluation": (
+        *("evaluation.*", "classes.*", "examples.safetensors"),
+        *(f"figures/{name}.*" for name in _FIGURES),
+    ),
+}
+"""What each stage writes into the run folder."""
 
 
 class FinishedStages:
@@ -45,10 +57,30 @@ class FinishedStages:
         """They are from now on."""
         by_first(lambda: write_json({**self._read(), stage: self._key(settings)}, self.folder / _FILE))
 
+    def forget(self, *stages: str) -> None:
+        """They are nobody's, as they are about to be written anew."""
+        by_first(partial(self._forget, stages))
+
+    def remove_outdated(self) -> None:
+        """Remove the results of other weights, as those before a run has trained on, lest they pass for these."""
+        by_first(self._remove_outdated)
+
+    def _forget(self, stages: Collection[str]) -> None:
+        if known := self._read():
+            write_json({stage: key for stage, key in known.items() if stage not in stages}, self.folder / _FILE)
+
+    def _remove_outdated(self) -> None:
+        outdated = [stage for stage, (weights, _) in self._read().items() if weights != self._weights]
+        for pattern in (pattern for stage in outdated for pattern in _WRITTEN.get(stage, ())):
+            for file in self.folder.glob(pattern):
+                file.unlink()
+        self._forget(outdated)
+
     def begin_evaluation(self, settings: DictConfig) -> None:
         """Forget the finished batches of an evaluation of other weights, or with other settings."""
         if not self.has("evaluation", settings):
             by_first(self._forget_batches)
+            self.forget("masking")  # whose flags are in a file that is written anew
             self.add("evaluation", settings)
 
     def _forget_batches(self) -> None:

@@ -15,7 +15,7 @@ from rich.box import SIMPLE_HEAD
 from rich.table import Table
 from rich.text import Text
 
-from lsa_lightning.runs.comparison import Flags, Group, cautions, group_by_seed
+from lsa_lightning.runs.comparison import Flags, Group, cautions, group_by_seed, share_samples
 from lsa_lightning.runs.console import console
 from lsa_lightning.runs.folder import save_table
 from lsa_lightning.runs.metrics import CLEAN, Metric, Spread, headline, measured, training_eps
@@ -214,9 +214,11 @@ class Results:
                 pair = pairs.get(group)
                 changed = (None, None) if pair is None else (pair.difference(metric), room_closed(pair, metric))
                 rows.append(Row(group.label, spread, *changed, group.flags))
-        ceilings = [ceiling for group in self.groups if (ceiling := group.ceiling(metric)) is not None]
-        if ceilings:
-            rows.append(Row("ceiling", max(ceilings, key=lambda ceiling: ceiling.n), None))
+        ceilings = {group: ceiling for group in self.groups if (ceiling := group.ceiling(metric)) is not None}
+        if ceilings and share_samples(ceilings, metric):
+            rows.append(Row("ceiling", max(ceilings.values(), key=lambda ceiling: ceiling.n), None))
+        else:
+            rows += [Row(f"ceiling of {group.label}", ceiling, None) for group, ceiling in ceilings.items()]
         return rows
 
 

@@ -37,11 +37,23 @@ def with_resumed_run(arguments: Sequence[str]) -> list[str]:
         raise SystemExit(msg)
     _check_sources(folder, {_key(argument) for argument in (*flags, *others)})
     left_out = {*_SWEEPS, "resume", "trust", *(_key(argument) for argument in others)}
-    former = [override for override in _former_overrides(folder) if not {_key(override), _group(override)} & left_out]
+    former = [override for override in _former_overrides(folder) if not _is_left_out(override, left_out)]
     place, root = _quoted(str(folder.resolve())), _root_of_data(folder)
     if root is not None and not {"data", "data.root"} & left_out:
         former = [*(override for override in former if _key(override) != "data.root"), f"data.root={_quoted(root)}"]
     return [*flags, *former, f"hydra.run.dir={place}", *others, f"resume={place}"]
+
+
+def _is_left_out(override: str, left_out: set[str]) -> bool:
+    """Whether an override of the run gives way to what stands beside ``resume``, a group's own to another choice.
+
+    Another choice of trainer says where a run goes on, and not how long it is.
+    """
+    key, group = _key(override), _group(override)
+    return key in left_out or (group in left_out and (group != "trainer" or key in _PLACES_OF_TRAINER))
+
+
+_PLACES_OF_TRAINER = ("trainer.accelerator", "trainer.devices", "trainer.num_nodes", "trainer.strategy")
 
 
 def _quoted(path: str) -> str:
