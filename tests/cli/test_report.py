@@ -598,7 +598,7 @@ def test_the_page_names_the_measure_and_the_attack_of_the_mvl(run: Path) -> None
 
 
 def test_runs_measured_in_different_norms_are_compared_with_a_warning(seeds: Path) -> None:
-    assert "R&G is the sum of the accuracies of a row, at most 100 per column; eps in Linf." in " ".join(
+    assert "R&G is the sum of the accuracies of a row, at most 100 for each; eps in Linf." in " ".join(
         page_of(seeds).text.split()
     )
     edit_summary(seeds / "2", norm="L2")

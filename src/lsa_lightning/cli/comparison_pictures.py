@@ -9,6 +9,7 @@ from typing import Any, TypeVar
 from lsa_lightning.cli.pictures import Picture, drawn
 from lsa_lightning.evaluation import RobustnessTable
 from lsa_lightning.plotting import plot_difference_curves, plot_differences, plot_mean_accuracy, plot_rg_scores
+from lsa_lightning.plotting.style import shown
 from lsa_lightning.runs.comparison import Group, measured_on
 from lsa_lightning.runs.metrics import CLEAN, Metric, Spread, headline, measured, training_eps
 from lsa_lightning.runs.pairs import Pair
@@ -177,5 +178,5 @@ def common(values: set[T]) -> T | None:
 
 
 def _drawable(label: str) -> str:
-    """``label`` in lines of 22 characters."""
-    return textwrap.fill(label, 22)
+    """``label`` in lines of 22 characters, as it stands in a figure."""
+    return shown(textwrap.fill(label, 22))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import textwrap
 from collections.abc import Iterator
 from itertools import cycle
@@ -78,7 +79,7 @@ def legend_above(figure: Figure, columns: int = 2, title: str = "") -> None:
 
 def shown(label: str) -> str:
     """``label`` as it stands in a legend: nothing of it is mathematics, and none is hidden for its first letter."""
-    text = label.replace("$", r"\$")
+    text = re.sub(r"(?<!\\)\$", r"\\$", label)
     return f" {text}" if text.startswith("_") else text
 
 
