@@ -17,7 +17,7 @@ too, up to this weight, is label smoothing."""
 _MOST = 0.9
 """Share of the samples whose targets must look like mixed ones."""
 
-_FEWEST = 8
+FEWEST = 8
 """Samples with a gradient, below which nothing is said about mixed labels: those of a few look so by chance."""
 
 
@@ -89,7 +89,7 @@ def _are_mixed(targets: Tensor, labels: Tensor, has_say: Tensor, tolerance: floa
     fits = fits & has_say & ((targets.sum(1) - 1).abs() <= tolerance) & (least >= -tolerance) & (least <= _MIXED)
     weight = (second - least).where(fits, 0).sum()
     told: Tensor = (fits.sum() >= _MOST * has_say.sum()) & (weight > _MIXED * has_say.sum())
-    return told & (has_say.sum() >= _FEWEST)
+    return told & (has_say.sum() >= FEWEST)
 
 
 def _is_one_number(values: Tensor, where: Tensor, tolerance: float | Tensor) -> Tensor:

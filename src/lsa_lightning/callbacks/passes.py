@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.autograd.graph import saved_tensors_hooks
 
 from lsa_lightning.attacks.checks import Checks
-from lsa_lightning.callbacks.loss_labels import has_other_labels
+from lsa_lightning.callbacks.loss_labels import FEWEST, has_other_labels
 from lsa_lightning.callbacks.step_input import (
     GivenBatch,
     ModelCall,
@@ -198,7 +198,7 @@ class AdversarialStep:
             changed.before.restore()
             self.at_model = True
             passes, output = self._inside(asked)
-        if checked and (first or self.at_model):
+        if checked and (first or (self.at_model and len(asked.y) >= FEWEST)):
             self._check_loss(passes.result, output, asked.y, first)
         self._checks.passed(self.model)
         return replace(passes, output=output) if asked.with_output else passes
