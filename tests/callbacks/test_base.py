@@ -7,19 +7,21 @@ import pickle
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 import lightning.pytorch as pl
 import pytest
 import torch
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch.callbacks import LearningRateFinder
+from lightning.pytorch.trainer.states import TrainerStatus
 from lightning.pytorch.tuner.tuning import Tuner
 from tests.helpers.modules import loader, trainer
 from tests.helpers.training import MVL, assert_same, fit, foreign, pgd
 
 from lsa_lightning import ATLR, AdversarialTraining, RobustValidation
 from lsa_lightning.attacks import FGSM, PGD, InputSpace
-from lsa_lightning.callbacks import AdversarialWeightPerturbation, CatastrophicOverfittingStop, ReportLogger
+from lsa_lightning.callbacks import AdversarialWeightPerturbation, CatastrophicOverfittingStop, ReportLogger, base
 
 pytestmark = pytest.mark.usefixtures("float64")
 
@@ -149,3 +151,21 @@ def test_the_tuner_works_beside_the_callbacks(tmp_path: Path) -> None:
     assert found is not None
     assert "training_step" not in vars(module)
     run.fit(module, loader(), loader(seed=1))
+
+
+@pytest.mark.parametrize("failed", [False, True])
+def test_a_process_that_failed_waits_for_no_other_when_it_saves(failed: bool) -> None:
+    callback, run = AdversarialTraining(FGSM(0.1)), trainer([])
+    if failed:
+        run.state.status = TrainerStatus.INTERRUPTED
+    checkpoint: dict[str, Any] = {"callbacks": {callback.state_key: callback.state_dict()}}
+    asked = []
+
+    def gathered(own: Any) -> list[Any]:
+        asked.append(own)
+        return [own, own]
+
+    with patch.object(base, "place", lambda: (0, 2)), patch.object(base, "gathered", gathered):
+        callback.on_save_checkpoint(run, foreign(), checkpoint)
+    assert len(asked) == (0 if failed else 1)
+    assert ("processes" in checkpoint["callbacks"][callback.state_key]) != failed
