@@ -250,10 +250,12 @@ class Counts(Normalises):
     def __init__(self, normalises: bool = True) -> None:
         super().__init__()
         self.normalises = normalises
-        self.samples = SumMetric()
+        self.samples, self.seen = SumMetric(), SumMetric()
 
     def forward(self, x: Tensor) -> Tensor:
-        if self.trainer.training:
+        if self.trainer.validating or not self.trainer.training:
+            self.seen.update(len(x))
+        else:
             self.log("trained", float(self.training), on_step=False, on_epoch=True, batch_size=len(x))
         return self.net(x)
 
@@ -264,7 +266,7 @@ class Counts(Normalises):
     def validation_step(self, batch: Any) -> None:
         self.samples.update(len(batch[0]))
         self((batch[0] - 0.5) / 0.25)
-        self.log("samples", self.samples, on_step=False, on_epoch=True)
+        self.log_dict({"samples": self.samples, "seen": self.seen}, on_step=False, on_epoch=True)
 
 
 @pytest.mark.parametrize("normalises", [False, True])
@@ -273,7 +275,7 @@ def test_what_the_model_logs_and_counts_is_of_the_steps_alone(normalises: bool) 
     run = trainer([ATLR(attack, top_k=1), RobustValidation({"fgsm": attack})])
     run.fit(Counts(normalises), loader(), loader(seed=1))
     assert float(run.callback_metrics["trained"]) == 1
-    assert float(run.callback_metrics["samples"]) == 48
+    assert float(run.callback_metrics["samples"]) == float(run.callback_metrics["seen"]) == 48
 
 
 class Flat(Normalises):
@@ -367,3 +369,23 @@ def test_few_samples_may_come_with_further_rows(samples: int) -> None:
     run = trainer([at_lr()])
     run.fit(RowFirst(), DataLoader(rows, samples), DataLoader(rows, samples))  # type: ignore[arg-type]
     assert float(run.callback_metrics["train/loss_lr"]) > 0
+
+
+class KeywordOnly(ForeignModule):
+    def forward(self, *, pixels: Tensor) -> Tensor:  # type: ignore[override]
+        return self.net(pixels)
+
+    def training_step(self, batch: Any) -> Any:
+        x, y = batch
+        return F.cross_entropy(self(pixels=x), y)
+
+    def validation_step(self, batch: Any) -> None:
+        self(pixels=batch[0])
+
+
+def test_a_compiled_model_may_be_called_by_keyword() -> None:
+    plain, compiled = foreign(KeywordOnly), foreign(KeywordOnly)
+    compiled.compile(backend="eager")
+    for module in (plain, compiled):
+        trainer([at_lr(), RobustValidation({"fgsm": FGSM(EPS, bounds=None)})]).fit(module, loader(), loader(seed=1))
+    assert_same(compiled, plain, tolerance=1e-6)
