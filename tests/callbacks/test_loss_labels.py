@@ -113,7 +113,7 @@ def logits_for(y: Tensor, classes: int, spread: float, right: float) -> Tensor:
     return (spread * (F.one_hot(told, classes) + 0.3 * noise)).requires_grad_()
 
 
-@pytest.mark.parametrize("samples", [1, 2, 5, 64])
+@pytest.mark.parametrize("samples", [2, 64])
 @pytest.mark.parametrize("right", [0.0, 0.8, 1.0])
 @pytest.mark.parametrize("spread", [0.01, 2.0, 10.0])
 @pytest.mark.parametrize("classes", [2, 3, 10])
