@@ -42,17 +42,63 @@ def test_accuracies_do_not_depend_on_the_batch_size() -> None:
     assert validated(callback, batch_size=7) == pytest.approx(validated(callback, batch_size=48), abs=1e-6)
 
 
+class Spy(FGSM):
+    """Notes in which epochs, and on how many samples, it is asked for."""
+
+    def __init__(self, run: pl.Trainer | None = None) -> None:
+        super().__init__(0.1)
+        self.run, self.epochs, self.samples = run, list[int](), list[int]()
+
+    def with_eps(self, eps: float) -> "Spy":
+        return self
+
+    def __call__(self, model: Any, x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
+        assert self.run is not None
+        self.epochs.append(self.run.current_epoch)
+        self.samples.append(len(x))
+        return super().__call__(model, x, y)
+
+
+def measured_epochs(every: int, **options: Any) -> Spy:
+    spy = Spy()
+    spy.run = trainer([RobustValidation({"spy": spy}, every_n_epochs=every, limit_batches=1)], **options)
+    spy.run.fit(foreign(), loader(), loader(seed=1))
+    return spy
+
+
 def test_every_n_epochs_and_limit_batches() -> None:
-    counted: list[int] = []
+    spy = measured_epochs(2, max_epochs=4)
+    assert spy.epochs == [0, 1, 3]
+    assert spy.samples == [16, 16, 16]
 
-    class Spy(FGSM):
-        def __call__(self, model: Any, x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
-            counted.append(len(x))
-            return super().__call__(model, x, y)
 
-    run = trainer([RobustValidation({"spy": Spy(0.1)}, every_n_epochs=2, limit_batches=1)], max_epochs=4)
-    run.fit(foreign(), loader(16), loader(seed=1))
-    assert counted == [16, 16, 16]  # in epochs 0, 1 and 3
+@pytest.mark.parametrize(
+    ("every", "options", "epochs"),
+    [
+        (3, {"max_epochs": 5}, [0, 2, 4]),
+        (10, {"max_epochs": 5}, [0, 4]),
+        (3, {"max_epochs": 5, "check_val_every_n_epoch": 2}, [1, 3]),  # the fifth is not validated
+        (4, {"max_epochs": 7, "check_val_every_n_epoch": 2}, [1, 3, 5]),
+        (3, {"max_epochs": -1, "max_steps": 15}, [0, 2, 4]),
+        (3, {"max_epochs": -1, "max_steps": 17}, [0, 2, 4]),  # ends within the sixth
+        (3, {"max_epochs": 50, "max_steps": 5, "accumulate_grad_batches": 3}, [0, 2, 4]),
+        (3, {"max_epochs": 2, "max_steps": 50}, [0, 1]),
+        (2, {"max_epochs": 3, "check_val_every_n_epoch": None, "val_check_interval": 3}, [0, 1, 2]),
+    ],
+)
+def test_the_last_validation_run_is_measured(every: int, options: dict[str, Any], epochs: list[int]) -> None:
+    """Whatever ``every_n_epochs`` divides: a learning rate that falls to 0 makes the last weights the best."""
+    assert measured_epochs(every, **options).epochs == epochs
+
+
+def test_the_last_epoch_can_be_the_best(tmp_path: Path) -> None:
+    from lightning.pytorch.callbacks import ModelCheckpoint
+
+    checkpoint = ModelCheckpoint(tmp_path, "{epoch}", monitor="val/acc_clean", mode="max")
+    validation = RobustValidation({"fgsm": FGSM(0.01)}, every_n_epochs=50)
+    run = trainer([validation, checkpoint], max_epochs=4, enable_checkpointing=True)
+    run.fit(foreign(lr=0.02), loader(), loader())  # 37.5 % in the first, 68.8 % in the last
+    assert checkpoint.best_model_path.endswith("epoch=3.ckpt")
 
 
 def test_sanity_checks_and_training_are_left_alone() -> None:
@@ -153,14 +199,20 @@ def test_checkpoints_of_epochs_that_were_not_measured_are_said(most: int, said: 
 
 
 def test_a_resumed_run_still_knows_the_last_value(tmp_path: Path) -> None:
+    logged: list[float] = []
+
+    class Watch(pl.Callback):
+        def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+            logged.append(float(trainer.callback_metrics["val/acc_fgsm"]))
+
     callback = RobustValidation({"fgsm": FGSM(0.1)}, every_n_epochs=5)
-    first = trainer([callback])
-    first.fit(foreign(), loader(), loader(seed=1))
+    first = trainer([callback, Watch()])
+    first.fit(foreign(lr=0.02), loader(), loader(seed=1))
     first.save_checkpoint(tmp_path / "one.ckpt")
     again = RobustValidation({"fgsm": FGSM(0.1)}, every_n_epochs=5)
-    run = trainer([again], max_epochs=2)
-    run.fit(foreign(), loader(), loader(seed=1), ckpt_path=tmp_path / "one.ckpt")
-    assert run.callback_metrics["val/acc_fgsm"] == first.callback_metrics["val/acc_fgsm"]
+    run = trainer([again, Watch()], max_epochs=3)
+    run.fit(foreign(lr=0.02), loader(), loader(seed=1), ckpt_path=tmp_path / "one.ckpt")
+    assert logged[0] == logged[1] != logged[2]
 
 
 class Noted(pl.Callback):

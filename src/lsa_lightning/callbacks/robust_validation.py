@@ -45,7 +45,8 @@ class RobustValidation(FreshCallback):
         attacks: attack by the name used in the key; not ``clean``, and without ``/``.
         rg_attack: name of the attack whose accuracies make up R&G; None: no R&G.
         rg_eps: the radii of R&G, besides the clean column; each > 0.
-        every_n_epochs: run in every n-th epoch of a fit, >= 1, and in the first validation run of each fit.
+        every_n_epochs: run in every n-th epoch of a fit, >= 1, and in its first and last validation run: the weights
+            that a schedule of the learning rate ends with are measured whatever n divides.
         limit_batches: batches per dataloader and process, >= 1; None: all.
         dataloaders: numbers of the validation dataloaders to measure, or their names if they are a dict; None: all.
         prefix: what the keys begin with instead of ``val``, for a second one of these in a Trainer.
@@ -191,9 +192,10 @@ class RobustValidation(FreshCallback):
         if self._is_measured(loaders, batch_idx, dataloader_idx):
             self._measure(loaders, pl_module, batch, batch_idx, dataloader_idx)
         elif not (self._due or trainer.sanity_checking or batch_idx) and self._is_chosen(loaders, dataloader_idx):
+            one = int(trainer.is_global_zero)  # a mean over all processes would round, and could look like a gain
             for key in self._keys():
                 if (again := key + loaders.suffix(dataloader_idx)) in self._latest:
-                    self._log(loaders, pl_module, dataloader_idx, key, self._latest[again], samples=1)
+                    self._log(loaders, pl_module, dataloader_idx, key, self._latest[again], samples=one)
 
     def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Keep what was measured, for the runs that are not."""
@@ -288,4 +290,14 @@ class RobustValidation(FreshCallback):
             return False
         # trainer.validating is also true in the validation runs of a fit.
         fitting = trainer.state.fn == TrainerFn.FITTING
-        return not fitting or not self._latest or (trainer.current_epoch + 1) % self.every_n_epochs == 0
+        if not fitting or not self._latest or _is_last(trainer):
+            return True
+        return (trainer.current_epoch + 1) % self.every_n_epochs == 0
+
+
+def _is_last(trainer: pl.Trainer) -> bool:
+    """Whether the fit ends before another validation run, or within this epoch; a time limit tells nothing."""
+    epochs = trainer.current_epoch + 1
+    later = epochs + (trainer.check_val_every_n_epoch or 1)
+    ends = [(epochs, trainer.max_epochs), (trainer.global_step, trainer.max_steps)]
+    return any(end is not None and end > 0 and done * later > end * epochs for done, end in ends)
