@@ -49,7 +49,7 @@ class Spy(FGSM):
         super().__init__(0.1)
         self.run, self.epochs, self.samples = run, list[int](), list[int]()
 
-    def with_eps(self, eps: float) -> "Spy":
+    def with_eps(self, eps: float) -> Spy:
         return self
 
     def __call__(self, model: Any, x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:

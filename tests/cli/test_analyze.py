@@ -8,6 +8,8 @@ import re
 import shutil
 from contextlib import redirect_stdout
 from pathlib import Path
+from typing import Any
+from unittest.mock import call, patch
 
 import pytest
 import torch
@@ -56,6 +58,15 @@ def test_the_profile_is_the_one_that_training_wrote(run: Path, tmp_path: Path) -
     analyze(run, tmp_path)
     for name in ATTACKS:
         assert read_json(tmp_path / f"profile_{name}.json") == read_json(run / f"profile_{name}.json")
+
+
+@pytest.mark.parametrize(("options", "taken"), [((), []), (("num_threads=3",), [call(3)])])
+def test_it_takes_as_many_threads_as_it_is_given(
+    run: Path, tmp_path: Path, options: tuple[str], taken: list[Any]
+) -> None:
+    with patch("torch.set_num_threads") as threads:
+        analyze(run, tmp_path, *options)
+    assert threads.mock_calls == taken
 
 
 def test_the_table_holds_every_report(run: Path, tmp_path: Path) -> None:

@@ -9,6 +9,7 @@ import shutil
 from contextlib import redirect_stdout
 from pathlib import Path
 from typing import Any
+from unittest.mock import call, patch
 
 import pytest
 import torch
@@ -61,6 +62,15 @@ def test_the_table_is_the_one_that_training_wrote(run: Path, tmp_path: Path) -> 
     for key in ("eps", "accuracy", "intervals", "rg_score", "rg_eps", "training_eps", "norm"):
         assert table[key] == summary[key]
     assert set(table["masking"]) == set(summary["masking"])
+
+
+@pytest.mark.parametrize(("options", "taken"), [((), []), (("num_threads=3",), [call(3)])])
+def test_it_takes_as_many_threads_as_it_is_given(
+    run: Path, tmp_path: Path, options: tuple[str], taken: list[Any]
+) -> None:
+    with patch("torch.set_num_threads") as threads:
+        evaluate(run, tmp_path, "evaluation.masking=null", *options)
+    assert threads.mock_calls == taken
 
 
 def test_csv_and_json_agree(run: Path, tmp_path: Path) -> None:

@@ -89,6 +89,8 @@ TRAIN: list[tuple[str, str]] = [
     ("data=image_folder", "expected data.root=VALUE, got none"),
     # Values
     ("seed=abc", "expected seed to be an integer >= 0, got 'abc'"),
+    ("num_threads=0", "lsa-train: expected num_threads to be an integer >= 1 or None, got 0"),
+    ("num_threads=two seeds=[0,1]", "lsa-train: expected num_threads to be an integer >= 1 or None, got 'two'"),
     ("seeds=5", "expected seeds to be a list of at least one value, got 5"),
     ("threat.eps=-0.1", "lsa-train: threat.eps: ThreatModel: expected eps to be a finite number >= 0, got -0.1"),
     ("attack.steps=0", "lsa-train: attack.steps: PGD: expected steps to be an integer >= 1, got 0"),
@@ -157,6 +159,10 @@ MEASURE = [
     ("trainer.max_epochs=3", "there is no option trainer.max_epochs here; lsa-train has it"),
     ("trainer=default", "there is no option trainer here; lsa-train has it"),
     ("+limit=3", "there is no option limit here"),
+    (
+        "ckpt_path=RUN/checkpoints/best.ckpt num_threads=1.5",
+        "to be an integer >= 1 or None, got 1.5",
+    ),
     ("ckpt_path=RUN/checkpoints/best.ckpt limit_samples=0", "expected limit_samples to be an integer >= 1, got 0"),
 ]
 """Of both commands that measure."""

@@ -15,6 +15,7 @@ from lsa_lightning.cli.command import job_of, run
 from lsa_lightning.cli.idle import check_all_known
 from lsa_lightning.cli.meant import take_as_meant
 from lsa_lightning.cli.overrides import in_our_grammar
+from lsa_lightning.runs.acceleration import use_threads
 from lsa_lightning.runs.checkpoint import (
     TrainedRun,
     checkpoint_file,
@@ -39,6 +40,7 @@ def evaluate(cfg: DictConfig) -> dict[str, Evaluation]:
     Raises:
         ValueError: if there is no checkpoint, one is given twice, or they were trained on different data sets.
     """
+    use_threads("lsa-evaluate", cfg.num_threads)
     paths = _checkpoints(cfg)
     folder = output_dir()
     evaluations: dict[str, Evaluation] = {}

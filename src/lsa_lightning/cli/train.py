@@ -16,7 +16,6 @@ from typing import Any
 
 import hydra
 import lightning.pytorch as pl
-import torch
 import torch.distributed as dist
 from hydra.utils import instantiate
 from lightning.pytorch.callbacks import ProgressBar
@@ -30,7 +29,7 @@ from lsa_lightning.cli.meant import take_as_meant
 from lsa_lightning.cli.overrides import as_typed, check_plugins, with_swept_names
 from lsa_lightning.cli.trainer import check_trainer
 from lsa_lightning.evaluation import RobustnessTable
-from lsa_lightning.runs.acceleration import accelerate
+from lsa_lightning.runs.acceleration import accelerate, use_threads
 from lsa_lightning.runs.attempt import Attempt, NotedEpochs, note_rank, running
 from lsa_lightning.runs.checkpoint import checkpoint_file, split_loader
 from lsa_lightning.runs.cluster import without_srun_hint
@@ -173,8 +172,7 @@ def _run(cfg: DictConfig, attempt: Attempt, signals: Signals) -> RunSummary | No
     folder = attempt.folder
     config = save_config(cfg, folder)
     save_command(cfg, folder)
-    if cfg.num_threads is not None:
-        torch.set_num_threads(cfg.num_threads)
+    use_threads("lsa-train", cfg.num_threads)
     pl.seed_everything(cfg.seed, workers=True)
     job = Job.of(cfg)
     check_job(cfg, job)

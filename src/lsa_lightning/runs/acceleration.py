@@ -1,4 +1,4 @@
-"""What makes the same run quicker: compiled passes, and the memory format that tensor cores read."""
+"""What makes the same run quicker: compiled passes, the memory format that tensor cores read, threads."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from lsa_lightning.layers.compiled import compile_in_place
-from lsa_lightning.utils.checks import flag, instance
+from lsa_lightning.utils.checks import flag, instance, integer, or_none
 
 _GRAPHS = 32
 """Graphs that one ``forward`` may be compiled to: those of attack, step, validation and evaluation, each for its first
@@ -47,3 +47,17 @@ def accelerate(model: nn.Module, *, compiled: bool | Mapping[str, Any] = False, 
         # Later versions than torch 2.6 call it recompile_limit as well.
         torch._dynamo.config.cache_size_limit = max(torch._dynamo.config.cache_size_limit, _GRAPHS)
         compile_in_place(model, {} if compiled is True else compiled)
+
+
+def use_threads(command: str, number: int | None) -> None:
+    """Let torch compute with as many threads of the CPU as a command was given.
+
+    Args:
+        command: its name in messages.
+        number: the threads, >= 1; None: as many as torch chooses.
+
+    Raises:
+        ValueError: if it is another number.
+    """
+    if (checked := or_none(integer, command, "num_threads", number, low=1)) is not None:
+        torch.set_num_threads(checked)

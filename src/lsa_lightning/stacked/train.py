@@ -40,7 +40,7 @@ from lsa_lightning.stacked.job import SeedJob, check_supported
 from lsa_lightning.stacked.progress import MeanProgress, SeedStatus
 from lsa_lightning.stacked.results import measure_and_write
 from lsa_lightning.stacked.training import SeedCallbacks, StackedData, StackedTraining
-from lsa_lightning.utils.checks import integer, sequence
+from lsa_lightning.utils.checks import integer, or_none, sequence
 from lsa_lightning.utils.processes import can_fork, run_apart
 from lsa_lightning.utils.progress import say
 
@@ -130,7 +130,7 @@ def _run(cfg: DictConfig, configs: Mapping[int, DictConfig], attempts: Mapping[i
 
 def _threads(cfg: DictConfig) -> int:
     """A single run's threads would wait for each other; the rows of many models are worth several."""
-    return max(int(cfg.num_threads or 1), torch.get_num_threads())
+    return max(or_none(integer, "lsa-train", "num_threads", cfg.num_threads, low=1) or 1, torch.get_num_threads())
 
 
 def _processes(threads: int, jobs: Sequence[SeedJob]) -> int:
