@@ -97,6 +97,19 @@ def test_a_line_per_epoch_says_loss_accuracies_layers_and_time_left(log: Log) ->
     assert all(re.search(r", 0:00:\d\d left$", line) for line in epochs)
 
 
+def test_accuracies_that_are_repeated_are_those_of_their_epoch(log: Log, tmp_path: Path) -> None:
+    callbacks = [TrainingProgress(), RobustValidation({"fgsm": FGSM(0.1)}, every_n_epochs=3)]  # the bar comes first
+    fit(*callbacks, max_epochs=5).save_checkpoint(tmp_path / "last.ckpt")
+    said = [re.search(r"robust [\d.]+ %( \(epoch \d\))?, 0:", line) for line in log.messages[1:-1]]
+    assert [match and match[1] for match in said] == [None, " (epoch 1)", None, " (epoch 3)", None]
+    assert all(said)
+    log.messages.clear()
+    run = trainer([*callbacks], enable_progress_bar=True, max_epochs=8)
+    run.fit(ForeignModule(), loader(), loader(seed=1), ckpt_path=tmp_path / "last.ckpt")
+    assert "(epoch 6)" in log.messages[2]
+    assert "(epoch" not in log.messages[1] + log.messages[3]
+
+
 def test_without_our_callbacks_there_is_the_loss(log: Log) -> None:
     fit(TrainingProgress())
     assert re.fullmatch(r"Epoch 1/2: loss [\d.]+, 0:00:\d\d left", log.messages[1])

@@ -19,6 +19,7 @@ from lsa_lightning.attacks.input_space import AttackInSpace
 from lsa_lightning.attacks.output_space import AttackOnLogits
 from lsa_lightning.callbacks.adversarial_training import AdversarialTraining
 from lsa_lightning.callbacks.atlr import ATLR
+from lsa_lightning.callbacks.robust_validation import RobustValidation
 from lsa_lightning.utils.checks import flag, or_none
 from lsa_lightning.utils.describe import eps_in_words
 from lsa_lightning.utils.progress import bar_of, duration, say, time_left
@@ -35,10 +36,10 @@ class TrainingProgress(ProgressBar):
 
     Both show the epoch, the mean loss of its batches (what is minimised, with the regularizer), of the last
     validation the clean accuracy and the robust one (that by which checkpoints are chosen; without one, the least
-    that :class:`~lsa_lightning.RobustValidation` measured under an attack), and the time left until all epochs are
-    done. It is estimated from the last 10 epochs of this fit, with their validations and analyses; before the first
-    one is done, from its batches so far, as the least that it can be (``> 0:10:00 left``). An early stop is not
-    foreseen, nor what comes after training.
+    that :class:`~lsa_lightning.RobustValidation` measured under an attack), in the lines with their epoch where that
+    validation repeated them, and the time left until all epochs are done. It is estimated from the last 10 epochs of
+    this fit, with their validations and analyses; before the first one is done, from its batches so far, as the least
+    that it can be (``> 0:10:00 left``). An early stop is not foreseen, nor what comes after training.
 
     The lines, which also name the attack of training and the layers that are regularized, are logged as those of
     :class:`~lsa_lightning.utils.progress.Progress`; within an epoch there is one every five minutes. Of several
@@ -72,7 +73,7 @@ class TrainingProgress(ProgressBar):
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Show the bar."""
         if self._enabled and self.shown is not False:
-            self._fit = _Fit(trainer, self.shown, trained_on_in_words(self.watched(trainer)))
+            self._fit = _Fit(trainer, self.shown, self.watched(trainer))
 
     def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Name the epoch."""
@@ -104,6 +105,7 @@ class TrainingProgress(ProgressBar):
         """Take the accuracies."""
         if self._fit is not None:
             self._fit.accuracies = accuracies_of(trainer.callback_metrics, self.monitored(trainer))
+            self._fit.validated_epoch = trainer.current_epoch
 
     def monitored(self, trainer: pl.Trainer) -> str | None:
         """The metric by which checkpoints are chosen; None without one."""
@@ -165,10 +167,11 @@ class EpochTimes:
 class _Fit:
     """What is shown of one fit."""
 
-    def __init__(self, trainer: pl.Trainer, shown: bool | None, trained_on: str) -> None:
+    def __init__(self, trainer: pl.Trainer, shown: bool | None, watched: list[pl.Callback]) -> None:
         self.trainer = trainer
-        self._trained_on = trained_on
+        self._watched = watched
         self.accuracies: dict[str, float] = {}
+        self.validated_epoch = 0
         self.times = EpochTimes()
         columns = [TextColumn(f"{{task.{name}}}", table_column=Column(no_wrap=True)) for name in _FIELDS]
         self._bar = bar_of(columns[0], BarColumn(None), *columns[1:], shown=shown)
@@ -203,7 +206,7 @@ class _Fit:
         epochs = number_of_epochs(self.trainer)
         left = "" if epochs is None else self.times.left(epochs - self.trainer.current_epoch - 1, 0.0)
         mvl = regularized_in_words(self.trainer.callbacks)  # type: ignore[attr-defined]
-        self._say(f"{self._epoch}: {', '.join(filter(None, (self._figures, mvl, left)))}")
+        self._say(f"{self._epoch}: {', '.join(filter(None, (self._dated_figures, mvl, left)))}")
 
     def end(self, how: str) -> None:
         self._bar.stop()
@@ -215,7 +218,7 @@ class _Fit:
 
     def _announce(self) -> None:
         if not self._announced:
-            self._say(f"Training: from {self._epoch.lower()}, {self._trained_on}")
+            self._say(f"Training: from {self._epoch.lower()}, {trained_on_in_words(self._watched)}")
             self._announced = True
 
     @property
@@ -230,6 +233,14 @@ class _Fit:
         return ", ".join(f"{name} {value}" for name, value in {**loss, **shares}.items())
 
     @property
+    def _dated_figures(self) -> str:
+        """With the epoch of accuracies that the last validation repeated, for which the bar has no room."""
+        measured = measured_epoch_of(self._watched) if self.accuracies else None
+        if measured is None or measured == self.validated_epoch:
+            return self._figures
+        return f"{self._figures} (epoch {measured + 1})"
+
+    @property
     def _left(self) -> str:
         epochs = number_of_epochs(self.trainer)
         share = self._trained / self.trainer.num_training_batches
@@ -241,7 +252,7 @@ class _Fit:
             self._update()
         if now - self._said >= SECONDS_BETWEEN_LINES:
             share = f"{self._trained / self.trainer.num_training_batches:.0%} trained"
-            self._say(f"{self._epoch}: {', '.join(filter(None, (share, self._figures, self._left)))}")
+            self._say(f"{self._epoch}: {', '.join(filter(None, (share, self._dated_figures, self._left)))}")
 
     def _update(self) -> None:
         self._updated = time.monotonic()
@@ -288,6 +299,12 @@ def accuracies_of(metrics: Mapping[str, Tensor], monitored: str | None = None) -
     if monitored in others:
         name, others = monitored.removeprefix("val/acc_"), {monitored: others[monitored]}
     return {name: min(values) for name, values in (("clean", clean), (name, [*others.values()])) if values}
+
+
+def measured_epoch_of(callbacks: list[pl.Callback]) -> int | None:
+    """The epoch, from 0, whose accuracies :class:`~lsa_lightning.RobustValidation` logs; None: it is not known."""
+    validations = (callback for callback in callbacks if isinstance(callback, RobustValidation))
+    return next((callback.measured_epoch for callback in validations if callback.prefix == "val"), None)
 
 
 def trained_on_in_words(callbacks: list[pl.Callback]) -> str:

@@ -57,6 +57,9 @@ class RobustValidation(FreshCallback):
         output_fn: ``output -> logits``, for a model that returns neither a tensor nor one named ``logits``.
         target: these four in one :class:`~lsa_lightning.callbacks.Target`, instead of them.
 
+    Attributes:
+        measured_epoch: the epoch, from 0, of the weights whose values are logged; None before the first.
+
     Raises:
         ValueError: if an argument is outside its range, or R&G is asked for with an attack that is not there.
         MisconfigurationException: if ``validation_step`` changes x, and never calls the model that is attacked; at the
@@ -96,6 +99,7 @@ class RobustValidation(FreshCallback):
         self.limit_batches = or_none(integer, self, "limit_batches", limit_batches, low=1)
         self.dataloaders = or_none(sequence, self, "dataloaders", dataloaders, each=loader_key)
         self.prefix = text(self, "prefix", prefix)
+        self.measured_epoch: int | None = None
         self._latest: dict[str, float] = {}
         self._due = False
         self._input: ValidationInput | None = None
@@ -112,15 +116,17 @@ class RobustValidation(FreshCallback):
 
     def start_afresh(self) -> None:
         """Nothing has been measured yet."""
+        self.measured_epoch = None
         self._latest = {}
 
     def state_dict(self) -> dict[str, Any]:
         """What was measured last."""
-        return {"latest": self._latest}
+        return {"latest": self._latest, "measured_epoch": self.measured_epoch}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Continue with the checkpoint's."""
         self._latest = state_dict["latest"]
+        self.measured_epoch = state_dict.get("measured_epoch")  # earlier versions did not keep it
 
     def on_fit_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Refuse an early stop that would come before a second value, and say what checkpoints are named by."""
@@ -204,6 +210,7 @@ class RobustValidation(FreshCallback):
             loaders, metrics = ValidationLoaders(trainer), trainer.callback_metrics
             ours = [key + loaders.suffix(i) for key in self._keys() for i in range(len(loaders.names))]
             self._latest = {key: float(metrics[key]) for key in ours if key in metrics}
+            self.measured_epoch = trainer.current_epoch
 
     def _measure(
         self, loaders: ValidationLoaders, module: pl.LightningModule, batch: Any, batch_idx: int, dataloader_idx: int
