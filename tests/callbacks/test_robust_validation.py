@@ -135,10 +135,12 @@ def monitored(**options: Any) -> list[pl.Callback]:
 
 def test_runs_that_are_not_measured_log_the_last_value_again(tmp_path: Path) -> None:
     logged: list[float] = []
+    epochs: list[float] = []
 
     class Watch(pl.Callback):
         def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
             logged.append(float(trainer.logged_metrics["val/acc_fgsm"]))
+            epochs.append(float(trainer.logged_metrics["val/measured_epoch"]))
 
     run = trainer(
         [*monitored(every_n_epochs=3, folder=tmp_path), Watch()],
@@ -149,6 +151,7 @@ def test_runs_that_are_not_measured_log_the_last_value_again(tmp_path: Path) -> 
     run.fit(foreign(), loader(), loader(seed=1))
     assert logged[0] == logged[1]
     assert logged[2] == logged[3] == logged[4]
+    assert epochs == [0, 0, 2, 2, 2, 5]
     assert len(set(logged)) > 1
     assert run.logger is not None
     rows = csv.DictReader((Path(run.logger.log_dir or "") / "metrics.csv").open())

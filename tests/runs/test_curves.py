@@ -19,6 +19,12 @@ def test_the_last_value_of_each_epoch_counts_and_accuracies_are_percents(tmp_pat
     assert accuracies == {"clean": {0: 50.0, 1: 75.0}, "pgd": {0: 25.0}}
 
 
+def test_accuracies_that_an_epoch_repeats_are_left_out(tmp_path: Path) -> None:
+    rows = "epoch,val/acc_pgd,val/measured_epoch,val/loss\n0,0.5,0.0,1\n1,0.5,0.0,1\n2,0.75,2.0,1\n3,0.75,2.0,1\n"
+    _, accuracies = curves_of(written(tmp_path, rows))
+    assert accuracies == {"pgd": {0: 50.0, 2: 75.0}}
+
+
 def test_adversarial_training_is_split_into_its_terms(tmp_path: Path) -> None:
     rows = "epoch,step,train/loss,train/loss_base,train/loss_lr\n0,1,0.9,0.8,0.1\n"
     losses, accuracies = curves_of(written(tmp_path, rows))

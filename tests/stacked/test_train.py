@@ -44,13 +44,13 @@ def weights(folder: Path, name: str = "last") -> dict[str, torch.Tensor]:
 @pytest.fixture(scope="module")
 def stacked(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("stacked") / "run"
-    train_stacked(folder, "trainer.max_epochs=2")
+    train_stacked(folder, "trainer.max_epochs=2", "callbacks.robust_validation.every_n_epochs=2")
     return folder
 
 
 @pytest.mark.parametrize("seed", SEEDS)
 def test_folder_is_that_of_a_single_run(stacked: Path, tmp_path: Path, seed: int) -> None:
-    train_tiny(tmp_path, f"seed={seed}", "trainer.max_epochs=2")
+    train_tiny(tmp_path, f"seed={seed}", "trainer.max_epochs=2", "callbacks.robust_validation.every_n_epochs=2")
     assert differing_files(stacked / f"seed={seed}", tmp_path) == []
 
 

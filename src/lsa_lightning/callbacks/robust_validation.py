@@ -38,7 +38,8 @@ class RobustValidation(FreshCallback):
     Works in ``trainer.fit`` and in ``trainer.validate``; a sanity check only shows what the step feeds to the model. Of
     several validation dataloaders each has its own keys, which end as Lightning's do in ``/dataloader_idx_<number>``,
     or in ``/<name>`` for a dict of them. Validation runs that are not measured log the values of the last one that was,
-    so that they can be monitored by checkpoints, schedulers and early stopping, whose patience counts them.
+    so that they can be monitored by checkpoints, schedulers and early stopping, whose patience counts them;
+    ``val/measured_epoch`` is then logged too, the epoch, from 0, of the weights that they are of.
     Samples that a distributed sampler repeats are counted once.
 
     Args:
@@ -56,9 +57,6 @@ class RobustValidation(FreshCallback):
         backbone: name of the submodule that maps x to logits; None: the LightningModule's forward.
         output_fn: ``output -> logits``, for a model that returns neither a tensor nor one named ``logits``.
         target: these four in one :class:`~lsa_lightning.callbacks.Target`, instead of them.
-
-    Attributes:
-        measured_epoch: the epoch, from 0, of the weights whose values are logged; None before the first.
 
     Raises:
         ValueError: if an argument is outside its range, or R&G is asked for with an attack that is not there.
@@ -99,7 +97,6 @@ class RobustValidation(FreshCallback):
         self.limit_batches = or_none(integer, self, "limit_batches", limit_batches, low=1)
         self.dataloaders = or_none(sequence, self, "dataloaders", dataloaders, each=loader_key)
         self.prefix = text(self, "prefix", prefix)
-        self.measured_epoch: int | None = None
         self._latest: dict[str, float] = {}
         self._due = False
         self._input: ValidationInput | None = None
@@ -110,23 +107,36 @@ class RobustValidation(FreshCallback):
         self._fresh_rg: list[Attack] = []
 
     @property
+    def repeats(self) -> bool:
+        """Whether some validation runs log the values of another."""
+        return self.every_n_epochs > 1
+
+    @property
+    def epoch_key(self) -> str:
+        """The key of the epoch whose values are logged, where some are repeated."""
+        return f"{self.prefix}/measured_epoch"
+
+    @property
+    def measured_epoch(self) -> int | None:
+        """The epoch, from 0, of the values that are logged; None where none are repeated, and before the first."""
+        return next((int(value) for key, value in self._latest.items() if key.startswith(self.epoch_key)), None)
+
+    @property
     def state_key(self) -> str:
         """Distinguishes callbacks of one class in a checkpoint."""
         return self._generate_state_key(prefix=self.prefix, attacks=list(self.attacks))
 
     def start_afresh(self) -> None:
         """Nothing has been measured yet."""
-        self.measured_epoch = None
         self._latest = {}
 
     def state_dict(self) -> dict[str, Any]:
         """What was measured last."""
-        return {"latest": self._latest, "measured_epoch": self.measured_epoch}
+        return {"latest": self._latest}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Continue with the checkpoint's."""
         self._latest = state_dict["latest"]
-        self.measured_epoch = state_dict.get("measured_epoch")  # earlier versions did not keep it
 
     def on_fit_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Refuse an early stop that would come before a second value, and say what checkpoints are named by."""
@@ -195,10 +205,13 @@ class RobustValidation(FreshCallback):
         """Log the accuracies on this batch, of which Lightning takes the mean."""
         refuse_others(self, trainer, self._keys())
         loaders = ValidationLoaders(trainer)
+        # Of what is the same everywhere, a mean over all processes would round, and could look like a gain.
+        one = int(trainer.is_global_zero)
         if self._is_measured(loaders, batch_idx, dataloader_idx):
             self._measure(loaders, pl_module, batch, batch_idx, dataloader_idx)
+            if self.repeats and trainer.state.fn == TrainerFn.FITTING and batch_idx == 0:
+                self._log(loaders, pl_module, dataloader_idx, self.epoch_key, trainer.current_epoch, samples=one)
         elif not (self._due or trainer.sanity_checking or batch_idx) and self._is_chosen(loaders, dataloader_idx):
-            one = int(trainer.is_global_zero)  # a mean over all processes would round, and could look like a gain
             for key in self._keys():
                 if (again := key + loaders.suffix(dataloader_idx)) in self._latest:
                     self._log(loaders, pl_module, dataloader_idx, key, self._latest[again], samples=one)
@@ -210,7 +223,6 @@ class RobustValidation(FreshCallback):
             loaders, metrics = ValidationLoaders(trainer), trainer.callback_metrics
             ours = [key + loaders.suffix(i) for key in self._keys() for i in range(len(loaders.names))]
             self._latest = {key: float(metrics[key]) for key in ours if key in metrics}
-            self.measured_epoch = trainer.current_epoch
 
     def _measure(
         self, loaders: ValidationLoaders, module: pl.LightningModule, batch: Any, batch_idx: int, dataloader_idx: int
@@ -283,7 +295,7 @@ class RobustValidation(FreshCallback):
 
     def _keys(self) -> list[str]:
         names = ["acc_clean", *(f"acc_{name}" for name in self.attacks), *(["rg_score"] if self.rg_attacks else [])]
-        return [f"{self.prefix}/{name}" for name in names]
+        return [*(f"{self.prefix}/{name}" for name in names), *([self.epoch_key] if self.repeats else [])]
 
     def _is_measured(self, loaders: ValidationLoaders, batch_idx: int, index: int) -> bool:
         within = self.limit_batches is None or batch_idx < self.limit_batches

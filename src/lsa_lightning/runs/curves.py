@@ -19,9 +19,14 @@ _WHOLE = {"train/loss": "training loss"}
 
 _ACCURACY = "val/acc_"
 
+_MEASURED = "val/measured_epoch"
+"""What :class:`~lsa_lightning.RobustValidation` logs where it repeats accuracies: the epoch that they are of."""
+
 
 def curves_of(file: Path) -> tuple[dict[str, dict[int, float]], dict[str, dict[int, float]]]:
     """Training losses, and accuracies of validation in percent, by name and epoch; the last one logged in an epoch.
+
+    Accuracies that an epoch repeats are left out.
 
     Args:
         file: a ``metrics.csv``; there are no curves if it does not exist.
@@ -33,8 +38,9 @@ def curves_of(file: Path) -> tuple[dict[str, dict[int, float]], dict[str, dict[i
     columns = {name: _by_epoch(rows, name) for name in (rows[0] if rows else ())}
     known = _LOSSES if columns.get("train/loss_base") else _WHOLE
     losses = {words: columns[name] for name, words in known.items() if columns.get(name)}
+    repeated = {epoch for epoch, measured in columns.get(_MEASURED, {}).items() if epoch != measured}
     accuracies = {
-        name.removeprefix(_ACCURACY): {epoch: 100 * share for epoch, share in curve.items()}
+        name.removeprefix(_ACCURACY): {epoch: 100 * share for epoch, share in curve.items() if epoch not in repeated}
         for name, curve in columns.items()
         if name.startswith(_ACCURACY) and curve
     }

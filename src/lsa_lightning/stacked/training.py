@@ -157,6 +157,9 @@ class StackedTraining(pl.LightningModule):
             each = [job.validations[number] for job in self.jobs]
             if lead._due and (lead.limit_batches is None or batch_idx < lead.limit_batches):
                 self._measure(each, x, y)
+                if lead.repeats:
+                    for job in self.jobs:
+                        job.model.log(lead.epoch_key, self.current_epoch, batch_size=1)
             elif not lead._due and batch_idx == 0:
                 for job, callback in zip(self.jobs, each, strict=True):
                     for key, value in callback._latest.items():
