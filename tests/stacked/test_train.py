@@ -32,6 +32,9 @@ SEEDS = (3, 0)
 TRAINING_ONLY = ("analysis=null", "evaluation=null")
 
 
+TWO_EPOCHS = ("trainer.max_epochs=2", "callbacks.robust_validation.every_n_epochs=2")
+
+
 def train_stacked(folder: Path, *args: str, seeds: tuple[int, ...] = SEEDS) -> None:
     train_tiny(folder, f"seeds=[{','.join(map(str, seeds))}]", *args)
 
@@ -44,13 +47,13 @@ def weights(folder: Path, name: str = "last") -> dict[str, torch.Tensor]:
 @pytest.fixture(scope="module")
 def stacked(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("stacked") / "run"
-    train_stacked(folder, "trainer.max_epochs=2", "callbacks.robust_validation.every_n_epochs=2")
+    train_stacked(folder, *TWO_EPOCHS)
     return folder
 
 
 @pytest.mark.parametrize("seed", SEEDS)
 def test_folder_is_that_of_a_single_run(stacked: Path, tmp_path: Path, seed: int) -> None:
-    train_tiny(tmp_path, f"seed={seed}", "trainer.max_epochs=2", "callbacks.robust_validation.every_n_epochs=2")
+    train_tiny(tmp_path, f"seed={seed}", *TWO_EPOCHS)
     assert differing_files(stacked / f"seed={seed}", tmp_path) == []
 
 
@@ -67,7 +70,7 @@ IN_TWO_PROCESSES = patch("lsa_lightning.stacked.train._threads", lambda cfg: 2)
 
 def test_seeds_shared_out_to_processes_are_those_of_one_process(stacked: Path, tmp_path: Path) -> None:
     with IN_TWO_PROCESSES:
-        train_stacked(tmp_path, "trainer.max_epochs=2", seeds=(*SEEDS, 1))
+        train_stacked(tmp_path, *TWO_EPOCHS, seeds=(*SEEDS, 1))
     assert [differing_files(stacked / f"seed={seed}", tmp_path / f"seed={seed}") for seed in SEEDS] == [[], []]
     processes = [read_json(tmp_path / f"seed={seed}/status.json")["pid"] for seed in (*SEEDS, 1)]
     assert processes[0] != processes[1] == processes[2] != os.getpid()
@@ -101,10 +104,10 @@ def test_after_a_signal_the_seeds_in_all_processes_begin_again(
 ) -> None:
     with IN_TWO_PROCESSES:
         with patch("lsa_lightning.stacked.train.SeedStatus", SignalsWhoWaits), pytest.raises(Stopped):
-            main_in_process(main, *tiny_without(), "seeds=[3,0]", "trainer.max_epochs=2", at(tmp_path))
+            main_in_process(main, *tiny_without(), "seeds=[3,0]", *TWO_EPOCHS, at(tmp_path))
         assert states(tmp_path) == ["interrupted"] * 2
         assert capsys.readouterr().out.count("Stopped by SIGTERM") == 1
-        train_stacked(tmp_path, "trainer.max_epochs=2")
+        train_stacked(tmp_path, *TWO_EPOCHS)
     assert [differing_files(tmp_path / f"seed={seed}", stacked / f"seed={seed}") for seed in SEEDS] == [[], []]
 
 
@@ -218,10 +221,10 @@ def test_a_signal_whose_error_was_lost_stops_before_the_next_batch(tmp_path: Pat
 
 def test_after_a_signal_in_training_all_seeds_begin_again(tmp_path: Path, stacked: Path) -> None:
     with patch("lsa_lightning.stacked.train.SeedStatus", StopsInSecondEpoch), pytest.raises(Stopped) as stopped:
-        train_stacked(tmp_path, "trainer.max_epochs=2")
+        train_stacked(tmp_path, *TWO_EPOCHS)
     assert stopped.value.code == 143
     assert states(tmp_path) == ["interrupted"] * 2
-    train_stacked(tmp_path, "trainer.max_epochs=2")
+    train_stacked(tmp_path, *TWO_EPOCHS)
     assert states(tmp_path) == ["finished"] * 2
     assert [differing_files(tmp_path / f"seed={seed}", stacked / f"seed={seed}") for seed in SEEDS] == [[], []]
 
