@@ -8,8 +8,9 @@ import pytest
 import torch
 from lightning.pytorch.callbacks import EMAWeightAveraging, ModelCheckpoint
 from tests.helpers.modules import ForeignModule, loader, trainer
+from tests.helpers.training import foreign
 from tests.helpers.two_processes import InOrder, two_processes, without_batch_norm
-from torch import Tensor
+from torch import Tensor, nn
 
 from lsa_lightning import AdversarialTraining
 from lsa_lightning.attacks import FFGSM, PGD, Attack
@@ -190,3 +191,28 @@ def test_what_the_step_gives_the_model_is_measured(trained_by: list[pl.Callback]
     assert trained.callback_metrics["steps"] == trained.num_training_batches
     expected = (next(iter(loader()))[0] - 0.5) / 0.25
     assert [torch.equal(x, expected) for x in attack.inputs] == [True, True]
+
+
+class Partial(ForeignModule):
+    """Checkpoints leave a frozen part out."""
+
+    def __init__(self) -> None:
+        super().__init__(lr=0.02)
+        self.encoder = nn.Identity()
+        self.encoder.scale = nn.Parameter(torch.ones(()), requires_grad=False)
+        self.strict_loading = False
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.net(self.encoder.scale * x)
+
+    def state_dict(self, *args: Any, **kwargs: Any) -> Any:
+        state = super().state_dict(*args, **kwargs)
+        return {name: value for name, value in state.items() if not name.startswith("encoder")}
+
+
+def test_a_module_whose_state_is_partial_goes_back_too() -> None:
+    stop = CatastrophicOverfittingStop(PGD(0.05, steps=5, seed=0), drop=0.2)
+    trainer([AdversarialTraining(FFGSM(0.05, seed=0)), Collapsing(5), stop], max_epochs=8).fit(
+        foreign(Partial), loader(), loader(seed=1)
+    )
+    assert stop.stopped_epoch == 5

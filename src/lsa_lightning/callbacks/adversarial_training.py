@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any, TypeAlias
 
@@ -150,6 +150,7 @@ class AdversarialTraining(FreshCallback):
         self._step = adversarial_step = AdversarialStep(
             model,
             name,
+            whole=pl_module,
             on_clean=on_clean,
             read_logits=self.target.logits,
             check_labels=self.attack.needs_classes,
@@ -277,7 +278,7 @@ class AdversarialTraining(FreshCallback):
         if loss is None:
             return result
         loss = self.total_loss(module, loss, passes, y, len(x))
-        return {**result, "loss": loss} if isinstance(result, dict) else loss
+        return {**result, "loss": loss} if isinstance(result, Mapping) else loss
 
     def total_loss(self, module: pl.LightningModule, loss: Tensor, passes: Passes, y: Tensor, samples: int) -> Tensor:
         """What is minimised: the loss of the user's step, the objective's term and the penalty; logs both parts.

@@ -440,7 +440,9 @@ class ATLR(AdversarialTraining):
             if (real := loaders.real_samples(index, batch_idx, len(x))) > 0:
                 own = first_samples(batch, len(x), real)
                 x, y = self.target.unpack(own)
-                yield validation_input.of(own, x, *loaders.numbers(index, batch_idx)), y
+                given = validation_input.of(own, x, *loaders.numbers(index, batch_idx))
+                if given is not None:
+                    yield given, y
 
     def _update_mvl(self, report: SustainabilityReport) -> None:
         self._latest = rounded(report)

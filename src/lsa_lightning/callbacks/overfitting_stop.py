@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import copy
-from typing import Any
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any, NoReturn
 
 import lightning.pytorch as pl
 import torch
+from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch.utilities import rank_zero_info
 from lightning.pytorch.utilities.signature_utils import is_param_in_hook_signature
 from lightning_utilities.core.apply_func import apply_to_collection
@@ -85,18 +88,21 @@ class CatastrophicOverfittingStop(FreshCallback):
         self._good: dict[str, Any] = {}
         self._good_averages: list[dict[str, Any]] = []
         self._batch: Any = None
+        self._kept = -1
 
     def on_train_batch_start(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, batch: Any, batch_idx: int
     ) -> None:
         """Keep the epoch's first batch, of which a step may change its own."""
         if self._batch is None:
-            self._batch = apply_to_collection(batch, Tensor, torch.clone)
+            self._batch, self._kept = apply_to_collection(batch, Tensor, torch.clone), batch_idx
 
     def on_train_batch_end(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
         """After the last batch: measure, then keep the weights or go back."""
+        if batch_idx == self._kept and pl_module.automatic_optimization and not outputs:
+            self._batch = None  # which the step skipped: the next one is the first
         if not trainer.is_last_batch or self._batch is None:
             return
         accuracy = self._measure(trainer, pl_module, self._batch)
@@ -141,11 +147,12 @@ class CatastrophicOverfittingStop(FreshCallback):
         step, (x, y) = unpatched(pl_module.training_step), self.target.unpack(batch)
         numbers = (0,) if is_param_in_hook_signature(step, "batch_idx", min_args=2) else ()
         model, name = self.target.model(pl_module), self.target.backbone or type(pl_module).__name__
-        call = input_of_step(model, name, lambda batch: step(batch, *numbers), batch, x).call
+        with _no_optimization(pl_module, name):
+            call = input_of_step(model, name, lambda batch: step(batch, *numbers), batch, x, whole=pl_module).call
         return (model, x, y) if call is None else (bound(model, call.arguments), call.x.detach(), y)
 
     def _go_back(self, trainer: pl.Trainer, pl_module: pl.LightningModule, accuracy: float) -> None:
-        pl_module.load_state_dict(self._good)
+        pl_module.load_state_dict(self._good, strict=pl_module.strict_loading)
         for average, good in zip(_averages(trainer), self._good_averages, strict=False):
             average.load_state_dict(good)
         self.stopped_epoch = trainer.current_epoch
@@ -154,6 +161,27 @@ class CatastrophicOverfittingStop(FreshCallback):
             f"Catastrophic overfitting in epoch {trainer.current_epoch}: accuracy under {self.attack!r} on the epoch's "
             f"first batch fell from {self.accuracy:.3f} to {accuracy:.3f}. Back to the weights of the epoch before."
         )
+
+
+@contextmanager
+def _no_optimization(module: pl.LightningModule, name: str) -> Iterator[None]:
+    """A step with manual optimization that is begun once more ends, with an error, before it changes a weight."""
+
+    def refuse(*_: object, **__: object) -> NoReturn:
+        msg = (
+            f"training_step, which optimises by itself, does so before it calls {name}, which is attacked: name the "
+            "module that is given the inputs by backbone=..."
+        )
+        raise MisconfigurationException(msg)
+
+    own = {key: value for key, value in vars(module).items() if key == "manual_backward"}
+    if not module.automatic_optimization:
+        vars(module)["manual_backward"] = refuse
+    try:
+        yield
+    finally:
+        vars(module).pop("manual_backward", None)
+        vars(module).update(own)
 
 
 def _averages(trainer: pl.Trainer) -> list[nn.Module]:

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass, replace
+from functools import partial
+from itertools import count
 from typing import Any
 
 import torch
@@ -20,6 +22,7 @@ from lsa_lightning.callbacks.step_input import (
     StepInput,
     StepWatch,
     bound,
+    calls_aside,
     input_of_step,
 )
 from lsa_lightning.layers.calls import CallSite
@@ -101,6 +104,7 @@ class AdversarialStep:
     Args:
         model: what is attacked.
         name: what messages call it.
+        whole: the LightningModule, of which the model may be a part; None: the model.
         on_clean: whether the step runs on the clean batch; else on the adversarial one.
         read_logits: reads logits out of what ``model`` returns.
         check_labels: whether the loss is looked at; not where the attack has a loss of its own.
@@ -121,6 +125,7 @@ class AdversarialStep:
         model: nn.Module,
         name: str,
         *,
+        whole: nn.Module | None = None,
         on_clean: bool,
         read_logits: Callable[[Any], Tensor],
         check_labels: bool = True,
@@ -128,6 +133,7 @@ class AdversarialStep:
     ) -> None:
         self.model = model
         self.name = name
+        self.whole = model if whole is None else whole
         self.on_clean = on_clean
         self.read_logits = read_logits
         self.check_labels = check_labels
@@ -135,7 +141,8 @@ class AdversarialStep:
         self.at_model = False
         self.given: tuple[nn.Module, Tensor] | None = None
         self._looked = False
-        self._first = StepInput(None, called=False)
+        self._first = StepInput(None, called=False, idle=True)
+        self._asides: tuple[bool, ...] = ()
         self._watch: StepWatch | None = None
         self._checks = Checks()
         self._compiled = CompiledProbe.of(model)
@@ -173,7 +180,10 @@ class AdversarialStep:
         """
         if not self._looked:
             with self.quietly():
-                self._first = input_of_step(self.model, self.name, step, batch, x)
+                seen = partial(input_of_step, self.model, self.name, step, batch, x, whole=self.whole)
+                self._first = seen()
+                self._asides = calls_aside(self.model, step, batch, x, self.whole)
+                self._first = seen(asides=self._asides) if any(self._asides) else self._first
             self.at_model = self.at_model or self._first.call is not None
         call = self._first.call
         return (self.model, x) if call is None else (bound(self.model, call.arguments), call.x.detach())
@@ -189,7 +199,7 @@ class AdversarialStep:
             What they gave; no representations where the step skipped the batch.
         """
         self.close()
-        first, self._looked = not self._looked, True
+        first = not self._looked
         self._checks.begin(self.model, asked.x.device)
         watched = (first and checked) or asked.with_output
         try:
@@ -198,6 +208,7 @@ class AdversarialStep:
             changed.before.restore()
             self.at_model = True
             passes, output = self._inside(asked)
+        self._looked = self._looked or not self._first.idle or loss_of(passes.result) is not None
         if checked and (first or (self.at_model and len(asked.y) >= FEWEST)):
             self._check_loss(passes.result, output, asked.y, first)
         self._checks.passed(self.model)
@@ -214,8 +225,8 @@ class AdversarialStep:
         x_adv = asked.craft(self.model, x, asked.y)
         stepped_on, other = (x, x_adv) if self.on_clean else (x_adv, x)
         batch = replace_tensor(asked.batch, x, stepped_on)
-        looks = checked and self._first.called and takes_hooks(self.model)
-        given = GivenBatch(batch, stepped_on)
+        looks = checked and takes_hooks(self.model)
+        given = GivenBatch(batch, stepped_on, self._asides)
         own = _OwnCall(given, RandomState(x.device)) if looks else None
         watch = StepWatch(self.model, given, own or _unchanged)
         covered = not watched and asked.layers and self._compiled is not None and self._compiled.covers(asked.layers)
@@ -228,10 +239,10 @@ class AdversarialStep:
             return self._both_compiled(asked, self._compiled, stepped_on, other), None
 
         def run_step(begin: Begin) -> Any:
-            if own is None:
-                begin()
-            else:
+            if own is not None and self._first.called:
                 own.begin = begin
+            else:
+                begin()
             return asked.step(batch)
 
         def run_other() -> Any:
@@ -251,11 +262,11 @@ class AdversarialStep:
         partners: dict[tuple[Any, ...], Tensor] = {}
         calls: list[ModelCall] = []
         begin_probing: Begin = _nothing
-        given, stepping = GivenBatch(asked.batch, asked.x), True
+        given, stepping, number = GivenBatch(asked.batch, asked.x, self._asides), True, count()
 
         def swap(call: ModelCall) -> Tensor | None:
             place = (call.x.data_ptr(), call.x.shape, call.x.stride())
-            if given.is_aside(call) and not self._first.aside:
+            if given.is_aside(call, next(number)) and not self._first.aside:
                 return None
             if place not in partners:
                 if not stepping or (not torch.is_grad_enabled() and not self._first.twice):
@@ -465,6 +476,7 @@ class _OwnCall:
         self.before = before
         self.begin: Begin = _nothing
         self._came = False
+        self._number = count()
 
     def __call__(self, call: ModelCall) -> Tensor | None:
         """What the call gets: its own input; None where it is left alone.
@@ -474,7 +486,7 @@ class _OwnCall:
         """
         if self._came:
             return call.x
-        if self.given.is_aside(call) or not torch.is_grad_enabled():
+        if self.given.is_aside(call, next(self._number)) or not torch.is_grad_enabled():
             return None
         if not self.given.is_given(call):
             raise _ChangedInputError(self.before)

@@ -190,7 +190,11 @@ class RobustValidation(FreshCallback):
             preserved_random_state(x.device),
             off_the_record(pl_module),
         ):
-            self._x = self._input.of(batch, x, *loaders.numbers(dataloader_idx, batch_idx)).clone()
+            given = self._input.of(batch, x, *loaders.numbers(dataloader_idx, batch_idx))
+            if given is None:
+                self._x = None
+                return
+            self._x = given.clone()
             self._hits = correct(self._input.model, self._x, y, self.target.output_fn)
 
     def on_validation_batch_end(
@@ -227,8 +231,9 @@ class RobustValidation(FreshCallback):
     def _measure(
         self, loaders: ValidationLoaders, module: pl.LightningModule, batch: Any, batch_idx: int, dataloader_idx: int
     ) -> None:
+        if self._x is None:  # a batch that the step skips
+            return
         assert self._input is not None
-        assert self._x is not None
         assert self._hits is not None
         model, x = self._input.model, self._x
         _, y = self.target.unpack(batch)

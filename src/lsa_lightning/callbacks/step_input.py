@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from functools import partial
+from itertools import count
 from typing import Any
 
 import lightning.pytorch as pl
@@ -16,6 +17,7 @@ from lightning.pytorch.utilities.model_helpers import is_overridden
 from lightning.pytorch.utilities.signature_utils import is_param_in_hook_signature
 from lightning_utilities.core.apply_func import apply_to_collection
 from torch import Tensor, nn
+from torch.nn.modules.module import register_module_forward_pre_hook
 from torch.utils.hooks import RemovableHandle
 from torchmetrics import Metric
 from typing_extensions import Self
@@ -149,15 +151,23 @@ class GivenBatch:
     Args:
         batch: the batch.
         x: its inputs, which need not be in it.
+        asides: of each call of the model, in their order, whether it has nothing to do with x, see
+            :func:`calls_aside`; of later ones it is not known.
     """
 
-    def __init__(self, batch: Any, x: Tensor) -> None:
+    def __init__(self, batch: Any, x: Tensor, asides: Sequence[bool] = ()) -> None:
         self.x = x
+        self._asides = asides
         self._version = _version(x)
         tensors = tensors_in(batch)
         own = any(each is x for each in tensors)  # else batch_fn made it of one of them
         self._beside = [each for each in tensors if _could_be(each, x) and not _same_place(each, x)]
         self._others = self._beside if own else []
+
+    @property
+    def has_others(self) -> bool:
+        """Whether another tensor of the batch might be given to the model, as inputs without labels."""
+        return bool(self._others)
 
     def unlike(self, tensor: Tensor) -> tuple[bool, ...]:
         """How little a tensor that the model is given looks like x; what sorts first looks most like it."""
@@ -174,9 +184,10 @@ class GivenBatch:
             return False
         return same or _equal(call.x, self.x)
 
-    def is_aside(self, call: ModelCall) -> bool:
-        """Whether a call has nothing to do with x: it is given another tensor of the batch, as one without labels."""
-        return any(_same_place(call.x, other) for other in self._others)
+    def is_aside(self, call: ModelCall, number: int) -> bool:
+        """Whether a call, the one of that number, has nothing to do with x: it is given another tensor of the batch."""
+        known = number < len(self._asides) and self._asides[number]
+        return known or any(_same_place(call.x, other) for other in self._others)
 
 
 def _version(tensor: Tensor) -> int | None:
@@ -311,25 +322,35 @@ class StepInput:
     Attributes:
         call: the call that gives it something else than the batch's own x; None where it gives x.
         called: whether the step calls the model itself, rather than its submodules.
+        idle: whether it calls no module at all, as one that skips the batch.
         aside: whether it was given another tensor of the batch than x, in each of its calls.
         twice: whether an earlier call without gradients was given the same.
     """
 
     call: ModelCall | None
     called: bool
+    idle: bool = False
     aside: bool = False
     twice: bool = False
 
 
 def input_of_step(
-    model: nn.Module, name: str, step: Callable[[Any], Any], batch: Any, x: Tensor, step_name: str = "training_step"
+    model: nn.Module,
+    name: str,
+    step: Callable[[Any], Any],
+    batch: Any,
+    x: Tensor,
+    *,
+    whole: nn.Module,
+    step_name: str = "training_step",
+    asides: Sequence[bool] = (),
 ) -> StepInput:
     """How a step calls ``model`` on the samples whose x and labels the attack knows.
 
     The step is run up to that call, on a copy of the batch; random state and buffers are afterwards as before. Calls
     before it that are given other tensors of the batch, or run without gradients where the step has them, are not meant
     unless there is no other. A step that never calls the model itself, but its submodules, must give the first layer
-    what the model gives it.
+    what the model gives it, and is run up to that; to its end only where it does not, as the model may be called later.
 
     Args:
         model: what is attacked.
@@ -337,65 +358,121 @@ def input_of_step(
         step: the step as a function of the batch.
         batch: the batch.
         x: its inputs.
+        whole: the LightningModule, of which the model may be a part.
         step_name: what messages call the step.
+        asides: see :class:`GivenBatch`.
 
     Raises:
         MisconfigurationException: if the step never calls the model, and changes x before its first layer sees it; or
             if it calls the model on other samples, or on integers.
     """
-    own = x.clone()
-    copied = apply_to_collection(batch, Tensor, lambda tensor: own if tensor is x else tensor.clone())
-    given = GivenBatch(copied, own)
-    seen = _calls_in(model, lambda: step(copied), given)
-    if seen.call is not None:
+
+    def look(*, ends_in_parts: bool) -> _Seen:
+        copied, own = _copied_batch(batch, x)
+        return _calls_in(model, lambda: step(copied), GivenBatch(copied, own, asides), whole, ends_in_parts)
+
+    seen, error = look(ends_in_parts=True), None
+    if not seen.called and seen.first_layer is not None:
+        try:
+            if _equal(seen.first_layer, _first_given(model, x, whole)):
+                return StepInput(None, called=False)
+        except (AttributeError, LookupError, RuntimeError, TypeError, ValueError) as raised:
+            error = raised
+        seen = look(ends_in_parts=False)
+    if seen.call is not None and not seen.call.guessed:
         plain = seen.call.is_plain and _equal(seen.call.x, x)
-        if seen.call.guessed:
-            msg = (
-                f"{step_name} gives {name}, which is attacked, several floating tensors with a row for each sample, "
-                "none of which is x, a view of it, or like it in shape, numbers or dimensions: name the module that "
-                "takes the input alone by backbone=..., or give the input itself by batch_fn=..."
-            )
-            raise MisconfigurationException(msg)
         twice = any(_same_place(each.x, seen.call.x) for each in seen.before)
-        return StepInput(None if plain else seen.call, called=True, aside=given.is_aside(seen.call), twice=twice)
+        return StepInput(None if plain else seen.call, called=True, aside=seen.aside, twice=twice)
+    if seen.called or seen.first_layer is not None:
+        raise MisconfigurationException(_why_not(seen, name, step_name, x, error)) from error
+    return StepInput(None, called=False, idle=seen.idle)
+
+
+def _why_not(seen: _Seen, name: str, step_name: str, x: Tensor, error: Exception | None) -> str:
+    """Why it is not known what a step gives the model, or cannot be attacked."""
+    if seen.call is not None:
+        return (
+            f"{step_name} gives {name}, which is attacked, several floating tensors with a row for each sample, "
+            "none of which is x, a view of it, or like it in shape, numbers or dimensions: name the module that "
+            "takes the input alone by backbone=..., or give the input itself by batch_fn=..."
+        )
     if seen.called and not x.is_floating_point():
-        msg = (
+        return (
             f"{step_name} gives {name}, which is attacked, inputs of {x.dtype}, which cannot be perturbed: name the "
             "module that is given floating ones by backbone=..., such as what lies behind an embedding, or convert "
             "the batch before"
         )
-        raise MisconfigurationException(msg)
     if seen.called:
-        msg = (
+        return (
             f"{step_name} never gives {name}, which is attacked, the {len(x)} samples of the batch, but others (joined "
             "views, crops or several batches): name the module that takes them themselves by backbone=..., or the "
             "samples that it is given by batch_fn=..."
         )
-        raise MisconfigurationException(msg)
-    if seen.first_layer is not None:
-        try:
-            alone = GivenBatch(own, own)
-            expected = _calls_in(model, lambda: model(own.copy_(x)), alone, until_called=False).first_layer
-        except (AttributeError, LookupError, RuntimeError, TypeError, ValueError) as error:
-            msg = (
-                f"{step_name} never calls {name}, which is attacked, and its forward does not take x ({error}): name "
-                "the module that maps x to logits by backbone=..."
-            )
-            raise MisconfigurationException(msg) from error
-        if expected is None or not _equal(seen.first_layer, expected):
-            msg = (
-                f"{step_name} changes x before its first layer sees it, and never calls {name}, which is attacked: "
-                "name the module that it gives the changed x to by backbone=..."
-            )
-            raise MisconfigurationException(msg)
-    return StepInput(None, called=False)
+    if error is not None:
+        return (
+            f"{step_name} never calls {name}, which is attacked, and its forward does not take x ({error}): name "
+            "the module that maps x to logits by backbone=..."
+        )
+    return (
+        f"{step_name} changes x before its first layer sees it, and never calls {name}, which is attacked: "
+        "name the module that it gives the changed x to by backbone=..."
+    )
+
+
+def calls_aside(
+    model: nn.Module, step: Callable[[Any], Any], batch: Any, x: Tensor, whole: nn.Module
+) -> tuple[bool, ...]:
+    """Of each call of ``model`` in a step, in their order, whether what it is given does not depend on x.
+
+    The step is run twice to its end, the second time with another x; random state and buffers are afterwards as before.
+    Only for a batch that holds further tensors that could be inputs: nothing is known of others, nor where the two runs
+    differ in how often they call the model.
+
+    Args:
+        model: what is attacked.
+        step: the step as a function of the batch.
+        batch: the batch.
+        x: its inputs.
+        whole: the LightningModule, of which the model may be a part.
+    """
+    if not (x.is_floating_point() and GivenBatch(batch, x).has_others):
+        return ()
+
+    def inputs(other: Tensor) -> list[Tensor]:
+        copied, own = _copied_batch(batch, x)
+        own.copy_(other)
+        found: list[Tensor] = []
+        watch = StepWatch(model, GivenBatch(copied, own), lambda call: found.append(call.x.detach().clone()))
+        with _leaving_no_trace(whole):
+            watch.open()
+            try:
+                step(copied)
+            finally:
+                watch.close()
+        return found
+
+    given, changed = inputs(x), inputs(0.5 * x.flip(tuple(range(x.ndim))))
+    return tuple(map(_equal, given, changed)) if len(given) == len(changed) else ()
+
+
+def _copied_batch(batch: Any, x: Tensor) -> tuple[Any, Tensor]:
+    """A copy of the batch, which a step may write to, and of x, which is in it where x is in the batch."""
+    own = x.clone()
+    return apply_to_collection(batch, Tensor, lambda tensor: own if tensor is x else tensor.clone()), own
+
+
+def _first_given(model: nn.Module, x: Tensor, whole: nn.Module) -> Tensor | None:
+    """What the first module with parameters is given when ``model`` gets x."""
+    own = x.clone()
+    return _calls_in(model, lambda: model(own), GivenBatch(own, own), whole, until_called=False).first_layer
 
 
 class ValidationInput:
     """What ``validation_step`` feeds to the model: the step of each batch is run up to the call of the model.
 
     It runs in eval mode, and neither what it logs nor what it gives the module's metrics counts. Where it calls no
-    model itself, but its submodules, only the first batch is looked at.
+    model itself, but its submodules, only the first batch is looked at. A batch for which it calls nothing at all is
+    passed over if it gives the model others, else taken as it is.
 
     Args:
         module: the module that is validated.
@@ -407,6 +484,7 @@ class ValidationInput:
         self._model = target.model(module)
         self._name = target.backbone or type(module).__name__
         self._call: ModelCall | None = None
+        self._called = self._taken_as_it_is = False
         self._looks = is_overridden("validation_step", module)
 
     @property
@@ -416,7 +494,7 @@ class ValidationInput:
             return self._model
         return bound(self._model, self._arguments)
 
-    def of(self, batch: Any, x: Tensor, *numbers: int) -> Tensor:
+    def of(self, batch: Any, x: Tensor, *numbers: int) -> Tensor | None:
         """What the model is given for ``batch``.
 
         Args:
@@ -426,10 +504,11 @@ class ValidationInput:
                 there are several dataloaders.
 
         Returns:
-            The model's input ``[N, ...]``.
+            The model's input ``[N, ...]``; None: the step skips this batch.
 
         Raises:
-            MisconfigurationException: see :func:`input_of_step`.
+            MisconfigurationException: see :func:`input_of_step`; or if the step skipped earlier batches, which were
+                taken as they are, and changes this one.
         """
         if not self._looks:
             return x
@@ -440,8 +519,20 @@ class ValidationInput:
 
         # Not in inference mode, whose tensors no gradient can be taken through.
         with evaluating(self._module), torch.inference_mode(False), torch.no_grad(), off_the_record(self._module):
-            seen = input_of_step(self._model, self._name, step, batch, x, "validation_step")
-        self._call, self._looks = seen.call, seen.called
+            where = {"batch": batch, "x": x, "whole": self._module}
+            seen = input_of_step(self._model, self._name, step, step_name="validation_step", **where)
+        if seen.idle and self._called:
+            return None
+        self._call, self._looks = seen.call, seen.called or seen.idle
+        self._called = self._called or seen.called
+        self._taken_as_it_is = self._taken_as_it_is or seen.idle
+        if self._call is not None and self._taken_as_it_is:
+            msg = (
+                f"validation_step gives {self._name}, which is attacked, something else than x, and skipped batches "
+                "before, which were measured as they are: expected it to give the model the first batch of a "
+                "validation run too"
+            )
+            raise MisconfigurationException(msg)
         return x if self._call is None else self._call.x.detach()
 
     def _arguments(self, x: Tensor) -> tuple[tuple[Any, ...], dict[str, Any]]:
@@ -484,53 +575,89 @@ def _copied(state: Any) -> Any:
 
 @dataclass(eq=False)
 class _Seen:
-    """What a run shows: the call of the model, whether it was called at all, its first layer's input, earlier calls."""
+    """What a run shows.
+
+    Attributes:
+        call: the call of the model.
+        called: whether it was called at all.
+        idle: whether no module was called at all.
+        aside: whether that call has nothing to do with x, as all others.
+        first_layer: what the first module with parameters was given.
+        before: calls before it, that are not meant.
+    """
 
     call: ModelCall | None = None
     called: bool = False
+    idle: bool = True
+    aside: bool = False
     first_layer: Tensor | None = None
     before: list[ModelCall] = field(default_factory=list)
 
 
-def _calls_in(model: nn.Module, run: Callable[[], Any], given: GivenBatch, *, until_called: bool = True) -> _Seen:
-    """How ``run`` calls ``model``, at which it ends, and what the first module with parameters is given."""
-    seen, with_gradients = _Seen(), torch.is_grad_enabled()
+def _calls_in(
+    model: nn.Module,
+    run: Callable[[], Any],
+    given: GivenBatch,
+    whole: nn.Module,
+    ends_in_parts: bool = False,
+    *,
+    until_called: bool = True,
+) -> _Seen:
+    """How ``run`` calls ``model``, at which it ends, and what the first module with parameters is given.
+
+    With ``ends_in_parts`` it ends at that one too, if the model has not been called.
+    """
+    seen, with_gradients, number = _Seen(), torch.is_grad_enabled(), count()
+    asides: list[bool] = []
 
     def see(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         call = ModelCall.found_in(args, kwargs, given)
         if module is model and until_called:
             seen.called = True
-            aside = call is not None and (given.is_aside(call) or (with_gradients and not torch.is_grad_enabled()))
-            if call is not None and aside:
-                seen.before.append(call)
-            else:
+            if call is None:
+                seen.call = None
+                return
+            aside = given.is_aside(call, next(number))
+            if not aside and (torch.is_grad_enabled() or not with_gradients):
                 seen.call = call
-            if call is not None and not aside:
                 raise _CalledError
+            seen.before.append(call)
+            asides.append(aside)
             return
         if seen.first_layer is None and call is not None and next(module.parameters(recurse=False), None) is not None:
             seen.first_layer = call.x.detach().clone()
+            if ends_in_parts and not seen.called:
+                raise _CalledError
+
+    def note(*_: object) -> None:
+        seen.idle = False
 
     modules = hookable_modules(model)
     handles = [module.register_forward_pre_hook(see, with_kwargs=True, prepend=True) for module in modules]
-    device = next(model.parameters(), torch.zeros(())).device
+    handles.append(register_module_forward_pre_hook(note))
     try:
-        # A compiled model would not see the hooks.
-        with (
-            suppress(_CalledError),
-            torch.compiler.set_stance("force_eager"),
-            preserved_random_state(device),
-            scratch_buffers(model),
-            reentrance_off(),
-        ):
+        with suppress(_CalledError), _leaving_no_trace(whole):
             run()
     finally:
         for handle in handles:
             handle.remove()
     if seen.call is None and seen.before:
-        seen.call = seen.before.pop(0)
+        seen.call, seen.aside = seen.before.pop(0), asides[0]
     return seen
 
 
-def _equal(x: Tensor, other: Tensor) -> bool:
-    return x.dtype == other.dtype and x.shape == other.shape and bool((x == other).all())
+@contextmanager
+def _leaving_no_trace(whole: nn.Module) -> Iterator[None]:
+    """Random state and buffers are afterwards as before; hooks see all calls, as those of a compiled model."""
+    device = next(whole.parameters(), torch.zeros(())).device
+    with (
+        torch.compiler.set_stance("force_eager"),
+        preserved_random_state(device),
+        scratch_buffers(whole),
+        reentrance_off(),
+    ):
+        yield
+
+
+def _equal(x: Tensor, other: Tensor | None) -> bool:
+    return other is not None and x.dtype == other.dtype and x.shape == other.shape and bool((x == other).all())

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Iterator
 from contextlib import contextmanager
 from itertools import islice
@@ -12,6 +13,8 @@ import torch
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch.trainer.states import RunningStage
 from lightning.pytorch.utilities import CombinedLoader
+from lightning_utilities.core.apply_func import apply_to_collection
+from torch.utils.data import DataLoader
 
 from lsa_lightning.utils.checks import integer, text
 from lsa_lightning.utils.distributed import own_samples
@@ -74,7 +77,7 @@ class ValidationLoaders:
 
     def batches(self, module: pl.LightningModule, index: int, limit: int | None) -> Iterator[Any]:
         """The batches of a loader, as ``validation_step`` gets them; at most ``limit``."""
-        loader = self.combined.flattened[index] if self.sequential else self._together()
+        loader = self._apart(self.combined.flattened[index]) if self.sequential else self._together()
         most = min(self.limits[index] if self.sequential else float("inf"), limit or float("inf"))
         for batch in islice(loader, None if most == float("inf") else int(most)):
             converted = self.trainer.precision_plugin.convert_input(batch)
@@ -86,10 +89,25 @@ class ValidationLoaders:
         return own_samples(self.combined.flattened[index], batch_index, samples) if self.sequential else samples
 
     def _together(self) -> Iterator[Any]:
-        together = CombinedLoader(self.combined.iterables, self.combined._mode)
+        iterables = apply_to_collection(self.combined.iterables, DataLoader, self._apart)
+        together = CombinedLoader(iterables, self.combined._mode)
         together.limits = self.limits
         for batch, _, _ in together:
             yield batch
+
+    def _apart(self, loader: Any) -> Any:
+        """A loader with workers of its own, where training is in the middle of the same one.
+
+        Persistent workers serve one iterator, which training would find at its end.
+        """
+        training = self.trainer.fit_loop._combined_loader
+        if training is None or getattr(loader, "_iterator", None) is None:
+            return loader
+        if not any(each is loader for each in training.flattened):
+            return loader
+        apart = copy.copy(loader)
+        apart._iterator = None
+        return apart
 
     def _names(self) -> list[int | str]:
         if not self.sequential:

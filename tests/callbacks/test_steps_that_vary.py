@@ -1,0 +1,251 @@
+"""Steps of others that skip batches, change their ways, or use the model in parts."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+import torch.nn.functional as F  # noqa: N812
+from lightning.fabric.utilities.exceptions import MisconfigurationException
+from tests.helpers.modules import ForeignModule, images, loader, trainer
+from tests.helpers.training import assert_same, foreign
+from torch import Tensor, nn
+from torch.utils.data import DataLoader, TensorDataset
+
+from lsa_lightning import ATLR, AdversarialTraining, LayerwiseRegularizer, RobustValidation
+from lsa_lightning.attacks import FGSM
+from lsa_lightning.callbacks import CatastrophicOverfittingStop
+
+EPS = 0.1
+
+
+def fgsm(eps: float = EPS) -> FGSM:
+    return FGSM(eps, bounds=None)
+
+
+def at_lr(eps: float = EPS, **options: Any) -> ATLR:
+    return ATLR(fgsm(eps), regularizer=LayerwiseRegularizer(0.5), mvl=["net.act"], analysis_every_n_epochs=0, **options)
+
+
+def normalised(x: Tensor) -> Tensor:
+    return (x - 0.5) / 0.25
+
+
+class Normalises(ForeignModule):
+    def training_step(self, batch: Any) -> Any:
+        x, y = batch
+        return F.cross_entropy(self(normalised(x)), y)
+
+
+class SkipsFirst(Normalises):
+    def training_step(self, batch: Any, batch_idx: int) -> Any:  # type: ignore[override]
+        return super().training_step(batch) if batch_idx else None
+
+
+def test_a_step_that_skips_the_first_batch_is_looked_at_in_the_next() -> None:
+    x, y = images()
+    skips, without = foreign(SkipsFirst), foreign(Normalises)
+    trainer([at_lr()]).fit(skips, DataLoader(TensorDataset(x, y), 16))
+    trainer([at_lr()]).fit(without, DataLoader(TensorDataset(x[16:], y[16:]), 16))
+    assert_same(skips, without, tolerance=0)
+
+
+class Phases(Normalises):
+    """Begins with another objective, on a part of the model."""
+
+    def training_step(self, batch: Any) -> Any:
+        if self.current_epoch == 0:
+            return self.net.conv1(batch[0]).square().mean()
+        return super().training_step(batch)
+
+
+def test_a_step_that_calls_parts_first_and_the_model_later_is_looked_at_again() -> None:
+    run = trainer([at_lr(eps=0.0, warmup_epochs=1)], max_epochs=2)
+    run.fit(foreign(Phases), loader())
+    assert float(run.callback_metrics["train/loss_lr"]) == 0
+
+
+class ValidatesSome(Normalises):
+    """Skips the batches of these numbers."""
+
+    def __init__(self, *skipped: int) -> None:
+        super().__init__()
+        self.skipped = skipped
+
+    def validation_step(self, batch: Any, batch_idx: int) -> None:  # type: ignore[override]
+        if batch_idx not in self.skipped:
+            self(normalised(batch[0]))
+
+
+def test_batches_that_validation_skips_are_not_measured() -> None:
+    x, y = images(48)
+    y[32:] = 3 - y[32:]  # never the same
+    accuracies = []
+    for module, samples in ((foreign_validation(2), 48), (foreign_validation(), 32)):
+        run = trainer([RobustValidation({"fgsm": fgsm()})])
+        run.validate(module, DataLoader(TensorDataset(x[:samples], y[:samples]), 16), verbose=False)
+        accuracies.append(float(run.callback_metrics["val/acc_clean"]))
+    assert accuracies[0] == accuracies[1] > 0
+
+
+def foreign_validation(*skipped: int) -> ForeignModule:
+    torch.manual_seed(0)
+    return ValidatesSome(*skipped)
+
+
+def test_a_first_batch_that_validation_skips_is_not_taken_for_one_that_it_leaves_as_it_is() -> None:
+    run = trainer([RobustValidation({"fgsm": fgsm()})])
+    with pytest.raises(MisconfigurationException, match="skipped batches before, which were measured as they are"):
+        run.validate(foreign_validation(0), loader(), verbose=False)
+
+
+class Lists(ForeignModule):
+    """Calls a part of itself, and keeps what it returned in lists until the epoch ends, as Lightning's docs show."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.trained, self.validated = list[int](), list[int]()
+        self.counts: list[tuple[int, int]] = []
+
+    def training_step(self, batch: Any) -> Any:
+        x, y = batch
+        logits = self.net(x)
+        self.trained.append(len(x))
+        return F.cross_entropy(logits, y)
+
+    def validation_step(self, batch: Any) -> None:
+        self.net(batch[0])
+        self.validated.append(len(batch[0]))
+
+    def on_validation_epoch_end(self) -> None:
+        self.counts.append((sum(self.trained), sum(self.validated)))
+        self.trained.clear()
+        self.validated.clear()
+
+
+def test_lists_of_steps_that_call_parts_hold_each_batch_once() -> None:
+    module = foreign(Lists)
+    callbacks = [ATLR(fgsm(), top_k=1), RobustValidation({"fgsm": fgsm()}), CatastrophicOverfittingStop(fgsm())]
+    trainer([*callbacks], max_epochs=2).fit(module, loader(), loader(32, seed=1))
+    assert module.counts == [(48, 32)] * 2
+
+
+class PartFirst(Normalises):
+    """The part is given something else than the model."""
+
+    def training_step(self, batch: Any) -> Any:
+        self.net.conv1(batch[0].flip(0))
+        return super().training_step(batch)
+
+
+def test_a_part_that_is_called_before_the_model_is_not_what_counts() -> None:
+    part, plain = foreign(PartFirst), foreign(Normalises)
+    for module in (part, plain):
+        trainer([at_lr()]).fit(module, loader())
+    assert_same(part, plain, tolerance=0)
+
+
+class Unlabelled(ForeignModule):
+    """Has a loss of further inputs without labels, before or after that of x."""
+
+    def __init__(self, first: bool) -> None:
+        super().__init__()
+        self.first = first
+
+    def training_step(self, batch: Any) -> Any:
+        x, y, u = batch
+        return self.loss(normalised(x), y, normalised(u))
+
+    def loss(self, x: Tensor, y: Tensor, u: Tensor) -> Tensor:
+        if self.first:
+            confidence = self(u).softmax(1).square().sum(1).mean()
+            return self.labelled(x, y) - confidence
+        loss = self.labelled(x, y)
+        return loss - self(u).softmax(1).square().sum(1).mean()
+
+    def labelled(self, x: Tensor, y: Tensor) -> Tensor:
+        return F.cross_entropy(self(x), y)
+
+
+class Attacked(Unlabelled):
+    """Crafts by itself, where it calls the model on x."""
+
+    def labelled(self, x: Tensor, y: Tensor) -> Tensor:
+        self.eval()
+        adversarial = fgsm()(self, x, y)
+        self.train()
+        return super().labelled(adversarial, y)
+
+
+@pytest.mark.parametrize("first", [False, True])
+@pytest.mark.parametrize("size", [8, 5])
+def test_inputs_without_labels_are_not_attacked_where_the_step_changes_them(size: int, first: bool) -> None:
+    (x, y), u = images(24), torch.rand(3, size, 1, 8, 8)
+    batches = list(zip(x.split(8), y.split(8), u, strict=True))
+    module, by_hand = foreign(Unlabelled, first=first), foreign(Attacked, first=first)
+    for each, callbacks in ((module, [AdversarialTraining(fgsm())]), (by_hand, [])):
+        trainer([*callbacks]).fit(each, DataLoader(batches, batch_size=None))  # type: ignore[arg-type]
+    assert_same(module, by_hand, tolerance=1e-6)
+
+
+class Teaches(ForeignModule):
+    """Counts its steps in a buffer, and asks a teacher with a batch norm, before it calls the model."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.register_buffer("steps", torch.zeros(()))
+        self.teacher = nn.Sequential(nn.BatchNorm2d(1), nn.Flatten(), nn.Linear(64, 3)).requires_grad_(False)
+
+    def training_step(self, batch: Any) -> Any:
+        x, y = batch
+        self.steps += 1
+        return F.cross_entropy(self.net(x), y) + 0 * self.teacher(x).sum()
+
+
+def test_buffers_outside_of_what_is_attacked_move_once_a_step() -> None:
+    watched, plain = foreign(Teaches), foreign(Teaches)
+    options: dict[str, Any] = {"backbone": "net"}
+    callbacks = [AdversarialTraining(fgsm(0.0), **options), CatastrophicOverfittingStop(fgsm(), drop=1.0, **options)]
+    trainer([*callbacks], max_epochs=2).fit(watched, loader())
+    trainer([], max_epochs=2).fit(plain, loader())
+    assert_same(watched, plain, tolerance=1e-6)
+
+
+class ByHand(ForeignModule):
+    """Optimises by itself, and calls a part of itself."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.automatic_optimization = False
+
+    def changed(self, x: Tensor) -> Tensor:
+        return x
+
+    def training_step(self, batch: Any) -> None:  # type: ignore[override]
+        optimizer: Any = self.optimizers()
+        optimizer.zero_grad()
+        self.manual_backward(F.cross_entropy(self.net(self.changed(batch[0])), batch[1]))
+        optimizer.step()
+
+
+class ByHandNormalised(ByHand):
+    def changed(self, x: Tensor) -> Tensor:
+        return normalised(x)
+
+
+def test_a_step_that_optimises_by_itself_does_so_once() -> None:
+    stopped, plain = foreign(ByHand), foreign(ByHand)
+    trainer([CatastrophicOverfittingStop(fgsm(), drop=1.0)], max_epochs=2).fit(stopped, loader())
+    trainer([], max_epochs=2).fit(plain, loader())
+    assert_same(stopped, plain, tolerance=0)
+    with pytest.raises(MisconfigurationException, match="does so before it calls ByHandNormalised"):
+        trainer([CatastrophicOverfittingStop(fgsm())]).fit(foreign(ByHandNormalised), loader())
+
+
+@pytest.mark.slow
+def test_workers_that_training_shares_with_validation_give_it_all_batches() -> None:
+    data = DataLoader(TensorDataset(*images()), 16, num_workers=1, persistent_workers=True)
+    run = trainer([ATLR(fgsm(), top_k=1)], max_epochs=2)
+    run.fit(foreign(), data, data)
+    assert run.global_step == 6
