@@ -506,3 +506,25 @@ def test_noises_never_call_the_model(attack: str) -> None:
     state = (np.random.get_state()[1][0], random.getstate())
     ATTACKS[attack](0.1, (0.0, 1.0))(Failing(LINEAR, 0), X, Y)
     assert state == (np.random.get_state()[1][0], random.getstate())
+
+
+@pytest.mark.parametrize(("mean", "std"), [(0.1307, 0.3081), (0.4914, 0.2470), (0.485, 0.229), (0.2860, 0.3530)])
+def test_bounds_are_those_of_pixels_that_were_normalised(mean: float, std: float) -> None:
+    pixels = torch.rand(4, 6).round()
+    bounds = ((0 - mean) / std, (1 - mean) / std)
+    for x in ((pixels - mean) / std, torch.randn(4, 6).clamp(*bounds)):
+        x_adv = FGSM(0.01, bounds=bounds)(LINEAR, x, Y)
+        assert (x_adv.double() - x.double()).abs().max() <= 0.01
+        assert bounds[0] - 1e-6 < x_adv.min() <= x_adv.max() < bounds[1] + 1e-6
+    with pytest.raises(ValueError, match="expected inputs inside bounds"):
+        FGSM(0.01, bounds=bounds)(LINEAR, x + 1e-3 + (bounds[1] - x.max()), Y)
+
+
+@pytest.mark.parametrize("bound", [0.1, 0.3, 0.7, 0.9])
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32, torch.float64])
+def test_inputs_may_be_a_bound_that_rounding_moves(bound: float, dtype: torch.dtype) -> None:
+    model, x = nn.Linear(6, 7, dtype=dtype), torch.full((4, 6), bound, dtype=dtype)
+    x_adv = FGSM(0.05, bounds=(0.0, bound))(model, x, Y)
+    assert x_adv.max() <= x.max()
+    with pytest.raises(ValueError, match="expected inputs inside bounds"):
+        FGSM(0.05, bounds=(0.0, bound))(model, x * (1 + 4 * max(torch.finfo(dtype).eps, 1e-6)), Y)

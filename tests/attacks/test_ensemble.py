@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from lsa_lightning.attacks import APGD, FGSM, PGD, Ensemble, Square
+from lsa_lightning.attacks import APGD, FGSM, PGD, Ensemble, InputSpace, Square
 from lsa_lightning.functional import predicted_labels
 
 
@@ -113,3 +113,8 @@ def test_members_of_another_threat_model_are_named(attacks: dict[str, Any]) -> N
         match=r"expected attacks to be (attacks with norm='Linf'|a mapping of at least one name)",
     ):
         Ensemble(0.1, attacks=attacks)
+
+
+def test_members_in_a_space_of_their_own_are_refused() -> None:
+    with pytest.raises(ValueError, match=r"to be attacks in pixels, as InputSpace\(mean, std\)\(Ensemble\(attacks="):
+        Ensemble(0.1, attacks={"pgd": InputSpace(0.5, 0.5)(PGD(0.1))})

@@ -357,3 +357,52 @@ def test_a_device_without_float64_is_enough(name: str) -> None:
     with NoFloat64():
         x_adv = CASES[name](0.1)(net, x, torch.tensor([0, 1, 2, 3]))
     assert x_adv.shape == x.shape
+
+
+class BatchStatistics2d(nn.Module):
+    """The same of images, which may be alone."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        norm = nn.BatchNorm2d(8, track_running_stats=False)
+        self.body = nn.Sequential(nn.Conv2d(3, 8, 3), norm, nn.ReLU(), nn.Flatten(), nn.Linear(32, 5))
+        self.sizes: list[int] = []
+
+    def forward(self, x: Tensor) -> Tensor:
+        self.sizes.append(len(x))
+        return self.body(x)
+
+
+@pytest.mark.parametrize("name", LETTING_GO)
+@pytest.mark.parametrize("right", [1, 2])
+@pytest.mark.parametrize("cls", [BatchStatistics, BatchStatistics2d])
+def test_few_that_are_left_have_the_statistics_of_the_batch(cls: type[nn.Module], right: int, name: str) -> None:
+    torch.manual_seed(0)
+    net, x = cls().eval(), torch.rand(8, 6) if cls is BatchStatistics else torch.rand(8, 3, 4, 4)
+    y = net(x).argmax(1)
+    y[right:] = (y[right:] + 1) % 5
+    attack = ATTACKS[name](0.02)
+    attack(net, x, y)
+    net.sizes.clear()
+    attack(net, x, y)
+    assert set(net.sizes) == {8}
+
+
+@pytest.mark.parametrize("name", LETTING_GO)
+@pytest.mark.parametrize("first", [False, True])
+def test_a_function_may_add_rows_of_its_own(first: bool, name: str) -> None:
+    """Which it has for the whole batch alone, or takes from the beginning."""
+    torch.manual_seed(0)
+    net, x, rows = nn.Linear(6, 5), torch.rand(16, 6), 0.5 * torch.randn(16, 6)
+    sizes: list[int] = []
+
+    def model(inputs: Tensor) -> Tensor:
+        sizes.append(len(inputs))
+        return net(inputs + (rows[: len(inputs)] if first else rows))
+
+    y = model(x).argmax(1)
+    y[6:9] = (y[6:9] + 1) % 5
+    sizes.clear()
+    x_adv = ATTACKS[name](0.1)(model, x, y)
+    assert (x_adv - x).abs().max() <= 0.1 + 1e-6
+    assert sizes.count(16) > len(sizes) - 4  # all but those that looked

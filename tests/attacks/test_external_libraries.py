@@ -47,3 +47,22 @@ def test_a_sweep_over_eps_scales_it() -> None:
     )
     clean, small, large = table.accuracy["mifgsm"]
     assert clean >= small > large + 20
+
+
+@pytest.mark.parametrize(
+    ("attack", "own"),
+    [
+        (torchattacks.APGD, "Linf"),
+        (functools.partial(torchattacks.Square, norm="L2"), "L2"),
+        (torchattacks.PGD, "Linf"),
+        (torchattacks.SPSA, "Linf"),
+        (torchattacks.PGDL2, "L2"),
+        (foolbox.attacks.LinfPGD(), "Linf"),
+        (foolbox.attacks.L2CarliniWagnerAttack(), "L2"),
+    ],
+)
+def test_an_attack_of_another_norm_is_refused(attack: Callable[..., object], own: str) -> None:
+    other = {"Linf": "L2", "L2": "Linf"}[own]
+    assert ExternalAttack(attack, 0.2, norm=own).norm == own
+    with pytest.raises(ValueError, match=rf"one that works in norm='{other}' \(this one works in {own}\), got"):
+        ExternalAttack(attack, 0.2, norm=other)

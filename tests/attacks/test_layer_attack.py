@@ -23,7 +23,7 @@ from lsa_lightning.attacks import (
     LayerAttack,
     LayerLoss,
 )
-from lsa_lightning.attacks.layer_loss import module_behind
+from lsa_lightning.attacks.layer_loss import ModuleBehind
 from lsa_lightning.functional import predicted_labels, relative_error
 from lsa_lightning.measures import CosineDistance
 from lsa_lightning.utils.outputs import LogitsOf
@@ -164,7 +164,9 @@ def test_names_are_those_of_the_users_module() -> None:
     with pytest.raises(ValueError, match=r"expected a model that is an nn.Module, whose layers .* got <function"):
         LayerAttack(0.1, 3, layers="1")(wrapped, x, y)
     inner = LogitsOf(net)
-    assert module_behind(InputSpace(0.5, 0.25).model_of_pixels(inner, x)) is net
+    behind = ModuleBehind.of(InputSpace(0.5, 0.25).model_of_pixels(inner, x), x)
+    assert behind.module is net
+    assert torch.equal(behind.x, (x - 0.5) / 0.25)
     attack = LayerAttack(0.1, 10, layers="1", bounds=None, seed=0)
     again = LayerAttack(0.1, 10, layers="1", bounds=None, seed=0)
     assert torch.equal(attack(inner, x, y), again(net, x, y))
@@ -246,3 +248,44 @@ def test_it_trains_foreign_modules(module: type[ForeignModule], backbone: str | 
     run.fit(net, loader(), loader())
     assert callback.mvl
     assert any(not torch.equal(old, new) for old, new in zip(before, net.parameters(), strict=True))
+
+
+class TwoHeads(nn.Module):
+    """What it calls logits is not what counts."""
+
+    def __init__(self, key: str) -> None:
+        super().__init__()
+        self.body, self.key = network(), key
+        self.auxiliary = nn.Linear(6, 3).double()
+
+    def forward(self, x: Tensor) -> dict[str, Tensor]:
+        return {self.key: self.auxiliary(x), "main": self.body(x)}
+
+
+@pytest.mark.parametrize("key", ["logits", "other"])
+@pytest.mark.parametrize("attack", [LayerAttack, AdaptiveAttack])
+@pytest.mark.parametrize("layers", ["logits", "probabilities", ["body.1", "logits"]])
+def test_outputs_are_what_output_fn_reads(attack: type[Attack], layers: Any, key: str) -> None:
+    model, plain = TwoHeads(key), network()
+    x, y = batch(plain)
+    read = LogitsOf(model, output_fn=lambda output: output["main"])
+    names = [name.removeprefix("body.") for name in layers] if isinstance(layers, list) else layers
+    options: dict[str, Any] = {"bounds": None, "seed": 0}
+    x_adv = attack(0.1, 5, layers=layers, **options)(read, x, y)  # type: ignore[call-arg, misc]
+    assert torch.equal(x_adv, attack(0.1, 5, layers=names, **options)(plain, x, y))  # type: ignore[call-arg, misc]
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float32])
+@pytest.mark.parametrize("attack", [LayerAttack, AdaptiveAttack])
+def test_layers_are_looked_up_with_inputs_of_the_model(attack: type[Attack], dtype: torch.dtype) -> None:
+    net = network().to(dtype)
+    x, y = batch(network())
+    inputs = ((x - 0.5) / 0.25).to(dtype)
+    x_adv = InputSpace(0.5, 0.25)(attack(0.1, 3, layers="1", seed=0))(net, inputs, y)  # type: ignore[call-arg]
+    assert 0.3 < (x_adv.double() - inputs.double()).abs().max() <= 0.4 + 1e-6
+
+
+def test_a_gamma_for_a_layer_that_does_not_count_is_named() -> None:
+    net = network()
+    with pytest.raises(ValueError, match=r"some of the layers \['1', '3'\], got one for \['5'\] too"):
+        AdaptiveAttack(0.1, regularizer=LayerwiseRegularizer({"1": 1.0, "5": 1.0}))(net, *batch(net))

@@ -134,3 +134,12 @@ def test_who_is_fooled_is_in_no_pass_any_more() -> None:
     few = standing[0] // 4  # of the first part, to see that the model does not mix samples
     assert sizes == [64, few, few, 64, standing[0], *standing]  # x, and x as the start again
     assert len(set(standing)) > 3
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_the_start_of_tpgd_is_not_lost_by_rounding(dtype: torch.dtype) -> None:
+    x = (255 * torch.rand(20, 6) * 0.7 + 70).to(dtype)
+    attack = TPGD(25.0, bounds=(0.0, 255.0), seed=0)
+    moved = attack.start(attack.threat.ball(x)) != x
+    assert moved.any(1).all()
+    assert moved.float().mean() > 0.3

@@ -177,3 +177,15 @@ def test_a_model_that_draws_is_judged_by_the_seed_alone(tmp_path: Path) -> None:
         results.append(evaluate_ensemble(net, data, small(), seed=seed).accuracy)
     assert results[0] == results[1]
     assert results[0] != results[2]
+
+
+@pytest.mark.parametrize("seed", [1, 2, 4])
+def test_what_stands_is_judged_with_the_statistics_of_the_whole_batch(seed: int) -> None:
+    torch.manual_seed(seed)
+    norm = nn.BatchNorm1d(16, track_running_stats=False)
+    net = nn.Sequential(nn.Linear(6, 16), norm, nn.ReLU(), nn.Linear(16, 5)).eval()
+    x = torch.rand(64, 6)
+    y = net(x).argmax(1)
+    x_adv = small(0.02).with_stream(0)(net, x, y)
+    stands = 100 * float((net(x_adv).argmax(1) == y).float().mean())
+    assert evaluate_ensemble(net, [(x, y)], small(0.02)).robust_accuracy == stands < 100

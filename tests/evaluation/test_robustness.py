@@ -297,3 +297,12 @@ def test_intervals_are_wilsons_around_each_accuracy() -> None:
         assert low <= accuracy <= high
     assert lows_and_highs[0][1] == 100
     assert lows_and_highs[0][0] < 90
+
+
+def test_several_models_need_batches_that_come_again() -> None:
+    evaluation = RobustnessEvaluation({"fgsm": FGSM(0.1)}, eps=[0.1], progress=False)
+    models = {"one": nn.Linear(2, 3), "other": nn.Linear(2, 3)}
+    batches = iter([(torch.rand(4, 2), torch.tensor([0, 1, 2, 0]))])
+    with pytest.raises(ValueError, match="expected dataloader to be one that can be gone through once per model"):
+        evaluation.compare(models, batches)
+    assert len(list(batches)) == 1

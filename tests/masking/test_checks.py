@@ -264,7 +264,7 @@ def test_what_does_not_apply_is_said(honest: dict[str, Any]) -> None:
     flag = checks(data).run(model, [data])["full_range_above_chance"]
     assert (flag.raised, flag.seen) == (None, "does not apply: the inputs have no bounds")
     found = checks(data).run(masked.Detached(model), [data])
-    assert found["pgd_weaker_than_fgsm"].seen == "does not apply: the model gives no input gradient, or NaN"
+    assert found["pgd_weaker_than_fgsm"].seen == "does not apply: some input gradients are NaN, or the model gives none"
     assert [name for name in NAMES if found[name].raised is None] == [
         "pgd_weaker_than_fgsm",
         "accuracy_rises_with_eps",
@@ -424,3 +424,26 @@ def test_progress_counts_the_forward_passes_of_every_sample(bounds: Any, radii: 
     passes = 3 * (1 + (3 + beyond) * 2) + (2 + beyond) * 7 + (0 if bounds is None else 3 * 2)
     more = 0 if len(shown) == 1 else 3 * 10 * (beyond + (1 if bounds is None else 2))
     assert [(each.total, each.done) for each in shown] == [(9 * each, 9 * each) for each in (passes, more) if each]
+
+
+class SquareRoot(nn.Module):
+    """The gradient of a root at 0, for a share of the samples."""
+
+    def __init__(self, share: float) -> None:
+        super().__init__()
+        self.body, self.share = nn.Sequential(nn.Linear(4, 8), nn.ReLU(), nn.Linear(8, 3)), share
+
+    def forward(self, x: Tensor) -> Tensor:
+        first = x[:, :1].detach()
+        vector = torch.where(first < self.share, x - x.detach(), torch.ones_like(x))
+        return self.body(x) + vector.square().sum(1, keepdim=True).sqrt() * torch.tensor([1.0, 0.0, 0.0])
+
+
+def test_gradients_that_are_nan_for_some_samples_are_flagged() -> None:
+    torch.manual_seed(0)
+    model, x = SquareRoot(0.3), torch.rand(64, 4)
+    found = MaskingChecks(0.1, steps=3, n_queries=5, progress=False).run(model, [(x, model(x).argmax(1))])
+    assert found["vanishing_gradients"].raised
+    assert re.match(r"input gradients of \d+ of 64 samples are 0, NaN or", found["vanishing_gradients"].seen)
+    assert "nan" not in found["vanishing_gradients"].seen
+    assert found["pgd_weaker_than_fgsm"].raised is None

@@ -70,3 +70,17 @@ def test_an_attack_finds_the_same_through_either_pool() -> None:
     x, y = torch.rand(5, 1, 8, 8), torch.tensor([0, 1, 2, 0, 1])
     assert torch.equal(PGD(0.1, seed=0)(net, x, y), PGD(0.1, seed=0)(other, x, y))
     assert "forward" not in vars(net[2])
+
+
+@pytest.mark.parametrize("layer", [nn.BatchNorm2d(3).eval(), nn.BatchNorm2d(3, affine=False).eval(), nn.MaxPool2d(2)])
+def test_derivatives_forwards_are_those_of_torch(layer: nn.Module) -> None:
+    torch.manual_seed(0)
+    if isinstance(layer, nn.BatchNorm2d) and layer.running_mean is not None:
+        layer.running_mean.normal_()
+    other = stand_in(layer)
+    assert other is not None
+    x, direction = torch.rand(2, 3, 4, 5), torch.randn(2, 3, 4, 5, requires_grad=True)
+    expected, got = (torch.func.jvp(function, (x,), (direction,))[1] for function in (layer, other))
+    torch.testing.assert_close(got, expected)
+    gradients = [torch.autograd.grad(each.square().sum(), direction)[0] for each in (expected, got)]
+    torch.testing.assert_close(gradients[1], gradients[0])

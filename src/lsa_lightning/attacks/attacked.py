@@ -82,15 +82,18 @@ class AttackedModel:
     def _mixes(self, x: Tensor, rows: Tensor) -> bool:
         """Whether the model says something else of samples alone than of the same ones within the batch."""
         if self._checks.mixes is None:
-            few = max(len(x) // 4, 2)  # whose own statistics differ the most from those of the batch
-            if len(x) < few:
-                return False
+            few = min(len(x), max(len(x) // 4, 2))  # whose own statistics differ the most from those of the batch
             whole, model = self._whole, self.attacked
             buffers = scratch_buffers(model) if isinstance(model, nn.Module) else nullcontext()
             with torch.no_grad(), preserved_random_state(x.device), buffers, torch.compiler.set_stance("force_eager"):
-                with part_of_batch(torch.arange(few, device=x.device), len(x)):
-                    alone, again = self._of(x[:few]), self._of(x[:few])
-                within = self._within_whole(x, rows)[:few]
+                try:
+                    # The last ones, as a function that adds rows of its own may take the first it has.
+                    with part_of_batch(torch.arange(len(x) - few, len(x), device=x.device), len(x)):
+                        alone, again = self._of(x[-few:]), self._of(x[-few:])
+                except (IndexError, RuntimeError, ValueError):  # it takes no batches of other sizes
+                    self._checks.mixes = True
+                    return True
+                within = self._within_whole(x, rows)[-few:]
             self._whole = whole
             differ = (alone - within).abs().amax() > _ROUNDING * (alone - alone.mean(0)).abs().amax()
             # One that draws random numbers differs from itself too.

@@ -219,6 +219,18 @@ def _inner(bounds: tuple[float, float], dtype: torch.dtype) -> tuple[float, floa
     return -_round_down(-bounds[0], dtype), _round_down(bounds[1], dtype)
 
 
+def outermost(bounds: tuple[float, float], dtype: torch.dtype) -> tuple[float, float]:
+    """How far inputs of a dtype may lie that are within ``bounds`` but for rounding, as ``(pixels - mean) / std`` may.
+
+    Example:
+        >>> outermost((0.0, 1.0), torch.bfloat16), outermost((0.0, 0.3), torch.float16)
+        ((0.0, 1.0), (0.0, 0.300048828125))
+    """
+    single = torch.finfo(torch.float32).eps
+    slack = 4 * single * max(map(abs, bounds)) if torch.finfo(dtype).eps <= single else 0.0
+    return _round_down(bounds[0] - slack, dtype), -_round_down(-bounds[1] - slack, dtype)
+
+
 def _shifted(wide: Tensor, delta: Tensor | float) -> Tensor:
     """``wide + delta``, rounded towards ``wide`` where the nearest number is farther away than ``delta``."""
     total = wide + delta

@@ -15,7 +15,7 @@ from torch import Tensor
 from typing_extensions import Self
 
 from lsa_lightning.attacks.attacked import AttackedModel
-from lsa_lightning.attacks.balls import Ball, Bounds
+from lsa_lightning.attacks.balls import Ball, Bounds, outermost
 from lsa_lightning.attacks.checks import Checks
 from lsa_lightning.attacks.gradients import input_gradient
 from lsa_lightning.attacks.losses import LossFn, WatchingLoss, needs_classes, own_losses
@@ -95,7 +95,7 @@ class Attack(ABC):
 
         Args:
             model: see :data:`Model`.
-            x: floating inputs ``[N, ...]``, finite and inside the bounds.
+            x: floating inputs ``[N, ...]``, finite and inside the bounds, but for the rounding of what they come from.
             y: labels ``[N]``; integers, or floats 0/1 for a binary model.
 
         Returns:
@@ -217,16 +217,17 @@ class Attack(ABC):
         instance(self, "x", x, Tensor)
         instance(self, "y", y, Tensor)
         check_samples(x, y)
-        test = partial(self._check_values, x if self._checks.at_once else None)
+        test = partial(self._check_values, x if self._checks.at_once else None, x.dtype)
         self._checks.numbers(torch.stack(x.detach().aminmax()), test)  # NaN propagates into both
 
-    def _check_values(self, x: Tensor | None, extremes: list[float]) -> None:
+    def _check_values(self, x: Tensor | None, dtype: torch.dtype, extremes: list[float]) -> None:
         low, high = extremes
         if not (math.isfinite(low) and math.isfinite(high)):
             count = "" if x is None else f"{int((~x.isfinite()).sum())} "
             msg = f"expected finite inputs, got {count}values that are NaN or infinite"
             raise ValueError(msg)
-        if self.bounds is not None and (low < self.bounds[0] or high > self.bounds[1]):
+        least, most = (-math.inf, math.inf) if self.bounds is None else outermost(self.bounds, dtype)
+        if low < least or high > most:
             msg = (
                 f"expected inputs inside bounds={self.bounds}, got values in [{low:.4g}, {high:.4g}]; give the attack "
                 "the bounds of your data (None: no bounds), or, if batches are normalised, attack in their "

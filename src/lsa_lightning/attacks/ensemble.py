@@ -13,6 +13,7 @@ from lsa_lightning.attacks.apgd import APGD
 from lsa_lightning.attacks.balls import Ball, Bounds
 from lsa_lightning.attacks.base import Attack, Model, staying
 from lsa_lightning.attacks.composite import CompositeAttack
+from lsa_lightning.attacks.input_space import has_space
 from lsa_lightning.attacks.square import Square
 from lsa_lightning.functional import check_finite, count_classes, predicted_labels
 from lsa_lightning.utils.batch import part_of_batch
@@ -63,6 +64,9 @@ class Ensemble(CompositeAttack):
         sizes = {name: integer(self, name, size, low=1) for name, size in sizes.items()}
         given = or_none(mapping, self, "attacks", attacks, each=staying)
         chosen = _standard(**sizes, options=options) if given is None else given
+        if any(map(has_space, chosen.values())):
+            what = "attacks in pixels, as InputSpace(mean, std)(Ensemble(attacks=...)) takes the space of all"
+            refuse(self, "attacks", what, attacks)
         if any((a.norm, a.bounds) != (self.norm, self.bounds) for a in chosen.values()):
             refuse(self, "attacks", f"attacks with norm={norm!r} and bounds={self.bounds}", attacks)
         self.attacks = {name: attack.with_eps(self.eps) for name, attack in chosen.items()}

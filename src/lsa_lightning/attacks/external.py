@@ -31,7 +31,8 @@ class ExternalAttack(Attack):
         attack: a torchattacks class, or a partial of one (anything that takes ``model``), which is built for each
             batch; or a foolbox attack, ready to be called.
         eps: radius >= 0; replaces the attack's own.
-        norm: name of the norm that the attack itself works in, ``"Linf"`` or ``"L2"``.
+        norm: name of the norm that the attack itself works in, ``"Linf"`` or ``"L2"``; many tell it, and are refused
+            if it is another.
         bounds: smallest and largest valid input value, or None.
         seed: seed of the attack's random numbers, or None.
 
@@ -68,6 +69,9 @@ class ExternalAttack(Attack):
         super().__init__(eps, norm=norm, bounds=bounds, seed=seed)
         if not callable(attack) or not (_takes_model(attack) or _is_foolbox(attack)):
             refuse(self, "attack", "a torchattacks class (or a partial of one) or a foolbox attack object", attack)
+        own = _own_norm(attack)
+        if own not in (None, self.norm):
+            refuse(self, "attack", f"one that works in norm={self.norm!r} (this one works in {own})", attack)
         self.attack = attack
         self._alpha_per_eps = _alpha_per_eps(attack, self.eps) if _takes_model(attack) else None
 
@@ -174,6 +178,21 @@ def _parameters(attack: Callable[..., Any]) -> Mapping[str, Any]:
         return inspect.signature(attack).parameters
     except ValueError:
         return {}
+
+
+def _own_norm(attack: Callable[..., Any]) -> str | None:
+    """The norm that an attack works in, as far as it tells."""
+    if _is_foolbox(attack):
+        order = getattr(getattr(attack, "distance", None), "p", None)
+        return None if order is None else "Linf" if order == float("inf") else f"L{order:g}"
+    built, given = getattr(attack, "func", attack), getattr(attack, "keywords", {})
+    accepted = _parameters(built)
+    if "norm" in accepted:
+        return str(given.get("norm", accepted["norm"].default))
+    # Those of torchattacks that take a radius and no norm work in Linf, unless their name tells another one.
+    if not getattr(built, "__module__", "").startswith("torchattacks.") or "eps" not in accepted:
+        return None
+    return "L2" if built.__name__.endswith("L2") else "Linf"
 
 
 def _alpha_per_eps(attack: Callable[..., Any], eps: float) -> float | None:

@@ -159,8 +159,12 @@ class _ModelOfPixels(nn.Module):
         self.dtype = dtype
 
     def forward(self, pixels: Tensor) -> Any:
-        """What the model says to the inputs that these pixels become."""
-        return self.model(((pixels - self.mean) / self.std).to(self.dtype))
+        """What the model says to these pixels."""
+        return self.model(self.inputs(pixels))
+
+    def inputs(self, pixels: Tensor) -> Tensor:
+        """The inputs that these pixels become."""
+        return ((pixels - self.mean) / self.std).to(self.dtype)
 
 
 def _of_pixels(dtype: torch.dtype) -> torch.dtype:

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
 
 import torch
 from torch import Tensor, nn
+from typing_extensions import Self
 
 from lsa_lightning.attacks.attacked import AttackedModel, watched
 from lsa_lightning.attacks.base import Model
@@ -19,7 +23,7 @@ from lsa_lightning.measures import ComparisonMeasure
 from lsa_lightning.regularizers import LayerwiseRegularizer
 from lsa_lightning.utils.batch import samples_of_batch
 from lsa_lightning.utils.checks import instance, number, or_none
-from lsa_lightning.utils.outputs import FirstCall, LogitsOf
+from lsa_lightning.utils.outputs import FirstCall, LogitsOf, OutputFn, read_logits
 
 
 class LayerLoss(WatchingLoss):
@@ -70,14 +74,22 @@ class LayerLoss(WatchingLoss):
 
     def watch(self, model: Model, x: Tensor) -> Model:
         """``model`` with the penalty of each sample in a last column of its output, ``[N, C + 1]``."""
-        module = module_behind(model)
-        layers, sites = locate_layers(module, self.layers, x)
-        gamma = self.regularizer.weights([layer.name for layer in layers])
+        behind = ModuleBehind.of(model, x)
+        module = behind.module
+        layers, sites = locate_layers(module, self.layers, behind.x)
+        names = [layer.name for layer in layers]
+        gamma = self.regularizer.weights(names)
         if not gamma:
-            msg = f"expected a gamma for one of the layers {[layer.name for layer in layers]}, got {self.regularizer!r}"
+            msg = f"expected a gamma for one of the layers {names}, got {self.regularizer!r}"
+            raise ValueError(msg)
+        given = self.regularizer.gamma
+        if isinstance(given, Mapping) and (
+            unknown := [*{*given} - {*names} - {name.partition("#")[0] for name in names}]
+        ):
+            msg = f"expected gamma for some of the layers {names}, got one for {sorted(unknown)} too"
             raise ValueError(msg)
         check_softmax_once(module, gamma, self.regularizer.measure)
-        return _WithPenalty(model, module, {name: sites[name] for name in gamma}, gamma, self.regularizer.measure, x)
+        return _WithPenalty(model, behind, {name: sites[name] for name in gamma}, gamma, self.regularizer.measure, x)
 
     def logits(self, output: Tensor) -> Tensor:
         """All columns but the last."""
@@ -98,13 +110,13 @@ class _WithPenalty:
     def __init__(
         self,
         model: Model,
-        module: nn.Module,
+        behind: ModuleBehind,
         sites: Mapping[str, CallSite],
         gamma: Mapping[str, float],
         measure: ComparisonMeasure,
         x: Tensor,
     ) -> None:
-        self.model, self.module, self.sites, self.gamma, self.measure = model, module, sites, gamma, measure
+        self.model, self.behind, self.sites, self.gamma, self.measure = model, behind, sites, gamma, measure
         self.samples = samples_of_batch()
         with torch.no_grad():
             self.clean = self._pass(x)[1]
@@ -116,7 +128,8 @@ class _WithPenalty:
         return torch.cat([logits.reshape(len(x), -1), torch.stack(terms).sum(0)[:, None]], dim=1)
 
     def _pass(self, x: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
-        with watched(), LayerProbe(self.module, self.sites, len(x), sites=self.sites) as probe:
+        module, read = self.behind.module, self.behind.read
+        with watched(), LayerProbe(module, self.sites, len(x), sites=self.sites, read=read) as probe:
             logits = self.model(x)
         return logits, probe.representations
 
@@ -128,15 +141,41 @@ class _WithPenalty:
         return given[0] if self.samples is None else torch.searchsorted(self.samples[0], given[0])
 
 
-def module_behind(model: Model) -> nn.Module:
-    """The user's own module, whose layers have the names that the user knows.
+@dataclass(frozen=True, eq=False)
+class ModuleBehind:
+    """The user's own module, whose layers have the names that the user knows, behind what an attack is given.
 
-    Raises:
-        ValueError: if it is a plain function.
+    Attributes:
+        module: the module.
+        read: reads the logits out of what it returns.
+        x: what it is given for an input of the attack.
     """
-    while isinstance(model, AttackedModel | FirstCall | LogitsOf | _ModelOfPixels):
-        model = model.model
-    if not isinstance(model, nn.Module):
-        msg = f"expected a model that is an nn.Module, whose layers can be watched, got {model!r}"
-        raise ValueError(msg)
-    return model
+
+    module: nn.Module
+    read: OutputFn
+    x: Tensor
+
+    @classmethod
+    def of(cls, model: Model, x: Tensor) -> Self:
+        """What is behind ``model``, for its input ``x``.
+
+        Raises:
+            ValueError: if it is a plain function.
+        """
+        reads: list[OutputFn] = [read_logits]
+        while isinstance(model, AttackedModel | FirstCall | LogitsOf | _ModelOfPixels):
+            if isinstance(model, LogitsOf) and model.output_fn is not None:
+                reads.insert(0, model.output_fn)
+            x = model.inputs(x) if isinstance(model, _ModelOfPixels) else x
+            model = model.model
+        if not isinstance(model, nn.Module):
+            msg = f"expected a model that is an nn.Module, whose layers can be watched, got {model!r}"
+            raise ValueError(msg)
+        return cls(model, partial(_through, reads), x)
+
+
+def _through(reads: Sequence[OutputFn], output: Any) -> Tensor:
+    for read in reads:
+        output = read(output)
+    logits: Tensor = output
+    return logits

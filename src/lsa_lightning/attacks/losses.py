@@ -53,7 +53,7 @@ def dlr(logits: Tensor, labels: Tensor) -> Tensor:
         labels: ``[N]``.
 
     Returns:
-        ``[N]``, each in [-1, 1]; positive where the sample is misclassified.
+        ``[N]``; in [-1, 0] where the sample is classified correctly, else above, without an upper bound.
 
     Example:
         >>> dlr(torch.tensor([[1.0, 3.0, 0.0]]), torch.tensor([1]))

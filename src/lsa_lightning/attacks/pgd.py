@@ -151,9 +151,10 @@ class TPGD(GradientAttack):
         return kl_divergence(y, logits).sum()
 
     def start(self, ball: Ball) -> Tensor:
-        """A hair away from the centre, where the divergence has no gradient."""
+        """A hair away from the centre, where the divergence has no gradient; farther where rounding would undo it."""
         noise = torch.empty_like(ball.x).normal_(generator=self.generator(ball.x.device))
-        return ball.project(ball.x + 0.001 * noise)
+        unit = torch.finfo(noise.dtype).eps * ball.x.abs()
+        return ball.project(ball.x + unit.clamp_min(0.001) * noise)
 
     def perturb(self, model: Model, x: Tensor, y: Tensor, ball: Ball) -> Tensor:
         """All steps; the last iterate."""

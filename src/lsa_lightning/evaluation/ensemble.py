@@ -13,12 +13,14 @@ import torch
 from torch import Tensor, nn
 
 from lsa_lightning.attacks import Ensemble
+from lsa_lightning.attacks.attacked import AttackedModel
+from lsa_lightning.attacks.checks import Checks
 from lsa_lightning.evaluation.accuracy import correct
 from lsa_lightning.evaluation.state import FinishedBatches, answer_of, digest, settings_of
 from lsa_lightning.utils.batch import BatchFn, check_samples, move_data_to_device, read_batch, read_samples
 from lsa_lightning.utils.checks import instance, integer, or_none
 from lsa_lightning.utils.distributed import gathered, own_share, place, together
-from lsa_lightning.utils.isolation import lent, preserved_random_state
+from lsa_lightning.utils.isolation import frozen, lent, preserved_random_state
 from lsa_lightning.utils.outputs import LogitsOf, OutputFn
 from lsa_lightning.utils.random import Purpose, seed_of
 from lsa_lightning.utils.renamed import renamed
@@ -112,9 +114,18 @@ def evaluate_ensemble(
 
 def _standing(model: nn.Module, ensemble: Ensemble, x: Tensor, y: Tensor) -> dict[str, int]:
     """How many samples stand after each attack that the model has enough classes for."""
-    with lent(model, x.device):
+    with lent(model, x.device), frozen(model) as thaw:
         correct(model, x, y)  # where outputs are no logits or labels no classes, an error
-        return {name: int(standing.sum()) for name, _, standing in ensemble.in_turn(model, x, y)}
+        checks, counts = Checks(), {}
+        attacked = AttackedModel(model, checks, thaw, _unchecked)  # as the ensemble's own call has it
+        for name, x_adv, standing in ensemble.in_turn(attacked, x, y):
+            # In a model that mixes samples, one stands or falls with where the others are in the end.
+            counts[name] = int((correct(model, x_adv, y) if checks.mixes else standing).sum())
+        return counts
+
+
+def _unchecked(*_: object) -> None:
+    """What each attack checks itself."""
 
 
 class _Counts:

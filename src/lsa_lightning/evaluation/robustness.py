@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import partial
 from itertools import islice
 from pathlib import Path
@@ -148,7 +148,12 @@ class RobustnessEvaluation:
 
         Returns:
             Table by name.
+
+        Raises:
+            ValueError: see :meth:`run`; and for an iterator, which the first model would use up.
         """
+        if len(models) > 1 and isinstance(dataloader, Iterator):
+            refuse(self, "dataloader", "one that can be gone through once per model", dataloader)
         files = {name: None if state_folder is None else Path(state_folder) / f"{name}.jsonl" for name in models}
         return {name: self.run(model, dataloader, files[name], label=name) for name, model in models.items()}
 

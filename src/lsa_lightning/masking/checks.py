@@ -235,10 +235,10 @@ class MaskingChecks:
         """What is seen of each sample of a batch, ``[N]`` each; by attack, whether it alone fools the model."""
         with self._seeded(batch):
             row = self._without_attack(batch, models)
-            # Attacks that need a gradient fool nobody where there is none.
+            # Attacks that need a gradient fool nobody in a batch where some sample has none.
             black_box = self._black_box()
             attacks = {**black_box, **self._white_box(batch.x[0].numel())}
-            usable = black_box if bool(row["gradient"].isnan().all()) else attacks
+            usable = black_box if bool(row["gradient"].isnan().any()) else attacks
             for name, attack in attacks.items():
                 row[name] = row["clean"] & (self._fooled(attack, batch) if name in usable else ~row["clean"])
                 progress.advance(len(batch.x) * forward_passes(attack))

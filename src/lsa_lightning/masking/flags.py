@@ -105,9 +105,9 @@ def flags(
         "not_deterministic": _not_deterministic(observed),
         "gradients_disagree": _gradients_disagree(observed),
     }
-    if bool(observed["gradient"].isnan().all()):
+    if bool(observed["gradient"].isnan().any()):
         for name in ("pgd_weaker_than_fgsm", "accuracy_rises_with_eps", "full_range_above_chance"):
-            verdicts[name] = MaskingFlag(None, "does not apply: the model gives no input gradient, or NaN")
+            verdicts[name] = MaskingFlag(None, "does not apply: some input gradients are NaN, or the model gives none")
     return verdicts
 
 
@@ -160,8 +160,8 @@ def _vanishing_gradients(observed: dict[str, Tensor]) -> MaskingFlag:
         return MaskingFlag(True, "the output has no gradient with respect to the input, or NaN")
     vanished, samples = int(observed["vanished"].sum()), len(observed["clean"])
     words = (
-        f"input gradients of {vanished} of {samples} samples are 0 or too small for their dtype; "
-        f"median of the largest entry {float(observed['gradient'].median()):.2g}"
+        f"input gradients of {vanished} of {samples} samples are 0, NaN or too small for their dtype; "
+        f"median of the largest entry {float(observed['gradient'].nanmedian()):.2g}"
     )
     return MaskingFlag(_low_end(vanished, samples) > TOLERANCE, words)
 

@@ -54,13 +54,21 @@ class _FixedBatchNorm(torch.autograd.Function):
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
         _, _, variance, weight, _, eps = inputs
         slope = (variance + eps).rsqrt()
-        ctx.save_for_backward(slope if weight is None else slope * weight)
+        slope = slope if weight is None else slope * weight
+        ctx.save_for_backward(slope)
+        ctx.save_for_forward(slope)
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
         (gradient,), (slope,) = gradients, ctx.saved_tensors
         shape = (1, -1, *[1] * (gradient.ndim - 2))
         return (gradient * slope.view(shape)).to(gradient.dtype), None, None, None, None, None
+
+    @staticmethod
+    def jvp(ctx: Any, *tangents: Tensor) -> Tensor:
+        tangent, (slope,) = tangents[0], ctx.saved_tensors
+        moved: Tensor = tangent * slope.view(1, -1, *[1] * (tangent.ndim - 2)).to(tangent.dtype)
+        return moved
 
 
 def _halves(pool: nn.MaxPool2d) -> bool:
@@ -101,6 +109,7 @@ class _HalvingPool(torch.autograd.Function):
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor]) -> None:
         ctx.mark_non_differentiable(output[1])
         ctx.save_for_backward(inputs[0], output[1])
+        ctx.save_for_forward(output[1])
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> Tensor:
@@ -108,6 +117,11 @@ class _HalvingPool(torch.autograd.Function):
         whole, pool = torch.ops.aten.max_pool2d_with_indices_backward, ([2, 2], [2, 2], [0, 0], [1, 1])
         gradient: Tensor = whole(gradients[0], x, *pool, False, places)
         return gradient
+
+    @staticmethod
+    def jvp(ctx: Any, tangent: Tensor) -> tuple[Tensor, None]:
+        (places,) = ctx.saved_tensors
+        return tangent.flatten(-2).gather(-1, places.flatten(-2)).view_as(places), None
 
 
 def _pairs(x: Tensor, dim: int) -> tuple[Tensor, ...]:
