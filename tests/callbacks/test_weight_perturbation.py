@@ -12,11 +12,12 @@ from tests.helpers.modules import ForeignModule, loader, trainer
 from tests.helpers.two_processes import CASES, InOrder, two_processes, without_batch_norm
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
+from torch.utils.data import DataLoader, TensorDataset
 
 from lsa_lightning import ATLR, AdversarialTraining, LayerwiseRegularizer
 from lsa_lightning.attacks import FGSM, PGD
 from lsa_lightning.callbacks import AdversarialWeightPerturbation
-from lsa_lightning.objectives import AT, TRADES, Objective
+from lsa_lightning.objectives import AT, MART, TRADES, Objective
 
 pytestmark = pytest.mark.usefixtures("float64")
 
@@ -266,3 +267,57 @@ def test_two_processes_perturb_alike_and_equal_one(case: str) -> None:
     again = [AdversarialTraining(FGSM(eps)), AdversarialWeightPerturbation(GAMMA)]
     trainer(again, **options).fit(single, InOrder(16))
     assert_same(module.net, single.net, 5e-3 if case == "bf16" else 2e-6)
+
+
+class Regresses(ForeignModule):
+    """Two numbers for each image."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.net = nn.Sequential(nn.Flatten(), nn.Linear(64, 8), nn.Tanh(), nn.Linear(8, 2))  # type: ignore[assignment]
+
+    def training_step(self, batch: Any) -> Any:
+        return F.mse_loss(self(batch[0]), batch[1])
+
+
+def squared_errors(output: Tensor, y: Tensor) -> Tensor:
+    return (output - y).square().mean(1)
+
+
+def numbers() -> DataLoader[Any]:
+    torch.manual_seed(2)
+    x = torch.rand(24, 1, 8, 8)
+    return DataLoader(TensorDataset(x, 3 * x.flatten(1)[:, :2] - 1), 8)
+
+
+def test_weights_move_up_the_loss_that_the_attack_increases() -> None:
+    torch.manual_seed(0)
+    module = Regresses()
+    torch.manual_seed(0)
+    by_hand = Regresses()
+    attack = FGSM(0.1, loss_fn=squared_errors)
+    trainer([AdversarialTraining(attack), AdversarialWeightPerturbation(0.05)]).fit(module, numbers())
+    optimizer = by_hand.configure_optimizers()
+    for x, y in numbers():
+        x_adv = attack(by_hand, x, y)
+        weights = [parameter for parameter in by_hand.parameters() if parameter.ndim > 1]
+        gradients = torch.autograd.grad(F.mse_loss(by_hand(x_adv), y), weights)
+        before = [weight.detach().clone() for weight in weights]
+        with torch.no_grad():
+            for weight, gradient in zip(weights, gradients, strict=True):
+                weight.add_(0.05 * weight.norm() / gradient.norm() * gradient)
+        optimizer.zero_grad()
+        F.mse_loss(by_hand(x_adv), y).backward()
+        with torch.no_grad():
+            for weight, value in zip(weights, before, strict=True):
+                weight.copy_(value)
+        optimizer.step()
+    for name, value in module.state_dict().items():
+        torch.testing.assert_close(value, by_hand.state_dict()[name], rtol=0, atol=1e-6)
+
+
+@pytest.mark.parametrize("objective", [TRADES(), MART()])
+def test_objectives_that_compare_scores_need_classes(objective: Objective) -> None:
+    attack = FGSM(0.1, loss_fn=squared_errors)
+    with pytest.raises(MisconfigurationException, match="compares scores of classes: expected labels that are"):
+        trainer([AdversarialTraining(attack, objective)]).fit(Regresses(), numbers())

@@ -280,6 +280,16 @@ class AdversarialTraining(FreshCallback):
         loss = self.total_loss(module, loss, passes, y, len(x))
         return {**result, "loss": loss} if isinstance(result, Mapping) else loss
 
+    def _check_classes(self, logits: Tensor, y: Tensor) -> None:
+        """The objective compares scores of classes, which the attack does not ask for."""
+        many = logits.ndim > 1 and logits.shape[1] > 1
+        if y.is_floating_point() and ((many and y.shape == logits.shape) or bool((y != y.round()).any())):
+            msg = (
+                f"{type(self.objective).__name__} compares scores of classes: expected labels that are classes, got "
+                f"{y.dtype} of shape {(*y.shape,)}, as of several labels each or of a regression"
+            )
+            raise MisconfigurationException(msg)
+
     def total_loss(self, module: pl.LightningModule, loss: Tensor, passes: Passes, y: Tensor, samples: int) -> Tensor:
         """What is minimised: the loss of the user's step, the objective's term and the penalty; logs both parts.
 
@@ -294,6 +304,8 @@ class AdversarialTraining(FreshCallback):
         if self.alarm is not None:
             self._watch(module, self.alarm, passes, y)
         if self.objective.needs_both_outputs:
+            if not self.attack.needs_classes:
+                self._check_classes(clean[OUTPUT], y)
             loss = loss + self.objective.term(clean.pop(OUTPUT), adversarial.pop(OUTPUT), y)
         _log(module, "train/loss_base", loss, samples)
         if self.penalized_layers(module.current_epoch):

@@ -11,7 +11,10 @@ import torch
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from torch import Tensor, nn
 
+from lsa_lightning.attacks import Attack
+from lsa_lightning.attacks.composite import CompositeAttack
 from lsa_lightning.attacks.gradients import weight_gradients
+from lsa_lightning.attacks.losses import LossFn, WatchingLoss, own_losses
 from lsa_lightning.callbacks.adversarial_training import AdversarialTraining
 from lsa_lightning.callbacks.base import FreshCallback
 from lsa_lightning.callbacks.step_patch import patch_method
@@ -31,9 +34,9 @@ class AdversarialWeightPerturbation(FreshCallback):
 
     and the step's loss and gradients are taken there. Outside of the step's own passes forward and back the weights are
     the true ones, bit by bit: for the optimizer, for the hooks of other callbacks, such as weight averaging, and in
-    every ``state_dict``, as of a checkpoint that a signal asks for in the middle of a step. J is here the cross-entropy
-    plus the objective's own term; its passes move no buffer and no random state. Costs one more forward and backward
-    pass.
+    every ``state_dict``, as of a checkpoint that a signal asks for in the middle of a step. J is here the
+    cross-entropy, or the attack's own ``loss_fn``, averaged, plus the objective's own term; its passes move no buffer
+    and no random state. Costs one more forward and backward pass.
 
     Args:
         gamma: size of the perturbation relative to each weight's norm, >= 0; 0.01 for AT and 0.005 for TRADES in the
@@ -83,7 +86,8 @@ class AdversarialWeightPerturbation(FreshCallback):
         if trainer is not None and trainer.current_epoch >= self.warmup_epochs:
             (partner,) = _partners(trainer)
             logits_of = LogitsOf(model, partner.target.output_fn)
-            self.perturb(trainer, model, direction_loss(partner.objective, logits_of, x, x_adv, y))
+            losses = own_loss_of(partner.attack)
+            self.perturb(trainer, model, direction_loss(partner.objective, logits_of, x, x_adv, y, losses))
 
     def perturb(self, trainer: pl.Trainer, model: nn.Module, loss: Tensor) -> None:
         """Move the weights of ``model`` up the gradient of ``loss``; all processes alike."""
@@ -172,12 +176,31 @@ class _PerturbedWeight:
             self.other, self.perturbed = before, perturbed
 
 
-def direction_loss(objective: Objective, model: nn.Module, x: Tensor, x_adv: Tensor, y: Tensor) -> Tensor:
-    """The cross-entropy on the batch that ``objective`` steps on, plus its term, all at the current weights."""
+def own_loss_of(attack: Attack) -> LossFn | None:
+    """What an attack increases in place of the cross-entropy, of labels that need be no classes; None: nothing else."""
+    if isinstance(attack, CompositeAttack):
+        return next(filter(None, map(own_loss_of, attack.attacks.values())), None)
+    return None if isinstance(attack.loss_fn, WatchingLoss) else attack.loss_fn
+
+
+def direction_loss(
+    objective: Objective, model: nn.Module, x: Tensor, x_adv: Tensor, y: Tensor, losses: LossFn | None = None
+) -> Tensor:
+    """The mean loss on the batch that ``objective`` steps on, plus its term, all at the current weights.
+
+    Args:
+        objective: the objective.
+        model: maps x to logits.
+        x: inputs.
+        x_adv: their partners.
+        y: labels.
+        losses: the loss ``(logits, y) -> [N]``; None: the cross-entropy.
+    """
     adversarial = _forward(model, x_adv)
     needs_clean = objective.steps_on_clean or objective.needs_both_outputs
     clean = _forward(model, x) if needs_clean else adversarial
-    loss = classification_loss(clean if objective.steps_on_clean else adversarial, y)
+    stepped_on = clean if objective.steps_on_clean else adversarial
+    loss = classification_loss(stepped_on, y) if losses is None else own_losses(losses, stepped_on, y).mean()
     return loss + objective.term(clean, adversarial, y) if objective.needs_both_outputs else loss
 
 
