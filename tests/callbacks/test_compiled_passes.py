@@ -97,6 +97,10 @@ class AlwaysCallsItsNet(ForeignModule):
         return F.cross_entropy(self.net(x), y)
 
 
+REPEATED = 1
+"""The first pass with a penalty is run once more, to see whether the model answers alike."""
+
+
 @pytest.fixture
 def passes(monkeypatch: pytest.MonkeyPatch) -> dict[str, int]:
     """How many passes ran in the one and in the other way."""
@@ -139,8 +143,8 @@ def fitted(
 @pytest.mark.parametrize(
     ("cls", "backend", "counts"),
     [
-        (ForeignModule, "aot_eager", (2, 10)),
-        (Skips, "eager", (3, 6)),
+        (ForeignModule, "aot_eager", (2 + REPEATED, 10)),
+        (Skips, "eager", (3 + REPEATED, 6)),
     ],
 )
 def test_it_trains_the_same_weights(
@@ -183,13 +187,13 @@ def test_what_forbids_it_trains_the_same_weights(
     cls: type[ForeignModule], options: dict[str, Any], passes: dict[str, int]
 ) -> None:
     module = fitted(cls, backend="eager", **options)
-    assert passes == {"written": 12, "compiled": 0}
+    assert passes == {"written": 12 + REPEATED, "compiled": 0}
     assert_same(module, fitted(cls, backend=None, **options))
 
 
 def test_random_numbers_that_begin_later_forbid_it_from_then_on(passes: dict[str, int]) -> None:
     fitted(DrawsLater, backend="eager")
-    assert passes == {"written": 2 + 2 * 2, "compiled": 2 * 3}
+    assert passes == {"written": 2 + 2 * 2 + REPEATED, "compiled": 2 * 3}
 
 
 def test_a_step_that_begins_to_change_x_is_seen_in_compiled_passes(passes: dict[str, int]) -> None:

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from torch.autograd.graph import saved_tensors_hooks
 
 from lsa_lightning.attacks.checks import Checks
+from lsa_lightning.callbacks.kept_state import parameters_stay, warn_of_state
 from lsa_lightning.callbacks.loss_labels import FEWEST, has_other_labels
 from lsa_lightning.callbacks.step_input import (
     GivenBatch,
@@ -143,6 +144,7 @@ class AdversarialStep:
         self._looked = False
         self._first = StepInput(None, called=False, idle=True)
         self._asides: tuple[bool, ...] = ()
+        self._repeats = False
         self._watch: StepWatch | None = None
         self._checks = Checks()
         self._compiled = CompiledProbe.of(model)
@@ -200,6 +202,8 @@ class AdversarialStep:
         """
         self.close()
         first = not self._looked
+        if first:
+            asked = replace(asked, craft=self._while_parameters_stay(asked.craft))
         self._checks.begin(self.model, asked.x.device)
         watched = (first and checked) or asked.with_output
         try:
@@ -245,15 +249,16 @@ class AdversarialStep:
                 begin()
             return asked.step(batch)
 
-        def run_other() -> Any:
+        def run(*, again: bool = False) -> Any:
             watch.close()
-            return self.model(other.clone())  # some models normalise what they are given in place
+            # Some models normalise what they are given in place.
+            return self.model((stepped_on if again else other).clone())
 
         with _looking() if watched else reentrance_off() if looks and asked.layers else nullcontext():
             try:
                 if watched or (looks and not runs_compiled):
                     watch.open()
-                return self._both(asked, run_step, run_other), watch.output
+                return self._both(asked, run_step, run), watch.output
             finally:
                 watch.close()
 
@@ -284,9 +289,9 @@ class AdversarialStep:
             result, stepping = asked.step(asked.batch), False
             return result
 
-        def run_other() -> Any:
-            other = next(iter(partners.values())) if self.on_clean else calls[0].x
-            args, kwargs = calls[0].arguments(other.clone())
+        def run(*, again: bool = False) -> Any:
+            adversarial = next(iter(partners.values()))
+            args, kwargs = calls[0].arguments((calls[0].x if self.on_clean == again else adversarial).clone())
             with watch.paused():
                 return self.model(*args, **kwargs)
 
@@ -294,10 +299,17 @@ class AdversarialStep:
         self._watch = watch = StepWatch(self.model, given, swap)
         watch.open()
         with _looking():
-            passes = self._both(asked, run_step, run_other)
+            passes = self._both(asked, run_step, run)
         if loss_of(passes.result) is not None and not calls:
             raise self._not_called()
         return passes, watch.output
+
+    def _while_parameters_stay(self, craft: Craft) -> Craft:
+        def watched(model: nn.Module, x: Tensor, y: Tensor) -> Tensor:
+            with parameters_stay(self.model, self.name):
+                return craft(model, x, y)
+
+        return watched
 
     def _not_called(self) -> MisconfigurationException:
         msg = f"expected training_step to call {self.name} in each step, as in the first one; here it did not"
@@ -321,14 +333,14 @@ class AdversarialStep:
         """The model as a function of its input alone, and the input of a call."""
         return (self.model if call.is_plain else bound(self.model, call.arguments)), call.x.detach()
 
-    def _both(self, asked: StepRequest, run_step: Callable[[Begin], Any], run_other: Callable[[], Any]) -> Passes:
+    def _both(self, asked: StepRequest, run_step: Callable[[Begin], Any], run: Callable[..., Any]) -> Passes:
         """The user's step and, where layers are asked for, the other pass, with the same random numbers.
 
         Args:
             asked: the step.
             run_step: runs the step; calls its argument when the pass whose representations count is about to begin, or
                 has just called the model.
-            run_other: runs the model on the other input.
+            run: runs the model on the other input; with ``again=True`` on that of the step.
 
         Returns:
             What they gave.
@@ -365,8 +377,16 @@ class AdversarialStep:
                 learning.learn(probe)
             other = LayerProbe(self.model, list(own), samples, for_penalty_alone, **options)
             buffers = scratch_buffers(self.model, first_buffers) if for_penalty_alone else nullcontext()
-            with random_state.replay(), buffers, other, self.quietly():
-                run_other()
+            looks, self._repeats = not self._repeats, True
+            if looks:
+                again = LayerProbe(self.model, list(own), samples, True, **options)
+                copies = {key: buffer.clone() for key, buffer in first_buffers.items()} or None
+                with random_state.replay(), scratch_buffers(self.model, copies), again, self.quietly():
+                    run(again=True)
+                warn_of_state(self.name, own, _captured(again))
+            stay = parameters_stay(self.model, self.name) if looks else nullcontext()
+            with random_state.replay(), buffers, stay, other, self.quietly():  # the probe may end the pass
+                run()
             others = _captured(other)
             return Passes(result, own, others) if self.on_clean else Passes(result, others, own)
 

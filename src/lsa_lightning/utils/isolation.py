@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -252,10 +252,20 @@ def _with_generators(device: torch.device) -> list[torch.device]:
     return [] if device.type in ("cpu", "meta") else [device]
 
 
+def autocast_as_now(device: torch.device) -> AbstractContextManager[None]:
+    """Casts types automatically, or does not, as it is done on ``device`` at the moment."""
+    kind = device.type
+    if not torch.amp.is_autocast_available(kind):
+        return nullcontext()
+    dtype, cached = torch.get_autocast_dtype(kind), torch.is_autocast_cache_enabled()
+    return torch.autocast(kind, dtype, enabled=torch.is_autocast_enabled(kind), cache_enabled=cached)
+
+
 class RandomStateAtForward:
     """Remembers the global random state at the moment a model's forward pass begins, to replay it for another pass.
 
-    Two passes from the same state draw the same dropout masks. Enter it around code that runs the model, then run the
+    Two passes from the same state draw the same dropout masks. Whether types are cast automatically is remembered too,
+    as a step may do so around its own call alone. Enter it around code that runs the model, then run the
     second pass inside :meth:`replay`, after which the random state is again what it was before. A pass with gradients
     counts before one without, such as a teacher's.
     """
@@ -264,6 +274,7 @@ class RandomStateAtForward:
         self.model = model
         self.device = device
         self._state: RandomState | None = None
+        self._autocast: AbstractContextManager[None] = nullcontext()
         self._with_gradient = False
         self._handles: list[RemovableHandle] = []
 
@@ -283,12 +294,13 @@ class RandomStateAtForward:
         """A pass begins now."""
         if self._state is None or (torch.is_grad_enabled() and not self._with_gradient):
             self._state = RandomState(self.device)
+            self._autocast = autocast_as_now(self.device)
             self._with_gradient = torch.is_grad_enabled()
 
     @contextmanager
     def replay(self) -> Iterator[None]:
         """Run the code inside from the remembered state."""
-        with preserved_random_state(self.device):
+        with preserved_random_state(self.device), self._autocast:
             if self._state is not None:
                 self._state.restore()
             yield

@@ -1,0 +1,136 @@
+"""Models and steps that keep something from pass to pass, and steps that cast types themselves."""
+
+from __future__ import annotations
+
+import warnings
+from typing import Any
+
+import pytest
+import torch
+import torch.nn.functional as F  # noqa: N812
+from lightning.fabric.utilities.exceptions import MisconfigurationException
+from tests.helpers.modules import ForeignModule, ModularConvNet, loader, trainer
+from tests.helpers.training import foreign
+from torch import Tensor, nn
+
+from lsa_lightning import ATLR, AdversarialTraining, LayerwiseRegularizer
+from lsa_lightning.attacks import FGSM
+
+
+def at_lr(**options: Any) -> ATLR:
+    attack, regularizer = FGSM(0.0, bounds=None), LayerwiseRegularizer(1.0)
+    return ATLR(attack, regularizer=regularizer, mvl=["net.act"], analysis_every_n_epochs=0, **options)
+
+
+class Momentum(ModularConvNet):
+    """Updates a copy of a layer in its forward pass."""
+
+    def __init__(self, when: str) -> None:
+        super().__init__()
+        self.key = nn.Linear(8, 3).requires_grad_(False)
+        self.when = when
+
+    def forward(self, x: Tensor) -> Tensor:
+        if self.when == "always" or (self.when == "training" and self.training):
+            for key, query in zip(self.key.parameters(), self.fc2.parameters(), strict=True):
+                key.data.mul_(0.9).add_(0.1 * query.data)
+        return super().forward(x)
+
+
+class Contrasts(ForeignModule):
+    def __init__(self, when: str, changes: bool) -> None:
+        super().__init__()
+        self.net = Momentum(when)
+        self.changes = changes
+
+    def training_step(self, batch: Any) -> Any:
+        x, y = batch
+        return F.cross_entropy(self((x - 0.5) / 0.25 if self.changes else x), y)
+
+
+@pytest.mark.parametrize("changes", [False, True])
+def test_a_model_that_moves_frozen_parameters_is_refused(changes: bool) -> None:
+    words = r"changes parameters without gradients in its forward pass, \['net.key.weight', 'net.key.bias'\]"
+    with pytest.raises(MisconfigurationException, match=words):
+        trainer([AdversarialTraining(FGSM(0.1, bounds=None))]).fit(Contrasts("always", changes), loader())
+    trainer([AdversarialTraining(FGSM(0.1, bounds=None))]).fit(Contrasts("training", changes), loader())
+    with pytest.raises(MisconfigurationException, match=words):
+        trainer([at_lr()]).fit(Contrasts("training", changes), loader())
+    trainer([at_lr()]).fit(Contrasts("never", changes), loader())
+
+
+class Remembers(ModularConvNet):
+    """Adds something of the pass before."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.hidden_state: Any = 0.0
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.relu2(self.conv2(self.relu1(self.bn1(self.conv1(x)))))
+        first = self.fc1(x.flatten(1)) + self.hidden_state
+        self.hidden_state = 0.5 * first.detach().mean(0)
+        return self.fc2(self.act(first))
+
+
+class Recurrent(ForeignModule):
+    def __init__(self) -> None:
+        super().__init__()
+        self.net = Remembers()
+
+
+class Domains(ForeignModule):
+    """Has a batch norm for each of two domains, and does not switch back."""
+
+    def __init__(self, back: bool = False) -> None:
+        super().__init__()
+        self.own = self.net.bn1
+        self.other = nn.BatchNorm2d(4)
+        nn.init.constant_(self.other.bias, 3.0)
+        self.back = back
+
+    def training_step(self, batch: Any) -> Any:
+        x, y = batch
+        self.net.bn1 = self.own
+        loss = F.cross_entropy(self(x), y)
+        self.net.bn1 = self.other
+        loss = loss - 0.1 * self(torch.rand_like(x)).softmax(1).square().mean()
+        if self.back:
+            self.net.bn1 = self.own
+        return loss
+
+
+def warnings_of(module: ForeignModule) -> list[str]:
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        trainer([at_lr()], max_epochs=2).fit(module, loader())
+    return [str(each.message) for each in caught if "answers otherwise" in str(each.message)]
+
+
+@pytest.mark.parametrize("cls", [Recurrent, Domains])
+def test_layers_that_answer_otherwise_after_the_step_are_said_once(cls: type[ForeignModule]) -> None:
+    (said,) = warnings_of(foreign(cls))
+    assert said.startswith(f"net.act of {cls.__name__} answers otherwise when it is given the input of training_step")
+
+
+@pytest.mark.parametrize("module", [lambda: foreign(Domains, back=True), lambda: foreign(dropout=0.5)])
+def test_those_that_answer_alike_are_not(module: Any) -> None:
+    assert warnings_of(module()) == []
+
+
+class Casts(ForeignModule):
+    def __init__(self, changes: bool) -> None:
+        super().__init__()
+        self.changes = changes
+
+    def training_step(self, batch: Any) -> Any:
+        x, y = batch
+        with torch.autocast("cpu", torch.bfloat16):
+            return F.cross_entropy(self((x - 0.5) / 0.25 if self.changes else x), y)
+
+
+@pytest.mark.parametrize("changes", [False, True])
+def test_a_step_that_casts_types_has_both_passes_cast(changes: bool) -> None:
+    run = trainer([at_lr()])
+    run.fit(foreign(Casts, changes=changes), loader())
+    assert float(run.callback_metrics["train/loss_lr"]) == 0
