@@ -22,7 +22,7 @@ from tests.helpers.training import SaveWithin, assert_same
 from tests.helpers.two_processes import two_processes, without_batch_norm
 from torch.utils.data import DataLoader, IterableDataset
 
-from lsa_lightning import ATLR, RobustValidation
+from lsa_lightning import ATLR, LayerwiseRegularizer, RobustValidation
 from lsa_lightning.attacks import FGSM
 from lsa_lightning.callbacks import TrainingProgress
 from lsa_lightning.callbacks import progress as module
@@ -355,3 +355,9 @@ def test_a_long_list_of_layers_is_a_number(mvl: list[str], words: str) -> None:
 def test_shown_must_be_a_flag() -> None:
     with pytest.raises(ValueError, match="expected shown to be"):
         TrainingProgress(shown="yes")  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(("gamma", "words"), [(0.0, "regularizes nothing"), ({"b": 0.1, "c": 0.0}, "regularizes b")])
+def test_layers_without_a_weight_are_not_regularized(gamma: Any, words: str) -> None:
+    callback = ATLR(FGSM(0.1), regularizer=LayerwiseRegularizer(gamma), mvl=["a", "b", "c"])
+    assert regularized_in_words([callback]) == words

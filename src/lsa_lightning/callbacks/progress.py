@@ -319,8 +319,9 @@ def trained_on_in_words(callbacks: list[pl.Callback]) -> str:
 
 def regularized_in_words(callbacks: list[pl.Callback]) -> str:
     """The layers that :class:`~lsa_lightning.ATLR` regularizes: up to four by name, else their number."""
-    mvl = next((callback.mvl for callback in callbacks if isinstance(callback, ATLR)), None)
-    if mvl is None:
+    atlr = next((callback for callback in callbacks if isinstance(callback, ATLR)), None)
+    if atlr is None or atlr.mvl is None:
         return ""
-    names = [name.removeprefix("backbone.") for name in mvl]
+    gamma = atlr.regularizer.unscheduled(atlr.mvl)
+    names = [name.removeprefix("backbone.") for name in atlr.mvl if gamma.get(name)]
     return f"regularizes {', '.join(names) or 'nothing'}" if len(names) <= 4 else f"regularizes {len(names)} layers"
