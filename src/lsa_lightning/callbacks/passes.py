@@ -144,7 +144,7 @@ class AdversarialStep:
         self._looked = False
         self._first = StepInput(None, called=False, idle=True)
         self._asides: tuple[bool, ...] = ()
-        self._repeats = False
+        self._looked_again = False
         self._watch: StepWatch | None = None
         self._checks = Checks()
         self._compiled = CompiledProbe.of(model)
@@ -375,19 +375,20 @@ class AdversarialStep:
             own = _captured(probe)
             if learning is not None:
                 learning.learn(probe)
-            other = LayerProbe(self.model, list(own), samples, for_penalty_alone, **options)
-            buffers = scratch_buffers(self.model, first_buffers) if for_penalty_alone else nullcontext()
-            looks, self._repeats = not self._repeats, True
+
+            def passed(buffers: AbstractContextManager[None], *, ends: bool, again: bool = False) -> dict[str, Tensor]:
+                probe = LayerProbe(self.model, list(own), samples, ends, **options)
+                with random_state.replay(), buffers, probe, self.quietly():
+                    run(again=again)
+                return _captured(probe)
+
+            looks, self._looked_again = not self._looked_again, True
             if looks:
-                again = LayerProbe(self.model, list(own), samples, True, **options)
                 copies = {key: buffer.clone() for key, buffer in first_buffers.items()} or None
-                with random_state.replay(), scratch_buffers(self.model, copies), again, self.quietly():
-                    run(again=True)
-                warn_of_state(self.name, own, _captured(again))
-            stay = parameters_stay(self.model, self.name) if looks else nullcontext()
-            with random_state.replay(), buffers, stay, other, self.quietly():  # the probe may end the pass
-                run()
-            others = _captured(other)
+                warn_of_state(self.name, own, passed(scratch_buffers(self.model, copies), ends=True, again=True))
+            buffers = scratch_buffers(self.model, first_buffers) if for_penalty_alone else nullcontext()
+            with parameters_stay(self.model, self.name) if looks else nullcontext():
+                others = passed(buffers, ends=for_penalty_alone)
             return Passes(result, own, others) if self.on_clean else Passes(result, others, own)
 
     def _both_compiled(self, asked: StepRequest, compiled: CompiledProbe, stepped_on: Tensor, other: Tensor) -> Passes:
