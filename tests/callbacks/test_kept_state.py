@@ -9,12 +9,14 @@ import pytest
 import torch
 import torch.nn.functional as F  # noqa: N812
 from lightning.fabric.utilities.exceptions import MisconfigurationException
-from tests.helpers.modules import ForeignModule, ModularConvNet, loader, trainer
-from tests.helpers.training import foreign
+from tests.helpers.modules import ForeignModule, ModularConvNet, images, loader, trainer
+from tests.helpers.training import assert_same, foreign
 from torch import Tensor, nn
+from torch.utils.data import DataLoader, TensorDataset
 
 from lsa_lightning import ATLR, AdversarialTraining, LayerwiseRegularizer
 from lsa_lightning.attacks import FGSM
+from lsa_lightning.callbacks import CatastrophicOverfittingStop
 
 
 def at_lr(**options: Any) -> ATLR:
@@ -134,3 +136,30 @@ def test_a_step_that_casts_types_has_both_passes_cast(changes: bool) -> None:
     run = trainer([at_lr()])
     run.fit(foreign(Casts, changes=changes), loader())
     assert float(run.callback_metrics["train/loss_lr"]) == 0
+
+
+class Teaches(ForeignModule):
+    """Moves a teacher at the beginning of each step, and asks it about a second view."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.teacher = ModularConvNet().requires_grad_(False)
+        self.teacher.bn1.track_running_stats = False
+
+    def training_step(self, batch: Any) -> Any:
+        x, y, other = batch
+        for own, student in zip(self.teacher.parameters(), self.net.parameters(), strict=True):
+            own.data.mul_(0.5).add_(0.5 * student.data)
+        asked = self.teacher(other).softmax(1)
+        return F.cross_entropy(self((x - 0.5) / 0.25), y) - (asked * self(other).log_softmax(1)).sum(1).mean()
+
+
+def test_a_teacher_moves_once_a_step() -> None:
+    x, y = images(48)
+    data = DataLoader(TensorDataset(x, y, x.flip(-1)), 16)
+    watched, plain = foreign(Teaches), foreign(Teaches)
+    nothing = FGSM(0.0, bounds=None)
+    callbacks = [AdversarialTraining(nothing), CatastrophicOverfittingStop(nothing, drop=1.0)]
+    trainer([*callbacks], max_epochs=2).fit(watched, data)
+    trainer([], max_epochs=2).fit(plain, data)
+    assert_same(watched, plain, tolerance=0.0)

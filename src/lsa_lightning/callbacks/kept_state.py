@@ -36,6 +36,19 @@ def parameters_stay(model: nn.Module, name: str) -> Iterator[None]:
         raise MisconfigurationException(msg)
 
 
+@contextmanager
+def parameters_put_back(module: nn.Module) -> Iterator[None]:
+    """Around a step that is begun once more: parameters without gradients, as a teacher's, are afterwards as before."""
+    held = [value for value in module.parameters() if not value.requires_grad]
+    before = [value.detach().clone() for value in held]
+    try:
+        yield
+    finally:
+        with torch.no_grad():
+            for value, old in zip(held, before, strict=True):
+                value.copy_(old)
+
+
 def _same(value: Tensor, before: Tensor) -> bool:
     return bool(((value == before) | (value.isnan() & before.isnan())).all())
 

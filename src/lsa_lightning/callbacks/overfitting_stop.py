@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 from lsa_lightning.attacks import Attack, InputSpace
 from lsa_lightning.callbacks.base import FreshCallback
+from lsa_lightning.callbacks.kept_state import parameters_put_back
 from lsa_lightning.callbacks.own_keys import log_own
 from lsa_lightning.callbacks.step_input import bound, input_of_step, off_the_record
 from lsa_lightning.callbacks.step_patch import unpatched
@@ -147,7 +148,7 @@ class CatastrophicOverfittingStop(FreshCallback):
         step, (x, y) = unpatched(pl_module.training_step), self.target.unpack(batch)
         numbers = (0,) if is_param_in_hook_signature(step, "batch_idx", min_args=2) else ()
         model, name = self.target.model(pl_module), self.target.backbone or type(pl_module).__name__
-        with _no_optimization(pl_module, name):
+        with _no_optimization(pl_module, name), parameters_put_back(pl_module):
             call = input_of_step(model, name, lambda batch: step(batch, *numbers), batch, x, whole=pl_module).call
         return (model, x, y) if call is None else (bound(model, call.arguments), call.x.detach(), y)
 

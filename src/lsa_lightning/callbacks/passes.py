@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torch.autograd.graph import saved_tensors_hooks
 
 from lsa_lightning.attacks.checks import Checks
-from lsa_lightning.callbacks.kept_state import parameters_stay, warn_of_state
+from lsa_lightning.callbacks.kept_state import parameters_put_back, parameters_stay, warn_of_state
 from lsa_lightning.callbacks.loss_labels import FEWEST, has_other_labels
 from lsa_lightning.callbacks.step_input import (
     GivenBatch,
@@ -181,7 +181,7 @@ class AdversarialStep:
             The model as a function of its input alone, and such an input, from this or from the first batch.
         """
         if not self._looked:
-            with self.quietly():
+            with self.quietly(), parameters_put_back(self.whole):
                 seen = partial(input_of_step, self.model, self.name, step, batch, x, whole=self.whole)
                 self._first = seen()
                 self._asides = calls_aside(self.model, step, batch, x, self.whole)
