@@ -24,6 +24,9 @@ class Objective(ABC):
     needs_both_outputs: bool = True
     """Whether :meth:`term` is used, for which the model also runs on the other of the two batches."""
 
+    needs_classes: bool = False
+    """Whether the outputs must be scores of classes, and labels classes, whatever the attack asks for."""
+
     @abstractmethod
     def term(self, clean_logits: Tensor, adversarial_logits: Tensor, y: Tensor) -> Tensor:
         """What is added to the loss of ``training_step``: a scalar.
@@ -74,6 +77,7 @@ class TRADES(Objective):
     Source: Zhang et al. 2019, arXiv 1901.08573, eq. (5).
     """
 
+    needs_classes = True
     steps_on_clean = True
 
     def __init__(self, beta: float = 6.0) -> None:
@@ -111,6 +115,8 @@ class MART(Objective):
 
     Source: Wang et al. 2020, "Improving adversarial robustness requires revisiting misclassified examples", eq. (11).
     """
+
+    needs_classes = True
 
     def __init__(self, beta: float = 6.0) -> None:
         self.beta = number(self, "beta", beta, low=0)

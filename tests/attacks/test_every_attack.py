@@ -406,3 +406,18 @@ def test_a_function_may_add_rows_of_its_own(first: bool, name: str) -> None:
     x_adv = ATTACKS[name](0.1)(model, x, y)
     assert (x_adv - x).abs().max() <= 0.1 + 1e-6
     assert sizes.count(16) > len(sizes) - 4  # all but those that looked
+
+
+@pytest.mark.parametrize("name", LETTING_GO)
+@pytest.mark.parametrize("right", [1, 2])
+def test_who_does_not_mix_samples_is_given_those_that_are_left(right: int, name: str) -> None:
+    for seed in range(5):
+        torch.manual_seed(seed)
+        net, x = nn.Sequential(nn.Linear(6, 32), nn.Tanh(), nn.Linear(32, 5)), torch.rand(16, 6)
+        y = net(x).argmax(1)
+        y[right:] = (y[right:] + 1) % 5
+        sizes: list[int] = []
+        net.register_forward_pre_hook(lambda module, args, sizes=sizes: sizes.append(len(args[0])))
+        attack = ATTACKS[name](0.02)
+        attack(net, x, y)
+        assert sizes.count(16) <= 4

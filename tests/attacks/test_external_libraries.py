@@ -66,3 +66,23 @@ def test_an_attack_of_another_norm_is_refused(attack: Callable[..., object], own
     assert ExternalAttack(attack, 0.2, norm=own).norm == own
     with pytest.raises(ValueError, match=rf"one that works in norm='{other}' \(this one works in {own}\), got"):
         ExternalAttack(attack, 0.2, norm=other)
+
+
+class Spelled:
+    """An attack of somebody else, which calls norms by its own names."""
+
+    def __init__(self, model: object, eps: float = 0.1, norm: object = "linf") -> None:
+        self.eps = eps
+
+    def __call__(self, images: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+        return images
+
+
+@pytest.mark.parametrize(
+    ("norm", "own"), [(2, "L2"), (2.0, "L2"), ("l2", "L2"), (float("inf"), "Linf"), ("linf", "Linf"), ("Linf", "Linf")]
+)
+def test_norms_may_be_spelled_otherwise(norm: object, own: str) -> None:
+    assert ExternalAttack(functools.partial(Spelled, norm=norm), 0.2, norm=own).norm == own
+    assert ExternalAttack(functools.partial(Spelled, norm="of its own"), 0.2, norm=own).norm == own
+    with pytest.raises(ValueError, match=f"this one works in {own}"):
+        ExternalAttack(functools.partial(Spelled, norm=norm), 0.2, norm={"L2": "Linf", "Linf": "L2"}[own])

@@ -17,6 +17,7 @@ from torch.utils.data import DataLoader, TensorDataset
 from lsa_lightning import ATLR, AdversarialTraining, LayerwiseRegularizer
 from lsa_lightning.attacks import FGSM
 from lsa_lightning.callbacks import CatastrophicOverfittingStop
+from lsa_lightning.objectives import TRADES
 
 
 def at_lr(**options: Any) -> ATLR:
@@ -163,3 +164,27 @@ def test_a_teacher_moves_once_a_step() -> None:
     trainer([*callbacks], max_epochs=2).fit(watched, data)
     trainer([], max_epochs=2).fit(plain, data)
     assert_same(watched, plain, tolerance=0.0)
+
+
+class OldNorm(ForeignModule):
+    """Writes a buffer in its forward pass, and reads what it has written."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        nn.utils.spectral_norm(self.net.fc1)
+
+
+@pytest.mark.parametrize("objective", [None, TRADES()])
+def test_what_buffers_keep_is_put_back_before_the_other_pass(objective: Any) -> None:
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        trainer([AdversarialTraining(FGSM(0.1), objective)]).fit(foreign(OldNorm), loader())
+    assert not [each for each in caught if "answers otherwise" in str(each.message)]
+
+
+def test_the_pass_that_looks_keeps_no_graph() -> None:
+    graphs: list[bool] = []
+    module = foreign()
+    module.net.act.register_forward_hook(lambda *_: graphs.append(torch.is_grad_enabled()) if module.training else None)
+    trainer([at_lr()]).fit(module, loader())
+    assert graphs.count(True) == 2 * len(loader())

@@ -84,6 +84,12 @@ def test_every_n_epochs_and_limit_batches() -> None:
         (3, {"max_epochs": 50, "max_steps": 5, "accumulate_grad_batches": 3}, [0, 2, 4]),
         (3, {"max_epochs": 2, "max_steps": 50}, [0, 1]),
         (2, {"max_epochs": 3, "check_val_every_n_epoch": None, "val_check_interval": 3}, [0, 1, 2]),
+        (
+            9,
+            {"max_epochs": 5, "check_val_every_n_epoch": None, "val_check_interval": 7},
+            [2, 4],
+        ),  # after 7 and 14 of 15
+        (9, {"max_epochs": 7, "check_val_every_n_epoch": None, "val_check_interval": 6}, [1, 5]),  # 6, 12, 18 of 21
     ],
 )
 def test_the_last_validation_run_is_measured(every: int, options: dict[str, Any], epochs: list[int]) -> None:

@@ -282,7 +282,7 @@ def test_arguments_without_a_place_in_memory_are_passed_over() -> None:
     given = GivenBatch((x, graph), x)
     assert given.is_given(ModelCall((x,), {}, x))
     assert not given.is_given(call)
-    assert not given.is_aside(call, 0)
+    assert not given.is_aside(call)
 
 
 def test_a_bound_function_has_a_mode_of_its_own() -> None:

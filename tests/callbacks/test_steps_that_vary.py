@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import lightning.pytorch as pl
 import pytest
 import torch
 import torch.nn.functional as F  # noqa: N812
@@ -12,6 +13,7 @@ from tests.helpers.modules import ForeignModule, images, loader, trainer
 from tests.helpers.training import assert_same, foreign
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, TensorDataset
+from torchmetrics import MeanMetric
 
 from lsa_lightning import ATLR, AdversarialTraining, LayerwiseRegularizer, RobustValidation
 from lsa_lightning.attacks import FGSM
@@ -98,37 +100,6 @@ def test_a_first_batch_that_validation_skips_is_not_taken_for_one_that_it_leaves
     run = trainer([RobustValidation({"fgsm": fgsm()})])
     with pytest.raises(MisconfigurationException, match="skipped batches before, which were measured as they are"):
         run.validate(foreign_validation(0), loader(), verbose=False)
-
-
-class Lists(ForeignModule):
-    """Calls a part of itself, and keeps what it returned in lists until the epoch ends, as Lightning's docs show."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.trained, self.validated = list[int](), list[int]()
-        self.counts: list[tuple[int, int]] = []
-
-    def training_step(self, batch: Any) -> Any:
-        x, y = batch
-        logits = self.net(x)
-        self.trained.append(len(x))
-        return F.cross_entropy(logits, y)
-
-    def validation_step(self, batch: Any) -> None:
-        self.net(batch[0])
-        self.validated.append(len(batch[0]))
-
-    def on_validation_epoch_end(self) -> None:
-        self.counts.append((sum(self.trained), sum(self.validated)))
-        self.trained.clear()
-        self.validated.clear()
-
-
-def test_lists_of_steps_that_call_parts_hold_each_batch_once() -> None:
-    module = foreign(Lists)
-    callbacks = [ATLR(fgsm(), top_k=1), RobustValidation({"fgsm": fgsm()}), CatastrophicOverfittingStop(fgsm())]
-    trainer([*callbacks], max_epochs=2).fit(module, loader(), loader(32, seed=1))
-    assert module.counts == [(48, 32)] * 2
 
 
 class PartFirst(Normalises):
@@ -236,11 +207,12 @@ class ByHandNormalised(ByHand):
 
 def test_a_step_that_optimises_by_itself_does_so_once() -> None:
     stopped, plain = foreign(ByHand), foreign(ByHand)
-    trainer([CatastrophicOverfittingStop(fgsm(), drop=1.0)], max_epochs=2).fit(stopped, loader())
+    trainer([CatastrophicOverfittingStop(fgsm(), drop=1.0, backbone="net")], max_epochs=2).fit(stopped, loader())
     trainer([], max_epochs=2).fit(plain, loader())
     assert_same(stopped, plain, tolerance=0)
-    with pytest.raises(MisconfigurationException, match="does so before it calls ByHandNormalised"):
-        trainer([CatastrophicOverfittingStop(fgsm())]).fit(foreign(ByHandNormalised), loader())
+    for cls in (ByHand, ByHandNormalised):
+        with pytest.raises(MisconfigurationException, match=f"does so before it calls {cls.__name__}, which"):
+            trainer([CatastrophicOverfittingStop(fgsm())]).fit(foreign(cls), loader())
 
 
 @pytest.mark.slow
@@ -249,3 +221,151 @@ def test_workers_that_training_shares_with_validation_give_it_all_batches() -> N
     run = trainer([ATLR(fgsm(), top_k=1)], max_epochs=2)
     run.fit(foreign(), data, data)
     assert run.global_step == 6
+
+
+class Gated(Normalises):
+    """Asks a part of itself about x, and gives the model something changed after that."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.gate = nn.Sequential(nn.Flatten(), nn.Linear(64, 3))
+
+    def validation_step(self, batch: Any) -> None:
+        x, y = batch
+        self.gate(x)
+        logits = self(normalised(x))
+        self.log("own", (logits.argmax(1) == y).float().mean(), batch_size=len(x))
+
+
+def test_what_a_part_is_given_first_is_not_what_the_model_is_given() -> None:
+    run = trainer([RobustValidation({"fgsm": fgsm(0.0)})])
+    module = foreign(Gated)
+    module.net.fc1.weight.data.mul_(6)
+    run.validate(module, loader(seed=1), verbose=False)
+    assert float(run.callback_metrics["val/acc_clean"]) == pytest.approx(float(run.callback_metrics["own"]))
+
+
+class Teacher(ForeignModule):
+    """A teacher is given x before the model is, whose dropout draws then."""
+
+    def __init__(self) -> None:
+        super().__init__(dropout=0.5)
+        self.teacher = nn.Sequential(nn.Flatten(), nn.Dropout(), nn.Linear(64, 3)).requires_grad_(False)
+
+    def training_step(self, batch: Any) -> Any:
+        with torch.no_grad():
+            self.teacher(batch[0])
+        return super().training_step(batch)
+
+
+class Draws(ForeignModule):
+    """Draws random numbers before it calls the parts of itself, with types cast around them alone."""
+
+    def __init__(self) -> None:
+        super().__init__(dropout=0.5)
+
+    def training_step(self, batch: Any) -> Any:
+        x, y = batch
+        torch.rand(3)
+        with torch.autocast("cpu", torch.bfloat16):
+            return F.cross_entropy(self.net(x), y)
+
+
+@pytest.mark.parametrize("cls", [Teacher, Draws])
+def test_both_passes_draw_the_same_masks(cls: type[ForeignModule]) -> None:
+    run = trainer([at_lr(eps=0.0)])
+    run.fit(foreign(cls), loader())
+    assert float(run.callback_metrics["train/loss_lr"]) == 0
+
+
+class Sometimes(Unlabelled):
+    """The inputs without labels are asked about in every second step."""
+
+    def __init__(self, changes: bool) -> None:
+        super().__init__(first=True)
+        self.changes = changes
+
+    def training_step(self, batch: Any, batch_idx: int) -> Any:  # type: ignore[override]
+        x, y, u = batch
+        if batch_idx % 2 == 0:
+            self(normalised(u) if self.changes else u)
+        return self.labelled(normalised(x), y)
+
+
+@pytest.mark.parametrize("changes", [False, True])
+@pytest.mark.parametrize("callback", [lambda: AdversarialTraining(fgsm()), at_lr])
+def test_inputs_without_labels_need_not_be_in_every_step(callback: Any, changes: bool) -> None:
+    (x, y), u = images(32), torch.rand(4, 8, 1, 8, 8)
+    batches = list(zip(x.split(8), y.split(8), u, strict=True))
+    given: list[list[Tensor]] = []
+
+    class Watch(pl.Callback):
+        def on_train_batch_start(self, *_: Any, **__: Any) -> None:
+            given.append([])
+
+    module = foreign(Sometimes, changes=changes)
+    module.net.register_forward_pre_hook(lambda net, args: given[-1].append(args[0].detach()) if net.training else None)
+    trainer([callback(), Watch()]).fit(module, DataLoader(batches, batch_size=None))  # type: ignore[arg-type]
+    for seen, (inputs, *_) in zip(given, batches, strict=True):
+        moved = [float((each - normalised(inputs)).abs().max()) for each in seen]
+        assert any(each == pytest.approx(EPS, abs=1e-5) for each in moved)
+
+
+class Embeds(ForeignModule):
+    """The last column of x names a category."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.net = nn.Sequential(nn.Linear(6, 8), nn.Tanh(), nn.Linear(8, 1))  # type: ignore[assignment]
+        self.kinds = nn.Embedding(3, 4)
+
+    def training_step(self, batch: Any) -> Any:
+        x, y = batch
+        assert (x[:, -1] == x[:, -1].round()).all()
+        self.kinds(x[:, -1].long())
+        return F.binary_cross_entropy_with_logits(self(normalised(x)), y)
+
+
+def test_rows_of_x_stay_rows_where_the_batch_holds_other_floats() -> None:
+    x = torch.cat([torch.rand(24, 5), torch.arange(24)[:, None] % 3], 1)
+    data = DataLoader(TensorDataset(x, (torch.arange(24) % 2).float()[:, None]), 8)
+    trainer([AdversarialTraining(fgsm())]).fit(foreign(Embeds), data)
+
+
+class Smooths(ForeignModule):
+    """Calls its network, and in every second step itself near x."""
+
+    def training_step(self, batch: Any, batch_idx: int) -> Any:  # type: ignore[override]
+        x, y = batch
+        logits = self.net(x)
+        loss = F.cross_entropy(logits, y)
+        return loss + (self(x + 0.1) - logits).square().mean() if batch_idx % 2 else loss
+
+
+def test_a_step_that_calls_parts_may_call_the_model_beside_them() -> None:
+    smooths = foreign(Smooths)
+    trainer([AdversarialTraining(fgsm())]).fit(smooths, loader())
+
+
+class Counted(ValidatesSome):
+    """Tells a metric of what it skips."""
+
+    def __init__(self, *skipped: int) -> None:
+        super().__init__(*skipped)
+        self.left_out = MeanMetric()
+
+    def validation_step(self, batch: Any, batch_idx: int) -> None:
+        if batch_idx in self.skipped:
+            self.left_out(1.0)
+        super().validation_step(batch, batch_idx)
+
+
+def test_a_metric_that_hears_of_a_skip_is_no_call_of_the_model() -> None:
+    x, y = images(48)
+    accuracies = []
+    for module, samples in ((Counted(2), 48), (Counted(), 32)):
+        module.load_state_dict(foreign_validation().state_dict(), strict=False)
+        run = trainer([RobustValidation({"fgsm": fgsm()})])
+        run.validate(module, DataLoader(TensorDataset(x[:samples], y[:samples]), 16), verbose=False)
+        accuracies.append(float(run.callback_metrics["val/acc_clean"]))
+    assert accuracies[0] == accuracies[1]

@@ -16,7 +16,9 @@ from torch.utils.data import DataLoader, TensorDataset
 
 from lsa_lightning import ATLR, AdversarialTraining, LayerwiseRegularizer
 from lsa_lightning.attacks import FGSM, PGD
+from lsa_lightning.attacks.losses import dlr
 from lsa_lightning.callbacks import AdversarialWeightPerturbation
+from lsa_lightning.callbacks.weight_perturbation import direction_loss
 from lsa_lightning.objectives import AT, MART, TRADES, Objective
 
 pytestmark = pytest.mark.usefixtures("float64")
@@ -321,3 +323,22 @@ def test_objectives_that_compare_scores_need_classes(objective: Objective) -> No
     attack = FGSM(0.1, loss_fn=squared_errors)
     with pytest.raises(MisconfigurationException, match="compares scores of classes: expected labels that are"):
         trainer([AdversarialTraining(attack, objective)]).fit(Regresses(), numbers())
+
+
+class Close(Objective):
+    """An objective of one's own, of numbers."""
+
+    def term(self, clean_logits: Tensor, adversarial_logits: Tensor, y: Tensor) -> Tensor:
+        return (clean_logits - adversarial_logits).square().mean()
+
+
+def test_an_objective_of_ones_own_need_not_be_about_classes() -> None:
+    attack = FGSM(0.1, loss_fn=squared_errors)
+    trainer([AdversarialTraining(attack, Close())]).fit(Regresses(), numbers())
+
+
+def test_labels_that_are_classes_have_the_cross_entropy() -> None:
+    torch.manual_seed(0)
+    logits, y = torch.randn(4, 3), torch.tensor([0, 1, 2, 0])
+    loss = direction_loss(AT(), nn.Identity(), logits, logits, y, dlr)
+    assert loss == F.cross_entropy(logits, y)

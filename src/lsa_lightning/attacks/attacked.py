@@ -93,9 +93,11 @@ class AttackedModel:
                 except (IndexError, RuntimeError, ValueError):  # it takes no batches of other sizes
                     self._checks.mixes = True
                     return True
-                within = self._within_whole(x, rows)[-few:]
-            self._whole = whole
-            differ = (alone - within).abs().amax() > _ROUNDING * (alone - alone.mean(0)).abs().amax()
+                assert whole is not None
+                with whole_batch():
+                    logits = self._of(whole.to(x.dtype).index_copy(0, rows, x))
+            within = logits[rows][-few:]
+            differ = (alone - within).abs().amax() > _ROUNDING * (logits - logits.mean(0)).abs().amax()
             # One that draws random numbers differs from itself too.
             self._checks.mixes = bool(differ) and torch.equal(alone, again)
         return self._checks.mixes

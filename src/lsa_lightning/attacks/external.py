@@ -19,6 +19,9 @@ from lsa_lightning.attacks.losses import class_logits
 from lsa_lightning.utils.checks import refuse
 from lsa_lightning.utils.random import Purpose, seed_of
 
+_NORMS = {"linf": "Linf", "inf": "Linf", "l2": "L2", "2": "L2", "2.0": "L2", "l1": "L1", "1": "L1", "1.0": "L1"}
+"""What attacks call a norm, in small letters."""
+
 
 class ExternalAttack(Attack):
     """Runs an attack of torchattacks or foolbox as if it were one of ours.
@@ -188,7 +191,7 @@ def _own_norm(attack: Callable[..., Any]) -> str | None:
     built, given = getattr(attack, "func", attack), getattr(attack, "keywords", {})
     accepted = _parameters(built)
     if "norm" in accepted:
-        return str(given.get("norm", accepted["norm"].default))
+        return _NORMS.get(str(given.get("norm", accepted["norm"].default)).lower())
     # Those of torchattacks that take a radius and no norm work in Linf, unless their name tells another one.
     if not getattr(built, "__module__", "").startswith("torchattacks.") or "eps" not in accepted:
         return None

@@ -22,6 +22,7 @@ from lsa_lightning.callbacks.passes import AdversarialStep, Passes, StepRequest,
 from lsa_lightning.callbacks.step_input import off_the_record
 from lsa_lightning.callbacks.step_patch import patch_training_step
 from lsa_lightning.callbacks.target import Target
+from lsa_lightning.functional.classification import are_class_labels
 from lsa_lightning.layers.calls import CallSite
 from lsa_lightning.layers.outputs import OUTPUT
 from lsa_lightning.objectives import AT, Objective
@@ -104,7 +105,7 @@ class AdversarialTraining(FreshCallback):
         self._state_key = self._generate_state_key(attack=attack_key, backbone=self.target.backbone)
         self._sites: dict[str, CallSite] = {}
         self._step: AdversarialStep | None = None
-        self._at_model = False
+        self._at_model = self._fits = False
         self._unpatch: Callable[[], None] = _nothing
 
     @property
@@ -281,9 +282,9 @@ class AdversarialTraining(FreshCallback):
         return {**result, "loss": loss} if isinstance(result, Mapping) else loss
 
     def _check_classes(self, logits: Tensor, y: Tensor) -> None:
-        """The objective compares scores of classes, which the attack does not ask for."""
-        many = logits.ndim > 1 and logits.shape[1] > 1
-        if y.is_floating_point() and ((many and y.shape == logits.shape) or bool((y != y.round()).any())):
+        """Of the first batch, where the objective compares scores of classes and the attack does not ask for them."""
+        self._fits = True
+        if self.objective.needs_classes and not are_class_labels(logits, y):
             msg = (
                 f"{type(self.objective).__name__} compares scores of classes: expected labels that are classes, got "
                 f"{y.dtype} of shape {(*y.shape,)}, as of several labels each or of a regression"
@@ -304,7 +305,7 @@ class AdversarialTraining(FreshCallback):
         if self.alarm is not None:
             self._watch(module, self.alarm, passes, y)
         if self.objective.needs_both_outputs:
-            if not self.attack.needs_classes:
+            if not (self._fits or self.attack.needs_classes):
                 self._check_classes(clean[OUTPUT], y)
             loss = loss + self.objective.term(clean.pop(OUTPUT), adversarial.pop(OUTPUT), y)
         _log(module, "train/loss_base", loss, samples)

@@ -50,6 +50,8 @@ def parameters_put_back(module: nn.Module) -> Iterator[None]:
 
 
 def _same(value: Tensor, before: Tensor) -> bool:
+    if value.layout is not torch.strided:  # sparse ones cannot be compared
+        return True
     return bool(((value == before) | (value.isnan() & before.isnan())).all())
 
 
@@ -65,9 +67,10 @@ def warn_of_state(name: str, own: Mapping[str, Tensor], again: Mapping[str, Tens
     layer = max(errors, key=lambda each: errors[each], default=None)
     if layer is not None and errors[layer] > 0.02:
         rank_zero_warn(
-            f"{layer} of {name} answers otherwise when it is given the input of training_step once more after it "
-            f"(relative error {errors[layer]:.2g}): the step changes the model behind its call, or the model keeps "
-            "something from pass to pass that is no buffer. The penalty then holds that difference too."
+            f"{layer or 'the output'} of {name} answers otherwise when it is given the input of training_step once "
+            f"more after it (relative error {errors[layer]:.2g}): the step changes the model behind its call, or the "
+            "model keeps something from pass to pass that is no buffer. The penalty, or the objective, then holds "
+            "that difference too."
         )
 
 

@@ -6,7 +6,6 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass, replace
 from functools import partial
-from itertools import count
 from typing import Any
 
 import torch
@@ -36,6 +35,7 @@ from lsa_lightning.utils.isolation import (
     RandomState,
     RandomStateAtForward,
     copied_buffers,
+    hookable_modules,
     reentrance_off,
     scratch_buffers,
 )
@@ -184,11 +184,16 @@ class AdversarialStep:
             with self.quietly(), parameters_put_back(self.whole):
                 seen = partial(input_of_step, self.model, self.name, step, batch, x, whole=self.whole)
                 self._first = seen()
-                self._asides = calls_aside(self.model, step, batch, x, self.whole)
-                self._first = seen(asides=self._asides) if any(self._asides) else self._first
+                if self._first.call is not None:  # else x itself is waited for, and no other call matters
+                    self._asides = self._calls_aside(step, batch, x)
+                    self._first = seen(asides=self._asides) if any(self._asides) else self._first
             self.at_model = self.at_model or self._first.call is not None
         call = self._first.call
         return (self.model, x) if call is None else (bound(self.model, call.arguments), call.x.detach())
+
+    def _calls_aside(self, step: Callable[[Any], Any], batch: Any, x: Tensor) -> tuple[bool, ...]:
+        with self.quietly(), parameters_put_back(self.whole):
+            return calls_aside(self.model, step, batch, x, self.whole)
 
     def run(self, asked: StepRequest, *, checked: bool = True) -> Passes:
         """Run both passes.
@@ -212,7 +217,7 @@ class AdversarialStep:
             changed.before.restore()
             self.at_model = True
             passes, output = self._inside(asked)
-        self._looked = self._looked or not self._first.idle or loss_of(passes.result) is not None
+        self._looked = self._looked or self._first.called or loss_of(passes.result) is not None
         if checked and (first or (self.at_model and len(asked.y) >= FEWEST)):
             self._check_loss(passes.result, output, asked.y, first)
         self._checks.passed(self.model)
@@ -245,9 +250,10 @@ class AdversarialStep:
         def run_step(begin: Begin) -> Any:
             if own is not None and self._first.called:
                 own.begin = begin
-            else:
-                begin()
-            return asked.step(batch)
+                return asked.step(batch)
+            begin()
+            with nullcontext() if own is None else own.unless_parts_come(self.model):
+                return asked.step(batch)
 
         def run(*, again: bool = False) -> Any:
             watch.close()
@@ -264,14 +270,28 @@ class AdversarialStep:
 
     def _inside(self, asked: StepRequest) -> tuple[Passes, Any]:
         """The examples are crafted when the step calls the model, from what it is given; also the model's output."""
+        before = RandomState(asked.x.device) if any(self._asides) else None
+        try:
+            return self._crafted_inside(asked)
+        except _NotCalledError:
+            self.close()
+        if before is not None:
+            # What has nothing to do with x is known by its place among the calls, which are others in this step.
+            before.restore()
+            asides, self._asides = self._asides, self._calls_aside(asked.step, asked.batch, asked.x)
+            if asides != self._asides:
+                return self._inside(asked)
+        raise self._not_called()
+
+    def _crafted_inside(self, asked: StepRequest) -> tuple[Passes, Any]:
         partners: dict[tuple[Any, ...], Tensor] = {}
         calls: list[ModelCall] = []
         begin_probing: Begin = _nothing
-        given, stepping, number = GivenBatch(asked.batch, asked.x, self._asides), True, count()
+        given, stepping = GivenBatch(asked.batch, asked.x, self._asides), True
 
         def swap(call: ModelCall) -> Tensor | None:
             place = (call.x.data_ptr(), call.x.shape, call.x.stride())
-            if given.is_aside(call, next(number)) and not self._first.aside:
+            if given.is_aside(call) and not self._first.aside:
                 return None
             if place not in partners:
                 if not stepping or (not torch.is_grad_enabled() and not self._first.twice):
@@ -287,6 +307,8 @@ class AdversarialStep:
             nonlocal begin_probing, stepping
             begin_probing = begin
             result, stepping = asked.step(asked.batch), False
+            if not calls and loss_of(result) is not None:
+                raise _NotCalledError
             return result
 
         def run(*, again: bool = False) -> Any:
@@ -299,10 +321,7 @@ class AdversarialStep:
         self._watch = watch = StepWatch(self.model, given, swap)
         watch.open()
         with _looking():
-            passes = self._both(asked, run_step, run)
-        if loss_of(passes.result) is not None and not calls:
-            raise self._not_called()
-        return passes, watch.output
+            return self._both(asked, run_step, run), watch.output
 
     def _while_parameters_stay(self, craft: Craft) -> Craft:
         def watched(model: nn.Module, x: Tensor, y: Tensor) -> Tensor:
@@ -312,7 +331,7 @@ class AdversarialStep:
         return watched
 
     def _not_called(self) -> MisconfigurationException:
-        msg = f"expected training_step to call {self.name} in each step, as in the first one; here it did not"
+        msg = f"expected training_step to call {self.name} in each step, as in an earlier one; here it did not"
         return MisconfigurationException(msg)
 
     def _partner(self, call: ModelCall, asked: StepRequest) -> Tensor:
@@ -350,6 +369,7 @@ class AdversarialStep:
             return Passes(run_step(_nothing), {}, {})
         for_penalty_alone = OUTPUT not in layers  # ends at the deepest layer, and leaves all buffers as they are
         samples, random_state = len(asked.x), RandomStateAtForward(self.model, asked.x.device)
+        looks = not self._looked_again
         first_buffers: Buffers = {}  # both passes begin with the same, as some models read what they have just written
         learning = None if self.at_model or asked.with_output else self._compiled
         if learning is not None and learning.forbidden:
@@ -361,10 +381,10 @@ class AdversarialStep:
                 probe = LayerProbe(self.model, layers, samples, **options)
 
                 def begin(*, called: bool = False) -> None:
-                    if for_penalty_alone:
+                    if for_penalty_alone or looks:
                         first_buffers.update(copied_buffers(self.model))
                     stack.enter_context(random_state)
-                    random_state.record()
+                    random_state.record(final=called)
                     stack.enter_context(probe)
                     probe.passes += called and torch.is_grad_enabled()  # whose hooks came too late for it
 
@@ -377,15 +397,17 @@ class AdversarialStep:
                 learning.learn(probe)
 
             def passed(buffers: AbstractContextManager[None], *, ends: bool, again: bool = False) -> dict[str, Tensor]:
-                probe = LayerProbe(self.model, list(own), samples, ends, **options)
+                probe = LayerProbe(self.model, list(own), samples, ends, **{**options, "needs_gradient": not again})
                 with random_state.replay(), buffers, probe, self.quietly():
                     run(again=again)
                 return _captured(probe)
 
-            looks, self._looked_again = not self._looked_again, True
             if looks:
-                copies = {key: buffer.clone() for key, buffer in first_buffers.items()} or None
-                warn_of_state(self.name, own, passed(scratch_buffers(self.model, copies), ends=True, again=True))
+                copies = {key: buffer.clone() for key, buffer in first_buffers.items()}
+                with torch.no_grad():
+                    again = passed(scratch_buffers(self.model, copies), ends=True, again=True)
+                warn_of_state(self.name, own, again)
+                self._looked_again = True
             buffers = scratch_buffers(self.model, first_buffers) if for_penalty_alone else nullcontext()
             with parameters_stay(self.model, self.name) if looks else nullcontext():
                 others = passed(buffers, ends=for_penalty_alone)
@@ -497,7 +519,21 @@ class _OwnCall:
         self.before = before
         self.begin: Begin = _nothing
         self._came = False
-        self._number = count()
+
+    @contextmanager
+    def unless_parts_come(self, model: nn.Module) -> Iterator[None]:
+        """Inside, a step that gives x itself to a part of the model may call the model with anything after that."""
+
+        def look(module: nn.Module, args: tuple[Any, ...]) -> None:
+            self._came = self._came or any(each is self.given.x for each in args)
+
+        parts = [part for part in hookable_modules(model) if part is not model and part._parameters]
+        handles = [part.register_forward_pre_hook(look) for part in parts]
+        try:
+            yield
+        finally:
+            for handle in handles:
+                handle.remove()
 
     def __call__(self, call: ModelCall) -> Tensor | None:
         """What the call gets: its own input; None where it is left alone.
@@ -507,7 +543,7 @@ class _OwnCall:
         """
         if self._came:
             return call.x
-        if self.given.is_aside(call, next(self._number)) or not torch.is_grad_enabled():
+        if self.given.is_aside(call) or not torch.is_grad_enabled():
             return None
         if not self.given.is_given(call):
             raise _ChangedInputError(self.before)
@@ -529,6 +565,10 @@ class _ChangedInputError(BaseException):
 
     def __init__(self, before: RandomState) -> None:
         self.before = before
+
+
+class _NotCalledError(BaseException):
+    """Ends a step that has called the model on nothing that could be attacked."""
 
 
 def _leaves(x: Tensor) -> list[Any]:

@@ -321,7 +321,10 @@ class RobustValidation(FreshCallback):
 
 def _is_last(trainer: pl.Trainer) -> bool:
     """Whether the fit ends before another validation run, or within this epoch; a time limit tells nothing."""
-    epochs = trainer.current_epoch + 1
-    later = epochs + (trainer.check_val_every_n_epoch or 1)
+    epochs, interval = float(trainer.current_epoch + 1), trainer.check_val_every_n_epoch
+    later = epochs + (interval or 0)
+    if interval is None:  # validation goes by batches
+        epochs = (trainer.fit_loop.total_batch_idx + 1) / trainer.num_training_batches
+        later = epochs + (trainer.val_check_batch or 0) / trainer.num_training_batches  # or by time
     ends = [(epochs, trainer.max_epochs), (trainer.global_step, trainer.max_steps)]
-    return any(end is not None and end > 0 and done * later > end * epochs for done, end in ends)
+    return any(end is not None and end > 0 and done * later > end * epochs * (1 + 1e-9) for done, end in ends)

@@ -7,7 +7,6 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from functools import partial
-from itertools import count
 from typing import Any
 
 import lightning.pytorch as pl
@@ -151,13 +150,14 @@ class GivenBatch:
     Args:
         batch: the batch.
         x: its inputs, which need not be in it.
-        asides: of each call of the model, in their order, whether it has nothing to do with x, see
-            :func:`calls_aside`; of later ones it is not known.
+        asides: of each call of the model with something that does not lie in the batch, in their order, whether it has
+            nothing to do with x, see :func:`calls_aside`; of later ones it is not known.
     """
 
     def __init__(self, batch: Any, x: Tensor, asides: Sequence[bool] = ()) -> None:
         self.x = x
         self._asides = asides
+        self._changed_calls = 0
         self._version = _version(x)
         tensors = tensors_in(batch)
         own = any(each is x for each in tensors)  # else batch_fn made it of one of them
@@ -184,10 +184,19 @@ class GivenBatch:
             return False
         return same or _equal(call.x, self.x)
 
-    def is_aside(self, call: ModelCall, number: int) -> bool:
-        """Whether a call, the one of that number, has nothing to do with x: it is given another tensor of the batch."""
-        known = number < len(self._asides) and self._asides[number]
-        return known or any(_same_place(call.x, other) for other in self._others)
+    def is_aside(self, call: ModelCall) -> bool:
+        """Whether a call has nothing to do with x: it is given another tensor of the batch, as it is or changed.
+
+        Each call of a step is asked about once, in their order.
+        """
+        if not self.is_changed(call):
+            return not _is_view(call.x, self.x)
+        number, self._changed_calls = self._changed_calls, self._changed_calls + 1
+        return number < len(self._asides) and self._asides[number]
+
+    def is_changed(self, call: ModelCall) -> bool:
+        """Whether a call is given something that does not lie in the batch."""
+        return not (_is_view(call.x, self.x) or any(_same_place(call.x, other) for other in self._others))
 
 
 def _version(tensor: Tensor) -> int | None:
@@ -350,7 +359,7 @@ def input_of_step(
     The step is run up to that call, on a copy of the batch; random state and buffers are afterwards as before. Calls
     before it that are given other tensors of the batch, or run without gradients where the step has them, are not meant
     unless there is no other. A step that never calls the model itself, but its submodules, must give the first layer
-    what the model gives it, and is run up to that; to its end only where it does not, as the model may be called later.
+    what the model gives it, and is run to its end.
 
     Args:
         model: what is attacked.
@@ -358,7 +367,7 @@ def input_of_step(
         step: the step as a function of the batch.
         batch: the batch.
         x: its inputs.
-        whole: the LightningModule, of which the model may be a part.
+        whole: whose buffers are put back: the LightningModule, or the model alone.
         step_name: what messages call the step.
         asides: see :class:`GivenBatch`.
 
@@ -366,19 +375,14 @@ def input_of_step(
         MisconfigurationException: if the step never calls the model, and changes x before its first layer sees it; or
             if it calls the model on other samples, or on integers.
     """
-
-    def look(*, ends_in_parts: bool) -> _Seen:
-        copied, own = _copied_batch(batch, x)
-        return _calls_in(model, lambda: step(copied), GivenBatch(copied, own, asides), whole, ends_in_parts)
-
-    seen, error = look(ends_in_parts=True), None
+    copied, own = _copied_batch(batch, x)
+    seen, error = _calls_in(model, lambda: step(copied), GivenBatch(copied, own, asides), whole), None
     if not seen.called and seen.first_layer is not None:
         try:
             if _equal(seen.first_layer, _first_given(model, x, whole)):
                 return StepInput(None, called=False)
         except (AttributeError, LookupError, RuntimeError, TypeError, ValueError) as raised:
             error = raised
-        seen = look(ends_in_parts=False)
     if seen.call is not None and not seen.call.guessed:
         plain = seen.call.is_plain and _equal(seen.call.x, x)
         twice = any(_same_place(each.x, seen.call.x) for each in seen.before)
@@ -422,11 +426,11 @@ def _why_not(seen: _Seen, name: str, step_name: str, x: Tensor, error: Exception
 def calls_aside(
     model: nn.Module, step: Callable[[Any], Any], batch: Any, x: Tensor, whole: nn.Module
 ) -> tuple[bool, ...]:
-    """Of each call of ``model`` in a step, in their order, whether what it is given does not depend on x.
+    """Of each call of ``model`` that a step gives something changed, whether that does not depend on x.
 
-    The step is run twice to its end, the second time with another x; random state and buffers are afterwards as before.
-    Only for a batch that holds further tensors that could be inputs: nothing is known of others, nor where the two runs
-    differ in how often they call the model.
+    The step is run twice to its end, the second time with the samples of x in another order; random state and buffers
+    are afterwards as before. Only for a batch that holds further tensors that could be inputs: nothing is known of
+    others, nor where the second run fails, or calls the model more or less often.
 
     Args:
         model: what is attacked.
@@ -435,14 +439,21 @@ def calls_aside(
         x: its inputs.
         whole: the LightningModule, of which the model may be a part.
     """
-    if not (x.is_floating_point() and GivenBatch(batch, x).has_others):
+    turned = x.roll(1, 0)
+    if not (x.is_floating_point() and GivenBatch(batch, x).has_others) or torch.equal(turned, x):
         return ()
 
     def inputs(other: Tensor) -> list[Tensor]:
         copied, own = _copied_batch(batch, x)
         own.copy_(other)
         found: list[Tensor] = []
-        watch = StepWatch(model, GivenBatch(copied, own), lambda call: found.append(call.x.detach().clone()))
+        given = GivenBatch(copied, own)
+
+        def note(call: ModelCall) -> None:
+            if given.is_changed(call):
+                found.append(call.x.detach().clone())
+
+        watch = StepWatch(model, given, note)
         with _leaving_no_trace(whole):
             watch.open()
             try:
@@ -451,7 +462,11 @@ def calls_aside(
                 watch.close()
         return found
 
-    given, changed = inputs(x), inputs(0.5 * x.flip(tuple(range(x.ndim))))
+    given = inputs(x)
+    try:
+        changed = inputs(turned)
+    except Exception:  # noqa: BLE001  # the step expects x and the rest of the batch to fit
+        return ()
     return tuple(map(_equal, given, changed)) if len(given) == len(changed) else ()
 
 
@@ -471,8 +486,8 @@ class ValidationInput:
     """What ``validation_step`` feeds to the model: the step of each batch is run up to the call of the model.
 
     It runs in eval mode, and neither what it logs nor what it gives the module's metrics counts. Where it calls no
-    model itself, but its submodules, only the first batch is looked at. A batch for which it calls nothing at all is
-    passed over if it gives the model others, else taken as it is.
+    model itself, but other modules, only the first batch is looked at. A batch that it does not give to the model is
+    passed over if it gives it others, else taken as it is.
 
     Args:
         module: the module that is validated.
@@ -519,9 +534,9 @@ class ValidationInput:
 
         # Not in inference mode, whose tensors no gradient can be taken through.
         with evaluating(self._module), torch.inference_mode(False), torch.no_grad(), off_the_record(self._module):
-            where = {"batch": batch, "x": x, "whole": self._module}
+            where = {"batch": batch, "x": x, "whole": self._model}
             seen = input_of_step(self._model, self._name, step, step_name="validation_step", **where)
-        if seen.idle and self._called:
+        if self._called and not seen.called:
             return None
         self._call, self._looks = seen.call, seen.called or seen.idle
         self._called = self._called or seen.called
@@ -599,15 +614,11 @@ def _calls_in(
     run: Callable[[], Any],
     given: GivenBatch,
     whole: nn.Module,
-    ends_in_parts: bool = False,
     *,
     until_called: bool = True,
 ) -> _Seen:
-    """How ``run`` calls ``model``, at which it ends, and what the first module with parameters is given.
-
-    With ``ends_in_parts`` it ends at that one too, if the model has not been called.
-    """
-    seen, with_gradients, number = _Seen(), torch.is_grad_enabled(), count()
+    """How ``run`` calls ``model``, at which it ends, and what the first module with parameters is given."""
+    seen, with_gradients = _Seen(), torch.is_grad_enabled()
     asides: list[bool] = []
 
     def see(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
@@ -617,7 +628,7 @@ def _calls_in(
             if call is None:
                 seen.call = None
                 return
-            aside = given.is_aside(call, next(number))
+            aside = given.is_aside(call)
             if not aside and (torch.is_grad_enabled() or not with_gradients):
                 seen.call = call
                 raise _CalledError
@@ -626,8 +637,6 @@ def _calls_in(
             return
         if seen.first_layer is None and call is not None and next(module.parameters(recurse=False), None) is not None:
             seen.first_layer = call.x.detach().clone()
-            if ends_in_parts and not seen.called:
-                raise _CalledError
 
     def note(*_: object) -> None:
         seen.idle = False

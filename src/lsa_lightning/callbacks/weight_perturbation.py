@@ -19,6 +19,7 @@ from lsa_lightning.callbacks.adversarial_training import AdversarialTraining
 from lsa_lightning.callbacks.base import FreshCallback
 from lsa_lightning.callbacks.step_patch import patch_method
 from lsa_lightning.functional import classification_loss
+from lsa_lightning.functional.classification import are_class_labels
 from lsa_lightning.objectives import Objective
 from lsa_lightning.utils.checks import integer, number
 from lsa_lightning.utils.isolation import scratch_buffers
@@ -35,8 +36,8 @@ class AdversarialWeightPerturbation(FreshCallback):
     and the step's loss and gradients are taken there. Outside of the step's own passes forward and back the weights are
     the true ones, bit by bit: for the optimizer, for the hooks of other callbacks, such as weight averaging, and in
     every ``state_dict``, as of a checkpoint that a signal asks for in the middle of a step. J is here the
-    cross-entropy, or the attack's own ``loss_fn``, averaged, plus the objective's own term; its passes move no buffer
-    and no random state. Costs one more forward and backward pass.
+    cross-entropy, or for labels that are no classes the attack's own ``loss_fn``, averaged, plus the objective's own
+    term; its passes move no buffer and no random state. Costs one more forward and backward pass.
 
     Args:
         gamma: size of the perturbation relative to each weight's norm, >= 0; 0.01 for AT and 0.005 for TRADES in the
@@ -188,19 +189,24 @@ def direction_loss(
 ) -> Tensor:
     """The mean loss on the batch that ``objective`` steps on, plus its term, all at the current weights.
 
+    That is the cross-entropy where labels are classes.
+
     Args:
         objective: the objective.
         model: maps x to logits.
         x: inputs.
         x_adv: their partners.
         y: labels.
-        losses: the loss ``(logits, y) -> [N]``; None: the cross-entropy.
+        losses: the loss ``(logits, y) -> [N]`` of other labels.
     """
     adversarial = _forward(model, x_adv)
     needs_clean = objective.steps_on_clean or objective.needs_both_outputs
     clean = _forward(model, x) if needs_clean else adversarial
     stepped_on = clean if objective.steps_on_clean else adversarial
-    loss = classification_loss(stepped_on, y) if losses is None else own_losses(losses, stepped_on, y).mean()
+    if losses is None or are_class_labels(stepped_on, y):
+        loss = classification_loss(stepped_on, y)
+    else:
+        loss = own_losses(losses, stepped_on, y).mean()
     return loss + objective.term(clean, adversarial, y) if objective.needs_both_outputs else loss
 
 

@@ -57,6 +57,19 @@ def count_classes(logits: Tensor) -> int:
     return 2 if is_binary(logits) else logits.shape[1]
 
 
+def are_class_labels(logits: Tensor, labels: Tensor) -> bool:
+    """Whether labels can be classes, rather than numbers, or several labels for each sample.
+
+    Example:
+        >>> logits = torch.zeros(2, 3)
+        >>> are_class_labels(logits, torch.tensor([0.0, 2.0])), are_class_labels(logits, torch.ones(2, 3))
+        (True, False)
+    """
+    if logits.ndim > 1 and logits.shape[1] > 1 and labels.shape == logits.shape:
+        return False
+    return not labels.is_floating_point() or bool((labels == labels.round()).all())
+
+
 def check_classes(logits: Tensor, labels: Tensor) -> None:
     """Raise a ValueError unless ``logits`` are finite scores of classes, and ``labels`` one class per sample.
 

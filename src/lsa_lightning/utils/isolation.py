@@ -290,12 +290,12 @@ class RandomStateAtForward:
     def _called(self, *_: object) -> None:
         self.record()
 
-    def record(self) -> None:
-        """A pass begins now."""
+    def record(self, *, final: bool = True) -> None:
+        """A pass begins now; one that is not ``final`` gives way to the next with gradients."""
         if self._state is None or (torch.is_grad_enabled() and not self._with_gradient):
             self._state = RandomState(self.device)
             self._autocast = autocast_as_now(self.device)
-            self._with_gradient = torch.is_grad_enabled()
+            self._with_gradient = final and torch.is_grad_enabled()
 
     @contextmanager
     def replay(self) -> Iterator[None]:
