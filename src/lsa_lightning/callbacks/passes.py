@@ -216,6 +216,7 @@ class AdversarialStep:
         except _ChangedInputError as changed:
             changed.before.restore()
             self.at_model = True
+            self._asides = self._calls_aside(asked.step, asked.batch, asked.x)
             passes, output = self._inside(asked)
         self._looked = self._looked or self._first.called or loss_of(passes.result) is not None
         if checked and (first or (self.at_model and len(asked.y) >= FEWEST)):
@@ -270,10 +271,10 @@ class AdversarialStep:
 
     def _inside(self, asked: StepRequest) -> tuple[Passes, Any]:
         """The examples are crafted when the step calls the model, from what it is given; also the model's output."""
-        before = RandomState(asked.x.device) if any(self._asides) else None
+        before = RandomState(asked.x.device) if self._asides else None
         try:
             return self._crafted_inside(asked)
-        except _NotCalledError:
+        except _OtherCallsError:
             self.close()
         if before is not None:
             # What has nothing to do with x is known by its place among the calls, which are others in this step.
@@ -307,8 +308,9 @@ class AdversarialStep:
             nonlocal begin_probing, stepping
             begin_probing = begin
             result, stepping = asked.step(asked.batch), False
-            if not calls and loss_of(result) is not None:
-                raise _NotCalledError
+            others = self._asides and given.changed_calls != len(self._asides)
+            if loss_of(result) is not None and (others or not calls):
+                raise _OtherCallsError
             return result
 
         def run(*, again: bool = False) -> Any:
@@ -567,8 +569,8 @@ class _ChangedInputError(BaseException):
         self.before = before
 
 
-class _NotCalledError(BaseException):
-    """Ends a step that has called the model on nothing that could be attacked."""
+class _OtherCallsError(BaseException):
+    """Ends a step whose calls of the model are not those that were expected, or none that could be attacked."""
 
 
 def _leaves(x: Tensor) -> list[Any]:

@@ -152,12 +152,15 @@ class GivenBatch:
         x: its inputs, which need not be in it.
         asides: of each call of the model with something that does not lie in the batch, in their order, whether it has
             nothing to do with x, see :func:`calls_aside`; of later ones it is not known.
+
+    Attributes:
+        changed_calls: how many such calls have been asked about.
     """
 
     def __init__(self, batch: Any, x: Tensor, asides: Sequence[bool] = ()) -> None:
         self.x = x
         self._asides = asides
-        self._changed_calls = 0
+        self.changed_calls = 0
         self._version = _version(x)
         tensors = tensors_in(batch)
         own = any(each is x for each in tensors)  # else batch_fn made it of one of them
@@ -191,7 +194,7 @@ class GivenBatch:
         """
         if not self.is_changed(call):
             return not _is_view(call.x, self.x)
-        number, self._changed_calls = self._changed_calls, self._changed_calls + 1
+        number, self.changed_calls = self.changed_calls, self.changed_calls + 1
         return number < len(self._asides) and self._asides[number]
 
     def is_changed(self, call: ModelCall) -> bool:
