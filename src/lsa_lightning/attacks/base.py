@@ -100,7 +100,7 @@ class Attack(ABC):
 
         Returns:
             Detached tensor of the shape, dtype, device and memory format of ``x``, within :attr:`reach` of it and
-            inside the bounds.
+            inside the bounds, or as far outside by rounding as ``x`` is.
 
         Raises:
             ValueError: if inputs, labels or the model's output are not as expected.
