@@ -49,7 +49,8 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     options = (*loggers, f"trainer.max_epochs={EPOCHS}", "name=my_run", "seed=3")
     with pytest.MonkeyPatch.context() as monkeypatch:
         keep_wandb_in(folder.parent, monkeypatch)
-        train_tiny(folder, *options, "callbacks.report_logger.every_n_epochs=1", figures=True)
+        now_and_then = ("callbacks.report_logger.every_n_epochs=1", "callbacks.robust_validation.every_n_epochs=2")
+        train_tiny(folder, *options, *now_and_then, figures=True)
         yield folder
 
 
