@@ -174,7 +174,7 @@ class Widens(ModularConvNet):
         self.register_buffer("factor", torch.ones(()))
 
     def forward(self, x: Tensor) -> Tensor:
-        self.factor += 0.5
+        self.factor = self.factor + 0.5
         return super().forward(x) * self.factor
 
 

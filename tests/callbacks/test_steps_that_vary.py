@@ -292,9 +292,8 @@ class Sometimes(Unlabelled):
         return self.labelled(normalised(x), y)
 
 
-@pytest.mark.parametrize("changes", [False, True])
 @pytest.mark.parametrize("callback", [lambda: AdversarialTraining(fgsm()), at_lr])
-def test_inputs_without_labels_need_not_be_in_every_step(callback: Any, changes: bool) -> None:
+def test_inputs_without_labels_need_not_be_in_every_step(callback: Any) -> None:
     (x, y), u = images(32), torch.rand(4, 8, 1, 8, 8)
     batches = list(zip(x.split(8), y.split(8), u, strict=True))
     given: list[list[Tensor]] = []
@@ -303,12 +302,14 @@ def test_inputs_without_labels_need_not_be_in_every_step(callback: Any, changes:
         def on_train_batch_start(self, *_: Any, **__: Any) -> None:
             given.append([])
 
-    module = foreign(Sometimes, changes=changes)
+    module = foreign(Sometimes, changes=False)
     module.net.register_forward_pre_hook(lambda net, args: given[-1].append(args[0].detach()) if net.training else None)
     trainer([callback(), Watch()]).fit(module, DataLoader(batches, batch_size=None))  # type: ignore[arg-type]
     for seen, (inputs, *_) in zip(given, batches, strict=True):
         moved = [float((each - normalised(inputs)).abs().max()) for each in seen]
         assert any(each == pytest.approx(EPS, abs=1e-5) for each in moved)
+    with pytest.raises(MisconfigurationException, match="expected 2 calls in each step, as in the first, got 1"):
+        trainer([callback()]).fit(foreign(Sometimes, changes=True), DataLoader(batches, batch_size=None))  # type: ignore[arg-type]
 
 
 class Embeds(ForeignModule):
@@ -367,5 +368,93 @@ def test_a_metric_that_hears_of_a_skip_is_no_call_of_the_model() -> None:
         module.load_state_dict(foreign_validation().state_dict(), strict=False)
         run = trainer([RobustValidation({"fgsm": fgsm()})])
         run.validate(module, DataLoader(TensorDataset(x[:samples], y[:samples]), 16), verbose=False)
+        accuracies.append(float(run.callback_metrics["val/acc_clean"]))
+    assert accuracies[0] == accuracies[1]
+
+
+class Lists(ForeignModule):
+    """Keeps what it has seen until the epoch ends, in lists and counters, as Lightning's docs show."""
+
+    def __init__(self, parts: bool) -> None:
+        super().__init__()
+        self.parts = parts
+        self.trained, self._validated, self.steps = list[int](), list[int](), 0
+        self.counts: list[tuple[int, int, int]] = []
+
+    def training_step(self, batch: Any) -> Any:
+        x, y, _ = batch
+        self.trained.append(len(x))
+        self.steps += 1
+        logits = self.net(x) if self.parts else self(normalised(x))
+        self.trained.append(len(x))
+        return F.cross_entropy(logits, y)
+
+    def validation_step(self, batch: Any) -> None:
+        self._validated.append(len(batch[0]))
+        self.net(batch[0]) if self.parts else self(normalised(batch[0]))
+
+    def on_validation_epoch_end(self) -> None:
+        self.counts.append((sum(self.trained), sum(self._validated), self.steps))
+        self.trained.clear()
+        self._validated.clear()
+
+
+@pytest.mark.parametrize("parts", [False, True])
+def test_lists_and_counters_of_the_module_hold_each_batch_once(parts: bool) -> None:
+    module = foreign(Lists, parts=parts)
+    attack = fgsm()
+    callbacks = [
+        ATLR(attack, top_k=1),
+        RobustValidation({"fgsm": attack}),
+        CatastrophicOverfittingStop(attack, drop=1.0),
+    ]
+    x, y = images(48)
+    data = DataLoader(TensorDataset(x, y, x.flip(-1)), 16)
+    trainer([*callbacks], max_epochs=2).fit(module, data, loader(32, seed=1))
+    assert module.counts == [(96, 32, 3), (96, 32, 6)]
+
+
+class Late(ForeignModule):
+    """Calls parts of its network, and from the second step on itself beside them."""
+
+    def training_step(self, batch: Any, batch_idx: int) -> Any:  # type: ignore[override]
+        x, y = batch
+        net = self.net
+        hidden = net.relu2(net.conv2(net.relu1(net.bn1(net.conv1(input=x)))))
+        logits = net.fc2(net.act(net.fc1(hidden.flatten(1))))
+        loss = F.cross_entropy(logits, y)
+        return loss + 0.0 * self(x + 0.5).sum() if batch_idx else loss
+
+
+def test_parts_stay_attacked_where_the_model_is_called_beside_them() -> None:
+    late, moved = foreign(Late), list[float]()
+
+    class Watch(pl.Callback):
+        def on_train_batch_start(self, trainer: Any, pl_module: Any, batch: Any, batch_idx: int) -> None:
+            self.x, self.seen = batch[0].clone(), list[float]()
+
+        def look(self, module: nn.Module, args: Any, kwargs: Any) -> None:
+            if module.training:
+                self.seen.append(float((kwargs["input"] - self.x).abs().max()) if kwargs else 0.0)
+
+        def on_train_batch_end(self, *_: Any, **__: Any) -> None:
+            moved.append(max(self.seen))
+
+    watch = Watch()
+    late.net.conv1.register_forward_pre_hook(watch.look, with_kwargs=True)
+    trainer([AdversarialTraining(fgsm()), watch]).fit(late, loader())
+    assert moved == pytest.approx([EPS] * 3, abs=1e-5)
+
+
+class PartsLater(ForeignModule):
+    def validation_step(self, batch: Any, batch_idx: int) -> None:  # type: ignore[override]
+        self(batch[0]) if batch_idx == 0 else self.net(batch[0])
+
+
+def test_validation_may_call_the_model_and_then_its_parts() -> None:
+    accuracies = []
+    for cls in (PartsLater, ForeignModule):
+        run = trainer([RobustValidation({"fgsm": fgsm()})])
+        run.validate(foreign(cls), loader(seed=1), verbose=False)
         accuracies.append(float(run.callback_metrics["val/acc_clean"]))
     assert accuracies[0] == accuracies[1]

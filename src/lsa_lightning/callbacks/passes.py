@@ -192,7 +192,7 @@ class AdversarialStep:
         return (self.model, x) if call is None else (bound(self.model, call.arguments), call.x.detach())
 
     def _calls_aside(self, step: Callable[[Any], Any], batch: Any, x: Tensor) -> tuple[bool, ...]:
-        with self.quietly(), parameters_put_back(self.whole):
+        with self.quietly(), parameters_put_back(self.whole, frozen=False):
             return calls_aside(self.model, step, batch, x, self.whole)
 
     def run(self, asked: StepRequest, *, checked: bool = True) -> Passes:
@@ -271,20 +271,6 @@ class AdversarialStep:
 
     def _inside(self, asked: StepRequest) -> tuple[Passes, Any]:
         """The examples are crafted when the step calls the model, from what it is given; also the model's output."""
-        before = RandomState(asked.x.device) if self._asides else None
-        try:
-            return self._crafted_inside(asked)
-        except _OtherCallsError:
-            self.close()
-        if before is not None:
-            # What has nothing to do with x is known by its place among the calls, which are others in this step.
-            before.restore()
-            asides, self._asides = self._asides, self._calls_aside(asked.step, asked.batch, asked.x)
-            if asides != self._asides:
-                return self._inside(asked)
-        raise self._not_called()
-
-    def _crafted_inside(self, asked: StepRequest) -> tuple[Passes, Any]:
         partners: dict[tuple[Any, ...], Tensor] = {}
         calls: list[ModelCall] = []
         begin_probing: Begin = _nothing
@@ -308,9 +294,8 @@ class AdversarialStep:
             nonlocal begin_probing, stepping
             begin_probing = begin
             result, stepping = asked.step(asked.batch), False
-            others = self._asides and given.changed_calls != len(self._asides)
-            if loss_of(result) is not None and (others or not calls):
-                raise _OtherCallsError
+            if loss_of(result) is not None:
+                self._check_calls(given.changed_calls, bool(calls))
             return result
 
         def run(*, again: bool = False) -> Any:
@@ -331,6 +316,18 @@ class AdversarialStep:
                 return craft(model, x, y)
 
         return watched
+
+    def _check_calls(self, changed: int, crafted: bool) -> None:
+        """Whether a step has called the model on x, and on what does not depend on x as the first one did."""
+        if any(self._asides) and changed != len(self._asides):
+            msg = (
+                f"training_step gives {self.name}, which is attacked, inputs that do not depend on x, which are known "
+                f"by their place among its calls: expected {len(self._asides)} calls in each step, as in the first, got "
+                f"{changed}; inputs that the step leaves as they are in the batch are known wherever they come"
+            )
+            raise MisconfigurationException(msg)
+        if not crafted:
+            raise self._not_called()
 
     def _not_called(self) -> MisconfigurationException:
         msg = f"expected training_step to call {self.name} in each step, as in an earlier one; here it did not"
@@ -524,13 +521,15 @@ class _OwnCall:
 
     @contextmanager
     def unless_parts_come(self, model: nn.Module) -> Iterator[None]:
-        """Inside, a step that gives x itself to a part of the model may call the model with anything after that."""
+        """Inside, a step that gives x to a part of the model may call the model with anything after that."""
 
-        def look(module: nn.Module, args: tuple[Any, ...]) -> None:
-            self._came = self._came or any(each is self.given.x for each in args)
+        def look(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+            call = ModelCall.found_in(args, kwargs, self.given)
+            if call is not None and torch.is_grad_enabled() and not self.given.is_other(call):
+                self._came = True
 
-        parts = [part for part in hookable_modules(model) if part is not model and part._parameters]
-        handles = [part.register_forward_pre_hook(look) for part in parts]
+        parts = [part for part in hookable_modules(model) if part is not model]
+        handles = [part.register_forward_pre_hook(look, with_kwargs=True) for part in parts]
         try:
             yield
         finally:
@@ -567,10 +566,6 @@ class _ChangedInputError(BaseException):
 
     def __init__(self, before: RandomState) -> None:
         self.before = before
-
-
-class _OtherCallsError(BaseException):
-    """Ends a step whose calls of the model are not those that were expected, or none that could be attacked."""
 
 
 def _leaves(x: Tensor) -> list[Any]:

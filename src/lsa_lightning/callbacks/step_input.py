@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
@@ -193,13 +194,17 @@ class GivenBatch:
         Each call of a step is asked about once, in their order.
         """
         if not self.is_changed(call):
-            return not _is_view(call.x, self.x)
+            return self.is_other(call)
         number, self.changed_calls = self.changed_calls, self.changed_calls + 1
         return number < len(self._asides) and self._asides[number]
 
+    def is_other(self, call: ModelCall) -> bool:
+        """Whether a call is given another tensor of the batch as it is."""
+        return any(_same_place(call.x, other) for other in self._others)
+
     def is_changed(self, call: ModelCall) -> bool:
         """Whether a call is given something that does not lie in the batch."""
-        return not (_is_view(call.x, self.x) or any(_same_place(call.x, other) for other in self._others))
+        return not (self.is_other(call) or _is_view(call.x, self.x))
 
 
 def _version(tensor: Tensor) -> int | None:
@@ -335,6 +340,7 @@ class StepInput:
         call: the call that gives it something else than the batch's own x; None where it gives x.
         called: whether the step calls the model itself, rather than its submodules.
         idle: whether it calls no module at all, as one that skips the batch.
+        in_parts: whether it calls submodules, of which the first with parameters gets what the model gives it.
         aside: whether it was given another tensor of the batch than x, in each of its calls.
         twice: whether an earlier call without gradients was given the same.
     """
@@ -342,6 +348,7 @@ class StepInput:
     call: ModelCall | None
     called: bool
     idle: bool = False
+    in_parts: bool = False
     aside: bool = False
     twice: bool = False
 
@@ -383,7 +390,7 @@ def input_of_step(
     if not seen.called and seen.first_layer is not None:
         try:
             if _equal(seen.first_layer, _first_given(model, x, whole)):
-                return StepInput(None, called=False)
+                return StepInput(None, called=False, in_parts=True)
         except (AttributeError, LookupError, RuntimeError, TypeError, ValueError) as raised:
             error = raised
     if seen.call is not None and not seen.call.guessed:
@@ -466,6 +473,8 @@ def calls_aside(
         return found
 
     given = inputs(x)
+    if len(given) < 2:  # then it is x's
+        return ()
     try:
         changed = inputs(turned)
     except Exception:  # noqa: BLE001  # the step expects x and the rest of the batch to fit
@@ -539,9 +548,9 @@ class ValidationInput:
         with evaluating(self._module), torch.inference_mode(False), torch.no_grad(), off_the_record(self._module):
             where = {"batch": batch, "x": x, "whole": self._model}
             seen = input_of_step(self._model, self._name, step, step_name="validation_step", **where)
-        if self._called and not seen.called:
+        if self._called and not (seen.called or seen.in_parts):
             return None
-        self._call, self._looks = seen.call, seen.called or seen.idle
+        self._call, self._looks = seen.call, self._called or seen.called or seen.idle
         self._called = self._called or seen.called
         self._taken_as_it_is = self._taken_as_it_is or seen.idle
         if self._call is not None and self._taken_as_it_is:
@@ -559,12 +568,18 @@ class ValidationInput:
 
 @contextmanager
 def off_the_record(module: pl.LightningModule) -> Iterator[None]:
-    """What ``module`` logs inside is forgotten, and its metrics count nothing."""
+    """What ``module`` logs inside is forgotten, its metrics count nothing, and its plain attributes are put back.
+
+    Those are numbers, texts, tensors (the same ones, whatever is written into them), and what lists, dicts, sets and
+    deques hold, as the outputs of steps that are kept for the end of an epoch.
+    """
     own = {name: value for name, value in vars(module).items() if name == "log"}
     vars(module)["log"] = lambda *_, **__: None  # log_dict calls it too
     metrics = {metric: dict(vars(metric)) for metric in _metrics_of(module)}
     for metric in metrics:
         vars(metric).update({name: _copied(state) for name, state in metric.metric_state.items()})
+    plain = {name: value for name, value in vars(module).items() if _is_plain(name, value)}
+    held = {name: copy.copy(value) for name, value in plain.items() if isinstance(value, _CONTAINERS)}
     try:
         yield
     finally:
@@ -572,6 +587,24 @@ def off_the_record(module: pl.LightningModule) -> Iterator[None]:
         vars(module).update(own)
         for metric, before in metrics.items():
             vars(metric).update(before)
+        for name in [name for name, value in vars(module).items() if name not in plain and _is_plain(name, value)]:
+            del vars(module)[name]
+        vars(module).update(plain)
+        for name, content in held.items():
+            plain[name].clear()
+            (plain[name].extend if isinstance(content, list | deque) else plain[name].update)(content)
+
+
+_CONTAINERS = (list, dict, set, deque)
+
+
+def _is_plain(name: str, value: Any) -> bool:
+    """Whether an attribute is a user's own, and of a kind that can be put back."""
+    kinds = (int, float, str, Tensor, type(None))
+    return name not in _OF_ANY_MODULE and (isinstance(value, kinds) or type(value) in _CONTAINERS)
+
+
+_OF_ANY_MODULE = frozenset(vars(pl.LightningModule())) | {"log", "_log_hyperparams", "_hparams", "_hparams_initial"}
 
 
 def _metrics_of(module: nn.Module) -> list[Metric]:
