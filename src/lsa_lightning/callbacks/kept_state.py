@@ -37,14 +37,9 @@ def parameters_stay(model: nn.Module, name: str) -> Iterator[None]:
 
 
 @contextmanager
-def parameters_put_back(module: nn.Module, *, frozen: bool = True) -> Iterator[None]:
-    """Around a step that is begun once more: parameters, as a teacher's, are afterwards as before.
-
-    Args:
-        module: the module.
-        frozen: whether those without gradients alone are; else all.
-    """
-    held = [value for value in module.parameters() if not (frozen and value.requires_grad)]
+def parameters_put_back(module: nn.Module) -> Iterator[None]:
+    """Around a step that is begun once more: parameters, as a teacher's, are afterwards as before."""
+    held = list(module.parameters())
     before = [value.detach().clone() for value in held]
     try:
         yield

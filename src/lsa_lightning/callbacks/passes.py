@@ -192,7 +192,7 @@ class AdversarialStep:
         return (self.model, x) if call is None else (bound(self.model, call.arguments), call.x.detach())
 
     def _calls_aside(self, step: Callable[[Any], Any], batch: Any, x: Tensor) -> tuple[bool, ...]:
-        with self.quietly(), parameters_put_back(self.whole, frozen=False):
+        with self.quietly(), parameters_put_back(self.whole):
             return calls_aside(self.model, step, batch, x, self.whole)
 
     def run(self, asked: StepRequest, *, checked: bool = True) -> Passes:
@@ -322,8 +322,8 @@ class AdversarialStep:
         if any(self._asides) and changed != len(self._asides):
             msg = (
                 f"training_step gives {self.name}, which is attacked, inputs that do not depend on x, which are known "
-                f"by their place among its calls: expected {len(self._asides)} calls in each step, as in the first, got "
-                f"{changed}; inputs that the step leaves as they are in the batch are known wherever they come"
+                f"by their place among its calls: expected {len(self._asides)} calls in each step, as in the first, "
+                f"got {changed}; inputs that the step leaves as they are in the batch are known wherever they come"
             )
             raise MisconfigurationException(msg)
         if not crafted:
