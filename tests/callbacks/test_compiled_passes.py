@@ -64,14 +64,14 @@ class InvertsLater(ForeignModule):
 
 
 class CallsItsNet(ForeignModule):
-    """After the first step, which is begun twice, it calls the network past itself."""
+    """After the first step it calls the network past itself."""
 
     batches = 0
 
     def training_step(self, batch: Any) -> Any:
         x, y = batch
         self.batches += 1
-        return F.cross_entropy(self(x) if self.batches <= 2 else self.net(x), y)
+        return F.cross_entropy(self(x) if self.batches <= 1 else self.net(x), y)
 
 
 class NetInvertsLater(ForeignModule):
@@ -87,7 +87,7 @@ class DrawsLater(ForeignModule):
 
     def training_step(self, batch: Any) -> Any:
         self.batches += 1
-        self.net.dropout.p = 0.5 if self.batches > 4 else 0.0
+        self.net.dropout.p = 0.5 if self.batches > 3 else 0.0
         return super().training_step(batch)
 
 
@@ -144,7 +144,7 @@ def fitted(
     ("cls", "backend", "counts"),
     [
         (ForeignModule, "aot_eager", (2 + REPEATED, 10)),
-        (Skips, "eager", (3 + REPEATED, 6)),
+        (Skips, "eager", (2 + REPEATED, 7)),
     ],
 )
 def test_it_trains_the_same_weights(
