@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from lightning.fabric.utilities.exceptions import MisconfigurationException
@@ -39,6 +39,8 @@ from lsa_lightning.utils.isolation import (
     reentrance_off,
     scratch_buffers,
 )
+
+T = TypeVar("T")
 
 Craft = Callable[[nn.Module, Tensor, Tensor], Tensor]
 """``(model, x, y) -> x_adv``."""
@@ -181,19 +183,22 @@ class AdversarialStep:
             The model as a function of its input alone, and such an input, from this or from the first batch.
         """
         if not self._looked:
-            with self.quietly(), parameters_put_back(self.whole):
-                seen = partial(input_of_step, self.model, self.name, step, batch, x, whole=self.whole)
-                self._first = seen()
-                if self._first.call is not None:  # else x itself is waited for, and no other call matters
-                    self._asides = self._calls_aside(step, batch, x)
-                    self._first = seen(asides=self._asides) if any(self._asides) else self._first
+            seen = partial(input_of_step, self.model, self.name, step, batch, x, whole=self.whole)
+            self._first = self._leaving_no_trace(seen)
+            if self._first.call is not None:  # else x itself is waited for, and no other call matters
+                self._asides = self._calls_aside(step, batch, x)
+                if any(self._asides):
+                    self._first = self._leaving_no_trace(partial(seen, asides=self._asides))
             self.at_model = self.at_model or self._first.call is not None
         call = self._first.call
         return (self.model, x) if call is None else (bound(self.model, call.arguments), call.x.detach())
 
     def _calls_aside(self, step: Callable[[Any], Any], batch: Any, x: Tensor) -> tuple[bool, ...]:
+        return self._leaving_no_trace(partial(calls_aside, self.model, step, batch, x, self.whole))
+
+    def _leaving_no_trace(self, look: Callable[[], T]) -> T:
         with self.quietly(), parameters_put_back(self.whole):
-            return calls_aside(self.model, step, batch, x, self.whole)
+            return look()
 
     def run(self, asked: StepRequest, *, checked: bool = True) -> Passes:
         """Run both passes.
