@@ -122,7 +122,7 @@ class AdversarialTraining(FreshCallback):
         """Draw the attack's random numbers from the beginning, and forget which calls the layers of a list mean."""
         self.attack.restart()
         self._sites = {}
-        self._at_model = False
+        self._at_model = self._fits = False
         if self.alarm is not None:
             self.alarm.restart()
 
