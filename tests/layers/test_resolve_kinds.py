@@ -11,10 +11,10 @@ from torchvision.models import VisionTransformer, resnet18
 
 from lsa_lightning import LayerSustainabilityAnalysis
 from lsa_lightning.attacks import FGSM
-from lsa_lightning.callbacks.step_input import ModelCall, bound
 from lsa_lightning.layers.calls import CallSite
 from lsa_lightning.layers.resolve import Layer, LayerSpec, call_sites, resolve_layers
 from lsa_lightning.models import PreActResNet18
+from lsa_lightning.steps.model_call import ModelCall, bound
 
 
 class Positions(nn.Module):

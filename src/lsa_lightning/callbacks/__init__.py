@@ -9,8 +9,8 @@ from lsa_lightning.callbacks.overfitting_stop import CatastrophicOverfittingStop
 from lsa_lightning.callbacks.progress import TrainingProgress
 from lsa_lightning.callbacks.report_logger import ReportLogger
 from lsa_lightning.callbacks.robust_validation import RobustValidation
-from lsa_lightning.callbacks.target import Target
 from lsa_lightning.callbacks.weight_perturbation import AdversarialWeightPerturbation
+from lsa_lightning.steps.target import Target
 
 __all__ = [
     "ATLR",

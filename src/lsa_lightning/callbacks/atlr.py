@@ -21,9 +21,6 @@ from lsa_lightning.callbacks.adversarial_training import AdversarialTraining
 from lsa_lightning.callbacks.alarm import CollapseAlarm
 from lsa_lightning.callbacks.collapse_guard import CollapseGuard
 from lsa_lightning.callbacks.own_keys import log_own, log_own_mean
-from lsa_lightning.callbacks.passes import Passes, both_representations
-from lsa_lightning.callbacks.step_input import ValidationInput, off_the_record
-from lsa_lightning.callbacks.target import Target
 from lsa_lightning.callbacks.validation_loaders import ValidationLoaders, as_in_validation, loader_key
 from lsa_lightning.layers.analysis import LayerSustainabilityAnalysis, TooFewSamplesError
 from lsa_lightning.layers.history import rounded, stacked, unstacked
@@ -34,6 +31,10 @@ from lsa_lightning.layers.resolve import LayerSpec, call_sites, checked_layers, 
 from lsa_lightning.objectives import Objective
 from lsa_lightning.regularizers import LayerwiseRegularizer, TrainingSchedule
 from lsa_lightning.selectors import Selector
+from lsa_lightning.steps.off_the_record import off_the_record
+from lsa_lightning.steps.passes import Passes, both_representations
+from lsa_lightning.steps.target import Target
+from lsa_lightning.steps.validation_input import ValidationInput
 from lsa_lightning.unlabelled import Unlabelled
 from lsa_lightning.utils.batch import BatchFn, first_samples
 from lsa_lightning.utils.checks import flag, instance, integer, number, or_none, refuse, sequence, text

@@ -17,12 +17,14 @@ from torch import Tensor, nn
 
 from lsa_lightning.attacks import Attack, InputSpace
 from lsa_lightning.callbacks.base import FreshCallback
-from lsa_lightning.callbacks.kept_state import parameters_put_back
 from lsa_lightning.callbacks.own_keys import log_own
-from lsa_lightning.callbacks.step_input import bound, input_of_step, off_the_record
-from lsa_lightning.callbacks.step_patch import unpatched
-from lsa_lightning.callbacks.target import Target
 from lsa_lightning.evaluation import correct
+from lsa_lightning.steps.first_look import input_of_step
+from lsa_lightning.steps.kept_state import parameters_put_back
+from lsa_lightning.steps.model_call import bound
+from lsa_lightning.steps.off_the_record import off_the_record
+from lsa_lightning.steps.patch import unpatched
+from lsa_lightning.steps.target import Target
 from lsa_lightning.utils.batch import BatchFn
 from lsa_lightning.utils.checks import instance, number
 from lsa_lightning.utils.outputs import OutputFn

@@ -18,10 +18,11 @@ from lsa_lightning.attacks import Attack, InputSpace
 from lsa_lightning.attacks.base import staying
 from lsa_lightning.callbacks.base import FreshCallback
 from lsa_lightning.callbacks.own_keys import log_own, refuse_others
-from lsa_lightning.callbacks.step_input import ValidationInput, off_the_record
-from lsa_lightning.callbacks.target import Target
 from lsa_lightning.callbacks.validation_loaders import ValidationLoaders, loader_key
 from lsa_lightning.evaluation import correct
+from lsa_lightning.steps.off_the_record import off_the_record
+from lsa_lightning.steps.target import Target
+from lsa_lightning.steps.validation_input import ValidationInput
 from lsa_lightning.utils.batch import BatchFn
 from lsa_lightning.utils.checks import choice, integer, mapping, number, or_none, sequence, text
 from lsa_lightning.utils.isolation import preserved_random_state

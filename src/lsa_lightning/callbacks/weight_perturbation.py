@@ -17,10 +17,10 @@ from lsa_lightning.attacks.gradients import weight_gradients
 from lsa_lightning.attacks.losses import LossFn, WatchingLoss, own_losses
 from lsa_lightning.callbacks.adversarial_training import AdversarialTraining
 from lsa_lightning.callbacks.base import FreshCallback
-from lsa_lightning.callbacks.step_patch import patch_method
 from lsa_lightning.functional import classification_loss
 from lsa_lightning.functional.classification import are_class_labels
 from lsa_lightning.objectives import Objective
+from lsa_lightning.steps.patch import patch_method
 from lsa_lightning.utils.checks import integer, number
 from lsa_lightning.utils.isolation import scratch_buffers
 from lsa_lightning.utils.outputs import LogitsOf

@@ -19,7 +19,6 @@ from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from torch import Tensor, nn
 
 from lsa_lightning.callbacks import ATLR, AdversarialTraining, LearningRate, ReportLogger, RobustValidation
-from lsa_lightning.callbacks.passes import AdversarialStep, Passes, StepRequest, loss_of
 from lsa_lightning.callbacks.validation_loaders import ValidationLoaders
 from lsa_lightning.evaluation import correct
 from lsa_lightning.layers.outputs import OUTPUT
@@ -31,6 +30,7 @@ from lsa_lightning.stacked.job import INSTEAD, SeedJob, check_optimizers
 from lsa_lightning.stacked.measure import StackedAnalysis, in_parts, joined
 from lsa_lightning.stacked.network import split, stack
 from lsa_lightning.stacked.view import EpochMeans, SeedTrainer
+from lsa_lightning.steps.passes import AdversarialStep, Passes, StepRequest, loss_of
 from lsa_lightning.utils.batch import read_batch, replace_tensor
 from lsa_lightning.utils.isolation import RandomState
 from lsa_lightning.utils.processes import run_all

@@ -147,6 +147,18 @@ def replace_tensor(batch: Any, old: Tensor, new: Tensor) -> Any:
     return swapped
 
 
+def tensors_in(collection: Any) -> list[Tensor]:
+    """The tensors in nested containers, in their order."""
+    found: list[Tensor] = []
+
+    def note(tensor: Tensor) -> Tensor:
+        found.append(tensor)
+        return tensor
+
+    apply_to_collection(collection, Tensor, note, allow_frozen=True)
+    return found
+
+
 def first_samples(batch: Any, samples: int, n: int) -> Any:
     """A copy of ``batch``, of any nesting, with the first ``n`` rows of each tensor of as many rows as ``samples``.
 

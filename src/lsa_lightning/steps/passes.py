@@ -14,28 +14,23 @@ from torch import Tensor, nn
 from torch.autograd.graph import saved_tensors_hooks
 
 from lsa_lightning.attacks.checks import Checks
-from lsa_lightning.callbacks.kept_state import parameters_put_back, parameters_stay, warn_of_state
-from lsa_lightning.callbacks.loss_labels import FEWEST, has_other_labels
-from lsa_lightning.callbacks.step_input import (
-    GivenBatch,
-    ModelCall,
-    StepInput,
-    StepWatch,
-    bound,
-    calls_aside,
-    input_of_step,
-)
 from lsa_lightning.layers.calls import CallSite
 from lsa_lightning.layers.compiled import CompiledProbe
 from lsa_lightning.layers.outputs import OUTPUT, output_view
 from lsa_lightning.layers.probe import LayerProbe, by_sample, takes_hooks
+from lsa_lightning.steps.first_look import StepInput, calls_aside, input_of_step
+from lsa_lightning.steps.given_batch import GivenBatch
+from lsa_lightning.steps.kept_state import parameters_put_back, parameters_stay, warn_of_state
+from lsa_lightning.steps.loss_check import LossCheck
+from lsa_lightning.steps.model_call import ModelCall, bound
+from lsa_lightning.steps.own_call import Begin, ChangedInputError, OwnCall, nothing
+from lsa_lightning.steps.watch import StepWatch
 from lsa_lightning.utils.batch import replace_tensor
 from lsa_lightning.utils.isolation import (
     Buffers,
     RandomState,
     RandomStateAtForward,
     copied_buffers,
-    hookable_modules,
     reentrance_off,
     scratch_buffers,
 )
@@ -44,9 +39,6 @@ T = TypeVar("T")
 
 Craft = Callable[[nn.Module, Tensor, Tensor], Tensor]
 """``(model, x, y) -> x_adv``."""
-
-Begin = Callable[..., None]
-"""``begin(called=...)``: from here on, layers are captured; ``called``: the model has been called already."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -139,7 +131,6 @@ class AdversarialStep:
         self.whole = model if whole is None else whole
         self.on_clean = on_clean
         self.read_logits = read_logits
-        self.check_labels = check_labels
         self.quietly = quietly
         self.at_model = False
         self.given: tuple[nn.Module, Tensor] | None = None
@@ -149,6 +140,7 @@ class AdversarialStep:
         self._looked_again = False
         self._watch: StepWatch | None = None
         self._checks = Checks()
+        self._loss_check = LossCheck(name, read_logits, self._checks, wanted=check_labels)
         self._compiled = CompiledProbe.of(model)
 
     def settle(self) -> None:
@@ -218,14 +210,14 @@ class AdversarialStep:
         watched = (first and checked) or asked.with_output
         try:
             passes, output = self._inside(asked) if self.at_model else self._on_batch(asked, watched, checked)
-        except _ChangedInputError as changed:
+        except ChangedInputError as changed:
             changed.before.restore()
             self.at_model = True
             self._asides = self._calls_aside(asked.step, asked.batch, asked.x)
             passes, output = self._inside(asked)
         self._looked = self._looked or self._first.called or loss_of(passes.result) is not None
-        if checked and (first or (self.at_model and len(asked.y) >= FEWEST)):
-            self._check_loss(passes.result, output, asked.y, first)
+        if checked:
+            self._loss_check.of_step(loss_of(passes.result), output, asked.y, first=first, mixed=self.at_model)
         self._checks.passed(self.model)
         return replace(passes, output=output) if asked.with_output else passes
 
@@ -233,7 +225,7 @@ class AdversarialStep:
         """The batch is crafted, and the step gets it; also the model's output in the step, if that is ``watched``.
 
         Raises:
-            _ChangedInputError: if the step gives the model something else.
+            ChangedInputError: if the step gives the model something else.
         """
         x = asked.x
         self.given = (self.model, x)
@@ -242,7 +234,7 @@ class AdversarialStep:
         batch = replace_tensor(asked.batch, x, stepped_on)
         looks = checked and takes_hooks(self.model)
         given = GivenBatch(batch, stepped_on, self._asides)
-        own = _OwnCall(given, RandomState(x.device)) if looks else None
+        own = OwnCall(given, RandomState(x.device)) if looks else None
         watch = StepWatch(self.model, given, own or _unchanged)
         covered = not watched and asked.layers and self._compiled is not None and self._compiled.covers(asked.layers)
         # Hooks of a model that was compiled in place, and of no other, would be a part of what is compiled.
@@ -278,7 +270,7 @@ class AdversarialStep:
         """The examples are crafted when the step calls the model, from what it is given; also the model's output."""
         partners: dict[tuple[Any, ...], Tensor] = {}
         calls: list[ModelCall] = []
-        begin_probing: Begin = _nothing
+        begin_probing: Begin = nothing
         given, stepping = GivenBatch(asked.batch, asked.x, self._asides), True
 
         def swap(call: ModelCall) -> Tensor | None:
@@ -370,7 +362,7 @@ class AdversarialStep:
         """
         layers = asked.layers
         if not layers:
-            return Passes(run_step(_nothing), {}, {})
+            return Passes(run_step(nothing), {}, {})
         for_penalty_alone = OUTPUT not in layers  # ends at the deepest layer, and leaves all buffers as they are
         samples, random_state = len(asked.x), RandomStateAtForward(self.model, asked.x.device)
         looks = not self._looked_again
@@ -432,44 +424,6 @@ class AdversarialStep:
         )
         return Passes(result, own, others) if self.on_clean else Passes(result, others, own)
 
-    def _check_loss(self, result: Any, output: Any, y: Tensor, first: bool) -> None:
-        """Whether the loss is computed from the model's output, and for these labels.
-
-        What is not known at once (see :class:`~lsa_lightning.attacks.checks.Checks`) is looked at in a later step.
-        """
-        loss = loss_of(result)
-        if loss is None or output is None or not self.check_labels:
-            return
-        try:
-            logits = self.read_logits(output)
-        except MisconfigurationException:  # in train mode alone: the attack, in eval mode, could read it
-            return
-        if logits.ndim not in (1, 2) or y.numel() != len(logits):  # else one label each, for one logit or one per class
-            return
-        if first:
-            self.check_labels = bool(_are_classes(y))
-            if not self.check_labels:
-                return
-        wrong = has_other_labels(loss, logits, y, mixed=self.at_model)
-        if wrong is None:
-            msg = (
-                f"the loss that training_step returns is not computed from what {self.name} returns, which the attack "
-                "takes for the logits: name the module that maps x to logits by backbone=..."
-            )
-            raise MisconfigurationException(msg)
-        self._checks.numbers((wrong & _are_classes(y)).view(1), self._check_fitting)
-
-    def _check_fitting(self, wrong: list[float]) -> None:
-        if not any(wrong):
-            return
-        msg = (
-            "the loss that training_step returns pulls the samples to other classes than the labels of the batch: what "
-            f"{self.name} returns are no logits (features?): name the module that maps x to logits by backbone=...; or "
-            "training_step has labels of its own (shuffled, a teacher's, or mixed as by mixup and cutmix), which the "
-            "attack does not know: change x and labels in the dataloader or in on_after_batch_transfer instead"
-        )
-        raise MisconfigurationException(msg)
-
 
 def both_representations(
     model: nn.Module, layers: list[str], x: Tensor, x_adv: Tensor, **options: Any
@@ -507,70 +461,8 @@ def _looking() -> Iterator[None]:
         yield
 
 
-class _OwnCall:
-    """Waits for the call of a step that is given x itself, and begins to capture layers there.
-
-    Args:
-        given: the batch that the step runs on.
-        before: the random state that the step begins with.
-
-    Attributes:
-        begin: called when it comes.
-    """
-
-    def __init__(self, given: GivenBatch, before: RandomState) -> None:
-        self.given = given
-        self.before = before
-        self.begin: Begin = _nothing
-        self._came = False
-
-    @contextmanager
-    def unless_parts_come(self, model: nn.Module) -> Iterator[None]:
-        """Inside, a step that gives x to a part of the model may call the model with anything after that."""
-
-        def look(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-            call = ModelCall.found_in(args, kwargs, self.given)
-            if call is not None and torch.is_grad_enabled() and not self.given.is_other(call):
-                self._came = True
-
-        parts = [part for part in hookable_modules(model) if part is not model]
-        handles = [part.register_forward_pre_hook(look, with_kwargs=True) for part in parts]
-        try:
-            yield
-        finally:
-            for handle in handles:
-                handle.remove()
-
-    def __call__(self, call: ModelCall) -> Tensor | None:
-        """What the call gets: its own input; None where it is left alone.
-
-        Raises:
-            _ChangedInputError: if it is given something else.
-        """
-        if self._came:
-            return call.x
-        if self.given.is_aside(call) or not torch.is_grad_enabled():
-            return None
-        if not self.given.is_given(call):
-            raise _ChangedInputError(self.before)
-        self._came = True
-        self.begin(called=True)
-        return call.x
-
-
 def _unchanged(call: ModelCall) -> Tensor:
     return call.x
-
-
-class _ChangedInputError(BaseException):
-    """Ends a step that gives the model something else than x. Not an Exception: no handler in the step swallows it.
-
-    Args:
-        before: the random state that the step began with.
-    """
-
-    def __init__(self, before: RandomState) -> None:
-        self.before = before
 
 
 def _leaves(x: Tensor) -> list[Any]:
@@ -584,10 +476,6 @@ def _leaves(x: Tensor) -> list[Any]:
         found += [node.variable] if hasattr(node, "variable") else []
         nodes += [following for following, _ in node.next_functions]
     return found
-
-
-def _nothing(**_: object) -> None:
-    return None
 
 
 def loss_of(result: Any) -> Tensor | None:
@@ -612,11 +500,6 @@ def _captured(probe: LayerProbe) -> dict[str, Tensor]:
         )
         raise MisconfigurationException(msg)
     return captured
-
-
-def _are_classes(y: Tensor) -> Tensor:
-    """Whether labels are classes: integers, of whatever type."""
-    return (y == y.round()).all() if y.is_floating_point() else torch.ones((), dtype=torch.bool, device=y.device)
 
 
 def _as_it_is(tensor: Tensor) -> Tensor:

@@ -14,7 +14,7 @@ from torch.utils.data import DataLoader, TensorDataset
 
 from lsa_lightning import ATLR
 from lsa_lightning.attacks import FGSM
-from lsa_lightning.callbacks.loss_labels import has_other_labels
+from lsa_lightning.steps.loss_labels import has_other_labels
 
 Loss = Callable[[Tensor, Tensor], Tensor]
 

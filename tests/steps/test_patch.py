@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from tests.helpers.modules import ForeignModule
 
-from lsa_lightning.callbacks.step_patch import Wrapper, patch_training_step
+from lsa_lightning.steps.patch import Wrapper, patch_training_step
 
 
 class Counting(ForeignModule):

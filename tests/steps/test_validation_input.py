@@ -15,7 +15,8 @@ from torch import Tensor, nn
 
 from lsa_lightning import ATLR, AdversarialTraining, LayerwiseRegularizer, RobustValidation
 from lsa_lightning.attacks import APGD, FAB, FGSM, PGD, Attack, Square
-from lsa_lightning.callbacks.step_input import GivenBatch, ModelCall, bound
+from lsa_lightning.steps.given_batch import GivenBatch
+from lsa_lightning.steps.model_call import ModelCall, bound
 from lsa_lightning.utils.batch import WholeBatchError, part_of_batch
 from lsa_lightning.utils.isolation import evaluating
 
@@ -276,7 +277,7 @@ def test_further_rows_follow_the_samples_that_an_attack_keeps(attack: Attack) ->
 
 def test_arguments_without_a_place_in_memory_are_passed_over() -> None:
     x, graph = torch.rand(4, 4), torch.eye(4).to_sparse()
-    call = ModelCall.found_in((graph, x), {}, GivenBatch(x, x))
+    call = GivenBatch(x, x).call((graph, x), {})
     assert call is not None
     assert call.x is x
     given = GivenBatch((x, graph), x)

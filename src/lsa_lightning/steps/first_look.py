@@ -1,0 +1,258 @@
+"""What a user's step feeds to the model, which need not be the batch's x: it may be normalised or augmented before."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from lightning.fabric.utilities.exceptions import MisconfigurationException
+from torch import Tensor, nn
+from torch.nn.modules.module import register_module_forward_pre_hook
+
+from lsa_lightning.steps.given_batch import GivenBatch, copied_batch, equal, same_place
+from lsa_lightning.steps.model_call import ModelCall
+from lsa_lightning.steps.watch import StepWatch
+from lsa_lightning.utils.isolation import hookable_modules, preserved_random_state, reentrance_off, scratch_buffers
+
+
+class _CalledError(BaseException):
+    """Ends a step when it calls the model. Not an Exception, so that no handler in the step swallows it."""
+
+
+@dataclass(frozen=True, eq=False)
+class StepInput:
+    """What a step gives the model.
+
+    Attributes:
+        call: the call that gives it something else than the batch's own x; None where it gives x.
+        called: whether the step calls the model itself, rather than its submodules.
+        idle: whether it calls no module at all, as one that skips the batch.
+        in_parts: whether it calls submodules, of which the first with parameters gets what the model gives it.
+        aside: whether it was given another tensor of the batch than x, in each of its calls.
+        twice: whether an earlier call without gradients was given the same.
+    """
+
+    call: ModelCall | None
+    called: bool
+    idle: bool = False
+    in_parts: bool = False
+    aside: bool = False
+    twice: bool = False
+
+
+def input_of_step(
+    model: nn.Module,
+    name: str,
+    step: Callable[[Any], Any],
+    batch: Any,
+    x: Tensor,
+    *,
+    whole: nn.Module,
+    step_name: str = "training_step",
+    asides: Sequence[bool] = (),
+) -> StepInput:
+    """How a step calls ``model`` on the samples whose x and labels the attack knows.
+
+    The step is run up to that call, on a copy of the batch; random state and buffers are afterwards as before. Calls
+    before it that are given other tensors of the batch, or run without gradients where the step has them, are not meant
+    unless there is no other. A step that never calls the model itself, but its submodules, must give the first layer
+    what the model gives it, and is run to its end.
+
+    Args:
+        model: what is attacked.
+        name: what messages call it.
+        step: the step as a function of the batch.
+        batch: the batch.
+        x: its inputs.
+        whole: whose buffers are put back: the LightningModule, or the model alone.
+        step_name: what messages call the step.
+        asides: see :class:`GivenBatch`.
+
+    Raises:
+        MisconfigurationException: if the step never calls the model, and changes x before its first layer sees it; or
+            if it calls the model on other samples, or on integers.
+    """
+    copied, own = copied_batch(batch, x)
+    seen, error = _calls_in(model, lambda: step(copied), GivenBatch(copied, own, asides), whole), None
+    if not seen.called and seen.first_layer is not None:
+        try:
+            if equal(seen.first_layer, _first_given(model, x, whole)):
+                return StepInput(None, called=False, in_parts=True)
+        except (AttributeError, LookupError, RuntimeError, TypeError, ValueError) as raised:
+            error = raised
+    if seen.call is not None and not seen.call.guessed:
+        plain = seen.call.is_plain and equal(seen.call.x, x)
+        twice = any(same_place(each.x, seen.call.x) for each in seen.before)
+        return StepInput(None if plain else seen.call, called=True, aside=seen.aside, twice=twice)
+    if seen.called or seen.first_layer is not None:
+        raise MisconfigurationException(_why_not(seen, name, step_name, x, error)) from error
+    return StepInput(None, called=False, idle=seen.idle)
+
+
+def _why_not(seen: _Seen, name: str, step_name: str, x: Tensor, error: Exception | None) -> str:
+    """Why it is not known what a step gives the model, or cannot be attacked."""
+    if seen.call is not None:
+        return (
+            f"{step_name} gives {name}, which is attacked, several floating tensors with a row for each sample, "
+            "none of which is x, a view of it, or like it in shape, numbers or dimensions: name the module that "
+            "takes the input alone by backbone=..., or give the input itself by batch_fn=..."
+        )
+    if seen.called and not x.is_floating_point():
+        return (
+            f"{step_name} gives {name}, which is attacked, inputs of {x.dtype}, which cannot be perturbed: name the "
+            "module that is given floating ones by backbone=..., such as what lies behind an embedding, or convert "
+            "the batch before"
+        )
+    if seen.called:
+        return (
+            f"{step_name} never gives {name}, which is attacked, the {len(x)} samples of the batch, but others (joined "
+            "views, crops or several batches): name the module that takes them themselves by backbone=..., or the "
+            "samples that it is given by batch_fn=..."
+        )
+    if error is not None:
+        return (
+            f"{step_name} never calls {name}, which is attacked, and its forward does not take x ({error}): name "
+            "the module that maps x to logits by backbone=..."
+        )
+    return (
+        f"{step_name} changes x before its first layer sees it, and never calls {name}, which is attacked: "
+        "name the module that it gives the changed x to by backbone=..."
+    )
+
+
+def calls_aside(
+    model: nn.Module, step: Callable[[Any], Any], batch: Any, x: Tensor, whole: nn.Module
+) -> tuple[bool, ...]:
+    """Of each call of ``model`` that a step gives something changed, whether that does not depend on x.
+
+    The step is run twice to its end, the second time with the samples of x in another order; random state and buffers
+    are afterwards as before. Only for a batch that holds further tensors that could be inputs: nothing is known of
+    others, nor where the second run fails, or calls the model more or less often.
+
+    Args:
+        model: what is attacked.
+        step: the step as a function of the batch.
+        batch: the batch.
+        x: its inputs.
+        whole: the LightningModule, of which the model may be a part.
+    """
+    turned = x.roll(1, 0)
+    if not (x.is_floating_point() and GivenBatch(batch, x).has_others) or torch.equal(turned, x):
+        return ()
+
+    def inputs(other: Tensor) -> list[Tensor]:
+        copied, own = copied_batch(batch, x)
+        own.copy_(other)
+        found: list[Tensor] = []
+        given = GivenBatch(copied, own)
+
+        def note(call: ModelCall) -> None:
+            if given.is_changed(call):
+                found.append(call.x.detach().clone())
+
+        watch = StepWatch(model, given, note)
+        with _leaving_no_trace(whole):
+            watch.open()
+            try:
+                step(copied)
+            finally:
+                watch.close()
+        return found
+
+    given = inputs(x)
+    if len(given) < 2:  # then it is x's
+        return ()
+    try:
+        changed = inputs(turned)
+    except Exception:  # noqa: BLE001  # the step expects x and the rest of the batch to fit
+        return ()
+    return tuple(map(equal, given, changed)) if len(given) == len(changed) else ()
+
+
+def _first_given(model: nn.Module, x: Tensor, whole: nn.Module) -> Tensor | None:
+    """What the first module with parameters is given when ``model`` gets x."""
+    own = x.clone()
+    return _calls_in(model, lambda: model(own), GivenBatch(own, own), whole, until_called=False).first_layer
+
+
+@dataclass(eq=False)
+class _Seen:
+    """What a run shows.
+
+    Attributes:
+        call: the call of the model.
+        called: whether it was called at all.
+        idle: whether no module was called at all.
+        aside: whether that call has nothing to do with x, as all others.
+        first_layer: what the first module with parameters was given.
+        before: calls before it, that are not meant.
+    """
+
+    call: ModelCall | None = None
+    called: bool = False
+    idle: bool = True
+    aside: bool = False
+    first_layer: Tensor | None = None
+    before: list[ModelCall] = field(default_factory=list)
+
+
+def _calls_in(
+    model: nn.Module,
+    run: Callable[[], Any],
+    given: GivenBatch,
+    whole: nn.Module,
+    *,
+    until_called: bool = True,
+) -> _Seen:
+    """How ``run`` calls ``model``, at which it ends, and what the first module with parameters is given."""
+    seen, with_gradients = _Seen(), torch.is_grad_enabled()
+    asides: list[bool] = []
+
+    def see(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        call = given.call(args, kwargs)
+        if module is model and until_called:
+            seen.called = True
+            if call is None:
+                seen.call = None
+                return
+            aside = given.is_aside(call)
+            if not aside and (torch.is_grad_enabled() or not with_gradients):
+                seen.call = call
+                raise _CalledError
+            seen.before.append(call)
+            asides.append(aside)
+            return
+        if seen.first_layer is None and call is not None and next(module.parameters(recurse=False), None) is not None:
+            seen.first_layer = call.x.detach().clone()
+
+    def note(*_: object) -> None:
+        seen.idle = False
+
+    modules = hookable_modules(model)
+    handles = [module.register_forward_pre_hook(see, with_kwargs=True, prepend=True) for module in modules]
+    handles.append(register_module_forward_pre_hook(note))
+    try:
+        with suppress(_CalledError), _leaving_no_trace(whole):
+            run()
+    finally:
+        for handle in handles:
+            handle.remove()
+    if seen.call is None and seen.before:
+        seen.call, seen.aside = seen.before.pop(0), asides[0]
+    return seen
+
+
+@contextmanager
+def _leaving_no_trace(whole: nn.Module) -> Iterator[None]:
+    """Random state and buffers are afterwards as before; hooks see all calls, as those of a compiled model."""
+    device = next(whole.parameters(), torch.zeros(())).device
+    with (
+        torch.compiler.set_stance("force_eager"),
+        preserved_random_state(device),
+        scratch_buffers(whole),
+        reentrance_off(),
+    ):
+        yield

@@ -1,0 +1,136 @@
+"""The batch that a step runs on, by which its own inputs are told from others that it gives the model."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from lightning_utilities.core.apply_func import apply_to_collection
+from torch import Tensor
+
+from lsa_lightning.steps.model_call import ModelCall
+from lsa_lightning.utils.batch import tensors_in
+
+
+class GivenBatch:
+    """The batch that a step runs on, to tell what it gives the model.
+
+    Args:
+        batch: the batch.
+        x: its inputs, which need not be in it.
+        asides: of each call of the model with something that does not lie in the batch, in their order, whether it has
+            nothing to do with x, see :func:`~lsa_lightning.steps.first_look.calls_aside`; of later ones nobody knows.
+
+    Attributes:
+        changed_calls: how many such calls have been asked about.
+    """
+
+    def __init__(self, batch: Any, x: Tensor, asides: Sequence[bool] = ()) -> None:
+        self.x = x
+        self._asides = asides
+        self.changed_calls = 0
+        self._version = _version(x)
+        tensors = tensors_in(batch)
+        own = any(each is x for each in tensors)  # else batch_fn made it of one of them
+        self._beside = [each for each in tensors if _could_be(each, x) and not same_place(each, x)]
+        self._others = self._beside if own else []
+
+    @property
+    def has_others(self) -> bool:
+        """Whether another tensor of the batch might be given to the model, as inputs without labels."""
+        return bool(self._others)
+
+    def call(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> ModelCall | None:
+        """The call whose input is x of the batch, or the floating tensor with a row per sample that is most like it.
+
+        That is, in this order, x itself, a view of it, one of its shape, with as many numbers, with as many dimensions,
+        and any other; of several that are alike, the first. Other tensors of the batch, and their views, come last.
+        None where it has none; it has none either where it is given an ``x`` of integers.
+        """
+        inputs = [each for each in tensors_in((args, kwargs)) if same_place(each, self.x) or _could_be(each, self.x)]
+        inputs.sort(key=self.unlike)
+        if not inputs or not inputs[0].is_floating_point():
+            return None
+        unlike = [self.unlike(each) for each in inputs[:2]]
+        guessed = len(inputs) > 1 and unlike[0] == unlike[1] and all(unlike[0][1:])
+        return ModelCall(args, dict(kwargs), inputs[0], guessed)
+
+    def unlike(self, tensor: Tensor) -> tuple[bool, ...]:
+        """How little a tensor that the model is given looks like x; what sorts first looks most like it."""
+        mine = _is_view(tensor, self.x)
+        other = not mine and any(_is_view(tensor, each) for each in self._beside)
+        sizes = tensor.shape == self.x.shape, tensor.numel() == self.x.numel(), tensor.ndim == self.x.ndim
+        alike = same_place(tensor, self.x), mine, *sizes
+        return other, *(not each for each in alike)
+
+    def is_given(self, call: ModelCall) -> bool:
+        """Whether a call is given x as it was, and nothing else; only of a copy the numbers are looked at."""
+        same = same_place(call.x, self.x)
+        if not call.is_plain or (same and self._version != _version(self.x)):
+            return False
+        return same or equal(call.x, self.x)
+
+    def is_aside(self, call: ModelCall) -> bool:
+        """Whether a call has nothing to do with x: it is given another tensor of the batch, as it is or changed.
+
+        Each call of a step is asked about once, in their order.
+        """
+        if not self.is_changed(call):
+            return self.is_other(call)
+        number, self.changed_calls = self.changed_calls, self.changed_calls + 1
+        return number < len(self._asides) and self._asides[number]
+
+    def is_other(self, call: ModelCall) -> bool:
+        """Whether a call is given another tensor of the batch as it is."""
+        return any(same_place(call.x, other) for other in self._others)
+
+    def is_changed(self, call: ModelCall) -> bool:
+        """Whether a call is given something that does not lie in the batch."""
+        return not (self.is_other(call) or _is_view(call.x, self.x))
+
+
+def _version(tensor: Tensor) -> int | None:
+    """How often it was written to; inference tensors do not count."""
+    return None if tensor.is_inference() else tensor._version
+
+
+def _could_be(tensor: Tensor, x: Tensor) -> bool:
+    """Whether a tensor may be the input of as many samples as ``x`` has."""
+    return tensor.is_floating_point() and tensor.ndim > 1 and len(tensor) == len(x)
+
+
+def same_place(tensor: Tensor, other: Tensor) -> bool:
+    """Whether both are the same numbers in memory."""
+    return tensor is other or _place(tensor) == _place(other)
+
+
+def _place(tensor: Tensor) -> tuple[Any, ...]:
+    if tensor.layout is not torch.strided:  # sparse ones have no such place
+        return (id(tensor),)
+    return tensor.data_ptr(), tensor.dtype, tensor.shape, tensor.stride()
+
+
+def _is_view(tensor: Tensor, other: Tensor) -> bool:
+    """Whether ``tensor`` lies within the memory of ``other``."""
+    if not tensor.layout == other.layout == torch.strided:  # sparse ones have no such place
+        return tensor is other
+    (first, last), (begin, end) = _extent(tensor), _extent(other)
+    return begin <= first and last <= end
+
+
+def _extent(tensor: Tensor) -> tuple[int, int]:
+    """Addresses of the first number and of what follows the last one."""
+    begin, steps = tensor.data_ptr(), zip(tensor.shape, tensor.stride(), strict=True)
+    return begin, begin + tensor.element_size() * (1 + sum((size - 1) * stride for size, stride in steps))
+
+
+def copied_batch(batch: Any, x: Tensor) -> tuple[Any, Tensor]:
+    """A copy of the batch, which a step may write to, and of x, which is in it where x is in the batch."""
+    own = x.clone()
+    return apply_to_collection(batch, Tensor, lambda tensor: own if tensor is x else tensor.clone()), own
+
+
+def equal(x: Tensor, other: Tensor | None) -> bool:
+    """Whether both are there, of one type and shape, and the same numbers."""
+    return other is not None and x.dtype == other.dtype and x.shape == other.shape and bool((x == other).all())

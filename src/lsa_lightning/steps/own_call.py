@@ -1,0 +1,83 @@
+"""Waits, in a step that runs on the crafted batch, for the call of the model that is given it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any, TypeAlias
+
+import torch
+from torch import Tensor, nn
+
+from lsa_lightning.steps.given_batch import GivenBatch
+from lsa_lightning.steps.model_call import ModelCall
+from lsa_lightning.utils.isolation import RandomState, hookable_modules
+
+Begin: TypeAlias = Callable[..., None]
+"""``begin(called=...)``: from here on, layers are captured; ``called``: the model has been called already."""
+
+
+def nothing(**_: object) -> None:
+    """No layers are captured."""
+
+
+class OwnCall:
+    """Waits for the call of a step that is given x itself, and begins to capture layers there.
+
+    Args:
+        given: the batch that the step runs on.
+        before: the random state that the step begins with.
+
+    Attributes:
+        begin: called when it comes.
+    """
+
+    def __init__(self, given: GivenBatch, before: RandomState) -> None:
+        self.given = given
+        self.before = before
+        self.begin: Begin = nothing
+        self._came = False
+
+    @contextmanager
+    def unless_parts_come(self, model: nn.Module) -> Iterator[None]:
+        """Inside, a step that gives x to a part of the model may call the model with anything after that."""
+
+        def look(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+            call = self.given.call(args, kwargs)
+            if call is not None and torch.is_grad_enabled() and not self.given.is_other(call):
+                self._came = True
+
+        parts = [part for part in hookable_modules(model) if part is not model]
+        handles = [part.register_forward_pre_hook(look, with_kwargs=True) for part in parts]
+        try:
+            yield
+        finally:
+            for handle in handles:
+                handle.remove()
+
+    def __call__(self, call: ModelCall) -> Tensor | None:
+        """What the call gets: its own input; None where it is left alone.
+
+        Raises:
+            ChangedInputError: if it is given something else.
+        """
+        if self._came:
+            return call.x
+        if self.given.is_aside(call) or not torch.is_grad_enabled():
+            return None
+        if not self.given.is_given(call):
+            raise ChangedInputError(self.before)
+        self._came = True
+        self.begin(called=True)
+        return call.x
+
+
+class ChangedInputError(BaseException):
+    """Ends a step that gives the model something else than x. Not an Exception: no handler in the step swallows it.
+
+    Args:
+        before: the random state that the step began with.
+    """
+
+    def __init__(self, before: RandomState) -> None:
+        self.before = before
