@@ -2,10 +2,13 @@
 
 import os
 from collections.abc import Iterator
+from contextlib import ExitStack
+from functools import cache
 from unittest.mock import patch
 
 import pytest
 import torch
+from omegaconf import grammar_parser
 
 os.environ["OMP_NUM_THREADS"] = "1"
 torch.set_num_threads(1)
@@ -39,6 +42,16 @@ def seeded() -> None:
 def unflushed() -> Iterator[None]:
     """Nothing waits for the disk, which takes a tenth of a whole run."""
     with patch("os.fsync"):
+        yield
+
+
+@pytest.fixture(autouse=True, scope="session")
+def parsed_once() -> Iterator[None]:
+    """The interpolations that all configurations hold are parsed once, which takes a tenth of a small run otherwise."""
+    parse = cache(grammar_parser.parse)
+    with ExitStack() as stack:
+        for module in ("omegaconf.base", "omegaconf._utils"):
+            stack.enter_context(patch(f"{module}.parse", parse))
         yield
 
 

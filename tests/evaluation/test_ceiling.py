@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from itertools import product
 from typing import Any
 
 import pytest
@@ -21,13 +20,19 @@ RADII = [0.0, 0.1, 0.2, 0.3, 0.4, 0.5]
 
 def most_right(x: Tensor, y: Tensor, eps: list[float], power: float) -> int:
     """The largest number of (sample, eps) that are right together, by trying for each sample every largest eps."""
-    distances = torch.cdist(x.double(), x.double(), p=power)
-    best = 0
-    for right in product(range(len(eps) + 1), repeat=len(x)):  # of each sample, its smallest so many radii
-        pairs = ((i, j) for i in range(len(x)) for j in range(i) if y[i] != y[j] and right[i] and right[j])
-        if all(distances[i, j] > eps[right[i] - 1] + eps[right[j] - 1] for i, j in pairs):
-            best = max(best, sum(right))
-    return best
+    distances = torch.cdist(x.double(), x.double(), p=power).tolist()
+
+    def fits(i: int, radius: float, right: list[int]) -> bool:
+        others = (j for j in range(i) if y[i] != y[j] and right[j])
+        return all(distances[i][j] > radius + eps[right[j] - 1] for j in others)
+
+    def best(right: list[int]) -> int:  # of each sample so far, its smallest so many radii
+        i = len(right)
+        if i == len(x):
+            return sum(right)
+        return max(best([*right, n]) for n in range(len(eps) + 1) if n == 0 or fits(i, eps[n - 1], right))
+
+    return best([])
 
 
 @pytest.mark.parametrize("norm", ["Linf", "L2"])

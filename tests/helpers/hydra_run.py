@@ -18,6 +18,7 @@ import lightning.pytorch as pl
 import numpy as np
 import torch
 from hydra import compose, initialize_config_dir
+from hydra._internal.hydra import Hydra
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.hydra_config import HydraConfig
 from matplotlib.figure import Figure
@@ -65,10 +66,17 @@ TINY_IMAGES = (*ONE_EPOCH, "optimizer.lr=0.0001", *FEW_IMAGES, *FEW_BATCHES)
 def main_in_process(main: Callable[[], Any], *args: str, figures: bool = False) -> None:
     """Call a ``@hydra.main`` function with these command line arguments; errors propagate as they are.
 
+    Hydra composes the configuration once, and not first to see whether it sets ``hydra.mode``, unless it may do so.
     Figures are drawn only if asked for: that takes two thirds of a tiny ``lsa-evaluate``, a fourth of ``lsa-train``.
     """
-    with _clean_hydra(), _drawing(figures), patch.dict("os.environ", {"HYDRA_FULL_ERROR": "1"}):
+    may_sweep = any(word in arg for arg in args for word in ("mode=", "table", "search", "config"))
+    once = nullcontext() if may_sweep else patch.object(Hydra, "get_mode", _no_mode)
+    with _clean_hydra(), _drawing(figures), once, patch.dict("os.environ", {"HYDRA_FULL_ERROR": "1"}):
         _call(main, args)
+
+
+def _no_mode(*_: object, **__: object) -> None:
+    return None
 
 
 def main_as_shown(main: Callable[[], Any], *args: str) -> None:
