@@ -17,6 +17,8 @@ from torch import Tensor, nn
 
 from lsa_lightning import ATLR, LayerwiseRegularizer, RobustValidation
 from lsa_lightning.attacks import FGSM, PGD
+from lsa_lightning.callbacks import CollapseAlarm
+from lsa_lightning.callbacks.alarm import Signal, StepSeen
 from lsa_lightning.functional import relative_error
 from lsa_lightning.unlabelled import FromLoader, Unlabelled
 
@@ -113,6 +115,45 @@ def test_processes_draw_different_random_starts(tmp_path: Path) -> None:
     two_processes([ATLR(Spy(0.1), mvl=MVL, analysis_every_n_epochs=0)]).fit(without_batch_norm(), loader(n=16))
     first, second = (torch.load(tmp_path / f"start{rank}.pt", weights_only=True) for rank in (0, 1))
     assert not torch.allclose(first, second)
+
+
+class MeanLabel(Signal):
+    name = "mean_label"
+
+    def __call__(self, seen: StepSeen) -> Tensor:
+        return seen.y.double().mean()
+
+
+class NotesLevels(pl.Callback):
+    """Writes, from each process, the level of the alarm after each step."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.levels: list[float] = []
+
+    def on_train_batch_start(self, trainer: pl.Trainer, *_: Any) -> None:
+        alarm = next(c.alarm for c in trainer.callbacks if isinstance(c, ATLR))
+        assert alarm is not None
+        self.levels.append(alarm.level)
+
+    def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        torch.save(self.levels, self.folder / f"{trainer.global_rank}.pt")
+
+
+def test_processes_hear_one_alarm_that_of_joint_batches(tmp_path: Path) -> None:
+    def callbacks(folder: Path) -> list[pl.Callback]:
+        alarm = CollapseAlarm(MeanLabel(), deviations=0.0, rise=0.0, smoothing=1, patience=1, decay=0.5)
+        options: dict[str, Any] = {"regularizer": LayerwiseRegularizer(0.5), "mvl": MVL, "analysis_every_n_epochs": 0}
+        return [ATLR(FGSM(0.1), alarm=alarm, gated=True, **options), NotesLevels(folder)]
+
+    module, single = without_batch_norm(), without_batch_norm()
+    two_processes(callbacks(tmp_path), max_epochs=3).fit(module, InOrder(8))
+    (tmp_path / "one").mkdir()
+    trainer(callbacks(tmp_path / "one"), max_epochs=3).fit(single, InOrder(16))
+    first, second, one = (torch.load(tmp_path / name, weights_only=True) for name in ("0.pt", "1.pt", "one/0.pt"))
+    assert first == second == one
+    assert {0.0, 1.0} <= set(one)
+    assert_same(module.net, single.net, tolerance=1e-6)
 
 
 class NotesStarts(PGD):

@@ -12,6 +12,7 @@ import timm
 import torch
 import torch.nn.functional as F  # noqa: N812
 import torchvision.models as tv
+from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch.callbacks import EMAWeightAveraging, StochasticWeightAveraging
 from lightning.pytorch.demos.boring_classes import BoringModel
 from lightning.pytorch.utilities import CombinedLoader
@@ -219,3 +220,18 @@ def test_several_optimizers_with_automatic_optimization_are_lightnings_own_error
     with pytest.raises(RuntimeError, match="multiple optimizers is only supported with manual optimization"):
         fit(module, AdversarialTraining(pgd()))
     assert "training_step" not in vars(module)
+
+
+class Lazy(ForeignModule):
+    def __init__(self) -> None:
+        super().__init__()
+        self.net = nn.Sequential(nn.Flatten(), nn.LazyLinear(8), nn.ReLU(), nn.LazyLinear(3))  # type: ignore[assignment]
+
+
+@pytest.mark.parametrize("callback", [AdversarialTraining, ATLR])
+def test_lazy_modules_meet_a_batch_before_training(callback: Any) -> None:
+    with pytest.raises(
+        MisconfigurationException, match=r"uninitialised ones, \['net.1.weight', .*sanity check"
+    ):
+        trainer([callback(FGSM(0.1))], num_sanity_val_steps=0).fit(Lazy(), loader(), loader(seed=1))
+    trainer([callback(FGSM(0.1))], num_sanity_val_steps=1).fit(Lazy(), loader(), loader(seed=1))

@@ -11,7 +11,7 @@ from tests.helpers.training import foreign, pgd
 from torch import Tensor
 from torch.utils.data import DataLoader, DistributedSampler, TensorDataset
 
-from lsa_lightning import ATLR, LayerSustainabilityAnalysis, RobustValidation
+from lsa_lightning import ATLR, AdversarialTraining, LayerSustainabilityAnalysis, RobustValidation
 from lsa_lightning.attacks import FGSM
 from lsa_lightning.callbacks.validation_loaders import ValidationLoaders
 
@@ -123,3 +123,18 @@ def test_samples_that_a_distributed_sampler_repeats_are_counted_once(samples: in
         for number, (batch,) in enumerate(batches):
             found += batch[: loaders.real_samples(0, number, len(batch))].tolist()
     assert sorted(found) == list(range(samples))
+
+
+def test_an_analysis_takes_nothing_from_a_generator_that_loaders_share() -> None:
+    orders = []
+    for analyses in (0, 1):
+        generator = torch.Generator().manual_seed(0)
+        training = DataLoader(TensorDataset(*images(32)), 8, shuffle=True, generator=generator)
+        validation = DataLoader(TensorDataset(*images(16, seed=1)), 8, generator=generator)
+        seen: list[Tensor] = []
+        module = foreign()
+        module.on_train_batch_start = lambda batch, _, seen=seen: seen.append(batch[0])  # type: ignore[method-assign]
+        callback = ATLR(FGSM(0.1), top_k=1) if analyses else AdversarialTraining(FGSM(0.1))
+        trainer([callback], max_epochs=3).fit(module, training, validation)
+        orders.append(torch.cat(seen))
+    assert torch.equal(*orders)

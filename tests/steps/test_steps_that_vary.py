@@ -160,6 +160,48 @@ def test_inputs_without_labels_are_not_attacked_where_the_step_changes_them(size
     assert_same(module, by_hand, tolerance=1e-6)
 
 
+class FromSecondEpoch(Unlabelled):
+    """The term on inputs without labels begins later, beside x as it is or changed."""
+
+    def __init__(self, first: bool, changes: bool) -> None:
+        super().__init__(first)
+        self.changes = changes
+
+    def training_step(self, batch: Any) -> Any:
+        x, y, u = batch
+        x = normalised(x) if self.changes else x
+        return self.loss(x, y, normalised(u)) if self.current_epoch else self.labelled(x, y)
+
+
+class AttackedFromSecondEpoch(FromSecondEpoch, Attacked):
+    pass
+
+
+@pytest.mark.parametrize("changes", [False, True])
+@pytest.mark.parametrize("first", [False, True])
+def test_inputs_without_labels_may_come_into_the_step_later(first: bool, changes: bool) -> None:
+    (x, y), u = images(24), torch.rand(3, 8, 1, 8, 8)
+    batches = list(zip(x.split(8), y.split(8), u, strict=True))
+    options = {"first": first, "changes": changes}
+    module, by_hand = foreign(FromSecondEpoch, **options), foreign(AttackedFromSecondEpoch, **options)
+    for each, callbacks in ((module, [AdversarialTraining(fgsm())]), (by_hand, [])):
+        trainer([*callbacks], max_epochs=2).fit(each, DataLoader(batches, batch_size=None))  # type: ignore[arg-type]
+    assert_same(module, by_hand, tolerance=1e-6)
+
+
+@pytest.mark.parametrize("first", [False, True])
+@pytest.mark.parametrize(("labelled", "unlabelled"), [((8, 8, 5), 5), ((8, 8, 5), 8), (8, (5, 5, 8)), (8, (8, 8, 5))])
+def test_inputs_without_labels_may_be_as_many_in_some_batches(labelled: Any, unlabelled: Any, first: bool) -> None:
+    sizes = [[each] * 3 if isinstance(each, int) else list(each) for each in (labelled, unlabelled)]
+    x, y = images(sum(sizes[0]))
+    u = torch.rand(sum(sizes[1]), 1, 8, 8)
+    batches = list(zip(x.split(sizes[0]), y.split(sizes[0]), u.split(sizes[1]), strict=True))
+    module, by_hand = foreign(Unlabelled, first=first), foreign(Attacked, first=first)
+    for each, callbacks in ((module, [AdversarialTraining(fgsm())]), (by_hand, [])):
+        trainer([*callbacks]).fit(each, DataLoader(batches, batch_size=None))  # type: ignore[arg-type]
+    assert_same(module, by_hand, tolerance=1e-6)
+
+
 class Teaches(ForeignModule):
     """Counts its steps in a buffer, and asks a teacher with a batch norm, before it calls the model."""
 
@@ -308,7 +350,7 @@ def test_inputs_without_labels_need_not_be_in_every_step(callback: Any) -> None:
     for seen, (inputs, *_) in zip(given, batches, strict=True):
         moved = [float((each - normalised(inputs)).abs().max()) for each in seen]
         assert any(each == pytest.approx(EPS, abs=1e-5) for each in moved)
-    with pytest.raises(MisconfigurationException, match="expected 2 calls in each step, as in the first, got 1"):
+    with pytest.raises(MisconfigurationException, match="expected 2 calls in each step, as in an earlier, got 1"):
         trainer([callback()]).fit(foreign(Sometimes, changes=True), DataLoader(batches, batch_size=None))  # type: ignore[arg-type]
 
 

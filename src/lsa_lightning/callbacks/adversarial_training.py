@@ -13,6 +13,7 @@ from lightning.pytorch.callbacks import BatchSizeFinder, LearningRateFinder
 from lightning.pytorch.strategies import DeepSpeedStrategy, FSDPStrategy, ModelParallelStrategy
 from lightning.pytorch.utilities import rank_zero_warn
 from torch import Tensor, nn
+from torch.nn.parameter import is_lazy
 
 from lsa_lightning.attacks import Attack, InputSpace
 from lsa_lightning.callbacks.alarm import CollapseAlarm, StepSeen
@@ -176,7 +177,14 @@ class AdversarialTraining(FreshCallback):
                 )
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Only now the number of batches is known."""
+        """Only now the number of batches is known, and lazy modules may have met a batch."""
+        lazy = [name for name, parameter in pl_module.named_parameters() if is_lazy(parameter)]
+        if lazy:
+            msg = (
+                f"expected parameters that have a shape when training starts, got uninitialised ones, {lazy[:3]}: run "
+                "a batch through the module before, as the Trainer's sanity check does (num_sanity_val_steps > 0)"
+            )
+            raise MisconfigurationException(msg)
         if self.eps_warmup_epochs > 0 and trainer.num_training_batches == float("inf"):
             msg = "expected a dataloader with a length, or limit_train_batches, for eps_warmup_epochs; got neither"
             raise MisconfigurationException(msg)

@@ -18,6 +18,7 @@ from torch import Tensor
 from lsa_lightning.functional import classification_loss, relative_spread
 from lsa_lightning.utils.checks import instance, integer, number, or_none
 from lsa_lightning.utils.devices import Arriving
+from lsa_lightning.utils.distributed import averaged
 
 
 @dataclass(frozen=True, eq=False)
@@ -136,8 +137,8 @@ class CollapseAlarm:
     level that has fallen below 0.01 is 0. A gated regularizer's gamma is multiplied with it: 0 while training is
     healthy.
 
-    The signal of a step is read at the beginning of the next one, so a GPU is not waited for; each process of a
-    distributed run listens to its own samples. Logs ``train/alarm_<signal>``, and ``train/alarm_level``.
+    The signal of a step is read at the beginning of the next one, so a GPU is not waited for; that of a distributed run
+    is the mean over its processes, which all have one level. Logs ``train/alarm_<signal>``, and ``train/alarm_level``.
 
     Args:
         signal: what it listens to; default :class:`Overshot`.
@@ -221,12 +222,13 @@ class CollapseAlarm:
         """Look at a step; what it shows is heard by :meth:`settle`.
 
         Returns:
-            The signal's value, on the device; None if the step shows nothing.
+            The signal's value, on the device, the mean over all processes; None if the step shows nothing.
         """
         (move, gradient), self._noted = self._noted, (None, None)
         seen = replace(seen, move=move, gradient=gradient)
         with torch.no_grad():
-            value = self.signal(seen)
+            own = self.signal(seen)
+        value = None if own is None else averaged(own)
         self._coming = None if value is None else Arriving(value.flatten())
         return value
 

@@ -407,28 +407,30 @@ class ATLR(AdversarialTraining):
         validation_input = ValidationInput(pl_module, self.target)
         # A fresh copy: every analysis draws the same random starts, and training's own are left alone.
         attack = self.analysis_attack.with_eps(self.analysis_attack.eps)
-        # Iterating a dataloader draws from the global random state, which training must not notice.
+        # Loading and iterating dataloaders draws from the global random state, or from generators of their own, which
+        # training must not notice.
         with (
             isolate_rng(),
             as_in_validation(trainer, pl_module),
             trainer.precision_plugin.forward_context(),
             off_the_record(pl_module),
         ):
-            batches = self._validation_batches(trainer, pl_module, validation_input)
-            first = list(islice(batches, 1))  # shows how validation_step calls the model
-            analysis = LayerSustainabilityAnalysis(
-                validation_input.model,
-                layers=self.layers,
-                measure=self.regularizer.measure,
-                output_fn=self.target.output_fn,
-            )
-            return analysis.run(chain(first, batches), attack, progress=False)
+            loaders = ValidationLoaders(trainer)
+            with loaders.drawing_again():
+                batches = self._validation_batches(loaders, pl_module, validation_input)
+                first = list(islice(batches, 1))  # shows how validation_step calls the model
+                analysis = LayerSustainabilityAnalysis(
+                    validation_input.model,
+                    layers=self.layers,
+                    measure=self.regularizer.measure,
+                    output_fn=self.target.output_fn,
+                )
+                return analysis.run(chain(first, batches), attack, progress=False)
 
     def _validation_batches(
-        self, trainer: pl.Trainer, pl_module: pl.LightningModule, validation_input: ValidationInput
+        self, loaders: ValidationLoaders, pl_module: pl.LightningModule, validation_input: ValidationInput
     ) -> Iterator[tuple[Tensor, Tensor]]:
         """Labels of one validation dataloader, and the inputs that ``validation_step`` gives to the model."""
-        loaders = ValidationLoaders(trainer)
         if not any(loaders.limits):
             msg = (
                 "ATLR computes the MVL on validation batches, and this run has none: expected a validation dataloader, "

@@ -84,6 +84,16 @@ class ValidationLoaders:
             converted = module._on_before_batch_transfer(converted, dataloader_idx=index)
             yield self.trainer.strategy.batch_to_device(converted, dataloader_idx=index)
 
+    @contextmanager
+    def drawing_again(self) -> Iterator[None]:
+        """What loaders draw inside from generators of their own, which others may share, is drawn again afterwards."""
+        states = {generator: generator.get_state() for each in self.combined.flattened for generator in _own(each)}
+        try:
+            yield
+        finally:
+            for generator, state in states.items():
+                generator.set_state(state)
+
     def real_samples(self, index: int, batch_index: int, samples: int) -> int:
         """How many samples of a batch, from its first on, are no repetition of what another process has."""
         return own_samples(self.combined.flattened[index], batch_index, samples) if self.sequential else samples
@@ -116,6 +126,14 @@ class ValidationLoaders:
         if isinstance(self.combined.iterables, dict) and len(self.combined.iterables) == len(loaders):
             return [str(name) for name in self.combined.iterables]
         return list(range(len(loaders)))
+
+
+def _own(loader: Any) -> list[torch.Generator]:
+    """The generators that a loader and its samplers hold."""
+    batches = getattr(loader, "batch_sampler", None)
+    holders = loader, getattr(loader, "sampler", None), batches, getattr(batches, "sampler", None)
+    generators = (getattr(holder, "generator", None) for holder in holders)
+    return [each for each in generators if isinstance(each, torch.Generator)]
 
 
 @contextmanager

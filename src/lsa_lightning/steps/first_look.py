@@ -12,9 +12,8 @@ from lightning.fabric.utilities.exceptions import MisconfigurationException
 from torch import Tensor, nn
 from torch.nn.modules.module import register_module_forward_pre_hook
 
-from lsa_lightning.steps.given_batch import GivenBatch, copied_batch, equal, same_place
+from lsa_lightning.steps.given_batch import GivenBatch, copied_batch, equal, input_in, same_place
 from lsa_lightning.steps.model_call import ModelCall
-from lsa_lightning.steps.watch import StepWatch
 from lsa_lightning.utils.isolation import hookable_modules, preserved_random_state, reentrance_off, scratch_buffers
 
 
@@ -52,7 +51,7 @@ def input_of_step(
     *,
     whole: nn.Module,
     step_name: str = "training_step",
-    asides: Sequence[bool] = (),
+    asides: Sequence[bool] | None = None,
 ) -> StepInput:
     """How a step calls ``model`` on the samples whose x and labels the attack knows.
 
@@ -125,12 +124,11 @@ def _why_not(seen: _Seen, name: str, step_name: str, x: Tensor, error: Exception
 
 def calls_aside(
     model: nn.Module, step: Callable[[Any], Any], batch: Any, x: Tensor, whole: nn.Module
-) -> tuple[bool, ...]:
-    """Of each call of ``model`` that a step gives something changed, whether that does not depend on x.
+) -> tuple[bool, ...] | None:
+    """Of each numbered call of ``model`` in a step (see :class:`GivenBatch`), whether it does not depend on x.
 
-    The step is run twice to its end, the second time with the samples of x in another order; random state and buffers
-    are afterwards as before. Only for a batch that holds further tensors that could be inputs: nothing is known of
-    others, nor where the second run fails, or calls the model more or less often.
+    The step is run to its end, and where it makes several such calls once more, with the samples of x in another order;
+    random state and buffers are afterwards as before.
 
     Args:
         model: what is attacked.
@@ -138,38 +136,44 @@ def calls_aside(
         batch: the batch.
         x: its inputs.
         whole: the LightningModule, of which the model may be a part.
+
+    Returns:
+        None where nothing is known: the batch holds no further tensors that could be inputs, its x cannot be put in
+        another order, or the second run fails, or makes more or less calls.
     """
     turned = x.roll(1, 0)
     if not (x.is_floating_point() and GivenBatch(batch, x).has_others) or torch.equal(turned, x):
-        return ()
+        return None
 
-    def inputs(other: Tensor) -> list[Tensor]:
+    def inputs(other: Tensor) -> list[Tensor | None]:
         copied, own = copied_batch(batch, x)
         own.copy_(other)
-        found: list[Tensor] = []
+        found: list[Tensor | None] = []
         given = GivenBatch(copied, own)
 
-        def note(call: ModelCall) -> None:
-            if given.is_changed(call):
-                found.append(call.x.detach().clone())
+        def note(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+            if given.numbers(args, kwargs):
+                call = given.call(args, kwargs)
+                tensor = input_in(args, kwargs) if call is None else call.x
+                found.append(None if tensor is None else tensor.detach().clone())
 
-        watch = StepWatch(model, given, note)
-        with _leaving_no_trace(whole):
-            watch.open()
-            try:
+        handle = model.register_forward_pre_hook(note, with_kwargs=True, prepend=True)
+        try:
+            with _leaving_no_trace(whole):
                 step(copied)
-            finally:
-                watch.close()
+        finally:
+            handle.remove()
         return found
 
     given = inputs(x)
-    if len(given) < 2:  # then it is x's
-        return ()
+    if len(given) < 2:
+        return (False,) * len(given)
     try:
         changed = inputs(turned)
     except Exception:  # noqa: BLE001  # the step expects x and the rest of the batch to fit
-        return ()
-    return tuple(map(equal, given, changed)) if len(given) == len(changed) else ()
+        return None
+    same = [each is not None and equal(each, other) for each, other in zip(given, changed, strict=False)]
+    return tuple(same) if len(given) == len(changed) else None
 
 
 def _first_given(model: nn.Module, x: Tensor, whole: nn.Module) -> Tensor | None:
@@ -209,21 +213,19 @@ def _calls_in(
 ) -> _Seen:
     """How ``run`` calls ``model``, at which it ends, and what the first module with parameters is given."""
     seen, with_gradients = _Seen(), torch.is_grad_enabled()
-    asides: list[bool] = []
 
     def see(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-        call = given.call(args, kwargs)
-        if module is model and until_called:
+        own = module is model and until_called
+        call = given.of_model(args, kwargs) if own else given.call(args, kwargs)
+        if own:
             seen.called = True
             if call is None:
                 seen.call = None
                 return
-            aside = given.is_aside(call)
-            if not aside and (torch.is_grad_enabled() or not with_gradients):
+            if not given.is_aside(call) and (torch.is_grad_enabled() or not with_gradients):
                 seen.call = call
                 raise _CalledError
             seen.before.append(call)
-            asides.append(aside)
             return
         if seen.first_layer is None and call is not None and next(module.parameters(recurse=False), None) is not None:
             seen.first_layer = call.x.detach().clone()
@@ -241,7 +243,8 @@ def _calls_in(
         for handle in handles:
             handle.remove()
     if seen.call is None and seen.before:
-        seen.call, seen.aside = seen.before.pop(0), asides[0]
+        seen.call = seen.before.pop(0)
+        seen.aside = given.is_aside(seen.call)
     return seen
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -19,27 +20,43 @@ class GivenBatch:
     Args:
         batch: the batch.
         x: its inputs, which need not be in it.
-        asides: of each call of the model with something that does not lie in the batch, in their order, whether it has
-            nothing to do with x, see :func:`~lsa_lightning.steps.first_look.calls_aside`; of later ones nobody knows.
+        asides: of each numbered call of the model, whether it has nothing to do with x, see
+            :func:`~lsa_lightning.steps.first_look.calls_aside`; None: that is not known of any.
 
     Attributes:
-        changed_calls: how many such calls have been asked about.
+        asides: those.
+        calls: how many numbered calls there have been: all but those that are given another tensor of the batch as it
+            is, which are known by that.
     """
 
-    def __init__(self, batch: Any, x: Tensor, asides: Sequence[bool] = ()) -> None:
+    def __init__(self, batch: Any, x: Tensor, asides: Sequence[bool] | None = None) -> None:
         self.x = x
-        self._asides = asides
-        self.changed_calls = 0
+        self.asides = asides
+        self.calls = 0
         self._version = _version(x)
         tensors = tensors_in(batch)
         own = any(each is x for each in tensors)  # else batch_fn made it of one of them
-        self._beside = [each for each in tensors if _could_be(each, x) and not same_place(each, x)]
+        self._beside = [each for each in tensors if _is_input(each) and not same_place(each, x)]
         self._others = self._beside if own else []
 
     @property
     def has_others(self) -> bool:
         """Whether another tensor of the batch might be given to the model, as inputs without labels."""
         return bool(self._others)
+
+    def of_model(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> ModelCall | None:
+        """As :meth:`call`, of a call of the model itself, each of which is asked about once, in their order."""
+        call = self.call(args, kwargs)
+        if not self.numbers(args, kwargs):
+            return call
+        number, self.calls = self.calls, self.calls + 1
+        return None if call is None else replace(call, number=number)
+
+    def numbers(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> bool:
+        """Whether a call is told by its place among the others, see :attr:`calls`."""
+        call = self.call(args, kwargs)
+        given = input_in(args, kwargs) if call is None else call.x
+        return given is None or not self.is_other(given)
 
     def call(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> ModelCall | None:
         """The call whose input is x of the batch, or the floating tensor with a row per sample that is most like it.
@@ -72,22 +89,18 @@ class GivenBatch:
         return same or equal(call.x, self.x)
 
     def is_aside(self, call: ModelCall) -> bool:
-        """Whether a call has nothing to do with x: it is given another tensor of the batch, as it is or changed.
+        """Whether a call has nothing to do with x: it is given another tensor of the batch, as it is or changed."""
+        if self.is_other(call.x):
+            return True
+        return call.number is not None and self.knows(call) and (self.asides or ())[call.number]
 
-        Each call of a step is asked about once, in their order.
-        """
-        if not self.is_changed(call):
-            return self.is_other(call)
-        number, self.changed_calls = self.changed_calls, self.changed_calls + 1
-        return number < len(self._asides) and self._asides[number]
+    def knows(self, call: ModelCall) -> bool:
+        """Whether the step was seen to make so many calls."""
+        return call.number is None or (self.asides is not None and call.number < len(self.asides))
 
-    def is_other(self, call: ModelCall) -> bool:
-        """Whether a call is given another tensor of the batch as it is."""
-        return any(same_place(call.x, other) for other in self._others)
-
-    def is_changed(self, call: ModelCall) -> bool:
-        """Whether a call is given something that does not lie in the batch."""
-        return not (self.is_other(call) or _is_view(call.x, self.x))
+    def is_other(self, tensor: Tensor) -> bool:
+        """Whether it is another tensor of the batch, as it is."""
+        return any(same_place(tensor, other) for other in self._others)
 
 
 def _version(tensor: Tensor) -> int | None:
@@ -95,9 +108,18 @@ def _version(tensor: Tensor) -> int | None:
     return None if tensor.is_inference() else tensor._version
 
 
+def input_in(args: tuple[Any, ...], kwargs: dict[str, Any]) -> Tensor | None:
+    """The first argument that may be an input, of whatever samples."""
+    return next(filter(_is_input, tensors_in((args, kwargs))), None)
+
+
+def _is_input(tensor: Tensor) -> bool:
+    return tensor.is_floating_point() and tensor.ndim > 1
+
+
 def _could_be(tensor: Tensor, x: Tensor) -> bool:
     """Whether a tensor may be the input of as many samples as ``x`` has."""
-    return tensor.is_floating_point() and tensor.ndim > 1 and len(tensor) == len(x)
+    return _is_input(tensor) and len(tensor) == len(x)
 
 
 def same_place(tensor: Tensor, other: Tensor) -> bool:

@@ -46,7 +46,8 @@ def parameters_put_back(module: nn.Module) -> Iterator[None]:
     finally:
         with torch.no_grad():
             for value, old in zip(held, before, strict=True):
-                value.copy_(old)
+                if value.layout is not torch.strided or not _same(value, old):  # a graph may hold it as it is
+                    value.copy_(old)
 
 
 def _same(value: Tensor, before: Tensor) -> bool:

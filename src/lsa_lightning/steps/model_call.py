@@ -24,12 +24,15 @@ class ModelCall:
         kwargs: keyword arguments.
         x: the input.
         guessed: whether another argument might as well be the input.
+        number: its place among the calls of the model that are told by their place, see
+            :class:`~lsa_lightning.steps.given_batch.GivenBatch`; None: it is not among them.
     """
 
     args: tuple[Any, ...]
     kwargs: dict[str, Any]
     x: Tensor
     guessed: bool = False
+    number: int | None = None
 
     @property
     def is_plain(self) -> bool:

@@ -136,7 +136,7 @@ class AdversarialStep:
         self.given: tuple[nn.Module, Tensor] | None = None
         self._looked = False
         self._first = StepInput(None, called=False, idle=True)
-        self._asides: tuple[bool, ...] = ()
+        self._asides: tuple[bool, ...] | None = None
         self._looked_again = False
         self._watch: StepWatch | None = None
         self._checks = Checks()
@@ -179,13 +179,13 @@ class AdversarialStep:
             self._first = self._leaving_no_trace(seen)
             if self._first.call is not None:  # else x itself is waited for, and no other call matters
                 self._asides = self._calls_aside(step, batch, x)
-                if any(self._asides):
+                if any(self._asides or ()):
                     self._first = self._leaving_no_trace(partial(seen, asides=self._asides))
             self.at_model = self.at_model or self._first.call is not None
         call = self._first.call
         return (self.model, x) if call is None else (bound(self.model, call.arguments), call.x.detach())
 
-    def _calls_aside(self, step: Callable[[Any], Any], batch: Any, x: Tensor) -> tuple[bool, ...]:
+    def _calls_aside(self, step: Callable[[Any], Any], batch: Any, x: Tensor) -> tuple[bool, ...] | None:
         return self._leaving_no_trace(partial(calls_aside, self.model, step, batch, x, self.whole))
 
     def _leaving_no_trace(self, look: Callable[[], T]) -> T:
@@ -211,10 +211,11 @@ class AdversarialStep:
         try:
             passes, output = self._inside(asked) if self.at_model else self._on_batch(asked, watched, checked)
         except ChangedInputError as changed:
-            changed.before.restore()
+            self.close()
+            changed.restore()
             self.at_model = True
             self._asides = self._calls_aside(asked.step, asked.batch, asked.x)
-            passes, output = self._inside(asked)
+            passes, output = self._inside(asked, may_begin_anew=False)
         self._looked = self._looked or self._first.called or loss_of(passes.result) is not None
         if checked:
             self._loss_check.of_step(loss_of(passes.result), output, asked.y, first=first, mixed=self.at_model)
@@ -266,15 +267,23 @@ class AdversarialStep:
             finally:
                 watch.close()
 
-    def _inside(self, asked: StepRequest) -> tuple[Passes, Any]:
-        """The examples are crafted when the step calls the model, from what it is given; also the model's output."""
+    def _inside(self, asked: StepRequest, *, may_begin_anew: bool = True) -> tuple[Passes, Any]:
+        """The examples are crafted when the step calls the model, from what it is given; also the model's output.
+
+        Raises:
+            ChangedInputError: if a call shows that calls before it were not what they were taken for.
+        """
         partners: dict[tuple[Any, ...], Tensor] = {}
         calls: list[ModelCall] = []
         begin_probing: Begin = nothing
         given, stepping = GivenBatch(asked.batch, asked.x, self._asides), True
+        knows = self._asides is not None  # else nothing is ever known
+        beginning = ChangedInputError(RandomState(asked.x.device), copied_buffers(self.whole)) if knows else None
 
         def swap(call: ModelCall) -> Tensor | None:
             place = (call.x.data_ptr(), call.x.shape, call.x.stride())
+            if beginning is not None and stepping and not given.knows(call):
+                self._look_again(given, asked, beginning, may_begin_anew)
             if given.is_aside(call) and not self._first.aside:
                 return None
             if place not in partners:
@@ -292,7 +301,7 @@ class AdversarialStep:
             begin_probing = begin
             result, stepping = asked.step(asked.batch), False
             if loss_of(result) is not None:
-                self._check_calls(given.changed_calls, bool(calls))
+                self._check_calls(given.calls, bool(calls))
             return result
 
         def run(*, again: bool = False) -> Any:
@@ -307,6 +316,23 @@ class AdversarialStep:
         with _looking():
             return self._both(asked, run_step, run), watch.output
 
+    def _look_again(
+        self, given: GivenBatch, asked: StepRequest, beginning: ChangedInputError, may_begin_anew: bool
+    ) -> None:
+        """In the middle of a step that makes more calls than it was seen to make, see which of them depend on x.
+
+        Raises:
+            ChangedInputError: if earlier calls of the step were taken for something else.
+        """
+        now, taken = RandomState(asked.x.device), given.asides or ()
+        beginning.before.restore()
+        try:
+            given.asides = self._asides = self._calls_aside(asked.step, asked.batch, asked.x)
+        finally:
+            now.restore()
+        if may_begin_anew and given.asides is not None and tuple(taken) != given.asides[: len(taken)]:
+            raise beginning
+
     def _while_parameters_stay(self, craft: Craft) -> Craft:
         def watched(model: nn.Module, x: Tensor, y: Tensor) -> Tensor:
             with parameters_stay(self.model, self.name):
@@ -314,13 +340,13 @@ class AdversarialStep:
 
         return watched
 
-    def _check_calls(self, changed: int, crafted: bool) -> None:
+    def _check_calls(self, made: int, crafted: bool) -> None:
         """Whether a step has called the model on x, and on what does not depend on x as the first one did."""
-        if any(self._asides) and changed != len(self._asides):
+        if self._asides is not None and any(self._asides) and made != len(self._asides):
             msg = (
                 f"training_step gives {self.name}, which is attacked, inputs that do not depend on x, which are known "
-                f"by their place among its calls: expected {len(self._asides)} calls in each step, as in the first, "
-                f"got {changed}; inputs that the step leaves as they are in the batch are known wherever they come"
+                f"by their place among its calls: expected {len(self._asides)} calls in each step, as in an earlier, "
+                f"got {made}; inputs that the step leaves as they are in the batch are known wherever they come"
             )
             raise MisconfigurationException(msg)
         if not crafted:

@@ -81,7 +81,7 @@ class StepWatch:
             self._paused = before
 
     def _call(self, model: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-        call = None if self._paused else self.given.call(args, kwargs)
+        call = None if self._paused else self.given.of_model(args, kwargs)
         if call is None:
             return None
         with self.paused():

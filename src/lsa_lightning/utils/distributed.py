@@ -8,7 +8,7 @@ from itertools import chain, islice
 from typing import Any, TypeVar
 
 import torch.distributed as dist
-from torch import nn
+from torch import Tensor, nn
 from torch.utils.data import DistributedSampler
 
 T = TypeVar("T")
@@ -45,6 +45,16 @@ def gathered(value: T) -> list[T]:
     values: list[Any] = [None] * dist.get_world_size()
     dist.all_gather_object(values, value)
     return values
+
+
+def averaged(value: Tensor) -> Tensor:
+    """The mean of what each process has; all must call it."""
+    _, processes = place()
+    if processes == 1:
+        return value
+    total = value.detach().clone()
+    dist.all_reduce(total)
+    return total / processes
 
 
 @contextmanager
