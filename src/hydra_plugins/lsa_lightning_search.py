@@ -114,7 +114,7 @@ class OptunaSearch(Sweeper):
 
 def shared_by_trials(fixed: Sequence[str]) -> dict[str, str]:
     """The overrides of all trials, value by key, without those that change no result; the metric counts."""
-    from lsa_lightning.runs.attempt import HARMLESS, is_in
+    from lsa_lightning.runs.harmless import HARMLESS, is_in
 
     free = ("name", *(entry for entry in HARMLESS if entry != "optimized_metric"))
     parsed = OverridesParser.create().parse_overrides(list(fixed))

@@ -230,8 +230,6 @@ class Lazy(ForeignModule):
 
 @pytest.mark.parametrize("callback", [AdversarialTraining, ATLR])
 def test_lazy_modules_meet_a_batch_before_training(callback: Any) -> None:
-    with pytest.raises(
-        MisconfigurationException, match=r"uninitialised ones, \['net.1.weight', .*sanity check"
-    ):
+    with pytest.raises(MisconfigurationException, match=r"uninitialised ones, \['net.1.weight', .*sanity check"):
         trainer([callback(FGSM(0.1))], num_sanity_val_steps=0).fit(Lazy(), loader(), loader(seed=1))
     trainer([callback(FGSM(0.1))], num_sanity_val_steps=1).fit(Lazy(), loader(), loader(seed=1))

@@ -65,6 +65,18 @@ def test_another_configuration_is_refused_by_what_differs(folder: Path) -> None:
         Attempt.of(_but(seed=1), folder)
 
 
+@pytest.mark.parametrize(
+    ("other", "words"),
+    [
+        ({"data": {"root": "/b"}}, "data.root: nothing, now /b"),
+        ({"trainer": {"max_epochs": 3, "devices": 2}}, "trainer.devices: 1, now 2"),
+    ],
+)
+def test_what_may_change_the_results_is_said(folder: Path, other: dict[str, Any], words: str) -> None:
+    with pytest.warns(UserWarning, match=f"goes on with {words}: expected the same data there, and batches of as many"):
+        assert Attempt.of(_but(**other), folder).checkpoint == folder / LAST
+
+
 def test_without_a_checkpoint_there_is_nothing_to_lose(folder: Path) -> None:
     (folder / LAST).unlink()
     assert Attempt.of(_but(seed=1), folder).checkpoint is None

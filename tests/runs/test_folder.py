@@ -73,6 +73,13 @@ def test_what_is_read_from_the_environment_is_not_written(tmp_path: Path, monkey
     assert OmegaConf.create(config).root == "s3cret/data"  # the resolver is as before
 
 
+def test_numbers_from_the_environment_are_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("GAMMA", "0.5")
+    config = {"gamma": "${oc.decode:${oc.env:GAMMA}}", "seed": "${oc.decode:${oc.env:SEED,3}}", "on": "${oc.env:GAMMA}"}
+    returned = save_config(OmegaConf.create(config), tmp_path)
+    assert returned == {"gamma": 0.5, "seed": 3, "on": "${oc.env:GAMMA}"}
+
+
 def test_output_dir_is_the_run_folder(tmp_path: Path) -> None:
     with composed_job("train", [], tmp_path):
         assert output_dir() == tmp_path

@@ -138,6 +138,29 @@ def test_the_room_is_that_of_the_seeds_in_pairs(beside: Results) -> None:
     assert room == Spread(2, 25.0, 0.0, (25.0, 25.0))
 
 
+def test_a_ceiling_of_some_seeds_is_not_that_of_others(beside: Results) -> None:
+    others = [below(90.0, run(at_lr(0.1), seed, 85.0)) for seed in (2, 3)]
+    rows = Results.of([*beside.runs[:2], *others]).sections["clean accuracy"][2:]
+    assert [(row.label, row.spread.mean) for row in rows] == [
+        ("ceiling of AdversarialTraining", 100.0),
+        ("ceiling of ATLR", 90.0),
+    ]
+
+
+def test_where_a_run_went_on_sets_it_not_apart() -> None:
+    def on(seed: int, **settings: Any) -> list[Run]:
+        runs = (run(callbacks, seed, 80.0) for callbacks in (AT, at_lr(0.1)))
+        return [replace(each, config={**each.config, **settings}) for each in runs]
+
+    here = on(0, trainer={"devices": 1})
+    there = on(1, trainer={"devices": 1, "accelerator": "gpu"}, cluster={"parallel": 2}, num_threads=1)
+    found = Results.of([*here, *there])
+    assert [row.spread.n for row in found.sections["clean accuracy"]] == [2, 2]
+    assert found.bases == ["Base of ATLR: AdversarialTraining, in pairs of seeds 0, 1."]
+    larger_batches = Results.of([*here, *on(1, trainer={"devices": 2})])
+    assert [row.spread.n for row in larger_batches.sections["clean accuracy"]] == [1, 1, 1, 1]
+
+
 def test_ceilings_of_different_samples_stand_apart_with_a_caution(beside: Results) -> None:
     assert not any("different test samples" in caution for caution in beside.notes)
     other = [replace(each, config={**each.config, "data": {"noise": 0.4}}) for each in beside.runs[2:]]

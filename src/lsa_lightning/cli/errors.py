@@ -43,6 +43,7 @@ def explained(error: Exception, config_name: str, arguments: Sequence[str]) -> s
         _failed_interpolation,
         _unusable_object,
         _of_the_system,
+        _of_a_launcher,
     ]
     messages = (explain(error, config_name, arguments) for explain in known)
     message = next((message for message in messages if message is not None), None)
@@ -137,6 +138,14 @@ def _of_the_system(error: Exception, config_name: str, arguments: Sequence[str])
     path = Path(str(error.filename))
     hint = "" if path.suffix else "; hydra.run.dir=FOLDER chooses a run folder"
     return f"cannot use {path}: {error.strerror}{hint}"
+
+
+def _of_a_launcher(error: Exception, config_name: str, arguments: Sequence[str]) -> str | None:
+    """A job on a cluster that ended without a result, of which submitit shows all that it printed."""
+    if type(error).__name__ != "UncompletedJobError":
+        return None
+    what = in_one_line(Exception(re.split(r"\n[^\n]*stream produced", str(error))[0]))
+    return f"{what}; what it printed lies beside that file, and the same command goes on with the sweep"
 
 
 def _of_a_program(error: Exception) -> str:

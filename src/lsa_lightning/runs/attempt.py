@@ -12,12 +12,13 @@ from typing import Any
 
 import lightning.pytorch as pl
 from lightning.fabric.utilities.rank_zero import _get_rank
-from lightning.pytorch.utilities import rank_zero_only
+from lightning.pytorch.utilities import rank_zero_only, rank_zero_warn
 from omegaconf import OmegaConf
 from rich.text import Text
 
 from lsa_lightning.runs.console import show
 from lsa_lightning.runs.folder import CONFIG_FILE
+from lsa_lightning.runs.harmless import HARMLESS, ON_TRUST, is_in
 from lsa_lightning.runs.signals import Signals, Stopped
 from lsa_lightning.runs.status import State, Status
 from lsa_lightning.runs.summary import SUMMARY_FILE
@@ -25,27 +26,6 @@ from lsa_lightning.utils.files import remove_parts
 
 LAST = Path("checkpoints") / "last.ckpt"
 """The checkpoint that a job goes on from, in its folder."""
-
-HARMLESS = (
-    "callbacks.last_checkpoint",
-    "callbacks.progress_bar",
-    "cluster",
-    "data.num_workers",
-    "data.root",
-    "logger",
-    "num_threads",
-    "optimized_metric",
-    "paths",
-    "resume",
-    "trainer.accelerator",
-    "trainer.devices",
-    "trainer.enable_model_summary",
-    "trainer.enable_progress_bar",
-    "trainer.num_nodes",
-    "trainer.strategy",
-    "trust",
-)
-"""Entries of the configuration that a job may go on with otherwise than it began, since its results are the same."""
 
 LATER = ("analysis", "evaluation", "trainer.max_epochs")
 """Entries that it may go on with otherwise, and that a finished job goes on for: they change what is still to come."""
@@ -90,6 +70,11 @@ class Attempt:
                 f"another: {'; '.join(refused)}. Give another folder"
             )
             raise ValueError(msg)
+        if on_trust := [words for key, words in changed.items() if key in ON_TRUST]:
+            rank_zero_warn(
+                f"{folder} goes on with {'; '.join(on_trust)}: expected the same data there, and batches of as many "
+                "samples over all devices"
+            )
         later = tuple(words for key, words in changed.items() if is_in(key, LATER))
         former = Status.load(folder)
         _check_epochs_left(config, folder, 0 if former is None else former.epoch)
@@ -242,11 +227,6 @@ def _leaves(node: Any, place: str, key: str = "") -> dict[str, Any]:
         parts = (_leaves(value, place, f"{key}.{name}" if key else str(name)) for name, value in node.items())
         return {name: value for part in parts for name, value in part.items()}
     return {key: node.replace(place, "RUN") if isinstance(node, str) else node}
-
-
-def is_in(key: str, entries: tuple[str, ...]) -> bool:
-    """Whether a dotted key is one of the entries, or lies in one."""
-    return any(key == entry or key.startswith(f"{entry}.") for entry in entries)
 
 
 def _is_first() -> bool:

@@ -9,14 +9,15 @@ from functools import cached_property
 from statistics import fmean
 from typing import Any, NamedTuple, TypeAlias
 
+from lsa_lightning.runs.harmless import HARMLESS, ON_TRUST
 from lsa_lightning.runs.metrics import CLEAN, Metric, Spread, ceilings, measured
 from lsa_lightning.runs.read import Run
 
 Seeds: TypeAlias = tuple[tuple[str, Any], ...]
 """What tells a run from its repetitions: each of its seeds with its key."""
 
-_BESIDE_THE_POINT = ("paths", "logger", "optimized_metric", "resume", "trust")
-"""Entries that say how a run was kept or went on, not what it is; loggers hold the name of the job's folder."""
+_BESIDE_THE_POINT = tuple(entry for entry in HARMLESS if entry not in ON_TRUST)
+"""Entries that say how a run was kept or went on, and where, not what it is."""
 
 _NOT_COMPARED = ("seed", "seeds", "paths", "draw", "look_at", "save_examples", "model_table")
 """Entries at any depth that say which repetition a run is, where it lies, or what is shown of it."""
@@ -240,18 +241,19 @@ def comparable(config: Mapping[str, Any]) -> dict[str, Any]:
     """What sets a run apart: the configuration without seeds, folders, loggers, and a regularizer that is not used."""
     paths, callbacks = config.get("paths"), config.get("callbacks")
     folder = paths.get("output_dir") if isinstance(paths, dict) else None
-    left_out = set(_BESIDE_THE_POINT)
+    left_out = list(_BESIDE_THE_POINT)
     if isinstance(callbacks, dict) and not any(isinstance(c, dict) and "regularizer" in c for c in callbacks.values()):
-        left_out.add("regularizer")
+        left_out.append("regularizer")
 
-    def strip(node: Any) -> Any:
+    def strip(node: Any, place: str = "") -> Any:
         if isinstance(node, dict):
-            return {key: strip(value) for key, value in node.items() if key not in _NOT_COMPARED}
+            own = {key: f"{place}{key}" for key in node if key not in _NOT_COMPARED}
+            return {key: strip(node[key], f"{name}.") for key, name in own.items() if name not in left_out}
         if isinstance(node, list):
             return [strip(value) for value in node]
         return node.replace(folder, "RUN") if folder and isinstance(node, str) else node
 
-    own = dict(strip({key: value for key, value in config.items() if key not in left_out}))
+    own = dict(strip(dict(config)))
     # Which checkpoint training started from differs from seed to seed; whether it did sets a run apart.
     if own.pop("ckpt_path", None) is not None:
         own["ckpt_path"] = "given"

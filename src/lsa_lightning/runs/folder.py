@@ -150,7 +150,7 @@ OmegaConf.register_new_resolver("lsa.folder", lambda path: Path(path).name, repl
 def save_config(cfg: DictConfig, folder: Path) -> dict[str, Any]:
     """Write the resolved configuration to ``folder`` and return it as plain containers.
 
-    What is read from the environment stays as it was written, such as ``${oc.env:DATA}``: it may be a secret.
+    Text that is read from the environment stays as it was written, such as ``${oc.env:DATA}``: it may be a secret.
     """
     resolved: dict[str, Any] = resolved_but_for_environment(cfg)
     write_text(folder / CONFIG_FILE, OmegaConf.to_yaml(OmegaConf.create(resolved)))
@@ -158,7 +158,9 @@ def save_config(cfg: DictConfig, folder: Path) -> dict[str, Any]:
 
 
 def resolved_but_for_environment(node: DictConfig | ListConfig) -> Any:
-    """``node`` as plain containers, in which every value that takes something from the environment is unresolved.
+    """``node`` as plain containers, in which every text that takes something from the environment is unresolved.
+
+    Numbers are no secrets, and a run with another seed is another run.
 
     Example:
         >>> resolved_but_for_environment(OmegaConf.create({"root": "${oc.env:HOME}/data", "a": "${b}", "b": 1}))
@@ -194,7 +196,7 @@ def _resolved_child(node: DictConfig | ListConfig, key: Any, written: Any, reads
         return written
     before = len(reads)
     value = node[key]
-    if len(reads) > before:
+    if len(reads) > before and not isinstance(value, bool | int | float):
         return written
     return _resolved(value, reads) if isinstance(value, DictConfig | ListConfig) else value
 

@@ -215,8 +215,10 @@ class Results:
                 changed = (None, None) if pair is None else (pair.difference(metric), room_closed(pair, metric))
                 rows.append(Row(group.label, spread, *changed, group.flags))
         ceilings = {group: ceiling for group in self.groups if (ceiling := group.ceiling(metric)) is not None}
-        if ceilings and share_samples(ceilings, metric):
-            rows.append(Row("ceiling", max(ceilings.values(), key=lambda ceiling: ceiling.n), None))
+        seeds = {seeds for group in ceilings for seeds in group.ceilings(metric)}
+        of_all = [ceiling for group, ceiling in ceilings.items() if group.ceilings(metric).keys() == seeds]
+        if of_all and share_samples(ceilings, metric):
+            rows.append(Row("ceiling", of_all[0], None))
         else:
             rows += [Row(f"ceiling of {group.label}", ceiling, None) for group, ceiling in ceilings.items()]
         return rows
