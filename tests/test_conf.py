@@ -74,6 +74,9 @@ DATA_OF = {
 }
 """The image data set that an option needs; the others are run on moons."""
 
+JUDGED = ("analysis", "evaluation", "experiment", "method", "data", "callbacks", "debug", "hydra/job_logging", "logger")
+"""Groups whose options masking checks go with; those of the others only train."""
+
 UNCHECKED = {"cifar10": "UncheckedCIFAR10", "cifar100": "UncheckedCIFAR100", "svhn": "UncheckedSVHN"}
 
 
@@ -83,7 +86,7 @@ def tiny_settings(group: str, name: str, folder: Path) -> list[str]:
     if group == "debug" and name != "quick":
         return tiny_without("analysis", "evaluation")
     if data is None:
-        return list(TINY)
+        return list(TINY) if group in JUDGED else [*tiny_without("evaluation.masking"), "evaluation.masking=null"]
     if data == "image_folder":
         images = [setting for setting in TINY_IMAGES if not setting.startswith("data.val_size=")]
         root = write_pictures(folder / "pictures")
