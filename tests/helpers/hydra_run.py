@@ -66,17 +66,10 @@ TINY_IMAGES = (*ONE_EPOCH, "optimizer.lr=0.0001", *FEW_IMAGES, *FEW_BATCHES)
 def main_in_process(main: Callable[[], Any], *args: str, figures: bool = False) -> None:
     """Call a ``@hydra.main`` function with these command line arguments; errors propagate as they are.
 
-    Hydra composes the configuration once, and not first to see whether it sets ``hydra.mode``, unless it may do so.
     Figures are drawn only if asked for: that takes two thirds of a tiny ``lsa-evaluate``, a fourth of ``lsa-train``.
     """
-    may_sweep = any(word in arg for arg in args for word in ("mode=", "table", "search", "config"))
-    once = nullcontext() if may_sweep else patch.object(Hydra, "get_mode", _no_mode)
-    with _clean_hydra(), _drawing(figures), once, patch.dict("os.environ", {"HYDRA_FULL_ERROR": "1"}):
+    with _clean_hydra(), _drawing(figures), patch.dict("os.environ", {"HYDRA_FULL_ERROR": "1"}):
         _call(main, args)
-
-
-def _no_mode(*_: object, **__: object) -> None:
-    return None
 
 
 def main_as_shown(main: Callable[[], Any], *args: str) -> None:
@@ -88,7 +81,10 @@ def main_as_shown(main: Callable[[], Any], *args: str) -> None:
 
 
 def _call(main: Callable[[], Any], args: Sequence[str]) -> None:
-    with patch.object(sys, "argv", ["lsa", *args]):
+    """Hydra composes the configuration once, not first to see whether it sets ``hydra.mode``, unless it may do so."""
+    may_sweep = any(word in arg for arg in args for word in ("mode=", "table", "search", "config"))
+    once = nullcontext() if may_sweep else patch.object(Hydra, "get_mode", lambda *_, **__: None)
+    with once, patch.object(sys, "argv", ["lsa", *args]):
         main()
 
 

@@ -152,8 +152,8 @@ def calls_aside(
         given = GivenBatch(copied, own)
 
         def note(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-            if given.numbers(args, kwargs):
-                call = given.call(args, kwargs)
+            before, call = given.calls, given.of_model(args, kwargs)
+            if given.calls > before:
                 tensor = input_in(args, kwargs) if call is None else call.x
                 found.append(None if tensor is None else tensor.detach().clone())
 

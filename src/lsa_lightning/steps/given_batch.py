@@ -47,16 +47,11 @@ class GivenBatch:
     def of_model(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> ModelCall | None:
         """As :meth:`call`, of a call of the model itself, each of which is asked about once, in their order."""
         call = self.call(args, kwargs)
-        if not self.numbers(args, kwargs):
+        given = input_in(args, kwargs) if call is None else call.x
+        if given is not None and self.is_other(given):
             return call
         number, self.calls = self.calls, self.calls + 1
         return None if call is None else replace(call, number=number)
-
-    def numbers(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> bool:
-        """Whether a call is told by its place among the others, see :attr:`calls`."""
-        call = self.call(args, kwargs)
-        given = input_in(args, kwargs) if call is None else call.x
-        return given is None or not self.is_other(given)
 
     def call(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> ModelCall | None:
         """The call whose input is x of the batch, or the floating tensor with a row per sample that is most like it.
