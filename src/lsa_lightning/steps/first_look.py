@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from typing import Any
@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.nn.modules.module import register_module_forward_pre_hook
 
 from lsa_lightning.steps.given_batch import GivenBatch, copied_batch, equal, input_in, same_place
-from lsa_lightning.steps.model_call import ModelCall
+from lsa_lightning.steps.model_call import ModelCall, Place
 from lsa_lightning.utils.isolation import hookable_modules, preserved_random_state, reentrance_off, scratch_buffers
 
 
@@ -51,7 +51,7 @@ def input_of_step(
     *,
     whole: nn.Module,
     step_name: str = "training_step",
-    asides: Sequence[bool] | None = None,
+    asides: Mapping[Place, bool] | None = None,
 ) -> StepInput:
     """How a step calls ``model`` on the samples whose x and labels the attack knows.
 
@@ -124,11 +124,11 @@ def _why_not(seen: _Seen, name: str, step_name: str, x: Tensor, error: Exception
 
 def calls_aside(
     model: nn.Module, step: Callable[[Any], Any], batch: Any, x: Tensor, whole: nn.Module
-) -> tuple[bool, ...] | None:
-    """Of each numbered call of ``model`` in a step (see :class:`GivenBatch`), whether it does not depend on x.
+) -> dict[Place, bool] | None:
+    """Of each call of ``model`` in a step, by its place (see :class:`GivenBatch`), whether it does not depend on x.
 
-    The step is run to its end, and where it makes several such calls once more, with the samples of x in another order;
-    random state and buffers are afterwards as before.
+    The step is run to its end, and where it makes several calls once more, with the samples of x in another order (of
+    one sample, its numbers); random state and buffers are afterwards as before.
 
     Args:
         model: what is attacked.
@@ -138,24 +138,25 @@ def calls_aside(
         whole: the LightningModule, of which the model may be a part.
 
     Returns:
-        None where nothing is known: the batch holds no further tensors that could be inputs, its x cannot be put in
-        another order, or the second run fails, or makes more or less calls.
+        None where nothing is known: the batch holds no further tensors that could be inputs, its x is 0, or the second
+        run fails.
     """
-    turned = x.roll(1, 0)
-    if not (x.is_floating_point() and GivenBatch(batch, x).has_others) or torch.equal(turned, x):
+    others = (other for other in (x.roll(1, 0), x.roll(1, -1), x / 2) if not torch.equal(other, x))
+    turned = next(others, None) if x.is_floating_point() and GivenBatch(batch, x).has_others else None
+    if turned is None:
         return None
 
-    def inputs(other: Tensor) -> list[Tensor | None]:
+    def inputs(other: Tensor) -> dict[Place, Tensor | None]:
         copied, own = copied_batch(batch, x)
         own.copy_(other)
-        found: list[Tensor | None] = []
+        found: dict[Place, Tensor | None] = {}
         given = GivenBatch(copied, own)
 
         def note(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-            before, call = given.calls, given.of_model(args, kwargs)
-            if given.calls > before:
-                tensor = input_in(args, kwargs) if call is None else call.x
-                found.append(None if tensor is None else tensor.detach().clone())
+            call = given.of_model(args, kwargs)
+            tensor = input_in(args, kwargs) if call is None else call.x
+            if given.latest is not None:
+                found[given.latest] = None if tensor is None else tensor.detach().clone()
 
         handle = model.register_forward_pre_hook(note, with_kwargs=True, prepend=True)
         try:
@@ -167,13 +168,12 @@ def calls_aside(
 
     given = inputs(x)
     if len(given) < 2:
-        return (False,) * len(given)
+        return dict.fromkeys(given, False)
     try:
         changed = inputs(turned)
     except Exception:  # noqa: BLE001  # the step expects x and the rest of the batch to fit
         return None
-    same = [each is not None and equal(each, other) for each, other in zip(given, changed, strict=False)]
-    return tuple(same) if len(given) == len(changed) else None
+    return {place: each is not None and equal(each, changed.get(place)) for place, each in given.items()}
 
 
 def _first_given(model: nn.Module, x: Tensor, whole: nn.Module) -> Tensor | None:

@@ -2,37 +2,43 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import sys
+from collections import Counter
+from collections.abc import Mapping
 from dataclasses import replace
+from types import FrameType
 from typing import Any
 
 import torch
 from lightning_utilities.core.apply_func import apply_to_collection
 from torch import Tensor
 
-from lsa_lightning.steps.model_call import ModelCall
+from lsa_lightning.steps.model_call import Lines, ModelCall, Place
 from lsa_lightning.utils.batch import tensors_in
 
 
 class GivenBatch:
     """The batch that a step runs on, to tell what it gives the model.
 
+    A call is known by its place: the line of code that makes it, with those that lead there from the step, and how many
+    calls they have made before in the step.
+
     Args:
         batch: the batch.
         x: its inputs, which need not be in it.
-        asides: of each numbered call of the model, whether it has nothing to do with x, see
-            :func:`~lsa_lightning.steps.first_look.calls_aside`; None: that is not known of any.
+        asides: of calls of the model, by their place, whether they have nothing to do with x, see
+            :func:`~lsa_lightning.steps.first_look.calls_aside`.
 
     Attributes:
         asides: those.
-        calls: how many numbered calls there have been: all but those that are given another tensor of the batch as it
-            is, which are known by that.
+        latest: place of the latest call, None where the batch holds nothing else that could be an input.
     """
 
-    def __init__(self, batch: Any, x: Tensor, asides: Sequence[bool] | None = None) -> None:
+    def __init__(self, batch: Any, x: Tensor, asides: Mapping[Place, bool] | None = None) -> None:
         self.x = x
-        self.asides = asides
-        self.calls = 0
+        self.asides = asides or {}
+        self.latest: Place | None = None
+        self._made: Counter[Lines] = Counter()
         self._version = _version(x)
         tensors = tensors_in(batch)
         own = any(each is x for each in tensors)  # else batch_fn made it of one of them
@@ -47,11 +53,12 @@ class GivenBatch:
     def of_model(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> ModelCall | None:
         """As :meth:`call`, of a call of the model itself, each of which is asked about once, in their order."""
         call = self.call(args, kwargs)
-        given = input_in(args, kwargs) if call is None else call.x
-        if given is not None and self.is_other(given):
+        if not self.has_others:
             return call
-        number, self.calls = self.calls, self.calls + 1
-        return None if call is None else replace(call, number=number)
+        lines = _lines_of_step()
+        self.latest = lines, self._made[lines]
+        self._made[lines] += 1
+        return None if call is None else replace(call, place=self.latest)
 
     def call(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> ModelCall | None:
         """The call whose input is x of the batch, or the floating tensor with a row per sample that is most like it.
@@ -85,17 +92,43 @@ class GivenBatch:
 
     def is_aside(self, call: ModelCall) -> bool:
         """Whether a call has nothing to do with x: it is given another tensor of the batch, as it is or changed."""
-        if self.is_other(call.x):
-            return True
-        return call.number is not None and self.knows(call) and (self.asides or ())[call.number]
+        if self.is_other(call.x) or _is_view(call.x, self.x):
+            return self.is_other(call.x)
+        return call.place is not None and self.asides.get(call.place, False)
 
     def knows(self, call: ModelCall) -> bool:
-        """Whether the step was seen to make so many calls."""
-        return call.number is None or (self.asides is not None and call.number < len(self.asides))
+        """Whether :meth:`is_aside` is sure."""
+        as_it_is = not self.has_others or self.is_other(call.x) or _is_view(call.x, self.x)
+        return as_it_is or call.place in self.asides
+
+    @property
+    def has_shifted(self) -> bool:
+        """Whether a line that is known to give the model x and other inputs, in turn, has made more or fewer calls."""
+        for lines, number in self._made.items():
+            known = [aside for (place, _), aside in self.asides.items() if place == lines]
+            if len(set(known)) > 1 and number != len(known):
+                return True
+        return False
 
     def is_other(self, tensor: Tensor) -> bool:
         """Whether it is another tensor of the batch, as it is."""
         return any(same_place(tensor, other) for other in self._others)
+
+
+def _lines_of_step() -> Lines:
+    """Where the code of a step is that calls the model now."""
+    frame: FrameType | None = sys._getframe()
+    while frame is not None and _is_ours(frame):  # the hook that asks
+        frame = frame.f_back
+    lines = []
+    while frame is not None and not _is_ours(frame):
+        lines.append((id(frame.f_code), frame.f_lasti))
+        frame = frame.f_back
+    return tuple(lines)
+
+
+def _is_ours(frame: FrameType) -> bool:
+    return str(frame.f_globals.get("__name__")).startswith("lsa_lightning.steps.")
 
 
 def _version(tensor: Tensor) -> int | None:

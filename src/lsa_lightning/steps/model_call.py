@@ -6,13 +6,19 @@ import copy
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
+from typing import Any, TypeAlias
 
 import lightning.pytorch as pl
 import torch
 from torch import Tensor, nn
 
 from lsa_lightning.utils.batch import WholeBatchError, replace_tensor, rows_of, samples_of_batch, tensors_in
+
+Lines: TypeAlias = tuple[tuple[int, int], ...]
+"""Lines of code, each called from the next: what code they are of, and where in it."""
+
+Place: TypeAlias = tuple[Lines, int]
+"""The lines that make a call, and how many they have made before in the step."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -24,15 +30,14 @@ class ModelCall:
         kwargs: keyword arguments.
         x: the input.
         guessed: whether another argument might as well be the input.
-        number: its place among the calls of the model that are told by their place, see
-            :class:`~lsa_lightning.steps.given_batch.GivenBatch`; None: it is not among them.
+        place: where the step makes it, see :class:`~lsa_lightning.steps.given_batch.GivenBatch`; None: nobody asked.
     """
 
     args: tuple[Any, ...]
     kwargs: dict[str, Any]
     x: Tensor
     guessed: bool = False
-    number: int | None = None
+    place: Place | None = None
 
     @property
     def is_plain(self) -> bool:

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from lsa_lightning.steps.given_batch import GivenBatch
 from lsa_lightning.steps.model_call import ModelCall
-from lsa_lightning.utils.isolation import Buffers, RandomState, hookable_modules
+from lsa_lightning.utils.isolation import RandomState, hookable_modules
 
 Begin: TypeAlias = Callable[..., None]
 """``begin(called=...)``: from here on, layers are captured; ``called``: the model has been called already."""
@@ -73,19 +73,11 @@ class OwnCall:
 
 
 class ChangedInputError(BaseException):
-    """Ends a step that does not call the model as expected. Not an Exception: no handler in the step swallows it.
+    """Ends a step that gives the model something else than x. Not an Exception: no handler in the step swallows it.
 
     Args:
         before: the random state that the step began with.
-        buffers: what the buffers were then; those that are left out have not moved since.
     """
 
-    def __init__(self, before: RandomState, buffers: Buffers | None = None) -> None:
+    def __init__(self, before: RandomState) -> None:
         self.before = before
-        self.buffers = buffers or {}
-
-    def restore(self) -> None:
-        """Go back to the beginning of the step."""
-        self.before.restore()
-        for (module, name), buffer in self.buffers.items():
-            module.get_buffer(name).copy_(buffer)

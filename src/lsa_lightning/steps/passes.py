@@ -22,7 +22,7 @@ from lsa_lightning.steps.first_look import StepInput, calls_aside, input_of_step
 from lsa_lightning.steps.given_batch import GivenBatch
 from lsa_lightning.steps.kept_state import parameters_put_back, parameters_stay, warn_of_state
 from lsa_lightning.steps.loss_check import LossCheck
-from lsa_lightning.steps.model_call import ModelCall, bound
+from lsa_lightning.steps.model_call import ModelCall, Place, bound
 from lsa_lightning.steps.own_call import Begin, ChangedInputError, OwnCall, nothing
 from lsa_lightning.steps.watch import StepWatch
 from lsa_lightning.utils.batch import replace_tensor
@@ -39,6 +39,10 @@ T = TypeVar("T")
 
 Craft = Callable[[nn.Module, Tensor, Tensor], Tensor]
 """``(model, x, y) -> x_adv``."""
+
+
+_MOST_LOOKS = 3
+"""How often it is tried to see which calls of a step depend on x, where that shows nothing."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -136,7 +140,8 @@ class AdversarialStep:
         self.given: tuple[nn.Module, Tensor] | None = None
         self._looked = False
         self._first = StepInput(None, called=False, idle=True)
-        self._asides: tuple[bool, ...] | None = None
+        self._asides: dict[Place, bool] = {}
+        self._looks_left = _MOST_LOOKS
         self._looked_again = False
         self._watch: StepWatch | None = None
         self._checks = Checks()
@@ -178,15 +183,29 @@ class AdversarialStep:
             seen = partial(input_of_step, self.model, self.name, step, batch, x, whole=self.whole)
             self._first = self._leaving_no_trace(seen)
             if self._first.call is not None:  # else x itself is waited for, and no other call matters
-                self._asides = self._calls_aside(step, batch, x)
-                if any(self._asides or ()):
+                self._see_asides(step, batch, x)
+                if any(self._asides.values()):
                     self._first = self._leaving_no_trace(partial(seen, asides=self._asides))
             self.at_model = self.at_model or self._first.call is not None
         call = self._first.call
         return (self.model, x) if call is None else (bound(self.model, call.arguments), call.x.detach())
 
-    def _calls_aside(self, step: Callable[[Any], Any], batch: Any, x: Tensor) -> tuple[bool, ...] | None:
-        return self._leaving_no_trace(partial(calls_aside, self.model, step, batch, x, self.whole))
+    def _see_asides(self, step: Callable[[Any], Any], batch: Any, x: Tensor) -> None:
+        """See which calls of the step depend on x.
+
+        Raises:
+            MisconfigurationException: if some that were seen before do so otherwise now.
+        """
+        found = self._leaving_no_trace(partial(calls_aside, self.model, step, batch, x, self.whole))
+        if found is None:
+            self._looks_left -= 1
+            return
+        in_turn = {lines for lines, number in found if number > 0}
+        for place, aside in found.items():
+            before = self._asides.setdefault(place, aside)
+            if before != aside and place[0] in in_turn:
+                raise self._shifted()
+            self._asides[place] = before and aside  # what ever depends on x is attacked
 
     def _leaving_no_trace(self, look: Callable[[], T]) -> T:
         with self.quietly(), parameters_put_back(self.whole):
@@ -211,11 +230,10 @@ class AdversarialStep:
         try:
             passes, output = self._inside(asked) if self.at_model else self._on_batch(asked, watched, checked)
         except ChangedInputError as changed:
-            self.close()
-            changed.restore()
+            changed.before.restore()
             self.at_model = True
-            self._asides = self._calls_aside(asked.step, asked.batch, asked.x)
-            passes, output = self._inside(asked, may_begin_anew=False)
+            self._see_asides(asked.step, asked.batch, asked.x)
+            passes, output = self._inside(asked)
         self._looked = self._looked or self._first.called or loss_of(passes.result) is not None
         if checked:
             self._loss_check.of_step(loss_of(passes.result), output, asked.y, first=first, mixed=self.at_model)
@@ -267,27 +285,22 @@ class AdversarialStep:
             finally:
                 watch.close()
 
-    def _inside(self, asked: StepRequest, *, may_begin_anew: bool = True) -> tuple[Passes, Any]:
-        """The examples are crafted when the step calls the model, from what it is given; also the model's output.
-
-        Raises:
-            ChangedInputError: if a call shows that calls before it were not what they were taken for.
-        """
+    def _inside(self, asked: StepRequest) -> tuple[Passes, Any]:
+        """The examples are crafted when the step calls the model, from what it is given; also the model's output."""
         partners: dict[tuple[Any, ...], Tensor] = {}
         calls: list[ModelCall] = []
         begin_probing: Begin = nothing
         given, stepping = GivenBatch(asked.batch, asked.x, self._asides), True
-        knows = self._asides is not None  # else nothing is ever known
-        beginning = ChangedInputError(RandomState(asked.x.device), copied_buffers(self.whole)) if knows else None
+        before = RandomState(asked.x.device) if given.has_others else None
 
         def swap(call: ModelCall) -> Tensor | None:
             place = (call.x.data_ptr(), call.x.shape, call.x.stride())
-            if beginning is not None and stepping and not given.knows(call):
-                self._look_again(given, asked, beginning, may_begin_anew)
-            if given.is_aside(call) and not self._first.aside:
-                return None
             if place not in partners:
                 if not stepping or (not torch.is_grad_enabled() and not self._first.twice):
+                    return None
+                if before is not None and not given.knows(call) and self._looks_left:
+                    self._look_again(call, given, before, asked)
+                if given.is_aside(call) and not self._first.aside:
                     return None
                 partners[place] = self._partner(call, asked)
                 if not calls:
@@ -301,7 +314,7 @@ class AdversarialStep:
             begin_probing = begin
             result, stepping = asked.step(asked.batch), False
             if loss_of(result) is not None:
-                self._check_calls(given.calls, bool(calls))
+                self._check_calls(given, bool(calls))
             return result
 
         def run(*, again: bool = False) -> Any:
@@ -316,22 +329,27 @@ class AdversarialStep:
         with _looking():
             return self._both(asked, run_step, run), watch.output
 
-    def _look_again(
-        self, given: GivenBatch, asked: StepRequest, beginning: ChangedInputError, may_begin_anew: bool
-    ) -> None:
-        """In the middle of a step that makes more calls than it was seen to make, see which of them depend on x.
+    def _look_again(self, call: ModelCall, given: GivenBatch, before: RandomState, asked: StepRequest) -> None:
+        """In the middle of a step that makes a call which it was not seen to make, see whether that depends on x.
 
         Raises:
-            ChangedInputError: if earlier calls of the step were taken for something else.
+            MisconfigurationException: if the step, begun once more from there, does not make that call.
         """
-        now, taken = RandomState(asked.x.device), given.asides or ()
-        beginning.before.restore()
-        try:
-            given.asides = self._asides = self._calls_aside(asked.step, asked.batch, asked.x)
+        now, left = RandomState(asked.x.device), self._looks_left
+        before.restore()
+        try:  # whatever the call lies in: no_grad, or checkpointing, which would count these tensors
+            with torch.enable_grad(), saved_tensors_hooks(_as_it_is, _as_it_is):
+                self._see_asides(asked.step, asked.batch, asked.x)
         finally:
             now.restore()
-        if may_begin_anew and given.asides is not None and tuple(taken) != given.asides[: len(taken)]:
-            raise beginning
+        given.asides = self._asides
+        if not given.knows(call) and left == self._looks_left:
+            msg = (
+                f"training_step gives {self.name}, which is attacked, something that may not depend on x, in a call "
+                "that it does not make when it is begun once more: name the module that is given x alone by "
+                "backbone=..., or leave inputs without labels as they are in the batch"
+            )
+            raise MisconfigurationException(msg)
 
     def _while_parameters_stay(self, craft: Craft) -> Craft:
         def watched(model: nn.Module, x: Tensor, y: Tensor) -> Tensor:
@@ -340,17 +358,20 @@ class AdversarialStep:
 
         return watched
 
-    def _check_calls(self, made: int, crafted: bool) -> None:
-        """Whether a step has called the model on x, and on what does not depend on x as the first one did."""
-        if self._asides is not None and any(self._asides) and made != len(self._asides):
-            msg = (
-                f"training_step gives {self.name}, which is attacked, inputs that do not depend on x, which are known "
-                f"by their place among its calls: expected {len(self._asides)} calls in each step, as in an earlier, "
-                f"got {made}; inputs that the step leaves as they are in the batch are known wherever they come"
-            )
-            raise MisconfigurationException(msg)
+    def _check_calls(self, given: GivenBatch, crafted: bool) -> None:
+        """Whether a step has called the model on x, and on what does not depend on x where it was seen to do so."""
+        if given.has_shifted:
+            raise self._shifted()
         if not crafted:
             raise self._not_called()
+
+    def _shifted(self) -> MisconfigurationException:
+        msg = (
+            f"training_step gives {self.name}, which is attacked, x and inputs that do not depend on x in one line, "
+            "where they are known by their order: expected as many calls there in each step, in the same order, got "
+            "others; call it in a line of its own for each, or leave those inputs as they are in the batch"
+        )
+        return MisconfigurationException(msg)
 
     def _not_called(self) -> MisconfigurationException:
         msg = f"expected training_step to call {self.name} in each step, as in an earlier one; here it did not"
