@@ -118,10 +118,15 @@ def test_processes_draw_different_random_starts(tmp_path: Path) -> None:
 
 
 class MeanLabel(Signal):
+    """Of batches that begin with label 0 alone, if it is told so; others show nothing."""
+
     name = "mean_label"
 
-    def __call__(self, seen: StepSeen) -> Tensor:
-        return seen.y.double().mean()
+    def __init__(self, some: bool) -> None:
+        self.some = some
+
+    def __call__(self, seen: StepSeen) -> Tensor | None:
+        return None if self.some and seen.y[0] != 0 else seen.y.double().mean()
 
 
 class NotesLevels(pl.Callback):
@@ -141,8 +146,8 @@ class NotesLevels(pl.Callback):
 
 
 def test_processes_hear_one_alarm_that_of_joint_batches(tmp_path: Path) -> None:
-    def callbacks(folder: Path) -> list[pl.Callback]:
-        alarm = CollapseAlarm(MeanLabel(), deviations=0.0, rise=0.0, smoothing=1, patience=1, decay=0.5)
+    def callbacks(folder: Path, some: bool = False) -> list[pl.Callback]:
+        alarm = CollapseAlarm(MeanLabel(some), deviations=0.0, rise=0.0, smoothing=1, patience=1, decay=0.5)
         options: dict[str, Any] = {"regularizer": LayerwiseRegularizer(0.5), "mvl": MVL, "analysis_every_n_epochs": 0}
         return [ATLR(FGSM(0.1), alarm=alarm, gated=True, **options), NotesLevels(folder)]
 
@@ -153,6 +158,9 @@ def test_processes_hear_one_alarm_that_of_joint_batches(tmp_path: Path) -> None:
     first, second, one = (torch.load(tmp_path / name, weights_only=True) for name in ("0.pt", "1.pt", "one/0.pt"))
     assert first == second == one
     assert {0.0, 1.0} <= set(one)
+    two_processes(callbacks(tmp_path, some=True), max_epochs=3).fit(without_batch_norm(), InOrder(8))
+    first, second = (torch.load(tmp_path / name, weights_only=True) for name in ("0.pt", "1.pt"))
+    assert first == second
     assert_same(module.net, single.net, tolerance=1e-6)
 
 

@@ -7,13 +7,23 @@ from submitit.core.utils import UncompletedJobError
 
 from lsa_lightning.cli.errors import explained
 
+HEAD = "Job 7 (task: 0) with path /s/7_0_result.pkl\nhas not produced any output (state: FAILED)"
+DASHES = "-" * 40
+
 
 @pytest.mark.parametrize(
-    "stream", ["Error stream produced:\n----\nTraceback", "No error stream produced. Look at stdout: /o\n----\nlines"]
+    ("stream", "last"),
+    [
+        (
+            f"\nError stream produced:\n{DASHES}\nTraceback\n  ...\nValueError: no\n",
+            ", whose last line is 'ValueError: no'",
+        ),
+        (f"\nNo error stream produced. Look at stdout: /o\n{DASHES}\nlines\nthe end", ", whose last line is 'the end'"),
+        ("", ""),
+    ],
 )
-def test_of_a_job_that_ended_without_a_result_what_it_printed_is_left_out(stream: str) -> None:
-    head = "Job 7 (task: 0) with path /s/7_0_result.pkl\nhas no output (state: CANCELLED)"
-    assert explained(UncompletedJobError(f"{head}\n{stream}"), "train", []) == (
-        "Job 7 (task: 0) with path /s/7_0_result.pkl has no output (state: CANCELLED); what it printed lies beside "
-        "that file, and the same command goes on with the sweep"
+def test_of_a_job_that_ended_without_a_result_the_last_line_is_shown(stream: str, last: str) -> None:
+    assert explained(UncompletedJobError(f"{HEAD}{stream}"), "train", []) == (
+        f"Job 7 (task: 0) with path /s/7_0_result.pkl has not produced any output (state: FAILED){last}; what it printed "
+        "lies beside that file; the same command goes on"
     )

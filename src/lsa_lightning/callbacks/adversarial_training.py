@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from functools import partial
+from itertools import chain
 from typing import Any, TypeAlias
 
 import lightning.pytorch as pl
@@ -178,11 +179,13 @@ class AdversarialTraining(FreshCallback):
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Only now the number of batches is known, and lazy modules may have met a batch."""
-        lazy = [name for name, parameter in pl_module.named_parameters() if is_lazy(parameter)]
+        held = chain(pl_module.named_parameters(), pl_module.named_buffers())
+        lazy = [name for name, tensor in held if is_lazy(tensor)]
         if lazy:
             msg = (
-                f"expected parameters that have a shape when training starts, got uninitialised ones, {lazy[:3]}: run "
-                "a batch through the module before, as the Trainer's sanity check does (num_sanity_val_steps > 0)"
+                "expected parameters and buffers that have a shape when training starts, got uninitialised ones, "
+                f"{lazy[:3]}: run a batch through the module before, as the Trainer's sanity check does "
+                "(num_sanity_val_steps > 0)"
             )
             raise MisconfigurationException(msg)
         if self.eps_warmup_epochs > 0 and trainer.num_training_batches == float("inf"):

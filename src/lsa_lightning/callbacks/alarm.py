@@ -18,7 +18,7 @@ from torch import Tensor
 from lsa_lightning.functional import classification_loss, relative_spread
 from lsa_lightning.utils.checks import instance, integer, number, or_none
 from lsa_lightning.utils.devices import Arriving
-from lsa_lightning.utils.distributed import averaged
+from lsa_lightning.utils.distributed import over_processes
 
 
 @dataclass(frozen=True, eq=False)
@@ -222,13 +222,12 @@ class CollapseAlarm:
         """Look at a step; what it shows is heard by :meth:`settle`.
 
         Returns:
-            The signal's value, on the device, the mean over all processes; None if the step shows nothing.
+            Its value on the device, the mean over the processes that it shows something; None if it shows none.
         """
         (move, gradient), self._noted = self._noted, (None, None)
         seen = replace(seen, move=move, gradient=gradient)
         with torch.no_grad():
-            own = self.signal(seen)
-        value = None if own is None else averaged(own)
+            value = over_processes(self.signal(seen), seen.y.device)
         self._coming = None if value is None else Arriving(value.flatten())
         return value
 

@@ -144,8 +144,9 @@ def _of_a_launcher(error: Exception, config_name: str, arguments: Sequence[str])
     """A job on a cluster that ended without a result, of which submitit shows all that it printed."""
     if type(error).__name__ != "UncompletedJobError":
         return None
-    what = in_one_line(Exception(re.split(r"\n[^\n]*stream produced", str(error))[0]))
-    return f"{what}; what it printed lies beside that file, and the same command goes on with the sweep"
+    what, *printed = re.split(r"\n[^\n]*stream produced[^\n]*\n", str(error))
+    last = "".join(f", whose last line is {text.strip().splitlines()[-1]!r}" for text in printed[:1])
+    return f"{in_one_line(Exception(what))}{last}; what it printed lies beside that file; the same command goes on"
 
 
 def _of_a_program(error: Exception) -> str:

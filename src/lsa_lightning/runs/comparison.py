@@ -250,7 +250,7 @@ def comparable(config: Mapping[str, Any]) -> dict[str, Any]:
             own = {key: f"{place}{key}" for key in node if key not in _NOT_COMPARED}
             return {key: strip(node[key], f"{name}.") for key, name in own.items() if name not in left_out}
         if isinstance(node, list):
-            return [strip(value) for value in node]
+            return [strip(value, f"{place}[].") for value in node]
         return node.replace(folder, "RUN") if folder and isinstance(node, str) else node
 
     own = dict(strip(dict(config)))

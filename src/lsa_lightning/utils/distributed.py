@@ -7,6 +7,7 @@ from contextlib import contextmanager
 from itertools import chain, islice
 from typing import Any, TypeVar
 
+import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 from torch.utils.data import DistributedSampler
@@ -47,14 +48,16 @@ def gathered(value: T) -> list[T]:
     return values
 
 
-def averaged(value: Tensor) -> Tensor:
-    """The mean of what each process has; all must call it."""
-    _, processes = place()
-    if processes == 1:
+def over_processes(value: Tensor | None, device: torch.device) -> Tensor | None:
+    """The mean of a scalar over the processes that have one, None where none has; all must call it."""
+    if place()[1] == 1:
         return value
-    total = value.detach().clone()
+    own = torch.zeros((), device=device) if value is None else value.detach().to(device).view(())
+    total = torch.stack([own.float(), torch.full((), float(value is not None), device=device)])
     dist.all_reduce(total)
-    return total / processes
+    if value is None and not total[1]:
+        return None
+    return total[0] / total[1]
 
 
 @contextmanager
