@@ -158,9 +158,8 @@ def test_where_a_run_went_on_sets_it_not_apart() -> None:
     assert [row.spread.n for row in found.sections["clean accuracy"]] == [2, 2]
     assert found.bases == ["Base of ATLR: AdversarialTraining, in pairs of seeds 0, 1."]
     parts = (on(seed, model={"parts": [{"trust": seed}]}) for seed in (0, 1))  # of that name, but not that entry
-    assert {row.spread.n for row in Results.of([run for both in parts for run in both]).sections["clean accuracy"]} == {
-        1
-    }
+    apart = Results.of([run for both in parts for run in both])
+    assert [row.spread.n for row in apart.sections["clean accuracy"]] == [1, 1, 1, 1]
     larger_batches = Results.of([*here, *on(1, trainer={"devices": 2})])
     assert [row.spread.n for row in larger_batches.sections["clean accuracy"]] == [1, 1, 1, 1]
 
