@@ -399,6 +399,8 @@ class Odd(Unlabelled):
             loss = loss + torch.autograd.grad(distance, direction, create_graph=True)[0].sum()
         elif self.way == "checkpoint":
             loss = loss + 0.1 * checkpoint(self, normalised(u).requires_grad_(), use_reentrant=False).square().mean()
+        elif self.way == "chance" and torch.rand(()) < 0.5:
+            loss = loss + 0.1 * self(normalised(u) * torch.rand(())).square().mean()
         elif self.way == "rows":
             loss = loss + 0.1 * self(normalised(u[:3])).square().mean()
         return loss
@@ -418,13 +420,14 @@ def penalty_of_0(attack: FGSM) -> ATLR:
     return ATLR(attack, regularizer=regularizer, mvl=["net.act"], analysis_every_n_epochs=0)
 
 
-@pytest.mark.parametrize("way", ["no_grad", "clean", "gradient", "checkpoint", "rows"])
+@pytest.mark.parametrize("way", ["no_grad", "clean", "gradient", "checkpoint", "chance", "rows"])
 @pytest.mark.parametrize("callback", [AdversarialTraining, penalty_of_0])
 def test_other_calls_may_come_into_the_step_later(callback: Any, way: str) -> None:
     (x, y), u = images(17), torch.rand(17, 1, 8, 8)
     batches = list(zip(x.split(8), y.split(8), u.split(8), strict=True))  # the last is one sample
     module, by_hand = foreign(Odd, way=way), foreign(AttackedOdd, way=way)
     for each, callbacks in ((module, [callback(fgsm())]), (by_hand, [])):
+        torch.manual_seed(2)
         trainer([*callbacks], max_epochs=2).fit(each, DataLoader(batches, batch_size=None))  # type: ignore[arg-type]
     assert_same(module, by_hand, tolerance=1e-6)
 
