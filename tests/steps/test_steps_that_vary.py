@@ -432,6 +432,30 @@ def test_other_calls_may_come_into_the_step_later(callback: Any, way: str) -> No
     assert_same(module, by_hand, tolerance=1e-6)
 
 
+class LooksWithoutGradients(ForeignModule):
+    """Calls the model twice on x, and from the second epoch on with inputs without labels, without gradients."""
+
+    def training_step(self, batch: Any) -> Any:
+        (x, y, u), direction = batch, torch.zeros_like(batch[2]).requires_grad_()
+        x = normalised(x)
+        with torch.no_grad():
+            self(x)
+        loss = F.cross_entropy(self(x), y)
+        slope = torch.autograd.grad(self(normalised(u) + direction).square().sum(), direction, create_graph=True)[0]
+        if self.current_epoch:
+            with torch.no_grad():
+                self(normalised(u) / 2)
+        return loss + 1e-3 * slope.square().sum()
+
+
+def test_a_look_from_within_no_grad_runs_the_step_with_gradients() -> None:
+    (x, y), u = images(16), torch.rand(16, 1, 8, 8)
+    batches = list(zip(x.split(8), y.split(8), u.split(8), strict=True))
+    run = trainer([AdversarialTraining(fgsm())], max_epochs=2)
+    run.fit(foreign(LooksWithoutGradients), DataLoader(batches, batch_size=None))  # type: ignore[arg-type]
+    assert run.global_step == 4
+
+
 class Embeds(ForeignModule):
     """The last column of x names a category."""
 
