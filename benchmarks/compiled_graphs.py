@@ -29,8 +29,8 @@ from torch.utils.data import DataLoader, TensorDataset
 
 from lsa_lightning import ATLR, AdversarialTraining, RobustClassifier, RobustnessEvaluation, RobustValidation
 from lsa_lightning.attacks import PGD
+from lsa_lightning.jobs.acceleration import accelerate
 from lsa_lightning.models import PreActResNet18
-from lsa_lightning.runs.acceleration import accelerate
 from lsa_lightning.steps.passes import AdversarialStep, Passes, StepRequest
 
 BATCH, SAMPLES = 8, 20

@@ -27,8 +27,8 @@ from torch.utils.data import DataLoader, Dataset
 from lsa_lightning import AdversarialTraining, RobustClassifier
 from lsa_lightning.attacks import PGD
 from lsa_lightning.functional import classification_loss
+from lsa_lightning.jobs.acceleration import accelerate
 from lsa_lightning.models import PreActResNet18
-from lsa_lightning.runs.acceleration import accelerate
 
 EPS, ALPHA, STEPS = 8 / 255, 2 / 255, 10
 QUICK: dict[str, Any] = {"precision": "bf16-mixed", "channels_last": True, "compiled": True}

@@ -22,6 +22,7 @@ from matplotlib.patches import Rectangle
 
 from lsa_lightning import MoonDataModule, RobustClassifier, ThreatModel
 from lsa_lightning.attacks import PGD
+from lsa_lightning.comparison.metrics import Spread
 from lsa_lightning.functional import predicted_labels
 from lsa_lightning.layers import plot_history, plot_reports
 from lsa_lightning.models import MLP
@@ -37,7 +38,6 @@ from lsa_lightning.plotting.style import (
     tidy,
 )
 from lsa_lightning.runs.folder import save_svg
-from lsa_lightning.runs.metrics import Spread
 from lsa_lightning.runs.read import read_run
 
 ROOT = Path(__file__).parents[1]

@@ -46,7 +46,7 @@ from hydra.errors import ConfigCompositionException, HydraException
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from torch import Tensor, nn
 
-from lsa_lightning.cli.train import Job, check_job
+from lsa_lightning.jobs.job import Job, check_job
 from lsa_lightning.utils.paths import CONF_DIR
 
 OUTCOMES = ("ok", "refused", "foreign", "silent", "state")

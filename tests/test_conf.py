@@ -27,7 +27,7 @@ from lsa_lightning import ATLR, AdversarialTraining, measures
 from lsa_lightning.attacks import FGSM, PGD, AdaptiveAttack, LayerAttack, LayerLoss, ThreatModel
 from lsa_lightning.cli.analyze import main as analyze_main
 from lsa_lightning.cli.evaluate import main as evaluate_main
-from lsa_lightning.cli.train import train
+from lsa_lightning.jobs.train import train
 from lsa_lightning.objectives import TRADES
 from lsa_lightning.utils.paths import CONF_DIR
 

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import torch
 
-from lsa_lightning.cli.report import write_report
 from lsa_lightning.functional import predicted_labels
+from lsa_lightning.pages.report import write_report
 from lsa_lightning.runs.checkpoint import load_run, split_loader
 from lsa_lightning.runs.read import read_run
 

@@ -15,7 +15,7 @@ import pytest
 from tests.helpers.extensions import OwnLogger
 from tests.helpers.hydra_run import ONE_EPOCH, TINY, composed_job, logged, read_json
 
-from lsa_lightning.cli.train import train
+from lsa_lightning.jobs.train import train
 from lsa_lightning.runs.loggers import ResultLogger
 
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 import tempfile
 from pathlib import Path
 
-from lsa_lightning.cli.report import write_report
 from lsa_lightning.evaluation import RobustnessTable
 from lsa_lightning.models import RobustClassifier
+from lsa_lightning.pages.report import write_report
 from lsa_lightning.runs.checkpoint import load_run
 from lsa_lightning.runs.folder import CONFIG_FILE
 from lsa_lightning.runs.installed import require_installed

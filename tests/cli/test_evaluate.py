@@ -20,7 +20,7 @@ from tests.helpers.run_copies import copy_that_runs_code
 
 from lsa_lightning.attacks import PGD
 from lsa_lightning.cli.evaluate import main
-from lsa_lightning.runs.write import checkpoint_labels
+from lsa_lightning.comparison.checkpoints import checkpoint_labels
 
 
 @pytest.fixture(scope="module")

@@ -12,7 +12,7 @@ from tests.helpers.hydra_run import TINY_IMAGES, composed_job, main_in_process, 
 
 from lsa_lightning.cli.analyze import main as analyze_main
 from lsa_lightning.cli.evaluate import main as evaluate_main
-from lsa_lightning.cli.train import train
+from lsa_lightning.jobs.train import train
 
 pytestmark = [
     pytest.mark.slow,

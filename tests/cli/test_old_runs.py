@@ -12,7 +12,7 @@ from tests.helpers.run_copies import copy_run
 
 from lsa_lightning.cli.analyze import main as analyze_main
 from lsa_lightning.cli.evaluate import main as evaluate_main
-from lsa_lightning.cli.report import write_report
+from lsa_lightning.pages.report import write_report
 from lsa_lightning.runs.folder import write_json
 
 

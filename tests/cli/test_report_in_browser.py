@@ -11,7 +11,7 @@ from tests.helpers.browser import DESKTOP, PHONE, ask, chromium, requested, show
 from tests.helpers.hydra_run import read_json, train_tiny
 from tests.helpers.run_copies import copy_run
 
-from lsa_lightning.cli.report import write_report
+from lsa_lightning.pages.report import write_report
 
 pytestmark = pytest.mark.slow
 

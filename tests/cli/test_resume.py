@@ -26,8 +26,8 @@ from tests.helpers.hydra_run import (
 from tests.helpers.run_files import differing_files, unreadable_files
 
 from lsa_lightning.cli.train import main
+from lsa_lightning.jobs.attempt import NotedEpochs
 from lsa_lightning.masking import MaskingChecks
-from lsa_lightning.runs.attempt import NotedEpochs
 from lsa_lightning.runs.signals import Stopped
 from lsa_lightning.runs.stages import AnalysisStage
 from lsa_lightning.runs.write import write_analysis
@@ -55,12 +55,12 @@ class StopsAt(NotedEpochs):
 def stopped(folder: Path, at: tuple[int, int | None], *args: str) -> None:
     """A run that a signal ends."""
     StopsAt.at = at
-    with patch("lsa_lightning.cli.train.NotedEpochs", StopsAt), pytest.raises(Stopped):
+    with patch("lsa_lightning.jobs.train.NotedEpochs", StopsAt), pytest.raises(Stopped):
         train_tiny(folder, *RUN, *args)
 
 
 def test_a_job_knows_its_rank_before_it_writes(tmp_path: Path) -> None:
-    unknown = patch("lsa_lightning.cli.train.note_rank", side_effect=RuntimeError("rank"))
+    unknown = patch("lsa_lightning.jobs.train.note_rank", side_effect=RuntimeError("rank"))
     with unknown, pytest.raises(RuntimeError, match="rank"):
         train_tiny(tmp_path, *RUN, *TRAINING_ALONE)
     assert not list(tmp_path.rglob("*.json"))
@@ -81,7 +81,7 @@ class WorkersToo(NotedEpochs):
 def test_a_signal_to_worker_processes_too_is_saved_as_well(tmp_path: Path) -> None:
     write_mnist(tmp_path)
     data = ("data=mnist", f"data.root={tmp_path}", "data.num_workers=1", "data.val_size=8", "data.batch_size=8")
-    with patch("lsa_lightning.cli.train.NotedEpochs", WorkersToo), pytest.raises(Stopped):
+    with patch("lsa_lightning.jobs.train.NotedEpochs", WorkersToo), pytest.raises(Stopped):
         main_in_process(main, *data, "attack.steps=1", *TRAINING_ALONE, f"hydra.run.dir={tmp_path}/run")
     status = read_json(tmp_path / "run" / "status.json")
     assert (status["state"], status["reason"]) == ("interrupted", "SIGTERM")
@@ -292,7 +292,7 @@ def test_an_analysis_that_other_settings_overwrote_is_made_again(tmp_path: Path)
         write_analysis(*args)
         raise Stopped(signal.SIGTERM)
 
-    with patch("lsa_lightning.cli.train.write_analysis", write_and_stop), pytest.raises(Stopped):
+    with patch("lsa_lightning.jobs.train.write_analysis", write_and_stop), pytest.raises(Stopped):
         train_tiny(tmp_path, "evaluation=null", "analysis.attacks.pgd.eps=0.5")
     train_tiny(tmp_path, "evaluation=null")
     assert read_json(tmp_path / "summary.json")["mu"] == mu

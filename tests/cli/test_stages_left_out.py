@@ -10,8 +10,8 @@ from tests.helpers.hydra_run import FEW_CHECKS, main_in_process, read_json, tiny
 
 from lsa_lightning.cli.analyze import main as analyze_main
 from lsa_lightning.cli.evaluate import main as evaluate_main
-from lsa_lightning.cli.report import write_report
 from lsa_lightning.cli.train import main
+from lsa_lightning.pages.report import write_report
 from lsa_lightning.runs.summary import RunSummary
 
 OPTIONS = {

@@ -264,7 +264,7 @@ def test_the_output_is_free_of_warnings(tmp_path: Path, recwarn: pytest.Warnings
 def test_bfloat16_where_the_cpu_has_none_is_warned_of(
     tmp_path: Path, has_it: bool, monkeypatch: pytest.MonkeyPatch, recwarn: pytest.WarningsRecorder
 ) -> None:
-    monkeypatch.setattr("lsa_lightning.cli.train.has_bfloat16", lambda device: has_it)
+    monkeypatch.setattr("lsa_lightning.jobs.job.has_bfloat16", lambda device: has_it)
     train_tiny(tmp_path, "trainer.precision=bf16-mixed", "analysis=null", "evaluation=null")
     told = [str(w.message) for w in recwarn if "instructions for bfloat16" in str(w.message)]
     assert len(told) == (0 if has_it else 1)

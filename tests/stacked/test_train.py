@@ -17,8 +17,8 @@ from lightning.fabric.utilities.exceptions import MisconfigurationException
 from tests.helpers.hydra_run import composed_job, main_in_process, read_json, read_metrics, tiny_without, train_tiny
 from tests.helpers.run_files import differing_files
 
-from lsa_lightning.cli.report import write_report
 from lsa_lightning.cli.train import _main, main
+from lsa_lightning.pages.report import write_report
 from lsa_lightning.runs.checkpoint import load_run
 from lsa_lightning.runs.signals import Stopped
 from lsa_lightning.stacked.progress import SeedStatus

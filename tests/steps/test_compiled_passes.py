@@ -16,10 +16,10 @@ from torch.utils.checkpoint import checkpoint
 from lsa_lightning import ATLR, AdversarialTraining, LayerwiseRegularizer
 from lsa_lightning.attacks import FGSM
 from lsa_lightning.callbacks.alarm import CollapseAlarm
+from lsa_lightning.jobs.acceleration import accelerate
 from lsa_lightning.layers.compiled import CompiledProbe
 from lsa_lightning.layers.probe import LayerProbe
 from lsa_lightning.objectives import TRADES
-from lsa_lightning.runs.acceleration import accelerate
 
 pytestmark = pytest.mark.usefixtures("float64")
 

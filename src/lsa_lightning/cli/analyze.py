@@ -14,7 +14,7 @@ from lsa_lightning.cli.command import job_of, run
 from lsa_lightning.cli.idle import check_all_known
 from lsa_lightning.cli.meant import take_as_meant
 from lsa_lightning.cli.overrides import in_our_grammar
-from lsa_lightning.runs.acceleration import use_threads
+from lsa_lightning.jobs.acceleration import use_threads
 from lsa_lightning.runs.checkpoint import TrainedRun, given, load_run, require_checkpoint, split_loader
 from lsa_lightning.runs.console import print_analysis, show
 from lsa_lightning.runs.folder import figures_of, output_dir, save_config, save_table

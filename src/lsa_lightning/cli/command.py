@@ -17,7 +17,7 @@ from hydra.types import RunMode
 from lsa_lightning import __version__
 from lsa_lightning.cli.errors import explained, is_for_users
 from lsa_lightning.cli.overrides import with_flags_first
-from lsa_lightning.runs.cluster import start_processes_as_usual
+from lsa_lightning.jobs.cluster import start_processes_as_usual
 from lsa_lightning.runs.folder import output_dir, remove_if_unused
 
 log = logging.getLogger(__name__)

@@ -15,7 +15,8 @@ from lsa_lightning.cli.command import job_of, run
 from lsa_lightning.cli.idle import check_all_known
 from lsa_lightning.cli.meant import take_as_meant
 from lsa_lightning.cli.overrides import in_our_grammar
-from lsa_lightning.runs.acceleration import use_threads
+from lsa_lightning.comparison.checkpoints import checkpoint_labels, write_comparison
+from lsa_lightning.jobs.acceleration import use_threads
 from lsa_lightning.runs.checkpoint import (
     TrainedRun,
     checkpoint_file,
@@ -28,7 +29,7 @@ from lsa_lightning.runs.console import print_accuracies, print_masking, show
 from lsa_lightning.runs.folder import figures_of, output_dir, save_config
 from lsa_lightning.runs.stages import Evaluation, EvaluationStage
 from lsa_lightning.runs.trust import Trust
-from lsa_lightning.runs.write import checkpoint_labels, write_comparison, write_observed
+from lsa_lightning.runs.write import write_observed
 from lsa_lightning.utils.paths import CONF_DIR
 
 

@@ -16,7 +16,7 @@ from hydra.errors import HydraException
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from lsa_lightning.cli.trainer import TRAINER_OPTIONS
+from lsa_lightning.jobs.trainer import TRAINER_OPTIONS
 from lsa_lightning.utils.paths import CONF_DIR
 
 _MOST = 3

@@ -13,8 +13,8 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override
 from hydra.errors import HydraException
 
-from lsa_lightning.cli.trainer import TRAINER_OPTIONS
-from lsa_lightning.runs.cluster import EXTRA
+from lsa_lightning.jobs.cluster import EXTRA
+from lsa_lightning.jobs.trainer import TRAINER_OPTIONS
 from lsa_lightning.utils.paths import CONF_DIR
 
 PLUGINS = {

@@ -276,6 +276,10 @@ class Evaluation:
         raised = ", ".join(name for name, flag in self.masking.items() if flag.raised) or "none"
         return raised if self.masking else "not checked"
 
+    def to_dataframe(self) -> pd.DataFrame:
+        """The table with a column of the masking flags that were raised, the same in each row."""
+        return self.table.to_dataframe().assign(masking=self.flags_in_words)
+
     def to_dict(self) -> dict[str, Any]:
         """Plain containers: those of the table, and ``masking``."""
         return {**self.table.to_dict(), "masking": {name: flag.to_dict() for name, flag in self.masking.items()}}

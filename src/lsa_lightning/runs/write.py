@@ -2,28 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
-from itertools import zip_longest
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
-from lightning.pytorch.callbacks import Callback
 from torch import nn
 
 from lsa_lightning.attacks import Attack
-from lsa_lightning.callbacks import RobustValidation
 from lsa_lightning.evaluation import RobustnessTable
-from lsa_lightning.evaluation.observed import FEW, POINTS, Observed, Samples, radius_in_words
+from lsa_lightning.evaluation.observed import FEW, POINTS, Observed, Samples
 from lsa_lightning.layers.report import AnalysedEpoch, in_words, plot_history, plot_reports
-from lsa_lightning.runs.comparison import group_by_seed
 from lsa_lightning.runs.curves import METRICS_FILE, curves_of
 from lsa_lightning.runs.folder import save_figure, save_table, write_json
-from lsa_lightning.runs.read import CLASSES_FILE, read_run
+from lsa_lightning.runs.read import CLASSES_FILE
 from lsa_lightning.runs.stages import Analysis, AnalysisStage, Evaluation, EvaluationStage
 
 if TYPE_CHECKING:
-    import pandas as pd
     from matplotlib.figure import Figure
 
 
@@ -40,60 +35,14 @@ def write_analysis(analysis: Analysis, folder: Path) -> None:
 
 def write_table(table: RobustnessTable, folder: Path, unit: str | None = None) -> None:
     """``evaluation.csv``, as long as nothing is known of masking, and the figure of the accuracies, with eps's unit."""
-    save_table(_flagged(Evaluation(table, {})), folder / "evaluation.csv")
+    save_table(Evaluation(table, {}).to_dataframe(), folder / "evaluation.csv")
     save_figure(table.plot(unit), folder, "accuracy")
 
 
 def write_evaluation(evaluation: Evaluation, folder: Path) -> None:
     """``evaluation.json`` and ``evaluation.csv``: accuracies and masking flags."""
     write_json(evaluation.to_dict(), folder / "evaluation.json")
-    save_table(_flagged(evaluation), folder / "evaluation.csv")
-
-
-def _flagged(evaluation: Evaluation) -> pd.DataFrame:
-    """The table with a column of the masking flags that were raised, the same in each row."""
-    return evaluation.table.to_dataframe().assign(masking=evaluation.flags_in_words)
-
-
-def write_comparison(evaluations: Mapping[str, Evaluation], folder: Path, unit: str | None = None) -> None:
-    """Evaluations by checkpoint, side by side: one table, one CSV, one JSON, and a figure per attack.
-
-    The JSON of a single checkpoint is that of :func:`write_evaluation` with its ``checkpoint``; that of several has
-    such an entry for each in the list ``checkpoints``.
-    """
-    import pandas as pd
-
-    tables = {path: each.table for path, each in evaluations.items()}
-    frames = {path: _flagged(each) for path, each in evaluations.items()}
-    save_table(pd.concat(frames, names=["checkpoint"]).reset_index(level=0), folder / "evaluation.csv")
-    entries = [{"checkpoint": path, **each.to_dict()} for path, each in evaluations.items()]
-    write_json(entries[0] if len(entries) == 1 else {"checkpoints": entries}, folder / "evaluation.json")
-    first = next(iter(tables.values()))
-    if len(tables) == 1:
-        save_figure(first.plot(unit), folder, "accuracy")
-        return
-    short = checkpoint_labels(list(tables))
-    for attack in first.accuracy:
-        curves = {_with_samples(short[path], table, tables): _curve(table, attack) for path, table in tables.items()}
-        save_figure(_figure_of(curves, attack, first, unit), folder, f"accuracy_{attack}")
-
-
-def _figure_of(
-    curves: Mapping[str, Mapping[float, tuple[float, tuple[float, float]]]],
-    attack: str,
-    first: RobustnessTable,
-    unit: str | None,
-) -> Figure:
-    from lsa_lightning.plotting import plot_mean_accuracy
-
-    known: dict[str, Any] = {"training_eps": first.training_eps, "norm": first.norm, "unit": unit}
-    return plot_mean_accuracy(curves, line="checkpoint", attack=attack, bars="95 % interval", **known)
-
-
-def _with_samples(label: str, table: RobustnessTable, tables: Mapping[str, RobustnessTable]) -> str:
-    """The label, and where test sets differ in size the size of this one."""
-    sizes = {each.samples for each in tables.values()}
-    return label if len(sizes) == 1 else f"{label}, {table.samples} samples"
+    save_table(evaluation.to_dataframe(), folder / "evaluation.csv")
 
 
 def write_history(history: Sequence[AnalysedEpoch], folder: Path) -> None:
@@ -117,12 +66,6 @@ def write_training(folder: Path, kept: int | None, attacked: str, best_by: str =
     if losses or accuracies:
         figure = plot_training(losses, accuracies, kept=kept, best_by=best_by, attacked=attacked)
         save_figure(figure, folder, "training")
-
-
-def validated_at(callbacks: Iterable[Callback]) -> str:
-    """The radius of the attacks of :class:`~lsa_lightning.RobustValidation`, in words; nothing without it."""
-    found = [callback for callback in callbacks if isinstance(callback, RobustValidation)]
-    return radius_in_words(attack for callback in found for attack in callback.attacks.values())
 
 
 def write_observed(
@@ -175,39 +118,3 @@ def _images(samples: Samples, attack: Attack, title: str, titles: Sequence[str] 
     return plot_adversarial_images(
         x, x_adv, samples.y, samples.clean, samples.adversarial, bounds, title=title, titles=titles
     )
-
-
-def checkpoint_labels(checkpoints: Sequence[str]) -> dict[str, str]:
-    """What tells each checkpoint from the others, in short; an empty text for a single one.
-
-    Of finished runs that is what their configurations differ in, the seed, and the name of the file; else the parts of
-    the paths that differ.
-    """
-    if len(checkpoints) == 1:
-        return {checkpoints[0]: ""}
-    paths = [Path(checkpoint) for checkpoint in checkpoints]
-    words = [", ".join(parts) for parts in _that_differ(_described(paths))]
-    if len(set(words)) < len(words):
-        words = ["/".join(parts) for parts in _that_differ([path.parts for path in paths])]
-    return dict(zip(checkpoints, words, strict=True))
-
-
-def _described(paths: Sequence[Path]) -> list[tuple[str, ...]]:
-    """Label, seed and file name of each checkpoint; the file name alone where a run cannot be read."""
-    try:
-        runs = {path.parent.parent: read_run(path.parent.parent) for path in paths}
-    except (ValueError, OSError):
-        return [(path.stem,) for path in paths]
-    labels = {run.folder: group.label for group in group_by_seed(list(runs.values())) for run in group.runs}
-    return [(labels[path.parent.parent], f"seed {runs[path.parent.parent].summary.seed}", path.stem) for path in paths]
-
-
-def _that_differ(rows: Sequence[tuple[str, ...]]) -> list[tuple[str, ...]]:
-    """The rows without the entries at which all are the same; paths of other lengths are filled up."""
-    columns = [each for each in zip_longest(*rows, fillvalue="") if len(set(each)) > 1]
-    return [tuple(filter(None, row)) for row in zip(*columns, strict=True)] or [()] * len(rows)
-
-
-def _curve(table: RobustnessTable, attack: str) -> dict[float, tuple[float, tuple[float, float]]]:
-    """Accuracy by eps, with its interval."""
-    return dict(zip(table.eps, zip(table.accuracy[attack], table.intervals[attack], strict=True), strict=True))

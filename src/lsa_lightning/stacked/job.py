@@ -21,9 +21,9 @@ from lsa_lightning.attacks.composite import CompositeAttack
 from lsa_lightning.attacks.external import ExternalAttack
 from lsa_lightning.attacks.losses import WatchingLoss
 from lsa_lightning.callbacks import ATLR, AdversarialTraining, LearningRate, ReportLogger, RobustValidation
-from lsa_lightning.cli.train import Job, check_job
-from lsa_lightning.runs.ending import NotedValidation
-from lsa_lightning.runs.first_batch import FirstBatchChecks
+from lsa_lightning.jobs.ending import NotedValidation
+from lsa_lightning.jobs.first_batch import FirstBatchChecks
+from lsa_lightning.jobs.job import Job, check_job
 from lsa_lightning.runs.last_checkpoint import LastCheckpoint
 from lsa_lightning.runs.stages import AnalysisStage, EvaluationStage
 from lsa_lightning.stacked.draws import OwnRandom

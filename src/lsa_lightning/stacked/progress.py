@@ -9,7 +9,7 @@ from typing import Any
 import lightning.pytorch as pl
 
 from lsa_lightning.callbacks import TrainingProgress
-from lsa_lightning.runs.attempt import Attempt
+from lsa_lightning.jobs.attempt import Attempt
 from lsa_lightning.runs.signals import Signals
 from lsa_lightning.stacked.job import SeedJob
 

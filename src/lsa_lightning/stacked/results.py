@@ -10,12 +10,12 @@ from typing import Any
 import lightning.pytorch as pl
 from torch import nn
 
+from lsa_lightning.jobs.attempt import Attempt
+from lsa_lightning.jobs.ending import Kept, history_of, load_best, log_results, validated_at, what_was_trained
+from lsa_lightning.jobs.finished_stages import EVALUATION_STATE, FinishedStages
 from lsa_lightning.layers.report import SustainabilityReport
-from lsa_lightning.runs.attempt import Attempt
 from lsa_lightning.runs.checkpoint import split_loader
 from lsa_lightning.runs.console import show
-from lsa_lightning.runs.ending import Kept, history_of, load_best, log_results, what_was_trained
-from lsa_lightning.runs.finished_stages import EVALUATION_STATE, FinishedStages
 from lsa_lightning.runs.folder import figures_of, figures_together, versions
 from lsa_lightning.runs.limits import first_batches
 from lsa_lightning.runs.signals import Signals
@@ -23,7 +23,6 @@ from lsa_lightning.runs.stages import Analysis, AnalysisStage, Evaluation, Evalu
 from lsa_lightning.runs.status import State
 from lsa_lightning.runs.summary import AnalysisSummary, RunSummary
 from lsa_lightning.runs.write import (
-    validated_at,
     write_analysis,
     write_evaluation,
     write_history,

@@ -18,10 +18,11 @@ from lightning.pytorch.loggers import CSVLogger
 from omegaconf import DictConfig, OmegaConf
 
 from lsa_lightning.callbacks import TrainingProgress
-from lsa_lightning.runs.attempt import Attempt, noted, running
-from lsa_lightning.runs.cluster import without_srun_hint
+from lsa_lightning.comparison.next_step import show_seeds
+from lsa_lightning.jobs.attempt import Attempt, noted, running
+from lsa_lightning.jobs.cluster import without_srun_hint
+from lsa_lightning.jobs.ending import closed
 from lsa_lightning.runs.console import show
-from lsa_lightning.runs.ending import closed
 from lsa_lightning.runs.folder import (
     output_dir,
     resolved_but_for_environment,
@@ -32,7 +33,6 @@ from lsa_lightning.runs.folder import (
 from lsa_lightning.runs.installed import check_installed
 from lsa_lightning.runs.kinds import JOB
 from lsa_lightning.runs.loggers import result_loggers
-from lsa_lightning.runs.next_step import show_seeds
 from lsa_lightning.runs.signals import Signals
 from lsa_lightning.runs.summary import RunSummary
 from lsa_lightning.runs.whole_checkpoint import plugins_of

@@ -21,9 +21,9 @@ from torch import Tensor, nn
 from lsa_lightning.callbacks import ATLR, AdversarialTraining, LearningRate, ReportLogger, RobustValidation
 from lsa_lightning.callbacks.validation_loaders import ValidationLoaders
 from lsa_lightning.evaluation import correct
+from lsa_lightning.jobs.first_batch import FirstBatchChecks
 from lsa_lightning.layers.outputs import OUTPUT
 from lsa_lightning.layers.report import SustainabilityReport
-from lsa_lightning.runs.first_batch import FirstBatchChecks
 from lsa_lightning.runs.last_checkpoint import LastCheckpoint
 from lsa_lightning.stacked.draws import draws_of
 from lsa_lightning.stacked.job import INSTEAD, SeedJob, check_optimizers

@@ -6,11 +6,11 @@ from pathlib import Path
 
 import pytest
 
-from lsa_lightning.cli.headline import WorstCase, masking_in_words
 from lsa_lightning.evaluation import RobustnessTable
 from lsa_lightning.evaluation.ceiling import Ceiling
 from lsa_lightning.functional import wilson_interval
 from lsa_lightning.masking import MaskingFlag
+from lsa_lightning.pages.headline import WorstCase, masking_in_words
 from lsa_lightning.runs.read import Run
 from lsa_lightning.runs.summary import RunSummary
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
+from lsa_lightning.comparison.metrics import radius_of
 from lsa_lightning.masking import MaskingFlag
-from lsa_lightning.runs.metrics import radius_of
 from lsa_lightning.runs.read import Run
 
 

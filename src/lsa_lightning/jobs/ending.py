@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -12,7 +12,8 @@ import torch
 from lightning.pytorch.loggers import CSVLogger, Logger
 from omegaconf import DictConfig, OmegaConf
 
-from lsa_lightning.callbacks import ATLR, AdversarialTraining
+from lsa_lightning.callbacks import ATLR, AdversarialTraining, RobustValidation
+from lsa_lightning.evaluation.observed import radius_in_words
 from lsa_lightning.layers.report import AnalysedEpoch
 from lsa_lightning.runs.loggers import ResultLogger, pixels_of, result_loggers
 from lsa_lightning.runs.read import read_run
@@ -120,7 +121,7 @@ def _log_files(adapters: list[ResultLogger], summary: RunSummary, folder: Path) 
     """Give them the best checkpoint and the page about the run, which is written for them."""
     if not adapters:
         return
-    from lsa_lightning.cli.report import write_run_page
+    from lsa_lightning.pages.report import write_run_page
 
     write_run_page(read_run(folder), folder / "report.html")
     files = {"report": folder / "report.html"}
@@ -170,3 +171,9 @@ def closed(loggers: list[ResultLogger]) -> Iterator[None]:
     finally:
         for logger in loggers:
             logger.finish(failed)
+
+
+def validated_at(callbacks: Iterable[pl.Callback]) -> str:
+    """The radius of the attacks of :class:`~lsa_lightning.RobustValidation`, in words; nothing without it."""
+    found = [callback for callback in callbacks if isinstance(callback, RobustValidation)]
+    return radius_in_words(attack for callback in found for attack in callback.attacks.values())

@@ -9,8 +9,8 @@ from functools import cached_property
 from statistics import fmean
 from typing import Any, NamedTuple, TypeAlias
 
+from lsa_lightning.comparison.metrics import CLEAN, Metric, Spread, ceilings, measured
 from lsa_lightning.runs.harmless import HARMLESS, ON_TRUST
-from lsa_lightning.runs.metrics import CLEAN, Metric, Spread, ceilings, measured
 from lsa_lightning.runs.read import Run
 
 Seeds: TypeAlias = tuple[tuple[str, Any], ...]

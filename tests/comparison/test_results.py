@@ -9,12 +9,12 @@ from typing import Any
 import pandas as pd
 import pytest
 
+from lsa_lightning.comparison import results as module
+from lsa_lightning.comparison.metrics import Spread
+from lsa_lightning.comparison.results import Results, print_left_out, print_results
 from lsa_lightning.evaluation import Ceiling, RobustnessTable
 from lsa_lightning.masking import MaskingFlag
-from lsa_lightning.runs import results as module
-from lsa_lightning.runs.metrics import Spread
 from lsa_lightning.runs.read import LeftOut, Run
-from lsa_lightning.runs.results import Results, print_left_out, print_results
 from lsa_lightning.runs.summary import RunSummary
 
 AT = {"at": {"_target_": "x.AdversarialTraining", "attack": {}, "objective": {}}}

@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 from scipy.stats import ttest_1samp
 
+from lsa_lightning.comparison.metrics import CLEAN, Metric, Spread, headline, measured, training_eps
 from lsa_lightning.evaluation import RobustnessTable
-from lsa_lightning.runs.metrics import CLEAN, Metric, Spread, headline, measured, training_eps
 from lsa_lightning.runs.read import Run
 from lsa_lightning.runs.summary import RunSummary
 

@@ -15,7 +15,7 @@ import pytest
 from lightning.pytorch.utilities import rank_zero_only
 from omegaconf import OmegaConf
 
-from lsa_lightning.runs.attempt import LAST, Attempt, differences, note_rank, running
+from lsa_lightning.jobs.attempt import LAST, Attempt, differences, note_rank, running
 from lsa_lightning.runs.signals import Signals, Stopped
 from lsa_lightning.runs.status import State, Status
 

@@ -6,15 +6,15 @@ import textwrap
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, TypeVar
 
-from lsa_lightning.cli.pictures import Picture, drawn
+from lsa_lightning.comparison.groups import Group, measured_on
+from lsa_lightning.comparison.metrics import CLEAN, Metric, Spread, headline, measured, training_eps
+from lsa_lightning.comparison.pairs import Pair
+from lsa_lightning.comparison.results import Results
 from lsa_lightning.evaluation import RobustnessTable
+from lsa_lightning.pages.pictures import Picture, drawn
 from lsa_lightning.plotting import plot_difference_curves, plot_differences, plot_mean_accuracy, plot_rg_scores
 from lsa_lightning.plotting.style import shown
-from lsa_lightning.runs.comparison import Group, measured_on
-from lsa_lightning.runs.metrics import CLEAN, Metric, Spread, headline, measured, training_eps
-from lsa_lightning.runs.pairs import Pair
 from lsa_lightning.runs.read import Run
-from lsa_lightning.runs.results import Results
 from lsa_lightning.runs.stages import unit_in_words
 
 T = TypeVar("T")

@@ -11,8 +11,8 @@ from torch import nn
 
 from lsa_lightning import ATLR, MoonDataModule, RobustClassifier
 from lsa_lightning.attacks import FGSM
+from lsa_lightning.jobs.first_batch import FirstBatchChecks
 from lsa_lightning.models import CNN, MLP
-from lsa_lightning.runs.first_batch import FirstBatchChecks
 from lsa_lightning.runs.stages import AnalysisStage
 
 ATTACK = FGSM(0.1, bounds=None)

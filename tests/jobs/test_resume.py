@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from omegaconf import OmegaConf
 
-from lsa_lightning.runs.resume import with_resumed_run
+from lsa_lightning.jobs.resume import with_resumed_run
 
 SAVED = ["experiment=moon_at_lr", "seed=3", "+trainer.gradient_clip_val=1.0"]
 

@@ -9,7 +9,10 @@ from pathlib import Path
 import pytest
 from tests.helpers.hydra_run import TINY, composed_job, read_json, undrawn
 
-from lsa_lightning.cli.train import Job, _main, check_optimized_metric, optimized, train
+from lsa_lightning.cli.train import _main
+from lsa_lightning.jobs.job import Job
+from lsa_lightning.jobs.optimized_metric import check_optimized_metric, optimized
+from lsa_lightning.jobs.train import train
 from lsa_lightning.runs.summary import RunSummary
 
 NAMES = ["mu", "sigma", "accuracy/clean", "accuracy/fgsm/0.1", "accuracy/pgd/0.3", "rg_score/fgsm", "rg_score/pgd"]
@@ -36,7 +39,7 @@ def job(folder: Path) -> Job:
 
 @pytest.mark.parametrize("name", [*NAMES, "val/acc_pgd", "val/rg_score"])
 def test_every_metric_of_the_summary_can_be_optimised(summary: RunSummary, job: Job, name: str) -> None:
-    check_optimized_metric(name, job)
+    check_optimized_metric(name, job.evaluation)
     assert optimized(summary, name) == summary.metrics[name]
     assert math.isfinite(optimized(summary, name))
 
@@ -49,26 +52,26 @@ def test_the_figures_are_those_of_the_file(summary: RunSummary, folder: Path) ->
 
 
 def test_null_is_no_metric(summary: RunSummary, job: Job) -> None:
-    check_optimized_metric(None, job)
+    check_optimized_metric(None, job.evaluation)
     assert math.isnan(optimized(summary, None))
 
 
 @pytest.mark.parametrize("name", ["rg_score/square", "accuracy/pgd/0.2", "accuracy/pgd", "R&G", ""])
 def test_what_no_stage_measures_is_refused_with_the_names(job: Job, name: str) -> None:
     with pytest.raises(ValueError, match="expected optimized_metric to be one of mu, sigma, accuracy/clean") as caught:
-        check_optimized_metric(name, job)
+        check_optimized_metric(name, job.evaluation)
     assert all(known in str(caught.value) for known in NAMES)
     assert f"a val/... of training, or null, got {name!r}" in str(caught.value)
 
 
 @pytest.mark.parametrize("name", ["rg_score/pgd", "accuracy/clean", "mu", "sigma"])
-def test_that_of_a_stage_that_was_left_out_is_nan(summary: RunSummary, job: Job, name: str) -> None:
-    check_optimized_metric(name, replace(job, analysis=None, evaluation=None))
+def test_that_of_a_stage_that_was_left_out_is_nan(summary: RunSummary, name: str) -> None:
+    check_optimized_metric(name, None)
     assert math.isnan(optimized(replace(summary, analysis=None, evaluation=None), name))
 
 
 def test_a_validation_metric_that_was_not_logged_is_refused_with_those_that_were(summary: RunSummary, job: Job) -> None:
-    check_optimized_metric("val/nothing", job)  # before training nobody knows what the user's module logs
+    check_optimized_metric("val/nothing", job.evaluation)  # before training nobody knows what the user's module logs
     with pytest.raises(ValueError, match=r"among what validation logged, .*val/acc_pgd.*, got 'val/nothing'"):
         optimized(summary, "val/nothing")
 

@@ -15,11 +15,11 @@ from rich.box import SIMPLE_HEAD
 from rich.table import Table
 from rich.text import Text
 
-from lsa_lightning.runs.comparison import Flags, Group, cautions, group_by_seed, share_samples
+from lsa_lightning.comparison.groups import Flags, Group, cautions, group_by_seed, share_samples
+from lsa_lightning.comparison.metrics import CLEAN, Metric, Spread, headline, measured, training_eps
+from lsa_lightning.comparison.pairs import Pair, pair_with_bases
 from lsa_lightning.runs.console import console
 from lsa_lightning.runs.folder import save_table
-from lsa_lightning.runs.metrics import CLEAN, Metric, Spread, headline, measured, training_eps
-from lsa_lightning.runs.pairs import Pair, pair_with_bases
 from lsa_lightning.runs.read import LeftOut, Run
 
 if TYPE_CHECKING:

@@ -10,10 +10,10 @@ from omegaconf import OmegaConf
 from scipy.stats import ttest_rel
 from tests.helpers.hydra_run import composed_job
 
+from lsa_lightning.comparison.groups import group_by_seed
+from lsa_lightning.comparison.metrics import CLEAN, Metric, Spread
+from lsa_lightning.comparison.pairs import Pair, pair_with_bases
 from lsa_lightning.evaluation import RobustnessTable
-from lsa_lightning.runs.comparison import group_by_seed
-from lsa_lightning.runs.metrics import CLEAN, Metric, Spread
-from lsa_lightning.runs.pairs import Pair, pair_with_bases
 from lsa_lightning.runs.read import Run
 from lsa_lightning.runs.summary import RunSummary
 

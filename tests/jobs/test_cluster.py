@@ -10,7 +10,7 @@ import lightning.pytorch as pl
 import pytest
 from tests.helpers.hydra_run import train_tiny
 
-from lsa_lightning.runs.cluster import one_process, port, processes, sbatch_options, without_srun_hint
+from lsa_lightning.jobs.cluster import one_process, port, processes, sbatch_options, without_srun_hint
 
 
 @pytest.mark.parametrize(("devices", "expected"), [(1, 1), (4, 4), ("2", 2), ([0], 1), ([0, 3], 2)])

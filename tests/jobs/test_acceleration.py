@@ -8,8 +8,8 @@ from tests.helpers.hydra_run import train_tiny
 from torch import nn
 from torch._dynamo.utils import counters
 
+from lsa_lightning.jobs.acceleration import accelerate
 from lsa_lightning.models import CNN
-from lsa_lightning.runs.acceleration import accelerate
 
 
 def test_a_compiled_model_is_the_same_module_and_takes_the_options() -> None:

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from lsa_lightning.callbacks import ATLR, AdversarialTraining
-from lsa_lightning.runs.comparison import Group, comparable, config_differences, measured_on, seeds_of
-from lsa_lightning.runs.metrics import Metric, Spread, headline
+from lsa_lightning.comparison.groups import Group, comparable, config_differences, measured_on, seeds_of
+from lsa_lightning.comparison.metrics import Metric, Spread, headline
 
 _OF_ATLR = inspect.signature(ATLR).parameters.keys() - inspect.signature(AdversarialTraining).parameters.keys()
 

@@ -13,11 +13,11 @@ from rich.box import SIMPLE_HEAD
 from rich.table import Table
 from rich.text import Text
 
-from lsa_lightning.runs.comparison import Group
+from lsa_lightning.comparison.groups import Group
+from lsa_lightning.comparison.metrics import headline
+from lsa_lightning.comparison.results import in_words
 from lsa_lightning.runs.console import console, show
-from lsa_lightning.runs.metrics import headline
 from lsa_lightning.runs.read import read_run
-from lsa_lightning.runs.results import in_words
 
 
 class NextStep(Callback):

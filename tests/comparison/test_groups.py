@@ -6,9 +6,9 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from lsa_lightning.comparison.groups import Group, cautions, config_differences, group_by_seed
+from lsa_lightning.comparison.metrics import CLEAN, Spread, measured
 from lsa_lightning.evaluation import RobustnessTable
-from lsa_lightning.runs.comparison import Group, cautions, config_differences, group_by_seed
-from lsa_lightning.runs.metrics import CLEAN, Spread, measured
 from lsa_lightning.runs.read import Run
 from lsa_lightning.runs.summary import RunSummary
 

@@ -1,0 +1,1 @@
+"""The pages of ``lsa-report``: one about a run, one that compares runs."""
