@@ -15,6 +15,7 @@ torch.set_num_threads(1)
 
 WHOLE_RUNS = (
     "tests/cli/",
+    "tests/jobs/test_optimized_metric.py",
     "tests/test_conf.py",
     "tests/runs/test_dashboards.py",
     "tests/callbacks/test_module_patterns.py",
