@@ -29,6 +29,13 @@ def tests(session: nox.Session) -> None:
     session.run("pytest", *session.posargs)
 
 
+@nox.session(python="3.11")
+def coverage(session: nox.Session) -> None:
+    """The tests that are not marked no_cover, which must reach 95 % of the code."""
+    session.install("-e", ".[dev]")
+    session.run("pytest", "-m", "not no_cover", "--cov", "--cov-report=term", "--cov-fail-under=95", *session.posargs)
+
+
 @nox.session(python=PYTHONS)
 def smoke(session: nox.Session) -> None:
     """Some tests and a run, with the newest releases and none of the extras."""

@@ -21,6 +21,17 @@ WHOLE_RUNS = (
     "tests/callbacks/test_module_patterns.py",
 )
 
+COVERED = (
+    "tests/cli/test_analyze.py",
+    "tests/cli/test_command.py",
+    "tests/cli/test_demo.py",
+    "tests/cli/test_evaluate.py",
+    "tests/cli/test_report.py",
+    "tests/cli/test_train.py",
+    "tests/stacked/",
+)
+"""The slow tests that reach code which no quick one does: coverage, which doubles their time, leaves out the others."""
+
 
 @pytest.fixture(autouse=True)
 def seeded() -> None:
@@ -73,8 +84,8 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         if item.nodeid.startswith(WHOLE_RUNS):
             item.add_marker(pytest.mark.slow)
-        if _is_compiled(item):
-            item.add_marker(pytest.mark.uncounted)
+        if item.get_closest_marker("slow") and not item.nodeid.startswith(COVERED):
+            item.add_marker(pytest.mark.no_cover)
 
 
 def _forks(item: pytest.Item) -> bool:

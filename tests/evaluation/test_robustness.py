@@ -251,7 +251,6 @@ def test_batches_do_not_share_their_random_numbers() -> None:
     assert not torch.equal(*drawn)
 
 
-@pytest.mark.uncounted
 def test_no_batch_outlives_its_turn() -> None:
     alive: list[weakref.ref[Tensor]] = []
     most = 0
