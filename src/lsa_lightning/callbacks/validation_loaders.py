@@ -78,7 +78,7 @@ class ValidationLoaders:
     def batches(self, module: pl.LightningModule, index: int, limit: int | None) -> Iterator[Any]:
         """The batches of a loader, as ``validation_step`` gets them; at most ``limit``."""
         loader = self._apart(self.combined.flattened[index]) if self.sequential else self._together()
-        most = min(self.limits[index] if self.sequential else float("inf"), limit or float("inf"))
+        most = min(self.limits[index] if self.sequential else self._most_together(), limit or float("inf"))
         for batch in islice(loader, None if most == float("inf") else int(most)):
             converted = self.trainer.precision_plugin.convert_input(batch)
             converted = module._on_before_batch_transfer(converted, dataloader_idx=index)
@@ -100,10 +100,12 @@ class ValidationLoaders:
 
     def _together(self) -> Iterator[Any]:
         iterables = apply_to_collection(self.combined.iterables, DataLoader, self._apart)
-        together = CombinedLoader(iterables, self.combined._mode)
-        together.limits = self.limits
-        for batch, _, _ in together:
+        for batch, _, _ in CombinedLoader(iterables, self.combined._mode):
             yield batch
+
+    def _most_together(self) -> float:
+        """How many batches Lightning takes of loaders side by side, whose own iterators know nothing of its limits."""
+        return min(self.limits) if self.combined._mode == "min_size" else max(self.limits)
 
     def _apart(self, loader: Any) -> Any:
         """A loader with workers of its own, where training is in the middle of the same one.

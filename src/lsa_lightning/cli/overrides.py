@@ -130,13 +130,22 @@ def with_quoted_paths(arguments: Iterable[str]) -> list[str]:
     Example:
         >>> with_quoted_paths(["ckpt_path=runs/seed=0/checkpoints/best.ckpt", "seed=0"])
         ["ckpt_path='runs/seed=0/checkpoints/best.ckpt'", 'seed=0']
+        >>> with_quoted_paths(["ckpt_path=[runs/seed=0/best.ckpt, b.ckpt]"])
+        ["ckpt_path=['runs/seed=0/best.ckpt','b.ckpt']"]
     """
-    return [_PATH.sub(r"\1='\2'", argument) for argument in arguments]
+    return [_PATHS.sub(_with_quotes, _PATH.sub(r"\1='\2'", argument)) for argument in arguments]
 
 
 _PATH = re.compile(r"^(ckpt_path|data\.root|hydra\.(?:run|sweep)\.dir)=([^'\"\[{$,]*=[^'\"\[{$,]*)$")
 
+_PATHS = re.compile(r"^(ckpt_path)=\[([^'\"\[\]{}$]*=[^'\"\[\]{}$]*)\]$")
+
 _RANGE = re.compile(r"^seeds=range\(\s*(-?\d+)\s*(?:,\s*(-?\d+)\s*)?(?:,\s*([1-9]\d*)\s*)?\)$")
+
+
+def _with_quotes(match: re.Match[str]) -> str:
+    paths = ",".join(f"'{path.strip()}'" for path in match[2].split(","))
+    return f"{match[1]}=[{paths}]"
 
 
 def _listed(match: re.Match[str]) -> str:

@@ -12,6 +12,7 @@ from typing import Any, NamedTuple, TypeAlias
 from lsa_lightning.comparison.metrics import CLEAN, Metric, Spread, ceilings, measured
 from lsa_lightning.runs.harmless import HARMLESS, ON_TRUST
 from lsa_lightning.runs.read import Run
+from lsa_lightning.utils.describe import eps_in_words
 
 Seeds: TypeAlias = tuple[tuple[str, Any], ...]
 """What tells a run from its repetitions: each of its seeds with its key."""
@@ -284,7 +285,7 @@ def _labels(runs: Sequence[Run]) -> list[str]:
     """A label for each run: its name, if there are others, and what tells it from those of the same label so far."""
     names = [run.name for run in runs]
     labels = [""] * len(runs) if len(set(names)) == 1 else list(names)
-    for words in (_methods, _entries, _test_sets, _folder_names, _folders):
+    for words in (_methods, _data, _entries, _test_sets, _folder_names, _folders):
         for label in [label for label, count in Counter(labels).items() if count > 1]:
             tied = [i for i, other in enumerate(labels) if other == label]
             found = words([runs[i] for i in tied])
@@ -296,6 +297,10 @@ def _labels(runs: Sequence[Run]) -> list[str]:
 
 def _methods(runs: Sequence[Run]) -> list[str]:
     return [str(run.summary.trained.get("method", "")) for run in runs]
+
+
+def _data(runs: Sequence[Run]) -> list[str]:
+    return [str(run.summary.trained.get("data", "")) for run in runs]
 
 
 def _entries(runs: Sequence[Run]) -> list[str]:
@@ -331,6 +336,8 @@ def _in_words(key: str, value: Any) -> str:
         return f"no {_leaf(key)}"
     if isinstance(value, dict):
         return f"{_leaf(key)}={_leaf(str(value['_target_']))}" if "_target_" in value else _leaf(key)
+    if isinstance(value, float) and _leaf(key) == "eps":
+        return f"eps={eps_in_words(value)}"
     return f"{_leaf(key)}={_leaf(value) if key.endswith('._target_') else value}"
 
 

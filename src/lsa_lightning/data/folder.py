@@ -11,6 +11,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 from torchvision.datasets import ImageFolder
+from torchvision.datasets.folder import IMG_EXTENSIONS
 from torchvision.transforms.functional import center_crop, resize
 
 from lsa_lightning.data.augmentation import Augmentation, CropFlip
@@ -191,7 +192,14 @@ def images_in(folder: Path) -> ImageFolder:
     try:
         return ImageFolder(str(folder))
     except FileNotFoundError as error:
-        raise ValueError(str(error)) from error
+        classes = sorted(each for each in folder.iterdir() if each.is_dir())
+        empty = [each.name for each in classes if not any(map(_is_image, each.rglob("*")))]
+        msg = f"expected images in each class of {folder} ({', '.join(IMG_EXTENSIONS)}), found none in {empty}"
+        raise ValueError(msg) from error
+
+
+def _is_image(file: Path) -> bool:
+    return file.name.lower().endswith(IMG_EXTENSIONS)
 
 
 def _parts(root: Path) -> dict[str, Path]:

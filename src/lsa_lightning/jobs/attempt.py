@@ -88,8 +88,13 @@ class Attempt:
     @property
     def finished(self) -> bool:
         """Whether nothing is left to do."""
+        return self.was_finished and not self.changed
+
+    @property
+    def was_finished(self) -> bool:
+        """Whether the attempt before left nothing to do, if there was one."""
         ended = self.former is None or self.former.state == State.FINISHED
-        return ended and (self.folder / SUMMARY_FILE).is_file() and not self.changed
+        return ended and (self.folder / SUMMARY_FILE).is_file()
 
     @property
     def runs(self) -> bool:

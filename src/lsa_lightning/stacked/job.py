@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -16,7 +16,7 @@ from lightning.pytorch.loggers import CSVLogger, Logger, TensorBoardLogger
 from lightning.pytorch.utilities.types import LRSchedulerConfig
 from omegaconf import DictConfig
 
-from lsa_lightning.attacks import Attack, Ensemble
+from lsa_lightning.attacks import Attack, Ensemble, Square
 from lsa_lightning.attacks.composite import CompositeAttack
 from lsa_lightning.attacks.external import ExternalAttack
 from lsa_lightning.attacks.losses import WatchingLoss
@@ -24,7 +24,9 @@ from lsa_lightning.callbacks import ATLR, AdversarialTraining, LearningRate, Rep
 from lsa_lightning.jobs.ending import NotedValidation
 from lsa_lightning.jobs.first_batch import FirstBatchChecks
 from lsa_lightning.jobs.job import Job, check_job
+from lsa_lightning.runs.checkpoint import split_loader
 from lsa_lightning.runs.last_checkpoint import LastCheckpoint
+from lsa_lightning.runs.limits import first_batches
 from lsa_lightning.runs.stages import AnalysisStage, EvaluationStage
 from lsa_lightning.stacked.draws import OwnRandom
 from lsa_lightning.stacked.network import check_stackable
@@ -91,6 +93,10 @@ class SeedJob:
         on_cpu = job.trainer.strategy.root_device.type == "cpu"
         return cls(config.seed, config, folder, *parts, job.trainer.limit_test_batches, on_cpu)
 
+    def test_batches(self) -> Iterable[Any]:
+        """The batches of the test split, as many of them as the trainer's ``limit_test_batches`` lets through."""
+        return first_batches(split_loader(self.data, "test"), self.limit_test_batches)
+
     @property
     def method(self) -> AdversarialTraining | None:
         """The callback that makes training adversarial."""
@@ -112,7 +118,8 @@ def check_supported(job: SeedJob, models: int) -> None:
     found = [*_of_trainer(job.config), *_of_callbacks(job), *_of_model(job, models)]
     found += [f"the logger {type(each).__name__}" for each in job.loggers if not isinstance(each, _LOGGERS)]
     if found:
-        msg = f"seeds=... trains small models on one device, and does not support {', '.join(found)}; {INSTEAD}"
+        names = ", ".join(dict.fromkeys(found))  # an attack may be one of training and of the analysis
+        msg = f"seeds=... trains small models on one device, and does not support {names}; {INSTEAD}"
         raise ValueError(msg)
 
 
@@ -147,7 +154,7 @@ def _of_callbacks(job: SeedJob) -> Iterator[str]:
         if target.backbone is not None:
             yield f"backbone={target.backbone}"
     for attack in _attacks(job):
-        if isinstance(attack, ExternalAttack | Ensemble):
+        if isinstance(attack, ExternalAttack | Ensemble | Square):  # Square draws for the samples that are left
             yield f"the attack {type(attack).__name__}"
         elif isinstance(attack.loss_fn, WatchingLoss):
             yield f"the attack {type(attack).__name__}, which watches layers"

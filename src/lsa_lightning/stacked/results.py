@@ -14,10 +14,8 @@ from lsa_lightning.jobs.attempt import Attempt
 from lsa_lightning.jobs.ending import Kept, history_of, load_best, log_results, validated_at, what_was_trained
 from lsa_lightning.jobs.finished_stages import EVALUATION_STATE, FinishedStages
 from lsa_lightning.layers.report import SustainabilityReport
-from lsa_lightning.runs.checkpoint import split_loader
 from lsa_lightning.runs.console import show
 from lsa_lightning.runs.folder import figures_of, figures_together, versions
-from lsa_lightning.runs.limits import first_batches
 from lsa_lightning.runs.signals import Signals
 from lsa_lightning.runs.stages import Analysis, AnalysisStage, Evaluation, EvaluationStage
 from lsa_lightning.runs.status import State
@@ -75,7 +73,7 @@ class SeedResults:
                 stages.add(stage, job.config.evaluation)
         if job.evaluation is not None:
             pl.seed_everything(job.seed, workers=True, verbose=False)
-            write_observed(job.evaluation, job.model, split_loader(job.data, "test"), job.folder, job.analysis)
+            write_observed(job.evaluation, job.model, job.test_batches(), job.folder, job.analysis)
         write_history(history_of(job.callbacks), job.folder)
         write_training(job.folder, self.kept.epoch, validated_at(job.callbacks), self.kept.monitor or "")
 
@@ -140,7 +138,7 @@ def _measure(module: StackedTraining) -> list[SeedResults]:
     first = jobs[0]
     batches: list[Any] = []
     if first.analysis is not None or first.evaluation is not None:
-        loaders = (first_batches(split_loader(job.data, "test"), job.limit_test_batches) for job in jobs)
+        loaders = (job.test_batches() for job in jobs)
         batches = [move_data_to_device(each, module.device) for each in zip(*loaders, strict=True)]
     analyses = [None] * len(jobs) if first.analysis is None else _analyse(first.analysis, module, net, batches)
     found = [None] * len(jobs) if first.evaluation is None else _evaluate(first.evaluation, jobs, net, batches)

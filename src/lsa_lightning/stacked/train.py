@@ -72,6 +72,13 @@ def train_seeds(cfg: DictConfig) -> list[RunSummary]:
         seed: Attempt.of(resolved_but_for_environment(own), folder / f"seed={seed}") for seed, own in configs.items()
     }
     missing = {seed: attempt for seed, attempt in attempts.items() if not attempt.finished}
+    if begun_anew := [attempt for attempt in missing.values() if attempt.was_finished]:
+        msg = (
+            f"expected {folder}, whose seeds are finished, to be gone on with as it is, since seeds that are trained "
+            f"at once begin from the first epoch, got {'; '.join(begun_anew[0].changed)}. Go on with each seed alone: "
+            f"resume={begun_anew[0].folder}"
+        )
+        raise ValueError(msg)
     if len(missing) < len(seeds):
         show(f"Finished before: seeds {', '.join(str(seed) for seed in seeds if seed not in missing)}")
     if missing:

@@ -12,9 +12,17 @@ from lightning.fabric.utilities.exceptions import MisconfigurationException
 from torch import Tensor, nn
 from torch.nn.modules.module import register_module_forward_pre_hook
 
-from lsa_lightning.steps.given_batch import GivenBatch, copied_batch, equal, input_in, same_place
+from lsa_lightning.steps.given_batch import GivenBatch, copied_batch, equal, input_in, same_place, version
 from lsa_lightning.steps.model_call import ModelCall, Place
-from lsa_lightning.utils.isolation import hookable_modules, preserved_random_state, reentrance_off, scratch_buffers
+from lsa_lightning.steps.own_call import OwnCall
+from lsa_lightning.steps.own_parts import FirstLayer, OwnParts
+from lsa_lightning.utils.isolation import (
+    RandomState,
+    hookable_modules,
+    preserved_random_state,
+    reentrance_off,
+    scratch_buffers,
+)
 
 
 class _CalledError(BaseException):
@@ -29,7 +37,7 @@ class StepInput:
         call: the call that gives it something else than the batch's own x; None where it gives x.
         called: whether the step calls the model itself, rather than its submodules.
         idle: whether it calls no module at all, as one that skips the batch.
-        in_parts: whether it calls submodules, of which the first with parameters gets what the model gives it.
+        first: the first layer, where it calls submodules, of which this gets what the model gives it; else None.
         aside: whether it was given another tensor of the batch than x, in each of its calls.
         twice: whether an earlier call without gradients was given the same.
     """
@@ -37,7 +45,7 @@ class StepInput:
     call: ModelCall | None
     called: bool
     idle: bool = False
-    in_parts: bool = False
+    first: FirstLayer | None = None
     aside: bool = False
     twice: bool = False
 
@@ -76,17 +84,18 @@ def input_of_step(
     """
     copied, own = copied_batch(batch, x)
     seen, error = _calls_in(model, lambda: step(copied), GivenBatch(copied, own, asides), whole), None
-    if not seen.called and seen.first_layer is not None:
+    if not seen.called and seen.has_layers:
         try:
-            if equal(seen.first_layer, _first_given(model, x, whole)):
-                return StepInput(None, called=False, in_parts=True)
+            first = _first_given_x(model, step, batch, x, whole)
+            if first is not None:
+                return StepInput(None, called=False, first=first)
         except (AttributeError, LookupError, RuntimeError, TypeError, ValueError) as raised:
             error = raised
     if seen.call is not None and not seen.call.guessed:
         plain = seen.call.is_plain and equal(seen.call.x, x)
-        twice = any(same_place(each.x, seen.call.x) for each in seen.before)
+        twice = any(same_place(each.x, seen.call.x) and then == version(seen.call.x) for each, then in seen.before)
         return StepInput(None if plain else seen.call, called=True, aside=seen.aside, twice=twice)
-    if seen.called or seen.first_layer is not None:
+    if seen.called or seen.has_layers:
         raise MisconfigurationException(_why_not(seen, name, step_name, x, error)) from error
     return StepInput(None, called=False, idle=seen.idle)
 
@@ -176,10 +185,20 @@ def calls_aside(
     return {place: each is not None and equal(each, changed.get(place)) for place, each in given.items()}
 
 
-def _first_given(model: nn.Module, x: Tensor, whole: nn.Module) -> Tensor | None:
-    """What the first module with parameters is given when ``model`` gets x."""
-    own = x.clone()
-    return _calls_in(model, lambda: model(own), GivenBatch(own, own), whole, until_called=False).first_layer
+def _first_given_x(
+    model: nn.Module, step: Callable[[Any], Any], batch: Any, x: Tensor, whole: nn.Module
+) -> FirstLayer | None:
+    """The first layer of ``model``; None where the step never gives it what the model makes of x for it."""
+    with _leaving_no_trace(whole):
+        first = FirstLayer.of(model, x)
+    if first is None:
+        return None
+    copied, own = copied_batch(batch, x)
+    given = OwnCall(GivenBatch(copied, own), RandomState(x.device))
+    parts = OwnParts(given, first, model)
+    with _leaving_no_trace(whole), parts.waiting():
+        step(copied)
+    return first if given.came else None
 
 
 @dataclass(eq=False)
@@ -191,16 +210,16 @@ class _Seen:
         called: whether it was called at all.
         idle: whether no module was called at all.
         aside: whether that call has nothing to do with x, as all others.
-        first_layer: what the first module with parameters was given.
-        before: calls before it, that are not meant.
+        has_layers: whether a module with parameters was called.
+        before: calls before it, that are not meant, each with the version that its input had.
     """
 
     call: ModelCall | None = None
     called: bool = False
     idle: bool = True
     aside: bool = False
-    first_layer: Tensor | None = None
-    before: list[ModelCall] = field(default_factory=list)
+    has_layers: bool = False
+    before: list[tuple[ModelCall, int | None]] = field(default_factory=list)
 
 
 def _calls_in(
@@ -208,16 +227,13 @@ def _calls_in(
     run: Callable[[], Any],
     given: GivenBatch,
     whole: nn.Module,
-    *,
-    until_called: bool = True,
 ) -> _Seen:
-    """How ``run`` calls ``model``, at which it ends, and what the first module with parameters is given."""
+    """How ``run`` calls ``model``, at which it ends."""
     seen, with_gradients = _Seen(), torch.is_grad_enabled()
 
     def see(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-        own = module is model and until_called
-        call = given.of_model(args, kwargs) if own else given.call(args, kwargs)
-        if own:
+        if module is model:
+            call = given.of_model(args, kwargs)
             seen.called = True
             if call is None:
                 seen.call = None
@@ -225,10 +241,10 @@ def _calls_in(
             if not given.is_aside(call) and (torch.is_grad_enabled() or not with_gradients):
                 seen.call = call
                 raise _CalledError
-            seen.before.append(call)
+            seen.before.append((call, version(call.x)))
             return
-        if seen.first_layer is None and call is not None and next(module.parameters(recurse=False), None) is not None:
-            seen.first_layer = call.x.detach().clone()
+        if not seen.has_layers and next(module.parameters(recurse=False), None) is not None:
+            seen.has_layers = given.call(args, kwargs) is not None
 
     def note(*_: object) -> None:
         seen.idle = False
@@ -243,7 +259,7 @@ def _calls_in(
         for handle in handles:
             handle.remove()
     if seen.call is None and seen.before:
-        seen.call = seen.before.pop(0)
+        seen.call, _ = seen.before.pop(0)
         seen.aside = given.is_aside(seen.call)
     return seen
 

@@ -39,7 +39,7 @@ class GivenBatch:
         self.asides = asides or {}
         self.latest: Place | None = None
         self._made: Counter[Lines] = Counter()
-        self._version = _version(x)
+        self._version = version(x)
         tensors = tensors_in(batch)
         own = any(each is x for each in tensors)  # else batch_fn made it of one of them
         self._beside = [each for each in tensors if _is_input(each) and not same_place(each, x)]
@@ -86,7 +86,7 @@ class GivenBatch:
     def is_given(self, call: ModelCall) -> bool:
         """Whether a call is given x as it was, and nothing else; only of a copy the numbers are looked at."""
         same = same_place(call.x, self.x)
-        if not call.is_plain or (same and self._version != _version(self.x)):
+        if not call.is_plain or (same and self._version != version(self.x)):
             return False
         return same or equal(call.x, self.x)
 
@@ -131,7 +131,7 @@ def _is_ours(frame: FrameType) -> bool:
     return str(frame.f_globals.get("__name__")).startswith("lsa_lightning.steps.")
 
 
-def _version(tensor: Tensor) -> int | None:
+def version(tensor: Tensor) -> int | None:
     """How often it was written to; inference tensors do not count."""
     return None if tensor.is_inference() else tensor._version
 

@@ -14,7 +14,8 @@ from lsa_lightning.steps.model_call import ModelCall
 from lsa_lightning.utils.isolation import RandomState, hookable_modules
 
 Begin: TypeAlias = Callable[..., None]
-"""``begin(called=...)``: from here on, layers are captured; ``called``: the model has been called already."""
+"""``begin(called=..., state=...)``: from here on, layers are captured; ``called``: the model has been called already;
+``state``: the random state with which the pass began, the present one by default."""
 
 
 def nothing(**_: object) -> None:
@@ -30,13 +31,14 @@ class OwnCall:
 
     Attributes:
         begin: called when it comes.
+        came: whether it has come.
     """
 
     def __init__(self, given: GivenBatch, before: RandomState) -> None:
         self.given = given
         self.before = before
         self.begin: Begin = nothing
-        self._came = False
+        self.came = False
 
     @contextmanager
     def unless_parts_come(self, model: nn.Module) -> Iterator[None]:
@@ -45,7 +47,7 @@ class OwnCall:
         def look(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
             call = self.given.call(args, kwargs)
             if call is not None and torch.is_grad_enabled() and not self.given.is_other(call.x):
-                self._came = True
+                self.came = True
 
         parts = [part for part in hookable_modules(model) if part is not model]
         handles = [part.register_forward_pre_hook(look, with_kwargs=True) for part in parts]
@@ -61,13 +63,13 @@ class OwnCall:
         Raises:
             ChangedInputError: if it is given something else.
         """
-        if self._came:
+        if self.came:
             return call.x
         if self.given.is_aside(call) or not torch.is_grad_enabled():
             return None
         if not self.given.is_given(call):
             raise ChangedInputError(self.before)
-        self._came = True
+        self.came = True
         self.begin(called=True)
         return call.x
 

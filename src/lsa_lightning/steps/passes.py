@@ -19,11 +19,12 @@ from lsa_lightning.layers.compiled import CompiledProbe
 from lsa_lightning.layers.outputs import OUTPUT, output_view
 from lsa_lightning.layers.probe import LayerProbe, by_sample, takes_hooks
 from lsa_lightning.steps.first_look import StepInput, calls_aside, input_of_step
-from lsa_lightning.steps.given_batch import GivenBatch
+from lsa_lightning.steps.given_batch import GivenBatch, version
 from lsa_lightning.steps.kept_state import parameters_put_back, parameters_stay, warn_of_state
 from lsa_lightning.steps.loss_check import LossCheck
 from lsa_lightning.steps.model_call import ModelCall, Place, bound
 from lsa_lightning.steps.own_call import Begin, ChangedInputError, OwnCall, nothing
+from lsa_lightning.steps.own_parts import OwnParts
 from lsa_lightning.steps.watch import StepWatch
 from lsa_lightning.utils.batch import replace_tensor
 from lsa_lightning.utils.isolation import (
@@ -31,6 +32,7 @@ from lsa_lightning.utils.isolation import (
     RandomState,
     RandomStateAtForward,
     copied_buffers,
+    is_compiled,
     reentrance_off,
     scratch_buffers,
 )
@@ -238,7 +240,8 @@ class AdversarialStep:
         if checked:
             self._loss_check.of_step(loss_of(passes.result), output, asked.y, first=first, mixed=self.at_model)
         self._checks.passed(self.model)
-        return replace(passes, output=output) if asked.with_output else passes
+        in_parts = self._first.first is not None  # whose output is known in the first step alone
+        return replace(passes, output=output) if asked.with_output and not in_parts else passes
 
     def _on_batch(self, asked: StepRequest, watched: bool, checked: bool) -> tuple[Passes, Any]:
         """The batch is crafted, and the step gets it; also the model's output in the step, if that is ``watched``.
@@ -249,8 +252,9 @@ class AdversarialStep:
         x = asked.x
         self.given = (self.model, x)
         x_adv = asked.craft(self.model, x, asked.y)
-        stepped_on, other = (x, x_adv) if self.on_clean else (x_adv, x)
-        batch = replace_tensor(asked.batch, x, stepped_on)
+        # A step that writes to x, and is begun once more for that, must find it as it was.
+        stepped_on, other = (x.clone(), x_adv) if self.on_clean else (x_adv, x)
+        batch = replace_tensor(asked.batch, x, stepped_on, first=asked.y is x)
         looks = checked and takes_hooks(self.model)
         given = GivenBatch(batch, stepped_on, self._asides)
         own = OwnCall(given, RandomState(x.device)) if looks else None
@@ -262,14 +266,19 @@ class AdversarialStep:
         if looks and runs_compiled:
             asked = replace(asked, step=watch.outside(asked.step))
         if covered and self._compiled is not None:
-            return self._both_compiled(asked, self._compiled, stepped_on, other), None
+            return self._both_compiled(asked, self._compiled, batch, other), None
+        eager = watched or bool(asked.layers) or not any(map(is_compiled, self.model.modules()))
+        parts = self._parts(own) if own is not None and eager else None
 
         def run_step(begin: Begin) -> Any:
-            if own is not None and self._first.called:
-                own.begin = begin
+            if own is None:
+                begin()
                 return asked.step(batch)
+            if parts is not None or self._first.called:
+                own.begin = begin
+                return asked.step(batch) if parts is None else parts.run(partial(asked.step, batch), self.name)
             begin()
-            with nullcontext() if own is None else own.unless_parts_come(self.model):
+            with own.unless_parts_come(self.model):
                 return asked.step(batch)
 
         def run(*, again: bool = False) -> Any:
@@ -281,9 +290,18 @@ class AdversarialStep:
             try:
                 if watched or (looks and not runs_compiled):
                     watch.open()
-                return self._both(asked, run_step, run), watch.output
+                passes = self._both(asked, run_step, run)
             finally:
                 watch.close()
+            if watch.output is None and parts is not None:
+                with self.quietly():
+                    return passes, parts.output()
+            return passes, watch.output
+
+    def _parts(self, own: OwnCall) -> OwnParts | None:
+        """What waits for the first layer, in a step that calls parts of the model."""
+        first = self._first.first
+        return None if first is None else OwnParts(own, first, self.model, keep_outputs=not self._looked)
 
     def _inside(self, asked: StepRequest) -> tuple[Passes, Any]:
         """The examples are crafted when the step calls the model, from what it is given; also the model's output."""
@@ -294,7 +312,7 @@ class AdversarialStep:
         before = RandomState(asked.x.device) if given.has_others else None
 
         def swap(call: ModelCall) -> Tensor | None:
-            place = (call.x.data_ptr(), call.x.shape, call.x.stride())
+            place = (call.x.data_ptr(), call.x.shape, call.x.stride(), version(call.x))  # a step may write to x between
             if place not in partners:
                 if not stepping or (not torch.is_grad_enabled() and not self._first.twice):
                     return None
@@ -423,11 +441,11 @@ class AdversarialStep:
                 options: dict[str, Any] = {"sites": asked.sites, "needs_gradient": True, "read": self.read_logits}
                 probe = LayerProbe(self.model, layers, samples, **options)
 
-                def begin(*, called: bool = False) -> None:
+                def begin(*, called: bool = False, state: RandomState | None = None) -> None:
                     if for_penalty_alone or looks:
                         first_buffers.update(copied_buffers(self.model))
                     stack.enter_context(random_state)
-                    random_state.record(final=called)
+                    random_state.record(final=called or state is not None, state=state)
                     stack.enter_context(probe)
                     probe.passes += called and torch.is_grad_enabled()  # whose hooks came too late for it
 
@@ -456,10 +474,10 @@ class AdversarialStep:
                 others = passed(buffers, ends=for_penalty_alone)
             return Passes(result, own, others) if self.on_clean else Passes(result, others, own)
 
-    def _both_compiled(self, asked: StepRequest, compiled: CompiledProbe, stepped_on: Tensor, other: Tensor) -> Passes:
+    def _both_compiled(self, asked: StepRequest, compiled: CompiledProbe, batch: Any, other: Tensor) -> Passes:
         """As :meth:`_both`, on the batch, in passes that return the representations."""
         with compiled.watching(asked.x.device), compiled.within_step() as stepped:
-            result = asked.step(replace_tensor(asked.batch, asked.x, stepped_on))
+            result = asked.step(batch)
         if loss_of(result) is None:
             return Passes(result, {}, {})
         if not stepped:

@@ -124,8 +124,14 @@ def check_samples(x: Tensor, y: Tensor) -> None:
         raise ValueError(msg)
 
 
-def replace_tensor(batch: Any, old: Tensor, new: Tensor) -> Any:
+def replace_tensor(batch: Any, old: Tensor, new: Tensor, *, first: bool = False) -> Any:
     """A copy of ``batch``, of any nesting, with the tensor object ``old`` replaced by ``new``.
+
+    Args:
+        batch: the batch.
+        old: a tensor in it.
+        new: what takes its place.
+        first: whether it does so where it comes first alone, as it is the target too.
 
     Raises:
         ValueError: if ``old`` is not a tensor of the batch, as when batch_fn returned a copy.
@@ -134,8 +140,10 @@ def replace_tensor(batch: Any, old: Tensor, new: Tensor) -> Any:
 
     def swap(tensor: Tensor) -> Tensor:
         nonlocal replaced
-        replaced = replaced or tensor is old
-        return new if tensor is old else tensor
+        if tensor is not old or (first and replaced):
+            return tensor
+        replaced = True
+        return new
 
     swapped = apply_to_collection(batch, Tensor, swap)
     if not replaced:

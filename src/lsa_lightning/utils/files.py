@@ -96,4 +96,5 @@ def flush(path: Path) -> None:
 def _unwritten(error: OSError, path: Path) -> OSError:
     """``error``, with the file that it happened to."""
     reason = error.strerror or str(error)
-    return OSError(error.errno, f"could not write this file, whose former content is kept: {reason}", str(path))
+    kept = ", whose former content is kept" if path.exists() else ""
+    return OSError(error.errno, f"could not write this file{kept}: {reason}", str(path))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -15,6 +15,7 @@ from torch.nn.utils import parametrize
 from torch.utils import checkpoint
 from torch.utils.hooks import RemovableHandle
 
+from lsa_lightning.utils.attributes import attributes_put_back
 from lsa_lightning.utils.stand_ins import stand_in
 
 
@@ -103,17 +104,23 @@ def evaluating(model: Callable[..., Any]) -> Iterator[None]:
     """Every submodule in eval mode; each one's own mode comes back afterwards, also after an exception.
 
     The flag is set directly: ``model.train()`` at the end would unfreeze submodules that a user keeps in eval mode, and
-    an overridden ``train`` may do more than set it. A plain function has no modes and is left alone.
+    an overridden ``train`` may do more than set it. Such a module, in train mode, gets its attributes back too, since
+    some keep in eval mode what they have computed of their weights, until ``train()``. A plain function has no modes
+    and is left alone.
     """
     modules = list(model.modules()) if isinstance(model, nn.Module) else []
     modes = [module.training for module in modules]
-    for module in modules:
-        module.training = False
-    try:
-        yield
-    finally:
-        for module, training in zip(modules, modes, strict=True):
-            module.training = training
+    with ExitStack() as stack:
+        for module in modules:
+            if module.training and type(module).train is not nn.Module.train:
+                stack.enter_context(attributes_put_back(module))
+        for module in modules:
+            module.training = False
+        try:
+            yield
+        finally:
+            for module, training in zip(modules, modes, strict=True):
+                module.training = training
 
 
 Buffers: TypeAlias = dict[tuple[nn.Module, str], Tensor]
@@ -290,10 +297,10 @@ class RandomStateAtForward:
     def _called(self, *_: object) -> None:
         self.record()
 
-    def record(self, *, final: bool = True) -> None:
-        """A pass begins now; one that is not ``final`` gives way to the next with gradients."""
+    def record(self, *, final: bool = True, state: RandomState | None = None) -> None:
+        """A pass begins now, or began at ``state``; one that is not ``final`` gives way to the next with gradients."""
         if self._state is None or (torch.is_grad_enabled() and not self._with_gradient):
-            self._state = RandomState(self.device)
+            self._state = RandomState(self.device) if state is None else state
             self._autocast = autocast_as_now(self.device)
             self._with_gradient = final and torch.is_grad_enabled()
 
