@@ -13,8 +13,9 @@ from tests.helpers.modules import ForeignModule, ModularConvNet, images, loader,
 from tests.helpers.training import assert_same, foreign
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, TensorDataset
+from torchmetrics import SumMetric
 
-from lsa_lightning import ATLR, AdversarialTraining, LayerwiseRegularizer
+from lsa_lightning import ATLR, AdversarialTraining, LayerwiseRegularizer, RobustValidation
 from lsa_lightning.attacks import FGSM
 from lsa_lightning.callbacks import CatastrophicOverfittingStop
 from lsa_lightning.objectives import TRADES
@@ -198,3 +199,175 @@ def test_the_pass_that_looks_keeps_no_graph() -> None:
     module.net.act.register_forward_hook(lambda *_: graphs.append(torch.is_grad_enabled()) if module.training else None)
     trainer([at_lr()]).fit(module, loader())
     assert graphs.count(True) == 2 * len(loader())
+
+
+class KeepsFeatures(ModularConvNet):
+    """Keeps its latest features, a temperature and a loss of its own, as attributes."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.latest: Any = None
+        self.temperature = 1.0
+        self.losses: list[Tensor] = []
+
+    def forward(self, x: Tensor) -> Tensor:
+        logits = super().forward(x) / self.temperature
+        self.latest = (logits, self.temperature)
+        self.temperature *= 0.98
+        self.losses.append(logits.square().mean())
+        return logits
+
+
+class OfTheStepBefore(ForeignModule):
+    def __init__(self) -> None:
+        super().__init__()
+        self.net = KeepsFeatures()
+
+    def training_step(self, batch: Any) -> Any:
+        before = self.net.latest
+        loss = F.cross_entropy(self(batch[0]), batch[1])
+        loss = loss + 0.1 * self.net.losses[-1] * len(self.net.losses)
+        self.net.losses.clear()
+        return loss if before is None else loss + (self.net.latest[0] - before[0].detach()).square().mean()
+
+
+class Recurs(ForeignModule):
+    """Goes on with the hidden state of the batch before."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.net = nn.LSTM(8, 16, batch_first=True)
+        self.head = nn.Linear(16, 3)
+        self.hidden: Any = None
+
+    def forward(self, x: Tensor) -> Tensor:
+        out, hidden = self.net(x.squeeze(1), self.hidden)
+        self.hidden = tuple(each.detach() for each in hidden)
+        return self.head(out[:, -1])
+
+
+@pytest.mark.parametrize("callback", [lambda: AdversarialTraining(FGSM(0.0, bounds=None)), at_lr], ids=["at", "at_lr"])
+def test_attributes_of_all_parts_are_those_of_the_step(callback: Any) -> None:
+    attacked, plain = foreign(OfTheStepBefore), foreign(OfTheStepBefore)
+    trainer([callback()], max_epochs=2).fit(attacked, loader())
+    trainer([], max_epochs=2).fit(plain, loader())
+    assert attacked.net.temperature == plain.net.temperature == pytest.approx(0.98**6)
+    assert_same(attacked, plain)
+
+
+def test_a_hidden_state_of_several_tensors_is_that_of_the_step() -> None:
+    attacked, plain = foreign(Recurs), foreign(Recurs)
+    trainer([AdversarialTraining(FGSM(0.0, bounds=None))], max_epochs=2).fit(attacked, loader())
+    trainer([], max_epochs=2).fit(plain, loader())
+    assert_same(attacked, plain, tolerance=0)
+
+
+class Average:
+    def __init__(self) -> None:
+        self.total, self.count = 0.0, 0
+
+
+class Collects(ForeignModule):
+    """Counts the samples of steps, that go through the model in parts, in everything that may hold them."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.outputs: dict[str, list[int]] = {"train": [], "val": []}
+        self.average = Average()
+        self.metrics = {"count": SumMetric()}
+
+    def count(self, batch: Any, stage: str) -> Tensor:
+        net, (x, y) = self.net, batch
+        self.outputs[stage].append(len(y))
+        self.average.total, self.average.count = self.average.total + len(y), self.average.count + 1
+        self.metrics["count"].update(len(y))
+        x = net.relu2(net.conv2(net.relu1(net.bn1(net.conv1(x)))))
+        return F.cross_entropy(net.fc2(net.act(net.fc1(x.flatten(1)))), y)
+
+    def training_step(self, batch: Any) -> Any:
+        return self.count(batch, "train")
+
+    def validation_step(self, batch: Any) -> None:
+        self.count(batch, "val")
+
+
+def test_steps_in_parts_count_each_batch_once() -> None:
+    module = foreign(Collects)
+    callbacks = [at_lr(), RobustValidation({"fgsm": FGSM(0.0, bounds=None)})]
+    trainer(callbacks).fit(module, loader(), loader(32))
+    assert module.outputs == {"train": [16] * 3, "val": [16] * 2}
+    assert (module.average.total, module.average.count) == (80, 5)
+    assert module.metrics["count"].compute() == 80
+
+
+class NoisyStudent(ForeignModule):
+    """Its teacher sees x, and it itself what noise makes of the same tensor."""
+
+    def training_step(self, batch: Any) -> Any:
+        x, y = batch
+        with torch.no_grad():
+            teacher = self(x).softmax(1)
+        x += 0.3
+        logits = self(x)
+        return F.cross_entropy(logits, y) + F.mse_loss(logits.softmax(1), teacher)
+
+
+@pytest.mark.parametrize("objective", [None, TRADES(beta=0.0)])
+def test_a_tensor_that_was_written_to_is_another_input(objective: Any) -> None:
+    attacked, plain = foreign(NoisyStudent), foreign(NoisyStudent)
+    options = {} if objective is None else {"objective": objective}
+    trainer([AdversarialTraining(FGSM(0.0, bounds=None), **options)]).fit(attacked, loader())
+    trainer([]).fit(plain, loader())
+    for own, other in zip(attacked.parameters(), plain.parameters(), strict=True):  # TRADES moves buffers twice
+        torch.testing.assert_close(own, other, rtol=0, atol=1e-6)
+
+
+class Rebuilds(ForeignModule):
+    """What it is given is the target too."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.net = nn.Sequential(nn.Flatten(1), nn.Linear(64, 8), nn.Linear(8, 64))
+        self.targets: list[Tensor] = []
+
+    def on_after_batch_transfer(self, batch: Any, dataloader_idx: int) -> Any:
+        x = batch[0].flatten(1)
+        return x, x
+
+    def training_step(self, batch: Any) -> Any:
+        self.targets.append(batch[1])
+        return F.mse_loss(self(batch[0]), batch[1])
+
+
+def test_an_input_that_is_the_target_too_is_attacked_and_the_target_is_not() -> None:
+    module = foreign(Rebuilds)
+    attack = FGSM(0.1, bounds=None, loss_fn=lambda out, y: (out - y).square().mean(1))
+    trainer([AdversarialTraining(attack)]).fit(module, loader())
+    torch.testing.assert_close(torch.cat(module.targets), images()[0].flatten(1), rtol=0, atol=0)
+
+
+class Caches(ModularConvNet):
+    """Keeps in eval mode what it has computed of its weights, until it trains again."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.scale = nn.Parameter(torch.ones(()))
+        self.cache: dict[str, Tensor] = {}
+
+    def train(self, mode: bool = True) -> Caches:
+        if mode:
+            self.cache = {}
+        return super().train(mode)
+
+    def forward(self, x: Tensor) -> Tensor:
+        scale = self.scale.exp() if self.training else self.cache.setdefault("scale", self.scale.exp().detach())
+        return super().forward(x) * scale
+
+
+def test_what_a_model_caches_in_eval_mode_is_gone_in_train_mode() -> None:
+    model = Caches().train()
+    FGSM(0.1)(model, *images(4))
+    assert model.cache == {}
+    model.eval()
+    FGSM(0.1)(model, *images(4))
+    assert model.cache

@@ -1,0 +1,177 @@
+"""Steps that call parts of the model, and never the model itself."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+import torch.nn.functional as F  # noqa: N812
+from lightning.fabric.utilities.exceptions import MisconfigurationException
+from tests.helpers.modules import ForeignModule, images, loader, trainer
+from tests.helpers.training import assert_same, foreign
+from torch import Tensor, nn
+from torch.utils.data import DataLoader, TensorDataset
+
+from lsa_lightning import ATLR, AdversarialTraining, LayerwiseRegularizer, RobustValidation
+from lsa_lightning.attacks import FGSM
+from lsa_lightning.callbacks import CollapseAlarm
+
+EPS = 0.1
+
+
+def fgsm(eps: float = EPS) -> FGSM:
+    return FGSM(eps, bounds=None)
+
+
+def at_lr(eps: float = EPS) -> ATLR:
+    return ATLR(fgsm(eps), regularizer=LayerwiseRegularizer(0.5), mvl=["net.act"], analysis_every_n_epochs=0)
+
+
+class Parts(ForeignModule):
+    """Its step goes through the model part by part, as its forward does."""
+
+    def __init__(self, dropout: float = 0.0) -> None:
+        super().__init__(dropout)
+        self.noisy = nn.Dropout(dropout)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.net.fc2(self.features(x))
+
+    def features(self, x: Tensor) -> Tensor:
+        net = self.net
+        x = net.dropout(net.relu2(net.conv2(net.relu1(net.bn1(net.conv1(self.noisy(x)))))))
+        return net.act(net.fc1(x.flatten(1)))
+
+    def training_step(self, batch: Any) -> Any:
+        return F.cross_entropy(self.net.fc2(self.features(batch[0])), batch[1])
+
+
+class Whole(Parts):
+    def training_step(self, batch: Any) -> Any:
+        return F.cross_entropy(self(batch[0]), batch[1])
+
+
+class MovesInside(Parts):
+    """The first layer is given no view of x."""
+
+    def features(self, x: Tensor) -> Tensor:
+        return super().features((x - 0.5) / 0.25)
+
+
+class MovesInsideWhole(MovesInside):
+    def training_step(self, batch: Any) -> Any:
+        return F.cross_entropy(self(batch[0]), batch[1])
+
+
+@pytest.mark.parametrize("callback", [at_lr, lambda: AdversarialTraining(fgsm())], ids=["at_lr", "at"])
+@pytest.mark.parametrize(("parts", "whole"), [(Parts, Whole), (MovesInside, MovesInsideWhole)])
+@pytest.mark.parametrize("dropout", [0.0, 0.5])
+def test_it_trains_as_a_step_that_calls_the_model(callback: Any, parts: Any, whole: Any, dropout: float) -> None:
+    modules = [foreign(parts, dropout=dropout), foreign(whole, dropout=dropout)]
+    for module in modules:
+        torch.manual_seed(1)
+        trainer([callback()], max_epochs=2).fit(module, loader())
+    assert_same(*modules)
+
+
+class UnlabelledFirst(Parts):
+    """A term on inputs without labels, computed first, from the second epoch on: ``how`` makes them of the batch."""
+
+    def others(self, batch: Any) -> Tensor:
+        return batch[2]
+
+    def training_step(self, batch: Any) -> Any:
+        return F.cross_entropy(self.net.fc2(self.features(batch[0])), batch[1])
+
+    def extra(self, batch: Any) -> Tensor:
+        return 0.1 * self.net.fc2(self.features(self.others(batch))).square().mean()
+
+
+class ExtraFirst(UnlabelledFirst):
+    def training_step(self, batch: Any) -> Any:
+        extra = self.extra(batch) if self.current_epoch else 0.0
+        return extra + super().training_step(batch)
+
+
+class ViewFirst(ExtraFirst):
+    def others(self, batch: Any) -> Tensor:
+        return batch[0].flip(-1)
+
+
+class ChangedFirst(ExtraFirst):
+    def others(self, batch: Any) -> Tensor:
+        return 1 - batch[2]
+
+
+class MoreFirst(ExtraFirst):
+    def others(self, batch: Any) -> Tensor:
+        return torch.cat([batch[2], batch[2].flip(-1)])
+
+
+@pytest.mark.parametrize("cls", [ExtraFirst, ViewFirst, ChangedFirst, MoreFirst])
+def test_the_penalty_is_that_of_x_whatever_comes_first(cls: type[ExtraFirst]) -> None:
+    (x, y), (u, _) = images(), images(seed=2)
+    batches = DataLoader(TensorDataset(x, y, u), 16)
+    run = trainer([at_lr(eps=0.0)], max_epochs=2)
+    run.fit(foreign(cls), batches)
+    assert float(run.callback_metrics["train/loss_lr"]) == 0
+
+
+class BeginsToScale(Parts):
+    def training_step(self, batch: Any, batch_idx: int) -> Any:  # type: ignore[override]
+        return super().training_step((batch[0] * (0.5 if batch_idx > 1 else 1), batch[1]))
+
+
+@pytest.mark.parametrize("callback", [at_lr, lambda: AdversarialTraining(fgsm())], ids=["at_lr", "at"])
+def test_a_step_that_begins_to_change_x_is_refused_where_it_does(callback: Any) -> None:
+    module = foreign(BeginsToScale)
+    with pytest.raises(MisconfigurationException, match="changes x before the first layer of BeginsToScale"):
+        trainer([callback()]).fit(module, loader())
+    assert module.global_step == 2
+
+
+class Features(Parts):
+    """Forward gives an embedding; the head is the step's."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.net.fc1 = nn.Linear(self.net.fc1.in_features, 64)
+        self.net.fc2 = nn.Linear(64, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.features(x)
+
+
+class FeaturesOfForward(Features):
+    def training_step(self, batch: Any) -> Any:
+        return F.cross_entropy(self.net.fc2(self.forward(batch[0])), batch[1])
+
+
+class OtherLabels(Parts):
+    def training_step(self, batch: Any) -> Any:
+        return super().training_step((batch[0], (batch[1] + 1) % 3))
+
+
+@pytest.mark.parametrize("cls", [Features, FeaturesOfForward, OtherLabels])
+def test_what_is_no_logits_is_refused(cls: type[Parts]) -> None:
+    with pytest.raises(MisconfigurationException, match="pulls the samples to other classes than the labels"):
+        trainer([AdversarialTraining(fgsm())]).fit(foreign(cls), loader())
+
+
+class Validates(Parts):
+    def validation_step(self, batch: Any) -> None:
+        self.net.fc2(self.features(batch[0]))
+
+
+def test_validation_in_parts_is_measured() -> None:
+    run = trainer([RobustValidation({"fgsm": fgsm()})])
+    run.validate(foreign(Validates), loader(), verbose=False)
+    model = foreign(Validates).eval()
+    x, y = images()
+    assert float(run.callback_metrics["val/acc_clean"]) == float((model(x).argmax(1) == y).float().mean())
+
+
+def test_an_alarm_sees_as_little_as_before() -> None:
+    callback = AdversarialTraining(fgsm(), alarm=CollapseAlarm())
+    trainer([callback]).fit(foreign(Parts), loader())
