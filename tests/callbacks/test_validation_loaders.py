@@ -70,14 +70,15 @@ def test_an_unknown_loader_is_named(chosen: int | str) -> None:
         validated(callback, {"a": loader(seed=1), "b": loader(seed=2)})
 
 
+@pytest.mark.parametrize("limit", [1.0, 1, 0.5])
 @pytest.mark.parametrize("mode", ["min_size", "max_size", "max_size_cycle"])
-def test_batches_of_all_loaders_at_once_are_analysed_as_validation_gets_them(mode: Any) -> None:
+def test_batches_of_all_loaders_at_once_are_analysed_as_validation_gets_them(mode: Any, limit: float) -> None:
     module = foreign(Several)
     first = lambda batch: batch["a"] if isinstance(batch, dict) else batch  # noqa: E731
     callback, measured = ATLR(FGSM(0.1), batch_fn=first), RobustValidation({"fgsm": FGSM(0.1)}, batch_fn=first)
-    run = trainer([callback, measured])
+    run = trainer([callback, measured], limit_val_batches=limit)
     run.fit(module, loader(), CombinedLoader({"a": loader(seed=1), "b": loader(32, seed=2)}, mode))
-    batches = list(loader(seed=1))[: 2 if mode == "min_size" else 3]
+    batches = list(loader(seed=1))[: 1 if limit != 1.0 or type(limit) is int else 2 if mode == "min_size" else 3]
     expected = LayerSustainabilityAnalysis(module).run(batches, FGSM(0.1))
     assert callback.history[0].report.samples == expected.samples
     assert callback.history[0].report.mean.tolist() == pytest.approx(expected.mean.tolist(), abs=1e-6)

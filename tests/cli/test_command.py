@@ -110,9 +110,13 @@ def test_every_argument_of_the_trainer_is_an_option() -> None:
     assert with_trainer_options(typed) == [f"++{typed[0]}", f"++{typed[1]}", typed[2], typed[3]]
 
 
-@pytest.mark.parametrize("typed", ["ckpt_path='a=b'", "ckpt_path=[a=b]", "data.root=a", "seed=0", "ckpt_path=a=b,c=d"])
+@pytest.mark.parametrize("typed", ["ckpt_path='a=b'", "ckpt_path=[a,b]", "data.root=a", "seed=0", "ckpt_path=a=b,c=d"])
 def test_only_a_path_with_an_equals_sign_is_quoted(typed: str) -> None:
     assert with_quoted_paths([typed]) == [typed]
+
+
+def test_paths_of_seeds_may_stand_in_a_list() -> None:
+    assert with_quoted_paths(["ckpt_path=[r/seed=0/b.ckpt, c.ckpt]"]) == ["ckpt_path=['r/seed=0/b.ckpt','c.ckpt']"]
 
 
 def test_the_limits_of_the_trainer_hold_for_every_stage(tmp_path: Path) -> None:
@@ -131,7 +135,9 @@ def test_the_limits_of_the_trainer_hold_for_every_stage(tmp_path: Path) -> None:
 def test_seeds_that_are_trained_at_once_keep_to_the_limits(tmp_path: Path) -> None:
     batches = ("data._target_=tests.helpers.hydra_run.MoonsInBatches", "trainer.limit_test_batches=2")
     train_tiny(tmp_path, *batches, "seeds=[0,1]", "analysis=null", "evaluation.masking=null")
-    assert [read_json(tmp_path / f"seed={seed}" / "summary.json")["test_samples"] for seed in (0, 1)] == [32, 32]
+    for folder in (tmp_path / "seed=0", tmp_path / "seed=1"):
+        assert read_json(folder / "summary.json")["test_samples"] == 32
+        assert sum(map(sum, read_json(folder / "classes.json")["adversarial"])) == 32
 
 
 def test_a_development_run_sees_one_batch_of_everything(tmp_path: Path) -> None:

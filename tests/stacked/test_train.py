@@ -258,6 +258,15 @@ def test_the_line_that_is_printed_after_a_signal_leaves_finished_seeds_as_they_a
     assert "Seed 0: trained" in log
 
 
+def test_finished_seeds_are_trained_for_longer_one_by_one(tmp_path: Path) -> None:
+    args = [*tiny_without("analysis", "evaluation"), *TRAINING_ONLY, "seeds=[3,0]", at(tmp_path)]
+    main_in_process(main, *args)
+    before = [file.read_bytes() for file in sorted(tmp_path.glob("seed=*/summary.json"))]
+    with pytest.raises(ValueError, match=r"max_epochs: 1, now 2. Go on with each seed alone: resume=.*/seed=3"):
+        main_in_process(main, f"resume={tmp_path}", "trainer.max_epochs=2")
+    assert [file.read_bytes() for file in sorted(tmp_path.glob("seed=*/summary.json"))] == before
+
+
 def at(folder: Path) -> str:
     return f"hydra.run.dir={folder}"
 

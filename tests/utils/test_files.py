@@ -43,6 +43,11 @@ def test_a_full_disk_names_the_file(tmp_path: Path) -> None:
     assert path.read_text() == "former"
 
 
+def test_a_new_file_has_no_former_content(tmp_path: Path) -> None:
+    with pytest.raises(OSError, match="could not write this file: No space left"), replacing(tmp_path / "a.json"):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+
 def test_lines_are_added_whole_or_not_at_all(tmp_path: Path) -> None:
     append_text(tmp_path / "a.txt", "one\n")
 
