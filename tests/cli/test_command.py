@@ -90,9 +90,12 @@ def test_debugging_shows_tracebacks(monkeypatch: pytest.MonkeyPatch, typed: str,
 def test_the_job_of_a_sweep_that_failed_is_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit):
         main_as_shown(main, "-m", *TINY, "attack.eps=-1", "seed=0,1", f"hydra.sweep.dir={tmp_path}")
-    *jobs, last = capsys.readouterr().err.splitlines()
-    assert [("seed=0" in job, job[:19]) for job in jobs] == [(True, "Error executing job")]
-    assert last == "lsa-train: attack.eps: ThreatModel: expected eps to be a finite number >= 0, got -1"
+    *jobs, executing, last = capsys.readouterr().err.splitlines()
+    why = "attack.eps: ThreatModel: expected eps to be a finite number >= 0, got -1"
+    assert jobs == [f"lsa-train: job {seed} of the sweep, seed={seed}: {why}" for seed in (0, 1)]
+    assert executing.startswith("Error executing job")
+    assert "seed=0" in executing
+    assert last == f"lsa-train: {why}"
 
 
 def test_hydra_is_left_as_it_was(capsys: pytest.CaptureFixture[str]) -> None:

@@ -68,7 +68,10 @@ def job_of(command: str, config_name: str) -> Iterator[None]:
             raise
         if not is_for_users(error):
             log.exception("The job failed:", extra={"shown": True})  # on no terminal
-        if HydraConfig.get().mode == RunMode.MULTIRUN:
+        if HydraConfig.get().mode == RunMode.MULTIRUN:  # Hydra ends the sweep with the first that failed, and no other
+            job = HydraConfig.get().job
+            line = _line(command, config_name, error)
+            sys.stderr.write(f"{command}: job {job.get('num')} of the sweep, {job.override_dirname}: {line}\n")
             raise
         remove_if_unused(output_dir())
         _end(command, config_name, error)
@@ -76,9 +79,12 @@ def job_of(command: str, config_name: str) -> Iterator[None]:
 
 def _end(command: str, config_name: str, error: Exception) -> NoReturn:
     """End the program in one line, with exit status 1."""
-    line = explained(error, config_name, sys.argv[1:]).removeprefix(f"{command}: ")
-    sys.stderr.write(f"{command}: {line}\n")
+    sys.stderr.write(f"{command}: {_line(command, config_name, error)}\n")
     raise SystemExit(1) from error
+
+
+def _line(command: str, config_name: str, error: Exception) -> str:
+    return explained(error, config_name, sys.argv[1:]).removeprefix(f"{command}: ")
 
 
 def shows_tracebacks() -> bool:
