@@ -148,8 +148,8 @@ def replace_tensor(batch: Any, old: Tensor, new: Tensor, *, first: bool = False)
     swapped = apply_to_collection(batch, Tensor, swap)
     if not replaced:
         msg = (
-            "expected batch_fn to return the batch's own input tensor, which the perturbed one replaces in tuples, lists, "
-            f"dicts and dataclasses of any depth, got a tensor that is not in the batch: {describe(batch)}"
+            "expected batch_fn to return the batch's own input tensor, which the perturbed one replaces in tuples, "
+            f"lists, dicts and dataclasses of any depth, got a tensor that is not in the batch: {describe(batch)}"
         )
         raise ValueError(msg)
     return swapped
