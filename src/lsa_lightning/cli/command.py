@@ -71,7 +71,7 @@ def job_of(command: str, config_name: str) -> Iterator[None]:
         if HydraConfig.get().mode == RunMode.MULTIRUN:  # Hydra ends the sweep with the first that failed, and no other
             job = HydraConfig.get().job
             line = _line(command, config_name, error)
-            sys.stderr.write(f"{command}: job {job.get('num')} of the sweep, {job.override_dirname}: {line}\n")
+            sys.stderr.write(f"{command}: job {job.num} of the sweep, {job.override_dirname}: {line}\n")
             raise
         remove_if_unused(output_dir())
         _end(command, config_name, error)

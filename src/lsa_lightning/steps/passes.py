@@ -400,7 +400,7 @@ class AdversarialStep:
         if any(isinstance(leaf, nn.Parameter) for leaf in _leaves(call.x)):
             msg = (
                 f"what training_step gives to {self.name} is computed from x by trainable parameters: name the module "
-                "that takes x itself by backbone=..., or, of an embedding, what lies behind it, and freeze the embedding"
+                "that takes x itself by backbone=..., or, of an embedding, what lies behind it, and freeze that one"
             )
             raise MisconfigurationException(msg)
         # Checkpointing, if it is on, must not count the attack's tensors.
