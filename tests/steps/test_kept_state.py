@@ -312,9 +312,19 @@ class NoisyStudent(ForeignModule):
         return F.cross_entropy(logits, y) + F.mse_loss(logits.softmax(1), teacher)
 
 
+class NoisyLater(ForeignModule):
+    """Begins to write to x in a later batch."""
+
+    def training_step(self, batch: Any, batch_idx: int) -> Any:  # type: ignore[override]
+        if batch_idx > 0:
+            batch[0].mul_(0.5)
+        return super().training_step(batch)
+
+
+@pytest.mark.parametrize("cls", [NoisyStudent, NoisyLater])
 @pytest.mark.parametrize("objective", [None, TRADES(beta=0.0)])
-def test_a_tensor_that_was_written_to_is_another_input(objective: Any) -> None:
-    attacked, plain = foreign(NoisyStudent), foreign(NoisyStudent)
+def test_a_tensor_that_was_written_to_is_another_input(objective: Any, cls: type[ForeignModule]) -> None:
+    attacked, plain = foreign(cls), foreign(cls)
     options = {} if objective is None else {"objective": objective}
     trainer([AdversarialTraining(FGSM(0.0, bounds=None), **options)]).fit(attacked, loader())
     trainer([]).fit(plain, loader())

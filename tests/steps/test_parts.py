@@ -109,12 +109,13 @@ class MoreFirst(ExtraFirst):
         return torch.cat([batch[2], batch[2].flip(-1)])
 
 
+@pytest.mark.parametrize("dropout", [0.0, 0.5])
 @pytest.mark.parametrize("cls", [ExtraFirst, ViewFirst, ChangedFirst, MoreFirst])
-def test_the_penalty_is_that_of_x_whatever_comes_first(cls: type[ExtraFirst]) -> None:
+def test_the_penalty_is_that_of_x_whatever_comes_first(cls: type[ExtraFirst], dropout: float) -> None:
     (x, y), (u, _) = images(), images(seed=2)
     batches = DataLoader(TensorDataset(x, y, u), 16)
     run = trainer([at_lr(eps=0.0)], max_epochs=2)
-    run.fit(foreign(cls), batches)
+    run.fit(foreign(cls, dropout=dropout), batches)
     assert float(run.callback_metrics["train/loss_lr"]) == 0
 
 
@@ -123,10 +124,18 @@ class BeginsToScale(Parts):
         return super().training_step((batch[0] * (0.5 if batch_idx > 1 else 1), batch[1]))
 
 
+class BeginsToWrite(Parts):
+    def training_step(self, batch: Any, batch_idx: int) -> Any:  # type: ignore[override]
+        if batch_idx > 1:
+            batch[0].mul_(0.5)
+        return super().training_step(batch)
+
+
+@pytest.mark.parametrize("cls", [BeginsToScale, BeginsToWrite])
 @pytest.mark.parametrize("callback", [at_lr, lambda: AdversarialTraining(fgsm())], ids=["at_lr", "at"])
-def test_a_step_that_begins_to_change_x_is_refused_where_it_does(callback: Any) -> None:
-    module = foreign(BeginsToScale)
-    with pytest.raises(MisconfigurationException, match="changes x before the first layer of BeginsToScale"):
+def test_a_step_that_begins_to_change_x_is_refused_where_it_does(callback: Any, cls: type[Parts]) -> None:
+    module = foreign(cls)
+    with pytest.raises(MisconfigurationException, match="changes x before the first layer of Begins"):
         trainer([callback()]).fit(module, loader())
     assert module.global_step == 2
 
@@ -134,8 +143,8 @@ def test_a_step_that_begins_to_change_x_is_refused_where_it_does(callback: Any) 
 class Features(Parts):
     """Forward gives an embedding; the head is the step's."""
 
-    def __init__(self) -> None:
-        super().__init__()
+    def __init__(self, dropout: float = 0.0) -> None:
+        super().__init__(dropout)
         self.net.fc1 = nn.Linear(self.net.fc1.in_features, 64)
         self.net.fc2 = nn.Linear(64, 3)
 
@@ -153,10 +162,11 @@ class OtherLabels(Parts):
         return super().training_step((batch[0], (batch[1] + 1) % 3))
 
 
+@pytest.mark.parametrize("dropout", [0.0, 0.5])
 @pytest.mark.parametrize("cls", [Features, FeaturesOfForward, OtherLabels])
-def test_what_is_no_logits_is_refused(cls: type[Parts]) -> None:
+def test_what_is_no_logits_is_refused(cls: type[Parts], dropout: float) -> None:
     with pytest.raises(MisconfigurationException, match="pulls the samples to other classes than the labels"):
-        trainer([AdversarialTraining(fgsm())]).fit(foreign(cls), loader())
+        trainer([AdversarialTraining(fgsm())]).fit(foreign(cls, dropout=dropout), loader())
 
 
 class Validates(Parts):

@@ -36,21 +36,26 @@ class FirstLayer:
         module: that.
         place: where in the memory of x its input lies, as a view: offset in bytes, shape but for the number of samples,
             and strides; None: the model makes another tensor of x first.
+        until: the parts that are called until it is, itself at the end, each with its number.
     """
 
     module: nn.Module
     place: tuple[Any, ...] | None
+    until: dict[nn.Module, int]
 
     @classmethod
     def of(cls, model: nn.Module, x: Tensor) -> FirstLayer | None:
         """That of a pass on ``x``; None if the pass calls none."""
         own, found = x.clone(), []
+        until: dict[nn.Module, int] = {}
 
         def reached(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
             given = input_in(args, kwargs)
+            if module is not model:
+                until.setdefault(module, len(until))
             if given is not None and next(module.parameters(recurse=False), None) is not None:
                 inside = given.untyped_storage().data_ptr() == own.untyped_storage().data_ptr()
-                found.append(cls(module, _place(given, own) if inside else None))
+                found.append(cls(module, _place(given, own) if inside else None, until))
                 raise _ReachedError
 
         _run_until(reached, hookable_modules(model), lambda: model(own))
@@ -102,6 +107,7 @@ class OwnParts:
         self._version = version(own.given.x)
         self._with_gradients = torch.is_grad_enabled()  # else those of steps in validation count
         self._state: RandomState | None = None
+        self._reached = len(first.until)
         self._buffers: Buffers = {}
         self._others = False
         self._asks = False
@@ -122,14 +128,18 @@ class OwnParts:
         x = self.own.given.x
         if self.own.came or self._asks or (self._with_gradients and not torch.is_grad_enabled()):
             return
-        if self._state is None:  # what lies before the first layer may draw random numbers
+        now = self.first.until.get(module)
+        if now is None:
+            return
+        if now <= self._reached:  # a pass begins, and what lies before the first layer may draw random numbers
             self._state = RandomState(x.device)
+        self._reached = now
         if module is not self.first.module:
             return
+        self._reached = len(self.first.until)
         given = input_in(args, kwargs)
         if given is None or not self._is_own(given, x):
             self._others = self._others or (given is not None and not self.own.given.is_other(given))
-            self._state = None
             return
         if self._keep_outputs:
             self._buffers = copied_buffers(self.model)
