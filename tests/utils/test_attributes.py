@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch import nn
 
-from lsa_lightning.utils.attributes import attributes_put_back, kept_by
+from lsa_lightning.utils.attributes import Attributes, attributes_put_back
 
 
 class Meter:
@@ -108,4 +108,50 @@ def test_a_container_that_holds_itself_ends() -> None:
     with attributes_put_back(part):
         kept.append(1)
     assert len(kept) == 1
-    assert [type(each) for each in kept_by(part)] == [list]
+
+
+class Frozen(OrderedDict[str, Any]):
+    """A dict with rules of its own, as outputs of transformers have."""
+
+    def update(self, *args: Any, **kwargs: Any) -> None:
+        raise TypeError
+
+    def clear(self) -> None:
+        raise TypeError
+
+
+def test_containers_with_rules_of_their_own_are_kept_as_they_are() -> None:
+    part = Keeps(before := Frozen(a=1))
+    with attributes_put_back(part):
+        part.kept = Frozen(a=2)
+    assert part.kept is before
+    assert dict(before) == {"a": 1}
+
+
+def test_of_many_entries_none_is_looked_into() -> None:
+    part = Keeps([[0] for _ in range(101)])
+    with attributes_put_back(part):
+        part.kept[0].append(1)
+        part.kept.append([2])
+    assert (len(part.kept), part.kept[0]) == (101, [0, 1])
+
+
+def test_modules_in_containers_are_found_at_any_depth() -> None:
+    layers = [nn.Linear(1, 1), nn.ReLU()]
+    deep: Any = layers
+    for _ in range(2000):
+        deep = [deep]
+    assert Attributes([Keeps({"a": (deep,)})]).modules == layers[::-1]
+
+
+def test_a_module_with_parametrizations_of_its_own_is_no_layer_of_torch() -> None:
+    class Counts(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.weight, self.seen = nn.Parameter(torch.ones(2)), 0
+
+    part = Counts()
+    nn.utils.parametrizations.weight_norm(part)
+    with attributes_put_back(part):
+        part.seen = 1
+    assert part.seen == 0

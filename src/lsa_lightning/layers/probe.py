@@ -164,6 +164,10 @@ class LayerProbe:
             self._stack = stack.pop_all()
         return self
 
+    def restart(self) -> None:
+        """Forget what was captured: the pass that counts begins now."""
+        self._start()
+
     def _watched(self) -> list[str]:
         """The modules that need a hook: those of the layers, and the learnable ones that their calls follow."""
         wanted = {key[0] for key in self._wanted}

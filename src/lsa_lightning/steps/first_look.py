@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
@@ -190,15 +190,16 @@ def _first_given_x(
 ) -> FirstLayer | None:
     """The first layer of ``model``; None where the step never gives it what the model makes of x for it."""
     with _leaving_no_trace(whole):
-        first = FirstLayer.of(model, x)
-    if first is None:
-        return None
-    copied, own = copied_batch(batch, x)
-    given = OwnCall(GivenBatch(copied, own), RandomState(x.device))
-    parts = OwnParts(given, first, model)
-    with _leaving_no_trace(whole), parts.waiting():
-        step(copied)
-    return first if given.came else None
+        found = FirstLayer.of(model, x)
+    # A frozen one may be called without gradients.
+    for first in (*found, *(replace(each, graded=False) for each in found if each.graded)):
+        copied, own = copied_batch(batch, x)
+        given = OwnCall(GivenBatch(copied, own), RandomState(x.device))
+        with _leaving_no_trace(whole), OwnParts(given, first, model).waiting():
+            step(copied)
+        if given.came:
+            return first
+    return None
 
 
 @dataclass(eq=False)

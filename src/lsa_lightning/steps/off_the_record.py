@@ -7,10 +7,10 @@ from contextlib import contextmanager
 from typing import Any
 
 import lightning.pytorch as pl
-from torch import Tensor, nn
+from torch import Tensor
 from torchmetrics import Metric
 
-from lsa_lightning.utils.attributes import attributes_put_back, kept_by, parts_of
+from lsa_lightning.utils.attributes import Attributes, parts_of
 
 
 @contextmanager
@@ -18,29 +18,24 @@ def off_the_record(module: pl.LightningModule) -> Iterator[None]:
     """What ``module`` logs inside is forgotten, its metrics count nothing, and its attributes are put back.
 
     Metrics are its parts, or in containers that it keeps; for attributes see
-    :func:`~lsa_lightning.utils.attributes.attributes_put_back`.
+    :class:`~lsa_lightning.utils.attributes.Attributes`.
     """
+    parts = parts_of(module)
+    attributes = Attributes(parts)
     own = {name: value for name, value in vars(module).items() if name == "log"}
     vars(module)["log"] = lambda *_, **__: None  # log_dict calls it too
-    metrics = {metric: dict(vars(metric)) for metric in _metrics_of(module)}
-    for metric in metrics:
+    kept = [part for each in attributes.modules for part in parts_of(each)]
+    metrics = {id(part): (part, dict(vars(part))) for part in (*parts, *kept) if isinstance(part, Metric)}.values()
+    for metric, _ in metrics:
         vars(metric).update({name: _copied(state) for name, state in metric.metric_state.items()})
     try:
-        with attributes_put_back(module):
-            yield
+        yield
     finally:
         del vars(module)["log"]
         vars(module).update(own)
-        for metric, before in metrics.items():
+        attributes.put_back()
+        for metric, before in metrics:
             vars(metric).update(before)
-
-
-def _metrics_of(module: nn.Module) -> list[Metric]:
-    """The metrics in a module, and in what it keeps."""
-    parts = parts_of(module)
-    for kept in [each for part in parts for each in kept_by(part) if isinstance(each, nn.Module)]:
-        parts.extend(parts_of(kept))
-    return list({id(part): part for part in parts if isinstance(part, Metric)}.values())
 
 
 def _copied(state: Any) -> Any:

@@ -2,24 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any, TypeAlias
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from lsa_lightning.steps.capture import NoCapture
 from lsa_lightning.steps.given_batch import GivenBatch
 from lsa_lightning.steps.model_call import ModelCall
 from lsa_lightning.utils.isolation import RandomState, hookable_modules
-
-Begin: TypeAlias = Callable[..., None]
-"""``begin(called=..., state=...)``: from here on, layers are captured; ``called``: the model has been called already;
-``state``: the random state with which the pass began, the present one by default."""
-
-
-def nothing(**_: object) -> None:
-    """No layers are captured."""
 
 
 class OwnCall:
@@ -30,14 +23,14 @@ class OwnCall:
         before: the random state that the step begins with.
 
     Attributes:
-        begin: called when it comes.
+        capture: told when it comes.
         came: whether it has come.
     """
 
     def __init__(self, given: GivenBatch, before: RandomState) -> None:
         self.given = given
         self.before = before
-        self.begin: Begin = nothing
+        self.capture = NoCapture()
         self.came = False
 
     @contextmanager
@@ -70,7 +63,7 @@ class OwnCall:
         if not self.given.is_given(call):
             raise ChangedInputError(self.before)
         self.came = True
-        self.begin(called=True)
+        self.capture.begin(called=True)
         return call.x
 
 

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext, suppress
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from torch import Tensor, nn
 
 from lsa_lightning.layers.probe import first_floating
+from lsa_lightning.steps.capture import NoCapture
 from lsa_lightning.steps.given_batch import equal, input_in, version
 from lsa_lightning.steps.own_call import OwnCall
 from lsa_lightning.utils.isolation import (
@@ -23,6 +24,8 @@ from lsa_lightning.utils.isolation import (
     scratch_buffers,
 )
 
+T = TypeVar("T")
+
 
 class _ReachedError(BaseException):
     """Ends a pass at the first layer. Not an Exception, so that no handler in the model swallows it."""
@@ -30,36 +33,43 @@ class _ReachedError(BaseException):
 
 @dataclass(frozen=True, eq=False)
 class FirstLayer:
-    """The first module with parameters that a model calls.
+    """A module with parameters that is among the first that a model calls.
 
     Attributes:
         module: that.
-        place: where in the memory of x its input lies, as a view: offset in bytes, shape but for the number of samples,
-            and strides; None: the model makes another tensor of x first.
+        place: where in the memory of x its input lies, as a view: offset in bytes, type, shape but for the number of
+            samples, and strides; None: the model makes another tensor of x first.
         until: the parts that are called until it is, itself at the end, each with its number.
+        graded: whether calls of it without gradients do not count.
     """
 
     module: nn.Module
     place: tuple[Any, ...] | None
     until: dict[nn.Module, int]
+    graded: bool
 
     @classmethod
-    def of(cls, model: nn.Module, x: Tensor) -> FirstLayer | None:
-        """That of a pass on ``x``; None if the pass calls none."""
-        own, found = x.clone(), []
+    def of(cls, model: nn.Module, x: Tensor) -> list[FirstLayer]:
+        """Those of a pass on ``x``: modules that hold others, of which a step may call the inner ones, and the first
+        that holds none. The model itself is none: its step goes past it.
+        """  # noqa: D205
+        own, graded = x.clone(), torch.is_grad_enabled()
+        found: list[FirstLayer] = []
         until: dict[nn.Module, int] = {}
 
         def reached(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
             given = input_in(args, kwargs)
-            if module is not model:
-                until.setdefault(module, len(until))
+            if module is model:
+                return
+            until.setdefault(module, len(until))
             if given is not None and next(module.parameters(recurse=False), None) is not None:
                 inside = given.untyped_storage().data_ptr() == own.untyped_storage().data_ptr()
-                found.append(cls(module, _place(given, own) if inside else None, until))
-                raise _ReachedError
+                found.append(cls(module, _place(given, own) if inside else None, dict(until), graded))
+                if all(next(child.parameters(), None) is None for child in module.children()):
+                    raise _ReachedError
 
         _run_until(reached, hookable_modules(model), lambda: model(own))
-        return found[0] if found else None
+        return found
 
     def given_by(self, model: nn.Module, x: Tensor) -> Tensor | None:
         """What ``model`` gives it when it is given ``x``."""
@@ -88,29 +98,42 @@ def _place(given: Tensor, x: Tensor) -> tuple[Any, ...]:
 
 
 class OwnParts:
-    """Waits for the call of the first layer that is given what the model gives it of x, under gradients if they are on.
+    """Waits for the call of the first layer that is given what the model gives it of x.
 
-    Other calls, as of inputs without labels or of another view, may come before.
+    Other calls, as of inputs without labels or of another view, may come before: what was captured until then is
+    forgotten.
 
     Args:
         own: what waits for the call of the model itself; the first layer may come instead.
         first: the first layer.
         model: the model.
-        keep_outputs: whether :meth:`output` is asked for.
+        quietly: inside, what the model's passes log or count does not count.
+        keep_outputs: whether :meth:`outputs` is asked for.
     """
 
-    def __init__(self, own: OwnCall, first: FirstLayer, model: nn.Module, *, keep_outputs: bool = False) -> None:
+    def __init__(
+        self,
+        own: OwnCall,
+        first: FirstLayer,
+        model: nn.Module,
+        *,
+        quietly: Callable[[], AbstractContextManager[None]] = nullcontext,
+        keep_outputs: bool = False,
+    ) -> None:
         self.own = own
         self.first = first
         self.model = model
+        self.quietly = quietly
         self._keep_outputs = keep_outputs
+        self._x = own.given.x.clone()  # a step may write to x
         self._version = version(own.given.x)
-        self._with_gradients = torch.is_grad_enabled()  # else those of steps in validation count
-        self._state: RandomState | None = None
+        self._state = own.before
         self._reached = len(first.until)
         self._buffers: Buffers = {}
-        self._others = False
+        self._came_before = False
+        self._changed = False
         self._asks = False
+        self._capture = NoCapture()
         self._outputs: list[Tensor] = []
 
     @contextmanager
@@ -125,51 +148,74 @@ class OwnParts:
             yield
 
     def _called(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-        x = self.own.given.x
-        if self.own.came or self._asks or (self._with_gradients and not torch.is_grad_enabled()):
-            return
         now = self.first.until.get(module)
-        if now is None:
+        if now is None or self.own.came or self._asks or (self.first.graded and not torch.is_grad_enabled()):
             return
-        if now <= self._reached:  # a pass begins, and what lies before the first layer may draw random numbers
-            self._state = RandomState(x.device)
+        if now <= self._reached:
+            self._pass_begins()
         self._reached = now
         if module is not self.first.module:
             return
         self._reached = len(self.first.until)
         given = input_in(args, kwargs)
-        if given is None or not self._is_own(given, x):
-            self._others = self._others or (given is not None and not self.own.given.is_other(given))
-            return
-        if self._keep_outputs:
-            self._buffers = copied_buffers(self.model)
-        self.own.begin(state=self._state)
-        self.own.came = True
+        state = None if given is None else self._state_of_own(given)
+        if given is None or state is None:
+            self._came_before = True
+            self._changed = self._changed or (given is not None and not self.own.given.is_other(given))
+        else:
+            self._state, self.own.came = state, True
+            if self._came_before or state is self.own.before:
+                self._capture.began_at(state, anew=self._came_before)
 
-    def _is_own(self, given: Tensor, x: Tensor) -> bool:
-        """Whether it is what the model makes of x; only where that is no view of it, numbers are looked at."""
-        if self.first.place == _place(given, x):
-            return self._version == version(x)
+    def _pass_begins(self) -> None:
+        """What lies before the first layer may draw random numbers, and write to buffers."""
+        self._state = RandomState(self._x.device)
+        if self.first.place is None or self._keep_outputs:
+            self._buffers = copied_buffers(self.model)
+
+    def _state_of_own(self, given: Tensor) -> RandomState | None:
+        """The random state with which the pass on x began, if ``given`` is what the model makes of x; else None.
+
+        Only where that is no view of x, numbers are looked at: those that the model makes of x with the random numbers
+        of the first part that was called, or with those of the step's beginning.
+        """
+        x = self.own.given.x
+        if self.first.place == _place(given, x) and self._version == version(x):
+            return self._state
         if len(given) % len(x) or self.own.given.is_other(given):
-            return False
+            return None
+        states = [self._state] if self._came_before else [self._state, self.own.before]
+        return next((state for state in states if equal(given, self._again(state, self._given_first))), None)
+
+    def _given_first(self) -> Tensor | None:
+        return self.first.given_by(self.model, self._x)
+
+    def _again(self, state: RandomState, run: Callable[[], T]) -> T:
+        """What the model does when the pass on x begins once more."""
+        buffers = {key: buffer.clone() for key, buffer in self._buffers.items()}
         self._asks = True
         try:
-            with preserved_random_state(x.device):
-                assert self._state is not None
-                self._state.restore()
-                return equal(given, self.first.given_by(self.model, x))
+            with preserved_random_state(self._x.device), scratch_buffers(self.model, buffers), self.quietly():
+                state.restore()
+                return run()
         finally:
             self._asks = False
 
-    def run(self, step: Callable[[], Any], name: str) -> Any:
-        """What a step returns, of a model that messages call ``name``.
+    def run(self, step: Callable[[], Any], name: str, capture: NoCapture) -> Any:
+        """What a step returns.
+
+        Args:
+            step: the step.
+            name: what messages call the model.
+            capture: told where the pass on x begins, if that is not the first.
 
         Raises:
             MisconfigurationException: if the first layer was given other things alone.
         """
+        self._capture = capture
         with self.waiting():
             result = step()
-        if result is not None and not self.own.came and self._others:
+        if result is not None and not self.own.came and self._changed:
             msg = (
                 f"training_step changes x before the first layer of {name}, which is attacked, sees it, and never "
                 f"calls {name} itself: name the module that it gives the changed x to by backbone=..."
@@ -182,16 +228,14 @@ class OwnParts:
         if self.own.came and tensor is not None and tensor.requires_grad:
             self._outputs.append(tensor)
 
-    def output(self) -> Tensor | None:
-        """What a part returned in the step that is what the model returns; None: the model goes on after its parts."""
-        x = self.own.given.x
-        if self._state is None or not self._outputs:
-            return None
-        with preserved_random_state(x.device), scratch_buffers(self.model, self._buffers), torch.no_grad():
-            self._state.restore()
-            whole = first_floating(self.model(x.clone()))
-        fits = [each for each in self._outputs if whole is not None and _are_close(each, whole)]
-        return fits[-1] if fits else None
+    def outputs(self) -> list[Tensor]:
+        """What parts returned in the step that is what the model returns; none where it goes on after its parts."""
+        whole = self._again(self._state, self._output) if self._outputs else None
+        return [] if whole is None else [each for each in self._outputs if _are_close(each, whole)]
+
+    def _output(self) -> Tensor | None:
+        with torch.no_grad():
+            return first_floating(self.model(self._x.clone()))
 
 
 def _are_close(tensor: Tensor, other: Tensor) -> bool:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any, TypeVar
@@ -18,20 +18,19 @@ from lsa_lightning.layers.calls import CallSite
 from lsa_lightning.layers.compiled import CompiledProbe
 from lsa_lightning.layers.outputs import OUTPUT, output_view
 from lsa_lightning.layers.probe import LayerProbe, by_sample, takes_hooks
+from lsa_lightning.steps.capture import Capture, NoCapture
 from lsa_lightning.steps.first_look import StepInput, calls_aside, input_of_step
 from lsa_lightning.steps.given_batch import GivenBatch, version
 from lsa_lightning.steps.kept_state import parameters_put_back, parameters_stay, warn_of_state
 from lsa_lightning.steps.loss_check import LossCheck
 from lsa_lightning.steps.model_call import ModelCall, Place, bound
-from lsa_lightning.steps.own_call import Begin, ChangedInputError, OwnCall, nothing
+from lsa_lightning.steps.own_call import ChangedInputError, OwnCall
 from lsa_lightning.steps.own_parts import OwnParts
 from lsa_lightning.steps.watch import StepWatch
 from lsa_lightning.utils.batch import replace_tensor
 from lsa_lightning.utils.isolation import (
-    Buffers,
     RandomState,
     RandomStateAtForward,
-    copied_buffers,
     is_compiled,
     reentrance_off,
     scratch_buffers,
@@ -270,15 +269,14 @@ class AdversarialStep:
         eager = watched or bool(asked.layers) or not any(map(is_compiled, self.model.modules()))
         parts = self._parts(own) if own is not None and eager else None
 
-        def run_step(begin: Begin) -> Any:
-            if own is None:
-                begin()
+        def run_step(capture: NoCapture) -> Any:
+            if own is not None and self._first.called:
+                own.capture = capture
                 return asked.step(batch)
-            if parts is not None or self._first.called:
-                own.begin = begin
-                return asked.step(batch) if parts is None else parts.run(partial(asked.step, batch), self.name)
-            begin()
-            with own.unless_parts_come(self.model):
+            capture.begin()
+            if parts is not None:
+                return parts.run(partial(asked.step, batch), self.name, capture)
+            with nullcontext() if own is None else own.unless_parts_come(self.model):
                 return asked.step(batch)
 
         def run(*, again: bool = False) -> Any:
@@ -293,21 +291,24 @@ class AdversarialStep:
                 passes = self._both(asked, run_step, run)
             finally:
                 watch.close()
-            if watch.output is None and parts is not None:
-                with self.quietly():
-                    return passes, parts.output()
-            return passes, watch.output
+            if watch.output is not None or parts is None:
+                return passes, watch.output
+            return passes, _in_graph(parts.outputs(), loss_of(passes.result))
 
     def _parts(self, own: OwnCall) -> OwnParts | None:
         """What waits for the first layer, in a step that calls parts of the model."""
         first = self._first.first
-        return None if first is None else OwnParts(own, first, self.model, keep_outputs=not self._looked)
+        return (
+            None
+            if first is None
+            else OwnParts(own, first, self.model, quietly=self.quietly, keep_outputs=not self._looked)
+        )
 
     def _inside(self, asked: StepRequest) -> tuple[Passes, Any]:
         """The examples are crafted when the step calls the model, from what it is given; also the model's output."""
         partners: dict[tuple[Any, ...], Tensor] = {}
         calls: list[ModelCall] = []
-        begin_probing: Begin = nothing
+        capture = NoCapture()
         given, stepping = GivenBatch(asked.batch, asked.x, self._asides), True
         before = RandomState(asked.x.device) if given.has_others else None
 
@@ -323,13 +324,13 @@ class AdversarialStep:
                 partners[place] = self._partner(call, asked)
                 if not calls:
                     self.given = self._as_given(call)
-                    begin_probing(called=True)
+                    capture.begin(called=True)
                 calls.append(call)  # keeps its input alive, so that no other tensor comes to lie in its place
             return call.x if self.on_clean else partners[place]
 
-        def run_step(begin: Begin) -> Any:
-            nonlocal begin_probing, stepping
-            begin_probing = begin
+        def run_step(given_capture: NoCapture) -> Any:
+            nonlocal capture, stepping
+            capture = given_capture
             result, stepping = asked.step(asked.batch), False
             if loss_of(result) is not None:
                 self._check_calls(given, bool(calls))
@@ -413,12 +414,12 @@ class AdversarialStep:
         """The model as a function of its input alone, and the input of a call."""
         return (self.model if call.is_plain else bound(self.model, call.arguments)), call.x.detach()
 
-    def _both(self, asked: StepRequest, run_step: Callable[[Begin], Any], run: Callable[..., Any]) -> Passes:
+    def _both(self, asked: StepRequest, run_step: Callable[[NoCapture], Any], run: Callable[..., Any]) -> Passes:
         """The user's step and, where layers are asked for, the other pass, with the same random numbers.
 
         Args:
             asked: the step.
-            run_step: runs the step; calls its argument when the pass whose representations count is about to begin, or
+            run_step: runs the step; tells its argument when the pass whose representations count is about to begin, or
                 has just called the model.
             run: runs the model on the other input; with ``again=True`` on that of the step.
 
@@ -427,30 +428,23 @@ class AdversarialStep:
         """
         layers = asked.layers
         if not layers:
-            return Passes(run_step(nothing), {}, {})
+            return Passes(run_step(NoCapture()), {}, {})
         for_penalty_alone = OUTPUT not in layers  # ends at the deepest layer, and leaves all buffers as they are
         samples, random_state = len(asked.x), RandomStateAtForward(self.model, asked.x.device)
         looks = not self._looked_again
-        first_buffers: Buffers = {}  # both passes begin with the same, as some models read what they have just written
         learning = None if self.at_model or asked.with_output else self._compiled
         if learning is not None and learning.forbidden:
             learning = None
         # A compiled model would not see the probe's hooks. The attack's passes stay compiled.
         with torch.compiler.set_stance("force_eager"):
-            with ExitStack() as stack:
-                options: dict[str, Any] = {"sites": asked.sites, "needs_gradient": True, "read": self.read_logits}
-                probe = LayerProbe(self.model, layers, samples, **options)
-
-                def begin(*, called: bool = False, state: RandomState | None = None) -> None:
-                    if for_penalty_alone or looks:
-                        first_buffers.update(copied_buffers(self.model))
-                    stack.enter_context(random_state)
-                    random_state.record(final=called or state is not None, state=state)
-                    stack.enter_context(probe)
-                    probe.passes += called and torch.is_grad_enabled()  # whose hooks came too late for it
-
-                with nullcontext() if learning is None else learning.watching(asked.x.device):
-                    result = run_step(begin)
+            options: dict[str, Any] = {"sites": asked.sites, "needs_gradient": True, "read": self.read_logits}
+            probe = LayerProbe(self.model, layers, samples, **options)
+            # Both passes begin with the same buffers, as some models read what they have just written.
+            with (
+                Capture(self.model, probe, random_state, keeps_buffers=for_penalty_alone or looks) as capture,
+                nullcontext() if learning is None else learning.watching(asked.x.device),
+            ):
+                result = run_step(capture)
             if loss_of(result) is None:
                 return Passes(result, {}, {})
             own = _captured(probe)
@@ -464,12 +458,12 @@ class AdversarialStep:
                 return _captured(probe)
 
             if looks:
-                copies = {key: buffer.clone() for key, buffer in first_buffers.items()}
+                copies = {key: buffer.clone() for key, buffer in capture.buffers.items()}
                 with torch.no_grad():
                     again = passed(scratch_buffers(self.model, copies), ends=True, again=True)
                 warn_of_state(self.name, own, again)
                 self._looked_again = True
-            buffers = scratch_buffers(self.model, first_buffers) if for_penalty_alone else nullcontext()
+            buffers = scratch_buffers(self.model, capture.buffers) if for_penalty_alone else nullcontext()
             with parameters_stay(self.model, self.name) if looks else nullcontext():
                 others = passed(buffers, ends=for_penalty_alone)
             return Passes(result, own, others) if self.on_clean else Passes(result, others, own)
@@ -524,6 +518,14 @@ def _looking() -> Iterator[None]:
     """Inside, models run so that hooks see them, and that gradients can be taken of what they return."""
     with torch.compiler.set_stance("force_eager"), reentrance_off():
         yield
+
+
+def _in_graph(outputs: list[Tensor], loss: Tensor | None) -> Tensor | None:
+    """The first of them that the loss is computed from."""
+    if loss is None or not loss.requires_grad:
+        return None
+    gradients = torch.autograd.grad(loss, outputs, retain_graph=True, allow_unused=True) if outputs else ()
+    return next((each for each, gradient in zip(outputs, gradients, strict=True) if gradient is not None), None)
 
 
 def _unchanged(call: ModelCall) -> Tensor:

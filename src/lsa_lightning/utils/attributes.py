@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections import deque
+from collections import Counter, OrderedDict, defaultdict, deque
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -15,9 +15,7 @@ from torch import Tensor, nn
 def attributes_put_back(module: nn.Module) -> Iterator[None]:
     """Afterwards the plain attributes of ``module`` and of all its parts are as before, also after an exception.
 
-    Those are numbers, texts, tensors (the same ones, whatever is written into them), tuples, and what lists, dicts,
-    sets and deques hold at any depth, such as a cache, a hidden state, or outputs that are kept for the end of an
-    epoch; objects that hold nothing else, such as a meter of averages, too. New ones are gone.
+    See :class:`Attributes`.
 
     Example:
         >>> class Counts(nn.Module):
@@ -31,7 +29,7 @@ def attributes_put_back(module: nn.Module) -> Iterator[None]:
         >>> model[0].passes
         0
     """
-    before = _Attributes(module)
+    before = Attributes(parts_of(module))
     try:
         yield
     finally:
@@ -48,73 +46,76 @@ def parts_of(module: nn.Module) -> list[nn.Module]:
     return parts
 
 
-def kept_by(part: nn.Module) -> list[Any]:
-    """What a module keeps besides its parameters, buffers and parts, also within containers of any depth."""
-    found: list[Any] = []
-    seen: set[int] = set()
-    rest = [] if _is_torchs(part) else [value for name, value in vars(part).items() if name not in _OF_ANY_MODULE]
-    while rest:
-        value = rest.pop()
-        if id(value) not in seen:
-            seen.add(id(value))
-            found.append(value)
-            rest.extend(_inside(value))
-    return found
+class Attributes:
+    """What the plain attributes of modules are now.
 
+    Those are numbers, texts, tensors (the same ones, whatever is written into them), and what Python's own containers
+    hold, such as a cache, a hidden state, or outputs that are kept for the end of an epoch; objects that hold nothing
+    else, such as a meter of averages, too. What lies in these is looked into if it holds at most 100 entries: of a
+    longer list or dict, as of all samples of a data set, the entries are put back as they are, and containers of others
+    are the same ones.
 
-class _Attributes:
-    """What the plain attributes of a module and of its parts are."""
+    Args:
+        parts: the modules, each without its parts.
 
-    def __init__(self, module: nn.Module) -> None:
+    Attributes:
+        modules: modules that are kept in such containers.
+    """
+
+    def __init__(self, parts: Iterable[nn.Module]) -> None:
+        self.modules: list[nn.Module] = []
         self._of_objects: list[tuple[dict[str, Any], dict[str, Any]]] = []
         self._contents: list[tuple[Any, Any]] = []
-        self._seen: set[int] = set()
-        for part in parts_of(module):
-            if not _is_torchs(part):
-                self._note_object(vars(part))
-
-    def _note_object(self, namespace: dict[str, Any]) -> None:
-        plain = {name: value for name, value in namespace.items() if name not in _OF_ANY_MODULE and _is_plain(value)}
-        self._of_objects.append((namespace, plain))
-        self._note(plain.values())
-
-    def _note(self, values: Iterable[Any]) -> None:
-        for value in values:
-            if isinstance(value, _SIMPLE) or id(value) in self._seen:
+        waiting: list[Any] = []
+        for part in parts:
+            if not type(part).__module__.startswith("torch.nn.modules."):  # they keep nothing but how they were made
+                waiting += self._noted(vars(part))
+        seen: set[int] = set()
+        while waiting:
+            value = waiting.pop()
+            if isinstance(value, _SIMPLE) or id(value) in seen:
                 continue
-            self._seen.add(id(value))
-            if isinstance(value, _CONTAINERS):
+            seen.add(id(value))
+            if isinstance(value, nn.Module):
+                self.modules.append(value)
+            elif _is_container(value):
                 if not isinstance(value, tuple):
-                    self._contents.append((value, _copy(value)))
-                self._note(_inside(value))
+                    self._contents.append((value, dict(value) if isinstance(value, dict) else list(value)))
+                if len(value) <= _FEW:
+                    waiting += value.values() if isinstance(value, dict) else value
             elif _is_plain_object(value):
-                self._note_object(vars(value))
+                waiting += self._noted(vars(value))
+
+    def _noted(self, namespace: dict[str, Any]) -> Iterable[Any]:
+        """What an object holds besides what every module has."""
+        own = {name: namespace[name] for name in namespace.keys() - _OF_ANY_MODULE}
+        self._of_objects.append((namespace, {name: value for name, value in own.items() if _is_plain(value)}))
+        return own.values()
 
     def put_back(self) -> None:
+        """Make them what they were; what is new is gone."""
         for namespace, plain in self._of_objects:
-            for name in [name for name, value in namespace.items() if name not in plain and _is_new(name, value)]:
-                del namespace[name]
+            for name in namespace.keys() - _OF_ANY_MODULE - plain.keys():
+                if _is_plain(namespace[name]):
+                    del namespace[name]
             namespace.update(plain)
         for value, content in self._contents:
             value.clear()
             (value.extend if isinstance(value, list | deque) else value.update)(content)
 
 
-def _is_torchs(part: nn.Module) -> bool:
-    """Whether it is one of torch's layers, which keep nothing but how they were made."""
-    return type(part).__module__.startswith("torch.nn.")
-
-
+_FEW = 100
 _SIMPLE = (int, float, complex, str, bytes, Tensor, type(None))
-_CONTAINERS = (tuple, list, dict, set, deque)
+_CONTAINERS = (list, dict, set, deque, OrderedDict, defaultdict, Counter)
+
+
+def _is_container(value: Any) -> bool:
+    """Whether it is one of Python's own: those of others may have rules of their own."""
+    return type(value) in _CONTAINERS or isinstance(value, tuple)
 
 
 def _is_plain(value: Any) -> bool:
-    return isinstance(value, (*_SIMPLE, *_CONTAINERS)) or _is_plain_object(value)
-
-
-def _is_new(name: str, value: Any) -> bool:
-    return name not in _OF_ANY_MODULE and _is_plain(value)
+    return isinstance(value, (*_SIMPLE, tuple, list, dict, set, deque)) or _is_plain_object(value)
 
 
 def _is_plain_object(value: Any) -> bool:
@@ -122,18 +123,7 @@ def _is_plain_object(value: Any) -> bool:
     held = getattr(value, "__dict__", None)
     if not isinstance(held, dict) or not held or isinstance(value, type | nn.Module) or callable(value):
         return False
-    return all(isinstance(each, (*_SIMPLE, *_CONTAINERS)) for each in held.values())
-
-
-def _copy(value: Any) -> Any:
-    """The content of a container, in one that has no rules of its own."""
-    return dict(value) if isinstance(value, dict) else list(value)
-
-
-def _inside(value: Any) -> Iterable[Any]:
-    if isinstance(value, dict):
-        return value.values()
-    return value if isinstance(value, tuple | list | deque) else ()
+    return all(isinstance(each, _SIMPLE) or _is_container(each) for each in held.values())
 
 
 _OF_ANY_MODULE = frozenset(vars(pl.LightningModule())) | {"log", "_log_hyperparams", "_hparams", "_hparams_initial"}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -15,7 +15,7 @@ from torch.nn.utils import parametrize
 from torch.utils import checkpoint
 from torch.utils.hooks import RemovableHandle
 
-from lsa_lightning.utils.attributes import attributes_put_back
+from lsa_lightning.utils.attributes import Attributes, parts_of
 from lsa_lightning.utils.stand_ins import stand_in
 
 
@@ -110,17 +110,24 @@ def evaluating(model: Callable[..., Any]) -> Iterator[None]:
     """
     modules = list(model.modules()) if isinstance(model, nn.Module) else []
     modes = [module.training for module in modules]
-    with ExitStack() as stack:
-        for module in modules:
-            if module.training and type(module).train is not nn.Module.train:
-                stack.enter_context(attributes_put_back(module))
-        for module in modules:
-            module.training = False
-        try:
-            yield
-        finally:
-            for module, training in zip(modules, modes, strict=True):
-                module.training = training
+    attributes = Attributes(_parts_with_modes_of_their_own(modules))
+    for module in modules:
+        module.training = False
+    try:
+        yield
+    finally:
+        for module, training in zip(modules, modes, strict=True):
+            module.training = training
+        attributes.put_back()
+
+
+def _parts_with_modes_of_their_own(modules: list[nn.Module]) -> list[nn.Module]:
+    """Those in train mode whose ``train`` is their own, with all their parts."""
+    found: dict[int, nn.Module] = {}
+    for module in modules:
+        if module.training and type(module).train is not nn.Module.train and id(module) not in found:
+            found |= {id(part): part for part in parts_of(module)}
+    return list(found.values())
 
 
 Buffers: TypeAlias = dict[tuple[nn.Module, str], Tensor]
@@ -297,12 +304,16 @@ class RandomStateAtForward:
     def _called(self, *_: object) -> None:
         self.record()
 
-    def record(self, *, final: bool = True, state: RandomState | None = None) -> None:
-        """A pass begins now, or began at ``state``; one that is not ``final`` gives way to the next with gradients."""
+    def record(self, *, final: bool = True) -> None:
+        """A pass begins now; one that is not ``final`` gives way to the next with gradients."""
         if self._state is None or (torch.is_grad_enabled() and not self._with_gradient):
-            self._state = RandomState(self.device) if state is None else state
+            self._state = RandomState(self.device)
             self._autocast = autocast_as_now(self.device)
             self._with_gradient = final and torch.is_grad_enabled()
+
+    def began_at(self, state: RandomState) -> None:
+        """The pass began with that state, whatever was remembered."""
+        self._state, self._autocast, self._with_gradient = state, autocast_as_now(self.device), True
 
     @contextmanager
     def replay(self) -> Iterator[None]:
