@@ -47,11 +47,6 @@ class Parts(ForeignModule):
         return F.cross_entropy(self.net.fc2(self.features(batch[0])), batch[1])
 
 
-class Whole(Parts):
-    def training_step(self, batch: Any) -> Any:
-        return F.cross_entropy(self(batch[0]), batch[1])
-
-
 class MovesInside(Parts):
     """The first layer is given no view of x."""
 
@@ -59,20 +54,157 @@ class MovesInside(Parts):
         return super().features((x - 0.5) / 0.25)
 
 
-class MovesInsideWhole(MovesInside):
+class MovesInPlace(Parts):
+    def features(self, x: Tensor) -> Tensor:
+        return super().features(x.sub_(0.5))
+
+
+class AddsNoise(Parts):
+    """Draws before any part is called."""
+
+    def features(self, x: Tensor) -> Tensor:
+        return super().features(x + 0.1 * torch.randn_like(x))
+
+
+class CountsFirst(Parts):
+    """What comes before the first layer has buffers of its own."""
+
+    def __init__(self, dropout: float = 0.0) -> None:
+        super().__init__(dropout)
+        self.counts = nn.BatchNorm2d(1, affine=False)
+        self.passes = 0
+
+    def features(self, x: Tensor) -> Tensor:
+        self.passes += 1
+        return super().features(self.counts(x))
+
+
+class Scales(Parts):
+    """Holds a parameter itself."""
+
+    def __init__(self, dropout: float = 0.0) -> None:
+        super().__init__(dropout)
+        self.scale = nn.Parameter(torch.ones(()))
+
+    def features(self, x: Tensor) -> Tensor:
+        return super().features(x) * self.scale
+
+
+class Block(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.inside = nn.Conv2d(1, 1, 3, padding=1)
+        self.gamma = nn.Parameter(torch.ones(()))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x + self.inside(x) * self.gamma
+
+
+class GoesIntoBlock(Parts):
+    def __init__(self, dropout: float = 0.0) -> None:
+        super().__init__(dropout)
+        self.block = Block()
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.net.fc2(super().features(self.block(x)))
+
+    def features(self, x: Tensor) -> Tensor:
+        return super().features(x + self.block.inside(x) * self.block.gamma)
+
+
+class FrozenStem(Parts):
+    """Its step runs frozen layers without gradients, which the attack must go through."""
+
+    def __init__(self, dropout: float = 0.0) -> None:
+        super().__init__(dropout)
+        self.net.conv1.requires_grad_(False)
+        self.net.bn1.requires_grad_(False)
+
     def training_step(self, batch: Any) -> Any:
-        return F.cross_entropy(self(batch[0]), batch[1])
+        net, (x, y) = self.net, batch
+        with torch.no_grad():
+            x = net.relu1(net.bn1(net.conv1(self.noisy(x))))
+        x = net.dropout(net.relu2(net.conv2(x)))
+        return F.cross_entropy(net.fc2(net.act(net.fc1(x.flatten(1)))), y)
 
 
-@pytest.mark.parametrize("callback", [at_lr, lambda: AdversarialTraining(fgsm())], ids=["at_lr", "at"])
-@pytest.mark.parametrize(("parts", "whole"), [(Parts, Whole), (MovesInside, MovesInsideWhole)])
+class OtherStemFirst(Parts):
+    """Its step begins with the branch that comes second in forward, whose layer is penalised too."""
+
+    def __init__(self, dropout: float = 0.0) -> None:
+        super().__init__()
+        self.other = nn.Sequential(nn.Flatten(), nn.Linear(64, 16), nn.ReLU())
+
+    def forward(self, x: Tensor) -> Tensor:
+        first = self.features(x)
+        return self.net.fc2(first + self.other(x).mean(1, keepdim=True))
+
+    def training_step(self, batch: Any) -> Any:
+        other = self.other(batch[0]).mean(1, keepdim=True)
+        return F.cross_entropy(self.net.fc2(self.features(batch[0]) + other), batch[1])
+
+
+class HeadTwice(Parts):
+    """Asks its head once more, for something that is no loss."""
+
+    def training_step(self, batch: Any) -> Any:
+        features = self.features(batch[0])
+        loss = F.cross_entropy(self.net.fc2(features), batch[1])
+        self.log("correct", (self.net.fc2(features).argmax(1) == batch[1]).float().mean())
+        return loss
+
+
+PARTS = (
+    Parts,
+    MovesInside,
+    MovesInPlace,
+    AddsNoise,
+    CountsFirst,
+    Scales,
+    GoesIntoBlock,
+    FrozenStem,
+    OtherStemFirst,
+    HeadTwice,
+)
+
+
+def whole(cls: type[Parts]) -> type[Parts]:
+    """The same, with a step that calls the model."""
+
+    class Whole(cls):  # type: ignore[valid-type, misc]
+        def training_step(self, batch: Any) -> Any:
+            return F.cross_entropy(self(batch[0]), batch[1])
+
+    return Whole
+
+
+def all_layers() -> ATLR:
+    layers = ["net.relu2", "net.act"]
+    return ATLR(fgsm(), regularizer=LayerwiseRegularizer(0.5), mvl=layers, analysis_every_n_epochs=0)
+
+
+@pytest.mark.parametrize("callback", [all_layers, lambda: AdversarialTraining(fgsm())], ids=["at_lr", "at"])
+@pytest.mark.parametrize("cls", PARTS)
 @pytest.mark.parametrize("dropout", [0.0, 0.5])
-def test_it_trains_as_a_step_that_calls_the_model(callback: Any, parts: Any, whole: Any, dropout: float) -> None:
-    modules = [foreign(parts, dropout=dropout), foreign(whole, dropout=dropout)]
+def test_it_trains_as_a_step_that_calls_the_model(callback: Any, cls: type[Parts], dropout: float) -> None:
+    modules = [foreign(cls, dropout=dropout), foreign(whole(cls), dropout=dropout)]
     for module in modules:
         torch.manual_seed(1)
         trainer([callback()], max_epochs=2).fit(module, loader())
     assert_same(*modules)
+    assert getattr(modules[0], "passes", 6) == 6
+
+
+@pytest.mark.parametrize("layers", [["other.2"], ["net.act", "other.2"]])
+def test_layers_that_a_step_calls_before_the_first_one_are_penalised(layers: list[str]) -> None:
+    losses = []
+    for cls in (OtherStemFirst, whole(OtherStemFirst)):
+        callback = ATLR(fgsm(), regularizer=LayerwiseRegularizer(0.5), mvl=layers, analysis_every_n_epochs=0)
+        run = trainer([callback])
+        run.fit(foreign(cls), loader())
+        losses.append(float(run.callback_metrics["train/loss_lr"]))
+    assert losses[0] > 0
+    assert losses[0] == pytest.approx(losses[1])
 
 
 class UnlabelledFirst(Parts):

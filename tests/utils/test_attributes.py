@@ -155,3 +155,15 @@ def test_a_module_with_parametrizations_of_its_own_is_no_layer_of_torch() -> Non
     with attributes_put_back(part):
         part.seen = 1
     assert part.seen == 0
+
+
+def test_what_becomes_a_part_stays_one() -> None:
+    class MadeLater(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.part: nn.Module | None = None
+
+    module = MadeLater()
+    with attributes_put_back(module):
+        module.part = made = nn.Linear(1, 1)
+    assert module.part is made

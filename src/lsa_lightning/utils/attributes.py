@@ -98,7 +98,8 @@ class Attributes:
             for name in namespace.keys() - _OF_ANY_MODULE - plain.keys():
                 if _is_plain(namespace[name]):
                     del namespace[name]
-            namespace.update(plain)
+            made = {name for name in plain.keys() - namespace.keys() if _is_registered(namespace, name)}
+            namespace.update({name: value for name, value in plain.items() if name not in made} if made else plain)
         for value, content in self._contents:
             value.clear()
             (value.extend if isinstance(value, list | deque) else value.update)(content)
@@ -116,6 +117,11 @@ def _is_container(value: Any) -> bool:
 
 def _is_plain(value: Any) -> bool:
     return isinstance(value, (*_SIMPLE, tuple, list, dict, set, deque)) or _is_plain_object(value)
+
+
+def _is_registered(namespace: dict[str, Any], name: str) -> bool:
+    """Whether a module has made a parameter, a buffer or a part of what it had no value for."""
+    return any(name in namespace.get(kind, ()) for kind in ("_parameters", "_buffers", "_modules"))
 
 
 def _is_plain_object(value: Any) -> bool:
