@@ -164,7 +164,7 @@ class OwnParts:
             self._changed = self._changed or (given is not None and not self.own.given.is_other(given))
         else:
             self._state, self.own.came = state, True
-            if self._came_before or state is self.own.before:
+            if self._came_before or state is self.own.before or not self.first.graded:
                 self._capture.began_at(state, anew=self._came_before)
 
     def _pass_begins(self) -> None:
