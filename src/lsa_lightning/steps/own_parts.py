@@ -140,16 +140,15 @@ class OwnParts:
     def waiting(self) -> Iterator[None]:
         """Around the step."""
         with ExitStack() as stack:
-            for part in hookable_modules(self.model):
-                if part is not self.model:
-                    stack.callback(part.register_forward_pre_hook(self._called, with_kwargs=True).remove)
-                    if self._keep_outputs:
-                        stack.callback(part.register_forward_hook(self._keep).remove)
+            for part in self.first.until:
+                stack.callback(part.register_forward_pre_hook(self._called, with_kwargs=True).remove)
+            for part in hookable_modules(self.model) if self._keep_outputs else ():
+                stack.callback(part.register_forward_hook(self._keep).remove)
             yield
 
     def _called(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-        now = self.first.until.get(module)
-        if now is None or self.own.came or self._asks or (self.first.graded and not torch.is_grad_enabled()):
+        now = self.first.until[module]
+        if self.own.came or self._asks or (self.first.graded and not torch.is_grad_enabled()):
             return
         if now <= self._reached:
             self._pass_begins()
