@@ -349,11 +349,31 @@ class Rebuilds(ForeignModule):
         return F.mse_loss(self(batch[0]), batch[1])
 
 
-def test_an_input_that_is_the_target_too_is_attacked_and_the_target_is_not() -> None:
-    module = foreign(Rebuilds)
+class RebuildsNamed(Rebuilds):
+    def on_after_batch_transfer(self, batch: Any, dataloader_idx: int) -> Any:
+        x = batch[0].flatten(1)
+        return {"label": x, "image": x}
+
+    def training_step(self, batch: Any) -> Any:
+        return super().training_step((batch["image"], batch["label"]))
+
+
+class RebuildsInParts(Rebuilds):
+    def training_step(self, batch: Any) -> Any:
+        self.targets.append(batch[1])
+        return F.mse_loss(self.net[2](self.net[1](batch[0])), batch[1])
+
+
+@pytest.mark.parametrize("cls", [Rebuilds, RebuildsNamed, RebuildsInParts])
+def test_an_input_that_is_the_target_too_is_attacked_and_the_target_is_not(cls: type[Rebuilds]) -> None:
+    module, given = foreign(cls), []
+    module.net[1].register_forward_pre_hook(lambda _, args: given.append(args[0]) if module.net.training else None)
     attack = FGSM(0.1, bounds=None, loss_fn=lambda out, y: (out - y).square().mean(1))
     trainer([AdversarialTraining(attack)]).fit(module, loader())
-    torch.testing.assert_close(torch.cat(module.targets), images()[0].flatten(1), rtol=0, atol=0)
+    x = images()[0].flatten(1)
+    torch.testing.assert_close(torch.cat(module.targets), x, rtol=0, atol=0)
+    moved = (given[-1] - x[-16:]).abs().amax(1)  # in the last step
+    torch.testing.assert_close(moved, torch.full_like(moved, 0.1), rtol=0, atol=1e-6)
 
 
 class Caches(ModularConvNet):

@@ -155,8 +155,8 @@ def group_by_seed(runs: Sequence[Run]) -> list[Group]:
 
     Returns:
         The groups, in the order of their first runs, labelled by what differs: the name, and among groups of one name
-        the method, up to four entries of the configuration (of more, the fewest that tell them apart), the number of
-        test samples, else the folder.
+        the method, the data, up to four entries of the configuration (of more, the fewest that tell them apart), the
+        number of test samples, else the folder.
     """
     parts: list[tuple[Any, list[Run]]] = []
     for run in runs:

@@ -228,6 +228,8 @@ class AdversarialStep:
             asked = replace(asked, craft=self._while_parameters_stay(asked.craft))
         self._checks.begin(self.model, asked.x.device)
         watched = (first and checked) or asked.with_output
+        # A target that is the input too must stay as it is.
+        self.at_model = self.at_model or (asked.y is asked.x and self._first.called)
         try:
             passes, output = self._inside(asked) if self.at_model else self._on_batch(asked, watched, checked)
         except ChangedInputError as changed:
@@ -266,8 +268,7 @@ class AdversarialStep:
             asked = replace(asked, step=watch.outside(asked.step))
         if covered and self._compiled is not None:
             return self._both_compiled(asked, self._compiled, batch, other), None
-        eager = watched or bool(asked.layers) or not any(map(is_compiled, self.model.modules()))
-        parts = self._parts(own) if own is not None and eager else None
+        parts = self._parts(own, eager=watched or bool(asked.layers))
 
         def run_step(capture: NoCapture) -> Any:
             if own is not None and self._first.called:
@@ -295,14 +296,12 @@ class AdversarialStep:
                 return passes, watch.output
             return passes, _in_graph(parts.outputs(), loss_of(passes.result))
 
-    def _parts(self, own: OwnCall) -> OwnParts | None:
-        """What waits for the first layer, in a step that calls parts of the model."""
+    def _parts(self, own: OwnCall | None, *, eager: bool) -> OwnParts | None:
+        """What waits for the first layer, in a step that calls parts of the model; compiled ones would not see it."""
         first = self._first.first
-        return (
-            None
-            if first is None
-            else OwnParts(own, first, self.model, quietly=self.quietly, keep_outputs=not self._looked)
-        )
+        if own is None or first is None or not (eager or not any(map(is_compiled, self.model.modules()))):
+            return None
+        return OwnParts(own, first, self.model, quietly=self.quietly, keep_outputs=not self._looked)
 
     def _inside(self, asked: StepRequest) -> tuple[Passes, Any]:
         """The examples are crafted when the step calls the model, from what it is given; also the model's output."""
