@@ -241,8 +241,27 @@ class MoreFirst(ExtraFirst):
         return torch.cat([batch[2], batch[2].flip(-1)])
 
 
+class Grows(nn.Module):
+    """Reads a buffer that it has just written."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.register_buffer("factor", torch.ones(()))
+
+    def forward(self, x: Tensor) -> Tensor:
+        if self.training:
+            self.factor = self.factor + 0.5
+        return x.relu() * self.factor
+
+
+class GrowsFirst(ExtraFirst):
+    def __init__(self, dropout: float = 0.0) -> None:
+        super().__init__(dropout)
+        self.net.act = Grows()
+
+
 @pytest.mark.parametrize("dropout", [0.0, 0.5])
-@pytest.mark.parametrize("cls", [ExtraFirst, ViewFirst, ChangedFirst, MoreFirst])
+@pytest.mark.parametrize("cls", [ExtraFirst, ViewFirst, ChangedFirst, MoreFirst, GrowsFirst])
 def test_the_penalty_is_that_of_x_whatever_comes_first(cls: type[ExtraFirst], dropout: float) -> None:
     (x, y), (u, _) = images(), images(seed=2)
     batches = DataLoader(TensorDataset(x, y, u), 16)
