@@ -50,9 +50,11 @@ class FirstLayer:
 
     @classmethod
     def of(cls, model: nn.Module, x: Tensor) -> list[FirstLayer]:
-        """Those of a pass on ``x``: modules that hold others, of which a step may call the inner ones, and the first
-        that holds none. The model itself is none: its step goes past it.
-        """  # noqa: D205
+        """Those of a pass on ``x``, the outer ones first; the model itself is none, as its step goes past it.
+
+        A module that holds others may be one, and those that it calls, of which a step may call the inner ones alone;
+        the first that holds none is the last.
+        """
         own, graded = x.clone(), torch.is_grad_enabled()
         found: list[FirstLayer] = []
         until: dict[nn.Module, int] = {}
