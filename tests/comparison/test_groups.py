@@ -104,7 +104,7 @@ def test_other_data_test_sets_and_radii_are_never_averaged() -> None:
     groups = group_by_seed(runs)
     assert [group.runs for group in groups] == [[each] for each in runs]
     assert len({group.label for group in groups}) == 4
-    assert groups[1].label == "50 test samples"
+    assert [group.label for group in groups[1::2]] == ["Moon, 50 test samples", "other"]
     found = " ".join(cautions(groups))
     assert "different data, Moon, other" in found
     assert "test sets of different size, 50, 100 samples" in found
