@@ -37,7 +37,7 @@ class StepInput:
         call: the call that gives it something else than the batch's own x; None where it gives x.
         called: whether the step calls the model itself, rather than its submodules.
         idle: whether it calls no module at all, as one that skips the batch.
-        first: the first layer, where it calls submodules, of which this gets what the model gives it; else None.
+        first_layer: where it calls submodules, the first layer, which gets what the model gives it; else None.
         aside: whether it was given another tensor of the batch than x, in each of its calls.
         twice: whether an earlier call without gradients was given the same.
     """
@@ -45,7 +45,7 @@ class StepInput:
     call: ModelCall | None
     called: bool
     idle: bool = False
-    first: FirstLayer | None = None
+    first_layer: FirstLayer | None = None
     aside: bool = False
     twice: bool = False
 
@@ -88,7 +88,7 @@ def input_of_step(
         try:
             first = _first_given_x(model, step, batch, x, whole)
             if first is not None:
-                return StepInput(None, called=False, first=first)
+                return StepInput(None, called=False, first_layer=first)
         except (AttributeError, LookupError, RuntimeError, TypeError, ValueError) as raised:
             error = raised
     if seen.call is not None and not seen.call.guessed:

@@ -241,7 +241,7 @@ class AdversarialStep:
         if checked:
             self._loss_check.of_step(loss_of(passes.result), output, asked.y, first=first, mixed=self.at_model)
         self._checks.passed(self.model)
-        in_parts = self._first.first is not None  # whose output is known in the first step alone
+        in_parts = self._first.first_layer is not None  # whose output is known in the first step alone
         return replace(passes, output=output) if asked.with_output and not in_parts else passes
 
     def _on_batch(self, asked: StepRequest, watched: bool, checked: bool) -> tuple[Passes, Any]:
@@ -298,7 +298,7 @@ class AdversarialStep:
 
     def _parts(self, own: OwnCall | None, *, eager: bool) -> OwnParts | None:
         """What waits for the first layer, in a step that calls parts of the model; compiled ones would not see it."""
-        first = self._first.first
+        first = self._first.first_layer
         if own is None or first is None or not (eager or not any(map(is_compiled, self.model.modules()))):
             return None
         return OwnParts(own, first, self.model, quietly=self.quietly, keep_outputs=not self._looked)

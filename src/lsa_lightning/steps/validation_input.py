@@ -72,7 +72,7 @@ class ValidationInput:
         with evaluating(self._module), torch.inference_mode(False), torch.no_grad(), off_the_record(self._module):
             where = {"batch": batch, "x": x, "whole": self._model}
             seen = input_of_step(self._model, self._name, step, step_name="validation_step", **where)
-        if self._called and not (seen.called or seen.first is not None):
+        if self._called and not (seen.called or seen.first_layer is not None):
             return None
         self._call, self._looks = seen.call, self._called or seen.called or seen.idle
         self._called = self._called or seen.called
