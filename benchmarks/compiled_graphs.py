@@ -31,7 +31,8 @@ from lsa_lightning import ATLR, AdversarialTraining, RobustClassifier, Robustnes
 from lsa_lightning.attacks import PGD
 from lsa_lightning.jobs.acceleration import accelerate
 from lsa_lightning.models import PreActResNet18
-from lsa_lightning.steps.passes import AdversarialStep, Passes, StepRequest
+from lsa_lightning.steps.both_passes import BothPasses
+from lsa_lightning.steps.request import Passes, StepRequest
 
 BATCH, SAMPLES = 8, 20
 
@@ -99,17 +100,17 @@ def counted(run: Callable[[], object]) -> dict[str, Any]:
 def steps_with_penalty() -> Iterator[Counter[str]]:
     """Counts those that run inside, by whether they run compiled."""
     counts: Counter[str] = Counter()
-    written, compiled = AdversarialStep._both, AdversarialStep._both_compiled
+    written, compiled = BothPasses.run, BothPasses.run_compiled
 
-    def both(step: AdversarialStep, asked: StepRequest, *args: Any) -> Passes:
+    def run(both: BothPasses, asked: StepRequest, *args: Any, **options: Any) -> Passes:
         counts["uncompiled"] += bool(asked.layers)
-        return written(step, asked, *args)
+        return written(both, asked, *args, **options)
 
-    def both_compiled(step: AdversarialStep, asked: StepRequest, *args: Any) -> Passes:
+    def run_compiled(both: BothPasses, asked: StepRequest, *args: Any) -> Passes:
         counts["compiled"] += 1
-        return compiled(step, asked, *args)
+        return compiled(both, asked, *args)
 
-    with patch.multiple(AdversarialStep, _both=both, _both_compiled=both_compiled):
+    with patch.multiple(BothPasses, run=run, run_compiled=run_compiled):
         yield counts
 
 

@@ -24,9 +24,10 @@ from lsa_lightning.functional.classification import are_class_labels
 from lsa_lightning.layers.calls import CallSite
 from lsa_lightning.layers.outputs import OUTPUT
 from lsa_lightning.objectives import AT, Objective
+from lsa_lightning.steps.adversarial_step import AdversarialStep
 from lsa_lightning.steps.off_the_record import off_the_record
-from lsa_lightning.steps.passes import AdversarialStep, Passes, StepRequest, loss_of
 from lsa_lightning.steps.patch import patch_training_step
+from lsa_lightning.steps.request import Passes, StepRequest, loss_of
 from lsa_lightning.steps.target import Target
 from lsa_lightning.utils.batch import BatchFn
 from lsa_lightning.utils.checks import instance, number, or_none

@@ -31,8 +31,9 @@ from lsa_lightning.layers.resolve import LayerSpec, call_sites, checked_layers, 
 from lsa_lightning.objectives import Objective
 from lsa_lightning.regularizers import LayerwiseRegularizer, TrainingSchedule
 from lsa_lightning.selectors import Selector
+from lsa_lightning.steps.both_passes import both_representations
 from lsa_lightning.steps.off_the_record import off_the_record
-from lsa_lightning.steps.passes import Passes, both_representations
+from lsa_lightning.steps.request import Passes
 from lsa_lightning.steps.target import Target
 from lsa_lightning.steps.validation_input import ValidationInput
 from lsa_lightning.unlabelled import Unlabelled

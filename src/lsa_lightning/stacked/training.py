@@ -30,7 +30,8 @@ from lsa_lightning.stacked.job import INSTEAD, SeedJob, check_optimizers
 from lsa_lightning.stacked.measure import StackedAnalysis, in_parts, joined
 from lsa_lightning.stacked.network import split, stack
 from lsa_lightning.stacked.view import EpochMeans, SeedTrainer
-from lsa_lightning.steps.passes import AdversarialStep, Passes, StepRequest, loss_of
+from lsa_lightning.steps.adversarial_step import AdversarialStep
+from lsa_lightning.steps.request import Passes, StepRequest, loss_of
 from lsa_lightning.utils.batch import read_batch, replace_tensor
 from lsa_lightning.utils.isolation import RandomState
 from lsa_lightning.utils.processes import run_all

@@ -1,10 +1,10 @@
-"""The two passes of an adversarial step: the user's own, and the one on the other batch, with what layers output."""
+"""A user's training step, run on adversarial examples."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import partial
 from typing import Any, TypeVar
 
@@ -14,78 +14,26 @@ from torch import Tensor, nn
 from torch.autograd.graph import saved_tensors_hooks
 
 from lsa_lightning.attacks.checks import Checks
-from lsa_lightning.layers.calls import CallSite
-from lsa_lightning.layers.compiled import CompiledProbe
-from lsa_lightning.layers.outputs import OUTPUT, output_view
-from lsa_lightning.layers.probe import LayerProbe, by_sample, takes_hooks
-from lsa_lightning.steps.capture import Capture, NoCapture
+from lsa_lightning.layers.probe import takes_hooks
+from lsa_lightning.steps.both_passes import BothPasses, not_called
+from lsa_lightning.steps.capture import NoCapture
 from lsa_lightning.steps.first_look import StepInput, calls_aside, input_of_step
 from lsa_lightning.steps.given_batch import GivenBatch, version
-from lsa_lightning.steps.kept_state import parameters_put_back, parameters_stay, warn_of_state
+from lsa_lightning.steps.kept_state import parameters_put_back, parameters_stay
 from lsa_lightning.steps.loss_check import LossCheck
 from lsa_lightning.steps.model_call import ModelCall, Place, bound
 from lsa_lightning.steps.own_call import ChangedInputError, OwnCall
 from lsa_lightning.steps.own_parts import OwnParts
+from lsa_lightning.steps.request import Craft, Passes, StepRequest, loss_of
 from lsa_lightning.steps.watch import StepWatch
 from lsa_lightning.utils.batch import replace_tensor
-from lsa_lightning.utils.isolation import (
-    RandomState,
-    RandomStateAtForward,
-    is_compiled,
-    reentrance_off,
-    scratch_buffers,
-)
+from lsa_lightning.utils.isolation import RandomState, is_compiled, reentrance_off
 
 T = TypeVar("T")
-
-Craft = Callable[[nn.Module, Tensor, Tensor], Tensor]
-"""``(model, x, y) -> x_adv``."""
 
 
 _MOST_LOOKS = 3
 """How often it is tried to see which calls of a step depend on x, where that shows nothing."""
-
-
-@dataclass(frozen=True, eq=False)
-class Passes:
-    """What the two passes of a step gave.
-
-    Attributes:
-        result: what the user's ``training_step`` returned.
-        clean: representation of the clean input by layer.
-        adversarial: representation of the adversarial input by layer.
-        output: what the model returned in the step, if that was asked for; else None.
-    """
-
-    result: Any
-    clean: dict[str, Tensor]
-    adversarial: dict[str, Tensor]
-    output: Any = None
-
-
-@dataclass(frozen=True, eq=False)
-class StepRequest:
-    """One step: what is given, and what is wanted.
-
-    Attributes:
-        step: the user's step as a function of the batch.
-        batch: the batch.
-        x: its inputs.
-        y: its labels.
-        craft: makes the adversarial examples.
-        layers: whose representations are wanted; without any, there is no other pass.
-        sites: see :class:`~lsa_lightning.layers.probe.LayerProbe`.
-        with_output: whether the model's output in the step is wanted too.
-    """
-
-    step: Callable[[Any], Any]
-    batch: Any
-    x: Tensor
-    y: Tensor
-    craft: Craft
-    layers: list[str]
-    sites: Mapping[str, CallSite]
-    with_output: bool = False
 
 
 class AdversarialStep:
@@ -143,11 +91,10 @@ class AdversarialStep:
         self._first = StepInput(None, called=False, idle=True)
         self._asides: dict[Place, bool] = {}
         self._looks_left = _MOST_LOOKS
-        self._looked_again = False
         self._watch: StepWatch | None = None
         self._checks = Checks()
         self._loss_check = LossCheck(name, read_logits, self._checks, wanted=check_labels)
-        self._compiled = CompiledProbe.of(model)
+        self._both = BothPasses(model, name, on_clean=on_clean, read_logits=read_logits, quietly=quietly)
 
     def settle(self) -> None:
         """Wait for what is still to be said about the labels of earlier batches.
@@ -260,14 +207,14 @@ class AdversarialStep:
         given = GivenBatch(batch, stepped_on, self._asides)
         own = OwnCall(given, RandomState(x.device)) if looks else None
         watch = StepWatch(self.model, given, own or _unchanged)
-        covered = not watched and asked.layers and self._compiled is not None and self._compiled.covers(asked.layers)
+        covered = not watched and bool(asked.layers) and self._both.can_run_compiled(asked.layers)
         # Hooks of a model that was compiled in place, and of no other, would be a part of what is compiled.
         in_place = self.model._compiled_call_impl is not None
         runs_compiled = in_place and (covered or not (watched or asked.layers))
         if looks and runs_compiled:
             asked = replace(asked, step=watch.outside(asked.step))
-        if covered and self._compiled is not None:
-            return self._both_compiled(asked, self._compiled, batch, other), None
+        if covered:
+            return self._both.run_compiled(asked, batch, other), None
         parts = self._parts(own, eager=watched or bool(asked.layers))
 
         def run_step(capture: NoCapture) -> Any:
@@ -289,7 +236,7 @@ class AdversarialStep:
             try:
                 if watched or (looks and not runs_compiled):
                     watch.open()
-                passes = self._both(asked, run_step, run)
+                passes = self._both.run(asked, run_step, run, learns=not asked.with_output)
             finally:
                 watch.close()
             if watch.output is not None or parts is None:
@@ -345,7 +292,7 @@ class AdversarialStep:
         self._watch = watch = StepWatch(self.model, given, swap)
         watch.open()
         with _looking():
-            return self._both(asked, run_step, run), watch.output
+            return self._both.run(asked, run_step, run), watch.output
 
     def _look_again(self, call: ModelCall, given: GivenBatch, before: RandomState, asked: StepRequest) -> None:
         """In the middle of a step that makes a call which it was not seen to make, see whether that depends on x.
@@ -381,7 +328,7 @@ class AdversarialStep:
         if given.has_shifted:
             raise self._shifted()
         if not crafted:
-            raise self._not_called()
+            raise not_called(self.name)
 
     def _shifted(self) -> MisconfigurationException:
         msg = (
@@ -389,10 +336,6 @@ class AdversarialStep:
             "where they are known by their order: expected as many calls there in each step, in the same order, got "
             "others; call it in a line of its own for each, or leave those inputs as they are in the batch"
         )
-        return MisconfigurationException(msg)
-
-    def _not_called(self) -> MisconfigurationException:
-        msg = f"expected training_step to call {self.name} in each step, as in an earlier one; here it did not"
         return MisconfigurationException(msg)
 
     def _partner(self, call: ModelCall, asked: StepRequest) -> Tensor:
@@ -412,104 +355,6 @@ class AdversarialStep:
     def _as_given(self, call: ModelCall) -> tuple[nn.Module, Tensor]:
         """The model as a function of its input alone, and the input of a call."""
         return (self.model if call.is_plain else bound(self.model, call.arguments)), call.x.detach()
-
-    def _both(self, asked: StepRequest, run_step: Callable[[NoCapture], Any], run: Callable[..., Any]) -> Passes:
-        """The user's step and, where layers are asked for, the other pass, with the same random numbers.
-
-        Args:
-            asked: the step.
-            run_step: runs the step; tells its argument when the pass whose representations count is about to begin, or
-                has just called the model.
-            run: runs the model on the other input; with ``again=True`` on that of the step.
-
-        Returns:
-            What they gave.
-        """
-        layers = asked.layers
-        if not layers:
-            return Passes(run_step(NoCapture()), {}, {})
-        for_penalty_alone = OUTPUT not in layers  # ends at the deepest layer, and leaves all buffers as they are
-        samples, random_state = len(asked.x), RandomStateAtForward(self.model, asked.x.device)
-        looks = not self._looked_again
-        learning = None if self.at_model or asked.with_output else self._compiled
-        if learning is not None and learning.forbidden:
-            learning = None
-        # A compiled model would not see the probe's hooks. The attack's passes stay compiled.
-        with torch.compiler.set_stance("force_eager"):
-            options: dict[str, Any] = {"sites": asked.sites, "needs_gradient": True, "read": self.read_logits}
-            probe = LayerProbe(self.model, layers, samples, **options)
-            # Both passes begin with the same buffers, as some models read what they have just written.
-            with (
-                Capture(self.model, probe, random_state, keeps_buffers=for_penalty_alone or looks) as capture,
-                nullcontext() if learning is None else learning.watching(asked.x.device),
-            ):
-                result = run_step(capture)
-            if loss_of(result) is None:
-                return Passes(result, {}, {})
-            own = _captured(probe)
-            if learning is not None:
-                learning.learn(probe)
-
-            def passed(buffers: AbstractContextManager[None], *, ends: bool, again: bool = False) -> dict[str, Tensor]:
-                probe = LayerProbe(self.model, list(own), samples, ends, **{**options, "needs_gradient": not again})
-                with random_state.replay(), buffers, probe, self.quietly():
-                    run(again=again)
-                return _captured(probe)
-
-            if looks:
-                copies = {key: buffer.clone() for key, buffer in capture.buffers.items()}
-                with torch.no_grad():
-                    again = passed(scratch_buffers(self.model, copies), ends=True, again=True)
-                warn_of_state(self.name, own, again)
-                self._looked_again = True
-            buffers = scratch_buffers(self.model, capture.buffers) if for_penalty_alone else nullcontext()
-            with parameters_stay(self.model, self.name) if looks else nullcontext():
-                others = passed(buffers, ends=for_penalty_alone)
-            return Passes(result, own, others) if self.on_clean else Passes(result, others, own)
-
-    def _both_compiled(self, asked: StepRequest, compiled: CompiledProbe, batch: Any, other: Tensor) -> Passes:
-        """As :meth:`_both`, on the batch, in passes that return the representations."""
-        with compiled.watching(asked.x.device), compiled.within_step() as stepped:
-            result = asked.step(batch)
-        if loss_of(result) is None:
-            return Passes(result, {}, {})
-        if not stepped:
-            raise self._not_called()
-        with self.quietly():
-            alone = compiled.alone(other.clone())
-        own, others = (
-            {layer: by_sample(captured[layer], len(asked.x)) for layer in asked.layers} for captured in (stepped, alone)
-        )
-        return Passes(result, own, others) if self.on_clean else Passes(result, others, own)
-
-
-def both_representations(
-    model: nn.Module, layers: list[str], x: Tensor, x_adv: Tensor, **options: Any
-) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
-    """What layers make of two inputs in passes of their own, with the same random numbers; buffers stay as they are.
-
-    Args:
-        model: the model, in train mode; left as it was.
-        layers: names of layers; those that do not run are left out.
-        x: inputs ``[N, ...]``.
-        x_adv: their partners.
-        options: of :class:`~lsa_lightning.layers.probe.LayerProbe`.
-    """
-    random_state = RandomStateAtForward(model, x.device)
-
-    def representations(inputs: Tensor) -> dict[str, Tensor]:
-        probe = LayerProbe(model, layers, len(inputs), stop_early=True, needs_gradient=True, **options)
-        with scratch_buffers(model), probe:
-            model(inputs.clone())
-        return _captured(probe)
-
-    with torch.compiler.set_stance("force_eager"):
-        with random_state:
-            clean = representations(x)
-        with random_state.replay():
-            adversarial = representations(x_adv)
-    both = [name for name in clean if name in adversarial]
-    return {name: clean[name] for name in both}, {name: adversarial[name] for name in both}
 
 
 @contextmanager
@@ -542,30 +387,6 @@ def _leaves(x: Tensor) -> list[Any]:
         found += [node.variable] if hasattr(node, "variable") else []
         nodes += [following for following, _ in node.next_functions]
     return found
-
-
-def loss_of(result: Any) -> Tensor | None:
-    """The loss in what a ``training_step`` returned; None where it skipped the batch."""
-    loss = result.get("loss") if isinstance(result, Mapping) else result
-    if result is None or isinstance(loss, Tensor):
-        return loss
-    msg = f"expected training_step to return a loss tensor, a dict with key 'loss', or None, got {result!r}"
-    raise MisconfigurationException(msg)
-
-
-def _captured(probe: LayerProbe) -> dict[str, Tensor]:
-    """What ``probe`` captured; a model that did not run, or not under gradients, is the user's misconfiguration."""
-    try:
-        captured = probe.captured if probe.ran else probe.representations
-    except ValueError as error:
-        raise MisconfigurationException(str(error)) from error
-    if any(output_view(probe.model, name) and name not in captured for name in probe.layers):
-        msg = (
-            "expected training_step to call the model itself, whose output the objective or the penalty needs; it "
-            "never ran: name the submodule that it calls by backbone=..."
-        )
-        raise MisconfigurationException(msg)
-    return captured
 
 
 def _as_it_is(tensor: Tensor) -> Tensor:
