@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import copy
+from collections.abc import Callable
 from typing import Any
 
 import lightning.pytorch as pl
@@ -12,9 +14,11 @@ from tests.helpers.modules import ForeignModule, images, loader, one_batch, trai
 from tests.helpers.reference_loop import at_loop, at_lr_loop, trades_loop
 from tests.helpers.training import assert_same, fit, foreign, pgd
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
 from lsa_lightning import ATLR, AdversarialTraining
 from lsa_lightning.attacks import FGSM, PGD
+from lsa_lightning.callbacks import CollapseAlarm
 from lsa_lightning.objectives import TRADES
 
 pytestmark = pytest.mark.usefixtures("float64")
@@ -137,6 +141,53 @@ def test_two_callbacks_equal_the_hand_written_loop() -> None:
     both = lambda model, x, y: inner(model, outer(model, x, y), y)  # noqa: E731
     at_loop(expected, loader(), both, expected.configure_optimizers())
     assert_same(module, expected)
+
+
+@pytest.mark.parametrize("first", [True, False])
+@pytest.mark.parametrize("which", ["penalty", "objective", "alarm"])
+def test_what_looks_at_the_passes_of_a_step_is_alone(which: str, first: bool) -> None:
+    looking: dict[str, Callable[[], AdversarialTraining]] = {
+        "penalty": lambda: ATLR(FGSM(0.1), mvl=["net.act"]),
+        "objective": lambda: AdversarialTraining(FGSM(0.1), TRADES()),
+        "alarm": lambda: AdversarialTraining(FGSM(0.1), alarm=CollapseAlarm()),
+    }
+    callbacks = [looking[which](), AdversarialTraining(FGSM(0.02))]
+    name = type(callbacks[0]).__name__
+    with pytest.raises(MisconfigurationException, match=f"expected {name}, which looks at .* as the only callback"):
+        trainer(callbacks if first else callbacks[::-1]).fit(foreign(), loader(), loader(seed=1))
+
+
+def test_of_two_models_each_may_have_a_callback_that_looks_at_its_passes() -> None:
+    class Two(ForeignModule):
+        def __init__(self) -> None:
+            super().__init__()
+            self.other = copy.deepcopy(self.net)
+
+        def training_step(self, batch: Any) -> Tensor:
+            x, y = batch
+            return F.cross_entropy(self.net(x), y) + F.cross_entropy(self.other(x), y)
+
+    module = Two().double()
+    atlr = ATLR(FGSM(0.1), mvl=["act"], backbone="net", analysis_every_n_epochs=0)
+    trainer([atlr, AdversarialTraining(FGSM(0.02), backbone="other")]).fit(module, loader(), loader(seed=1))
+
+
+def test_reentrant_checkpoints_train_in_every_step_alike() -> None:
+    class Reentrant(ForeignModule):
+        def forward(self, x: Tensor) -> Tensor:
+            first = checkpoint(self.net.conv1, x, use_reentrant=True)
+            return self.net.fc2(self.net.act(self.net.fc1(first.flatten(1))))
+
+    norms: list[float | None] = []
+
+    class Note(pl.Callback):
+        def on_before_optimizer_step(self, trainer: pl.Trainer, pl_module: Any, optimizer: Any) -> None:
+            gradient = pl_module.net.conv1.weight.grad
+            norms.append(None if gradient is None else float(gradient.norm()))
+
+    trainer([AdversarialTraining(FGSM(0.1)), Note()]).fit(foreign(Reentrant), loader())
+    assert len(norms) > 1
+    assert None not in norms
 
 
 class Failing(ForeignModule):

@@ -4,6 +4,7 @@ import copy
 import csv
 import math
 import warnings
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -517,6 +518,70 @@ def test_resuming_continues_list_history_and_random_starts(tmp_path: Path) -> No
     assert_same(second, whole, tolerance=0.0)
     assert [entry.to_dict() for entry in resumed.history] == [entry.to_dict() for entry in callback.history]
     assert resumed.mvl == callback.mvl
+
+
+class Changing(Selector):
+    """One layer, which depends on the weights, but follows no order."""
+
+    def __call__(self, report: SustainabilityReport) -> list[str]:
+        return [report.layers[int(1e6 * float(report.mean.sum())) % len(report.layers)]]
+
+
+class Resumable:
+    """The batches of :func:`loader`, going on where it was saved."""
+
+    def __init__(self) -> None:
+        self.batches, self.next = list(loader()), 0
+
+    def __len__(self) -> int:
+        return len(self.batches)
+
+    def __iter__(self) -> Iterator[Any]:
+        self.next %= len(self)
+        while self.next < len(self):
+            self.next += 1
+            yield self.batches[self.next - 1]
+
+    def state_dict(self) -> dict[str, int]:
+        return {"next": self.next}
+
+    def load_state_dict(self, state: dict[str, int]) -> None:
+        self.next = state["next"]
+
+
+class SaveIn(pl.Callback):
+    """Saves in each call of one hook."""
+
+    def __init__(self, hook: str, folder: Path) -> None:
+        self.files: list[Path] = []
+
+        def save(trainer: pl.Trainer, *_: Any) -> None:
+            self.files.append(folder / f"{len(self.files)}.ckpt")
+            trainer.save_checkpoint(self.files[-1])
+
+        setattr(self, hook, save)
+
+
+@pytest.mark.parametrize("averaged", [False, True])
+@pytest.mark.parametrize("interval", [1.0, 2])
+@pytest.mark.parametrize("hook", ["on_train_batch_end", "on_validation_start", "on_validation_end"])
+def test_a_checkpoint_from_before_an_analysis_that_is_due_leads_to_the_same_lists(
+    hook: str, interval: float, averaged: bool, tmp_path: Path
+) -> None:
+    def run(*callbacks: pl.Callback, **options: Any) -> tuple[pl.LightningModule, ATLR]:
+        module, atlr = foreign(), ATLR(pgd(), mvl=Changing(), regularizer=LayerwiseRegularizer(2.0))
+        averaging = [WeightAveraging(avg_fn=lambda old, new, _: 0.5 * (old + new))] if averaged else []
+        fitting = trainer([atlr, *averaging, *callbacks], max_epochs=3, val_check_interval=interval)
+        fitting.fit(module, Resumable(), loader(seed=1), **options)
+        return module, atlr
+
+    saving = SaveIn(hook, tmp_path)
+    whole, callback = run(saving)
+    assert len({entry.mvl[0] for entry in callback.history}) > 1
+    for file in saving.files:
+        module, resumed = run(ckpt_path=file)
+        assert_same(module, whole, tolerance=0.0)
+        assert [entry.to_dict() for entry in resumed.history] == [entry.to_dict() for entry in callback.history]
 
 
 def test_the_checkpoint_loads_as_weights_only_and_without_the_callback(tmp_path: Path) -> None:

@@ -117,6 +117,17 @@ def paired(config: Any, base_seeds: tuple[int, ...], seeds: tuple[int, ...]) -> 
     return pair
 
 
+def test_of_equal_rows_of_the_base_the_exact_one_is_its_worst_case(config: Any) -> None:
+    rows = {"fgsm": [90.0, 50.0], "exact": [90.0, 50.0]}
+    table = RobustnessTable([0.0, 0.3], rows, 100, 0.3, norm="Linf")
+    runs = [
+        Run(Path(f"/{name}"), config(f"experiment={name}"), RunSummary(name, 0, {}, 1, 1.0, evaluation=table), {})
+        for name in ("moon_at", "moon_at_lr")
+    ]
+    (pair,) = pair_with_bases(group_by_seed(runs))
+    assert [metric.attack for metric in pair.worst_case] == ["exact"]
+
+
 def test_differences_are_those_of_runs_of_one_seed(config: Any) -> None:
     pair = paired(config, (2, 0, 1), (0, 1, 2))
     spread = pair.difference(CLEAN)

@@ -30,6 +30,13 @@ def test_the_worst_case_is_the_lowest_row_at_the_radius_of_training() -> None:
     assert worst_case(0.3)[:3] == ("pgd", "the training eps 0.3 (Linf)", 50.0)
 
 
+def test_of_equal_rows_it_is_the_exact_one_which_no_attack_can_lower(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(ROWS, "exact", [90.0, 81.0, 49.0])
+    assert worst_case(0.1).attack == worst_case(0.3).attack == "exact"
+    monkeypatch.setitem(ROWS, "exact", [90.0, 81.5, 49.0])
+    assert worst_case(0.1).attack == "fgsm"
+
+
 def test_of_clean_training_it_is_at_the_radius_of_the_threat_model_or_the_largest() -> None:
     assert worst_case(None, threat={"eps": 0.1})[:3] == ("fgsm", "eps 0.1 (Linf)", 81.0)
     assert worst_case(None)[:3] == ("pgd", "the largest eps 0.3 (Linf)", 50.0)

@@ -204,6 +204,14 @@ def test_many_epochs_get_fewer_ticks_and_many_layers_a_higher_figure_and_a_phone
     assert ticks == [str(epoch) for epoch in range(0, 200, 20)]
 
 
+def test_long_names_leave_the_map_its_width() -> None:
+    names = [f"backbone.vit.encoder.layer.{i}.intermediate.intermediate_act_fn" for i in range(12)]
+    figure = plot_mvl_history([0, 1, 2], [dict.fromkeys(names, 0.1)] * 3, [names[:1]] * 3)
+    figure.draw_without_rendering()
+    assert figure.axes[0].get_window_extent().width > 2 * figure.dpi
+    assert min(label.get_window_extent().xmin for label in figure.axes[0].get_yticklabels()) > 0
+
+
 def test_the_colour_bar_names_the_measure() -> None:
     axes, scale = plot_mvl_history(*HISTORY, measure="cosine distance", attack="PGD, eps 0.3 (Linf)").axes
     assert scale.get_xlabel().startswith("cosine distance, ")

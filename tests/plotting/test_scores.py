@@ -57,7 +57,21 @@ def test_accuracy_has_a_line_per_attack() -> None:
 def test_equal_lines_stand_side_by_side_around_their_eps() -> None:
     fgsm, pgd = (np.asarray(line.get_xdata(), dtype=float) for line in lines_of(accuracy_axes()).values())
     np.testing.assert_allclose((fgsm + pgd) / 2, EPS, atol=1e-12)
-    np.testing.assert_allclose(pgd - fgsm, 0.015)
+    np.testing.assert_allclose(pgd - fgsm, 0.006)
+
+
+def test_of_two_radii_no_line_stands_far_from_either() -> None:
+    rows = {f"method {i}": {0.0: (90.0, None), 0.3: (50.0, None)} for i in range(6)}
+    (axes,) = plot_mean_accuracy(rows).axes
+    places = np.asarray([line.get_xdata() for line in lines_of(axes).values()], dtype=float)
+    assert np.abs(places - [0.0, 0.3]).max() < 0.3 / 30
+    assert len(set(places[:, 0])) == 6
+
+
+def test_of_one_radius_no_other_is_named() -> None:
+    rows = {f"method {i}": {0.3: (50.0, None)} for i in range(6)}
+    (axes,) = plot_mean_accuracy(rows).axes
+    assert [tick.get_text() for tick in axes.get_xticklabels()] == ["0.3"]
 
 
 def test_lines_differ_in_colour_marker_style_and_filling_and_bars_are_of_their_colour() -> None:

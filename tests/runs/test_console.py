@@ -128,6 +128,22 @@ def test_a_seventh_column_breaks_intervals_rather_than_cutting_them_off(printed:
     assert shown.count("86.1-87.4") == whole
 
 
+@pytest.mark.parametrize("printed", [60, 80, 120], indirect=True)
+@pytest.mark.parametrize("columns", [9, 11, 26])
+def test_more_columns_than_a_line_has_room_for_go_to_further_tables(printed: io.StringIO, columns: int) -> None:
+    eps = [round(0.05 * i, 2) for i in range(columns)]
+    accuracy = [round(91.25 - i, 2) for i in range(columns)]
+    print_accuracies({"": RobustnessTable(eps, {"pgd": accuracy, "square": accuracy}, 1000, 0.3)})
+    shown = printed.getvalue()
+    assert "…" not in shown
+    assert shown.count("training") == 1
+    assert max(len(line.rstrip()) for line in shown.splitlines()) <= console_module.console.width
+    numbers = [line.split()[1:] for line in shown.splitlines() if "pgd" in line]
+    assert [number for line in numbers for number in line] == [*map("{:.2f}".format, [*accuracy, sum(accuracy)])]
+    sizes = [len(line) for line in numbers]
+    assert max(sizes) - min(sizes) <= len(numbers) + 1
+
+
 def test_the_largest_score_stands_above_the_scores(printed: io.StringIO) -> None:
     print_accuracies({"": RobustnessTable([0.0, 0.1, 0.15], {"pgd": [90.0, 40.0, 20.0]}, 50, 0.15, [0.0, 0.1])})
     _, _, first, second, *_ = printed.getvalue().splitlines()

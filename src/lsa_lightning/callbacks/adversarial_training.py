@@ -72,8 +72,10 @@ class AdversarialTraining(FreshCallback):
 
     Raises:
         ValueError: if ``attack`` is not an :class:`~lsa_lightning.attacks.Attack`, or ``eps_warmup_epochs`` < 0.
-        MisconfigurationException: at fit start, for manual optimization, a strategy that shards the model or an unknown
-            ``backbone``; at the first batch, if ``batch_fn`` cannot read it or ``training_step`` returns no loss.
+        MisconfigurationException: at fit start, for manual optimization, a strategy that shards the model, an unknown
+            ``backbone``, or another such callback on the same model where one of both has an objective that needs what
+            the model returns, an alarm, or a regularizer; at the first batch, if ``batch_fn`` cannot read it or
+            ``training_step`` returns no loss.
 
     Source: Madry et al. 2018, arXiv 1706.06083.
     """
@@ -146,6 +148,7 @@ class AdversarialTraining(FreshCallback):
                 f"none before it rings, got {self.alarm.signal!r}, which would never ring"
             )
             raise MisconfigurationException(msg)
+        self._check_others(trainer, pl_module)
         if isinstance(trainer.strategy, _UNSUPPORTED):
             msg = f"{type(self).__name__} runs on one device or with DDP, got {type(trainer.strategy).__name__}"
             raise MisconfigurationException(msg)
@@ -169,6 +172,20 @@ class AdversarialTraining(FreshCallback):
 
         self._unpatch()
         self._unpatch = patch_training_step(pl_module, wrapper)
+
+    def _check_others(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Attacks of one model may follow one another; but what looks at a step's passes would see the attacks' too."""
+        own = set(self.target.model(pl_module).modules())
+        for other in trainer.callbacks:  # type: ignore[attr-defined]
+            if other is self or not isinstance(other, AdversarialTraining):
+                continue
+            looking = next((each for each in (self, other) if each.looks_at_passes), None)
+            if looking is not None and own & set(other.target.model(pl_module).modules()):
+                msg = (
+                    f"expected {type(looking).__name__}, which looks at what the model returns in a step, as the only "
+                    f"callback that attacks this model, got {type(self).__name__} and {type(other).__name__}"
+                )
+                raise MisconfigurationException(msg)
 
     def _warn_of_searches(self, trainer: pl.Trainer) -> None:
         for search in trainer.callbacks:  # type: ignore[attr-defined]
@@ -252,6 +269,11 @@ class AdversarialTraining(FreshCallback):
     def always_penalizes(self) -> bool:
         """Whether the labelled inputs of steps have a penalty on layers, whatever the alarm says; False here."""
         return False
+
+    @property
+    def looks_at_passes(self) -> bool:
+        """Whether the objective or the alarm need what the model returns in a step."""
+        return self.objective.needs_both_outputs or self.alarm is not None
 
     def penalized_layers(self, epoch: int) -> list[str]:
         """Layers whose clean and adversarial representations :meth:`penalty` gets; none here."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Sequence
-from contextlib import nullcontext
+from contextlib import contextmanager, nullcontext
 from itertools import chain, islice
 from typing import Any
 
@@ -176,6 +176,8 @@ class ATLR(AdversarialTraining):
     def _forget(self) -> None:
         self.history: list[AnalysedEpoch] = []
         self._latest: SustainabilityReport | None = None
+        self._validated_at: int | None = None
+        self._awaited: int | None = None
         self._warned_empty = False
         self._warned_unused = False
         self._guard = CollapseGuard()
@@ -222,6 +224,16 @@ class ATLR(AdversarialTraining):
         """Weight averaging takes its weights out at the end of validation: the analysis must see them at any place."""
         others = [callback for callback in trainer.callbacks if callback is not self]  # type: ignore[attr-defined]
         trainer.callbacks = [self, *others]  # type: ignore[attr-defined]
+
+    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Make up for an analysis that was awaited when the checkpoint was written."""
+        super().on_train_start(trainer, pl_module)
+        epoch, self._awaited = self._awaited, None
+        if epoch is not None:
+            with _averages_in_place(trainer, pl_module):
+                self._analyse_after(epoch, trainer, pl_module)
+            self._log_now(trainer, epoch)
+        self._validated_at = trainer.fit_loop.total_batch_idx
 
     def on_train_batch_start(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, batch: Any, batch_idx: int
@@ -279,28 +291,32 @@ class ATLR(AdversarialTraining):
 
     def _make_first_list(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         if self.mvl is None and trainer.current_epoch >= self.warmup_epochs:
-            report = self._analyse(trainer, pl_module)
-            self._update_mvl(report)
-            self._log_first(trainer, report)
+            self._update_mvl(self._analyse(trainer, pl_module))
+            self._log_now(trainer, trainer.current_epoch)
 
     def on_validation_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Analyse, log, and choose the list that is used from here on."""
         if trainer.state.fn != TrainerFn.FITTING or trainer.sanity_checking:
             return
+        self._analyse_after(trainer.current_epoch, trainer, pl_module)
+        self._validated_at = trainer.fit_loop.total_batch_idx
+        for name, value in self._logged().items():
+            log_own(self, pl_module, name, value, sync_dist=True)
+
+    def _analyse_after(self, epoch: int, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Analyse, if this epoch is one to do so after."""
         every = self.analysis_every_n_epochs
-        if every > 0 and (trainer.current_epoch + 1) % every == 0:
-            try:
-                report = self._analyse(trainer, pl_module)
-            except TooFewSamplesError as error:
-                if not self.fixed:
-                    raise
-                rank_zero_warn(f"The layers are not analysed: {error}.")
-            else:
-                self._update_mvl(report)
-                self._remember(trainer.current_epoch, report)
-        if self._latest is not None:
-            for name, value in self._logged(self._latest).items():
-                log_own(self, pl_module, name, value, sync_dist=True)
+        if every == 0 or (epoch + 1) % every:
+            return
+        try:
+            report = self._analyse(trainer, pl_module)
+        except TooFewSamplesError as error:
+            if not self.fixed:
+                raise
+            rank_zero_warn(f"The layers are not analysed: {error}.")
+        else:
+            self._update_mvl(report)
+            self._remember(epoch, report)
 
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Say so if the penalty has killed a layer, or cannot teach it anything."""
@@ -323,6 +339,11 @@ class ATLR(AdversarialTraining):
     def always_penalizes(self) -> bool:
         """Unless gated, or on unlabelled inputs alone."""
         return not self.gated and (self.unlabelled is None or not self.unlabelled.only)
+
+    @property
+    def looks_at_passes(self) -> bool:
+        """Always: at what layers return."""
+        return True
 
     def penalized_layers(self, epoch: int) -> list[str]:
         """The current MVL, without the layers whose gamma is 0 now; none if only unlabelled inputs are regularized."""
@@ -392,10 +413,19 @@ class ATLR(AdversarialTraining):
             **({} if self.unlabelled is None else {"unlabelled": self.unlabelled.state_dict()}),
         }
 
+    def on_save_checkpoint(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, checkpoint: dict[str, Any]
+    ) -> None:
+        """Note whether an analysis is awaited: a resumed run leaves out the validation run that it would come after."""
+        super().on_save_checkpoint(trainer, pl_module, checkpoint)
+        if _awaits_validation(trainer) and trainer.fit_loop.total_batch_idx != self._validated_at:
+            checkpoint["callbacks"][self.state_key]["awaited"] = trainer.current_epoch
+
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Continue with the checkpoint's list; one that was fixed by the user stays."""
         super().load_state_dict(state_dict)
         self.history = unstacked(state_dict["history"])
+        self._awaited = state_dict.get("awaited")
         latest = state_dict.get("latest")  # before 0.2 it was not kept
         self._latest = None if latest is None else SustainabilityReport.from_dict(latest)
         if not self.fixed:
@@ -482,25 +512,48 @@ class ATLR(AdversarialTraining):
         entry = AnalysedEpoch(epoch, rounded(report), list(self.mvl or []))
         self.history = [old for old in self.history if old.epoch != epoch] + [entry]
 
-    def _log_first(self, trainer: pl.Trainer, report: SustainabilityReport) -> None:
-        """The first list, in the epoch that begins with it.
+    def _log_now(self, trainer: pl.Trainer, epoch: int) -> None:
+        """What was found, as that of ``epoch``, at this moment.
 
         Not through ``log``, whose value of this moment would come at the end of the epoch and replace a newer one.
         """
         if trainer.barebones:
             return
-        values = self._logged(report)
+        values = self._logged()
         trainer.callback_metrics.update({name: torch.tensor(value) for name, value in values.items()})
         for logger in trainer.loggers:
-            logger.log_metrics({"epoch": trainer.current_epoch, **values}, step=trainer.global_step)
+            logger.log_metrics({"epoch": epoch, **values}, step=trainer.global_step)
 
-    def _logged(self, report: SustainabilityReport) -> dict[str, float]:
-        mvl = self.mvl or []
+    def _logged(self) -> dict[str, float]:
+        """The latest report in figures; empty before there is one."""
+        mvl, report = self.mvl or [], self._latest
+        if report is None:
+            return {}
         values = {"lsa/mu": float(report.mu), "lsa/sigma": float(report.sigma), "lsa/mvl_size": float(len(mvl))}
         for index, (layer, mean) in enumerate(zip(report.layers, report.mean.tolist(), strict=True)):
             values[f"lsa/{report.measure}/{index:02d}_{layer}"] = mean
             values[f"lsa/in_mvl/{index:02d}_{layer}"] = float(layer in mvl)
         return values
+
+
+def _awaits_validation(trainer: pl.Trainer) -> bool:
+    """Whether the latest batch of a fit is trained on, and validation comes, or is, after it."""
+    loop, fetcher = trainer.fit_loop.epoch_loop, trainer.fit_loop._data_fetcher
+    batches: Any = loop.batch_progress.current  # Lightning's type of it says less than it has
+    return fetcher is not None and batches.processed == batches.ready > 0 and loop._should_check_val_fx(fetcher)
+
+
+@contextmanager
+def _averages_in_place(trainer: pl.Trainer, module: pl.LightningModule) -> Iterator[None]:
+    """Inside, the module has the weights that Lightning's weight averaging would have it validated with."""
+    averaging = [each for each in trainer.callbacks if isinstance(getattr(each, "_average_model", None), nn.Module)]  # type: ignore[attr-defined]
+    for each in averaging:
+        each.on_validation_epoch_start(trainer, module)
+    try:
+        yield
+    finally:
+        for each in averaging:
+            each.on_validation_epoch_end(trainer, module)
 
 
 def _share_done(trainer: pl.Trainer, batch_idx: int) -> float:

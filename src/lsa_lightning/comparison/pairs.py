@@ -10,6 +10,7 @@ from typing import Any
 from lsa_lightning.callbacks import ATLR, AdversarialTraining
 from lsa_lightning.comparison.groups import Group, comparable, config_differences, measured_on, seeds_of
 from lsa_lightning.comparison.metrics import Metric, Spread, headline
+from lsa_lightning.evaluation.robustness import EXACT
 
 _OF_ATLR = inspect.signature(ATLR).parameters.keys() - inspect.signature(AdversarialTraining).parameters.keys()
 
@@ -45,11 +46,14 @@ class Pair:
 
     @property
     def worst_case(self) -> list[Metric]:
-        """The accuracy at the radius of training under the attack that the base stands worst; empty without one."""
+        """The accuracy at the radius of training under the attack that the base stands worst; empty without one.
+
+        Of equal ones it is that of ``exact``, which no attack can lower.
+        """
         metrics = [metric for metric in headline(self.group.runs) if metric.attack and not metric.is_score]
         spreads = {} if self.base is None else {metric: self.base.spread(metric) for metric in metrics}
         means = {metric: spread.mean for metric, spread in spreads.items() if spread is not None}
-        return sorted(means, key=lambda metric: means[metric])[:1]
+        return sorted(means, key=lambda metric: (means[metric], metric.attack != EXACT))[:1]
 
     def difference(self, metric: Metric) -> Spread | None:
         """The metric of the group minus that of its base, over the seeds of both; None where there is no pair."""

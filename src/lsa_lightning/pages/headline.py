@@ -5,12 +5,13 @@ from __future__ import annotations
 from typing import NamedTuple
 
 from lsa_lightning.comparison.metrics import radius_of
+from lsa_lightning.evaluation.robustness import EXACT
 from lsa_lightning.masking import MaskingFlag
 from lsa_lightning.runs.read import Run
 
 
 class WorstCase(NamedTuple):
-    """The lowest accuracy of all rows at one radius.
+    """The lowest accuracy of all rows at one radius; of equal ones that of ``exact``, which no attack can lower.
 
     Attributes:
         attack: the row, an attack or ``exact``.
@@ -37,7 +38,7 @@ class WorstCase(NamedTuple):
         eps = table.eps[column]
         kind = "the training " if eps == table.training_eps else "" if radius in table.eps else "the largest "
         where = f"{kind}eps {eps:g}" + (f" ({table.norm})" if table.norm else "")
-        attack = min(table.accuracy, key=lambda name: table.accuracy[name][column])
+        attack = min(table.accuracy, key=lambda name: (table.accuracy[name][column], name != EXACT))
         ceiling = None if table.ceiling is None else dict(zip(table.ceiling.eps, table.ceiling.accuracy, strict=True))
         accuracy, interval = table.accuracy[attack][column], table.intervals[attack][column]
         return cls(attack, where, accuracy, interval, None if ceiling is None else ceiling.get(eps))

@@ -112,7 +112,7 @@ def plot_mvl_history(
         raise ValueError(msg)
     layers = list(dict.fromkeys(layer for row in scores for layer in row))
     height = max(3.2, 1.9 + 0.25 * len(layers))
-    figure, axes = new_axes(height=height)
+    figure, axes = new_axes(width=max(WIDTH, 2.6 + 0.083 * max(map(len, layers))), height=height)
     values = np.array([[row.get(layer, np.nan) for row in scores] for layer in layers])
     far = float(np.nanmax(np.abs(values))) or 1.0
     limits: dict[str, Any] = {"vmin": -far, "vmax": far * (1 + 1e-4)}  # a 0 is not above, however it is rounded

@@ -24,6 +24,9 @@ from lsa_lightning.plotting.style import (
 Interval = tuple[float, float]
 """Its low and its high end."""
 
+_FEWEST_GAPS = 5
+"""In how many parts the range of the radii is divided at least, to draw lines beside one another within one of them."""
+
 Curves = Mapping[str, Mapping[float, tuple[float, Interval | None]]]
 """By name and eps, a value and its interval, if that is known."""
 
@@ -140,7 +143,8 @@ def _over_eps(
 def _draw_curves(axes: Axes, curves: Curves) -> None:
     """Lines with their intervals, side by side: else equal lines and their bars hide one another."""
     radii = sorted({radius for row in curves.values() for radius in row})
-    gap = min((b - a for a, b in pairwise(radii)), default=1.0)
+    few = (radii[-1] - radii[0]) / _FEWEST_GAPS or 1.0  # between two radii, what is far from both is at neither
+    gap = min([few, *(b - a for a, b in pairwise(radii))])
     for i, ((name, row), style) in enumerate(zip(curves.items(), line_styles(), strict=False)):
         shift = 0.3 * gap * (i - (len(curves) - 1) / 2) / len(curves)
         values = [value for value, _ in row.values()]
@@ -151,6 +155,8 @@ def _draw_curves(axes: Axes, curves: Curves) -> None:
         places = [radius + shift for radius in row]
         style["markersize"] = 5.0
         axes.errorbar(places, values, yerr=bars, capsize=3, linewidth=1, label=shown(name), **style)
+    if len(radii) == 1:
+        axes.set_xticks(radii, [f"{radii[0]:.4g}"])  # the places beside it are no other radii
 
 
 def _limits(curves: Curves) -> tuple[float, float]:

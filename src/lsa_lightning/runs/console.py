@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import io
 import logging
+import math
 import sys
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
+from functools import partial
+from itertools import product
 
 from rich.box import SIMPLE_HEAD
 from rich.console import Console
+from rich.measure import Measurement
 from rich.table import Table
 from rich.text import Text
 
@@ -95,29 +99,54 @@ def print_accuracies(tables: dict[str, RobustnessTable], flagged: Collection[str
     first = next(iter(tables.values()))
     samples = " and ".join(str(n) for n in sorted({table.samples for table in tables.values()}))
     norm = "" if first.norm is None else f", {first.norm}"
-    shown = Table(box=SIMPLE_HEAD, padding=0)
-    dash = "-" if 10 * len(first.eps) + 20 <= console.width else "-\n"  # intervals of 9 characters, names, R&G
-    shown.add_column("attack", overflow="fold")
-    for eps in first.eps:
-        head = "clean" if eps == 0 else f"eps {eps_in_words(eps)}"
-        shown.add_column(f"{head}\ntraining" if eps == first.training_eps else head, justify="right")
-    shown.add_column(f"R&G\nof {first.rg_max:g}", justify="right", no_wrap=True)
-    for name in first.accuracy:
-        for label, table in tables.items():
-            ends = zip(table.accuracy[name], table.intervals[name], strict=True)
-            cells = [f"{accuracy:.2f}\n{_end(low)}{dash}{_end(high)}" for accuracy, (low, high) in ends]
-            mark = " !" if label in flagged and name not in table.at_most else ""
-            shown.add_row(f"{name} {label}".rstrip() + mark, *cells, f"{table.rg_score[name]:.2f}")
-        shown.add_section()
-    for label, table in tables.items():
-        if table.ceiling is not None:
-            most = [f"{accuracy:.2f}" for accuracy in table.ceiling.accuracy]
-            shown.add_row(f"ceiling {label}".rstrip(), *most, f"{table.ceiling.rg_score:.2f}")
-    _print_table(f"Accuracy in %, 95 % intervals ({samples} samples{norm})", shown)
+    parts = _that_fit(partial(_accuracy_table, tables, flagged), len(first.eps))
+    _print_table(f"Accuracy in %, 95 % intervals ({samples} samples{norm})", *parts)
     notes = [f"Steps: {steps}."] if steps else []
     notes += [*_notes(tables.values()), *(["!: raised masking flags; may be too high."] if flagged else [])]
     for line in notes:
         show(line)
+
+
+def _accuracy_table(
+    tables: dict[str, RobustnessTable], flagged: Collection[str], columns: range, *, narrow: bool
+) -> Table:
+    """Some columns of the accuracies; with the last one R&G. Narrow ones have their intervals in two lines."""
+    first = next(iter(tables.values()))
+    scored = columns[-1] == len(first.eps) - 1
+    dash, space = ("-\n", "\n") if narrow else ("-", " ")
+    shown = Table(box=SIMPLE_HEAD, padding=0)
+    shown.add_column("attack", overflow="fold")
+    for eps in [first.eps[i] for i in columns]:
+        head = "clean" if eps == 0 else f"eps{space}{eps_in_words(eps)}"
+        shown.add_column(f"{head}\ntraining" if eps == first.training_eps else head, justify="right", no_wrap=True)
+    if scored:
+        shown.add_column(f"R&G\nof {first.rg_max:g}", justify="right", no_wrap=True)
+    for name in first.accuracy:
+        for label, table in tables.items():
+            known = [(table.accuracy[name][i], *table.intervals[name][i]) for i in columns]
+            cells = [f"{accuracy:.2f}\n{_end(low)}{dash}{_end(high)}" for accuracy, low, high in known]
+            mark = " !" if label in flagged and name not in table.at_most else ""
+            score = [f"{table.rg_score[name]:.2f}"] if scored else []
+            shown.add_row(f"{name} {label}".rstrip() + mark, *cells, *score)
+        shown.add_section()
+    for label, table in tables.items():
+        if table.ceiling is not None:
+            most = [f"{table.ceiling.accuracy[i]:.2f}" for i in columns]
+            score = [f"{table.ceiling.rg_score:.2f}"] if scored else []
+            shown.add_row(f"ceiling {label}".rstrip(), *most, *score)
+    return shown
+
+
+def _that_fit(table_of: Callable[..., Table], columns: int) -> list[Table]:
+    """As few tables as have room, of about as many columns each; of one column, where there is room for none."""
+    room, whole = min(console.width, _LOG_WIDTH), console.options.update(max_width=10_000)
+    for number, narrow in product(range(1, columns + 1), (False, True)):
+        each = math.ceil(columns / number)
+        parts = [range(columns)[start : start + each] for start in range(0, columns, each)]
+        tables = [table_of(part, narrow=narrow) for part in parts]
+        if all(Measurement.get(console, whole, table).minimum <= room for table in tables):
+            break
+    return tables
 
 
 def _notes(tables: Collection[RobustnessTable]) -> Iterator[str]:
@@ -147,9 +176,9 @@ def print_masking(flags: dict[str, MaskingFlag]) -> None:
         show(f"  {name}: {flag.seen}")
 
 
-def _print_table(title: str, table: Table) -> None:
-    """A table under its title, which a title of the table's own would wrap to the width of the columns."""
-    show(Text(title, style="italic"), table)
+def _print_table(title: str, *tables: Table) -> None:
+    """Tables under one title, which a title of a table's own would wrap to the width of the columns."""
+    show(Text(title, style="italic"), *tables)
 
 
 def _end(percent: float) -> str:

@@ -232,7 +232,7 @@ class AdversarialStep:
             # Some models normalise what they are given in place.
             return self.model((stepped_on if again else other).clone())
 
-        with _looking() if watched else reentrance_off() if looks and asked.layers else nullcontext():
+        with _looking() if watched else reentrance_off() if looks else nullcontext():
             try:
                 if watched or (looks and not runs_compiled):
                     watch.open()

@@ -182,7 +182,8 @@ def _may_write_buffers(module: nn.Module) -> bool:
 def reentrance_off() -> Iterator[None]:
     """Reentrant checkpoints, which neither know ``torch.autograd.grad`` nor show a graph, become non-reentrant ones.
 
-    They recompute the same, and their gradients are the same.
+    They recompute the same, and their gradients are the same; but where none of its inputs requires a gradient, a
+    reentrant one gives its parameters none either, of which torch warns, and this one does.
     """
     original = checkpoint.CheckpointFunction
     checkpoint.CheckpointFunction = _Nonreentrant  # type: ignore[misc, assignment]
