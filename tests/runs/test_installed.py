@@ -37,14 +37,21 @@ def test_a_package_of_an_extra_leads_to_the_extra(monkeypatch: pytest.MonkeyPatc
         check_installed({"_target_": f"{package}.Attack"}, "attack")
 
 
-@pytest.mark.parametrize(("logger", "extra"), [("TensorBoardLogger", "tensorboard"), ("MLFlowLogger", "mlflow")])
+@pytest.mark.parametrize(
+    ("logger", "extra"),
+    [
+        ("lightning.pytorch.loggers.TensorBoardLogger", "tensorboard"),
+        ("lightning.pytorch.loggers.MLFlowLogger", "mlflow"),
+        ("lsa_lightning.runs.loggers.JobMLFlowLogger", "mlflow"),
+    ],
+)
 def test_a_logger_whose_package_is_missing_leads_to_the_extra(
     monkeypatch: pytest.MonkeyPatch, logger: str, extra: str
 ) -> None:
     monkeypatch.delitem(sys.modules, extra, raising=False)
     monkeypatch.setattr("lsa_lightning.runs.installed.find_spec", lambda name: None if name == extra else name)
     with pytest.raises(ValueError, match=rf'{extra} to be installed, .* pip install "lsa-lightning\[{extra}\]"'):
-        check_installed({"_target_": f"lightning.pytorch.loggers.{logger}"}, "logger")
+        check_installed({"_target_": logger}, "logger")
 
 
 def test_a_module_in_this_folder_is_found_with_the_python_path(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

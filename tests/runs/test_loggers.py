@@ -11,12 +11,14 @@ import numpy as np
 import pandas as pd
 import pytest
 from lightning.pytorch.loggers import CSVLogger, Logger, MLFlowLogger, TensorBoardLogger, WandbLogger
+from lightning.pytorch.loggers import mlflow as mlflow_loggers
 from numpy.typing import NDArray
 from PIL import Image
 from tests.helpers.drawings import TABLE, drawing, read_board
 
 from lsa_lightning.runs.loggers import (
     CSVResults,
+    JobMLFlowLogger,
     JobWandbLogger,
     MLFlowResults,
     ResultLogger,
@@ -176,6 +178,42 @@ def test_the_real_mlflow_holds_artifacts_metrics_and_tags(tmp_path: Path, monkey
     np.testing.assert_array_equal(pixels_of(image), pixels_of(drawing()))
     (table,) = tmp_path.rglob("profile.csv")
     pd.testing.assert_frame_equal(pd.read_csv(table, keep_default_na=False), TABLE)
+
+
+def test_a_job_that_goes_on_goes_on_with_its_mlflow_run(tmp_path: Path) -> None:
+    mlflow = pytest.importorskip("mlflow")
+    uri = f"sqlite:///{tmp_path}/mlflow.db"
+    options = {"tracking_uri": uri, "artifact_location": str(tmp_path / "files")}
+    first, other = (JobMLFlowLogger(tmp_path / name, **options) for name in ("a", "b"))
+    first.log_hyperparams({"trainer": {"max_epochs": 3}, "seed": 0})
+    first.log_metrics({"loss": 1.0}, step=15)
+    first.finalize("failed")
+    again = JobMLFlowLogger(tmp_path / "a", **options)
+    again.log_hyperparams({"trainer": {"max_epochs": 5}, "seed": 0, "name": "x"})
+    client = mlflow.MlflowClient(uri)
+    assert client.get_run(again.run_id).info.status == "RUNNING"
+    again.log_metrics({"loss": 0.5}, step=31)
+    again.finalize("success")
+    other.log_metrics({"loss": 2.0}, step=15)
+    assert again.run_id == first.run_id != other.run_id
+    run = client.get_run(first.run_id)
+    assert run.info.status == "FINISHED"
+    assert [(point.step, point.value) for point in client.get_metric_history(first.run_id, "loss")] == [
+        (15, 1.0),
+        (31, 0.5),
+    ]
+    assert run.data.params == {"trainer/max_epochs": "3", "seed": "0", "name": "x"}
+    assert {name: tag for name, tag in run.data.tags.items() if "/" in name} == {"resumed/trainer/max_epochs": "5"}
+
+
+def test_a_given_mlflow_run_goes_before_that_of_the_folder(tmp_path: Path) -> None:
+    (tmp_path / "mlflow_run_id.txt").write_text("of the folder\n")
+    with (
+        patch.dict("sys.modules", {"mlflow": Mock(), "mlflow.tracking": Mock()}),
+        patch.object(mlflow_loggers, "_MLFLOW_AVAILABLE", new=True),
+    ):
+        loggers = [JobMLFlowLogger(tmp_path), JobMLFlowLogger(tmp_path, run_id="mine")]
+        assert [logger.run_id for logger in loggers] == ["of the folder", "mine"]
 
 
 def test_a_run_folder_has_one_wandb_id_and_another_one_another(tmp_path: Path) -> None:

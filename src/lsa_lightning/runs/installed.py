@@ -19,8 +19,9 @@ _EXTRAS = {
 _NEEDS = {
     "lightning.pytorch.loggers.TensorBoardLogger": "tensorboard",
     "lightning.pytorch.loggers.MLFlowLogger": "mlflow",
+    "lsa_lightning.runs.loggers.JobMLFlowLogger": "mlflow",
 }
-"""Packages that a class of another one needs."""
+"""Packages that a class needs which is not in them."""
 
 
 def check_installed(node: Any, place: str) -> None:

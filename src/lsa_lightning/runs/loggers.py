@@ -12,7 +12,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
+from lightning.fabric.loggers.logger import rank_zero_experiment
+from lightning.fabric.utilities.logger import _convert_params, _flatten_dict
 from lightning.pytorch.loggers import CSVLogger, Logger, MLFlowLogger, TensorBoardLogger, WandbLogger
+from lightning.pytorch.utilities import rank_zero_only
 
 from lsa_lightning.utils.checks import flag
 from lsa_lightning.utils.files import replacing, write_text
@@ -24,6 +27,10 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 WANDB_ID_FILE = "wandb_id.txt"
+MLFLOW_ID_FILE = "mlflow_run_id.txt"
+
+_MLFLOW_LONGEST = 250
+"""Characters of a parameter's value, as Lightning cuts it."""
 
 
 class JobWandbLogger(WandbLogger):
@@ -57,6 +64,46 @@ def wandb_id(folder: Path) -> str | None:
             return None
         write_text(file, uuid.uuid4().hex[:12] + "\n")
     return file.read_text(encoding="utf-8").strip()
+
+
+class JobMLFlowLogger(MLFlowLogger):
+    """Lightning's logger of MLflow with one run per run folder, over all restarts of its job.
+
+    MLflow gives the run its id, which is kept in :data:`MLFLOW_ID_FILE` of the run folder. Parameters that a run has in
+    MLflow stay, as MLflow has it; where a job goes on with others, they are tags, ``resumed/NAME``.
+
+    Args:
+        save_dir: the run folder.
+        run_id: the run's id; None: that of the file.
+        **options: those of :class:`lightning.pytorch.loggers.MLFlowLogger`.
+    """
+
+    def __init__(self, save_dir: str | Path, *, run_id: str | None = None, **options: Any) -> None:
+        self._id_file = Path(save_dir) / MLFLOW_ID_FILE
+        known = self._id_file.read_text(encoding="utf-8").strip() if self._id_file.is_file() else None
+        super().__init__(save_dir=str(save_dir), run_id=run_id or known, **options)
+
+    @property
+    @rank_zero_experiment
+    def experiment(self) -> Any:
+        """The client, as Lightning has it; at its first use the run is begun, or gone on with."""
+        begins, goes_on = not self._initialized, self._run_id
+        client = super().experiment
+        if begins and goes_on:
+            client.update_run(goes_on, status="RUNNING")
+        elif begins:
+            write_text(self._id_file, f"{self._run_id}\n")
+        return client
+
+    @rank_zero_only
+    def log_hyperparams(self, params: Any) -> None:
+        """Those that the run has not yet as parameters; others of the same name as tags."""
+        known = self.experiment.get_run(self.run_id).data.params
+        given = _flatten_dict(_convert_params(params))
+        for name, value in given.items():
+            if name in known and str(value)[:_MLFLOW_LONGEST] != known[name]:
+                self.experiment.set_tag(self.run_id, f"resumed/{name}", str(value)[:_MLFLOW_LONGEST])
+        super().log_hyperparams({name: value for name, value in given.items() if name not in known})
 
 
 class ResultLogger(ABC):
