@@ -90,7 +90,8 @@ class ATLR(AdversarialTraining):
 
     Attributes:
         mvl: the current list, or None before the first analysis.
-        history: one :class:`~lsa_lightning.layers.report.AnalysedEpoch` per analysed epoch.
+        history: one :class:`~lsa_lightning.layers.report.AnalysedEpoch` per analysed epoch: of several validation runs
+            in it the last one's.
 
     Raises:
         ValueError: if an argument is outside its range.

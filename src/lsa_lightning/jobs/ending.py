@@ -42,12 +42,14 @@ class Kept(NamedTuple):
         epoch: the epoch that they are from, from 0; None: the last one.
         monitor: the metric that they are the best by; None without a checkpoint, or where nothing was monitored.
         validation: the ``val/...`` metrics of that epoch.
+        step: the optimizer step that they are from, of a validation run within an epoch; None: the epoch's last.
     """
 
     file: str | None
     epoch: int | None
     monitor: str | None
     validation: dict[str, float]
+    step: int | None = None
 
     def in_words(self, epochs: int) -> str:
         """Which weights they are, of so many epochs, counted from 1.
@@ -60,7 +62,9 @@ class Kept(NamedTuple):
             return f"the last weights, of epoch {epochs}/{epochs}"
         value = self.validation.get(self.monitor or "")
         chosen = "" if self.monitor is None else f", the best {self.monitor}"
-        return f"the weights of epoch {self.epoch + 1}/{epochs}{chosen}" + ("" if value is None else f", {value:.4f}")
+        within = "" if self.step is None else f"step {self.step}, within "
+        weights = f"the weights of {within}epoch {self.epoch + 1}/{epochs}"
+        return f"{weights}{chosen}" + ("" if value is None else f", {value:.4f}")
 
 
 def load_best(trainer: pl.Trainer, model: pl.LightningModule) -> Kept:
@@ -72,7 +76,9 @@ def load_best(trainer: pl.Trainer, model: pl.LightningModule) -> Kept:
     checkpoint = torch.load(path, map_location=model.device, weights_only=True)
     model.load_state_dict(checkpoint["state_dict"])
     score = {} if chooser.best_model_score is None else {str(chooser.monitor): float(chooser.best_model_score)}
-    return Kept(str(path), int(checkpoint["epoch"]), chooser.monitor, checkpoint.get(VALIDATION, score))
+    batches = checkpoint["loops"]["fit_loop"]["epoch_loop.batch_progress"]
+    step = None if batches["is_last_batch"] else int(checkpoint["global_step"])
+    return Kept(str(path), int(checkpoint["epoch"]), chooser.monitor, checkpoint.get(VALIDATION, score), step)
 
 
 def validation_of(trainer: pl.Trainer) -> dict[str, float]:

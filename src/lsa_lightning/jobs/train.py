@@ -117,7 +117,7 @@ def _run(cfg: DictConfig, attempt: Attempt, signals: Signals) -> RunSummary | No
         signals.check()
         history = history_of(job.callbacks)
         write_history(history, folder)
-        write_training(folder, kept.epoch, validated_at(job.callbacks), kept.monitor or "")
+        write_training(folder, kept.epoch, validated_at(job.callbacks), kept.monitor or "", kept.step)
         summary = RunSummary(
             name=cfg.name,
             seed=cfg.seed,
@@ -126,6 +126,7 @@ def _run(cfg: DictConfig, attempt: Attempt, signals: Signals) -> RunSummary | No
             training_seconds=round(seconds, 2),
             checkpoint=kept.file,
             checkpoint_epoch=kept.epoch,
+            checkpoint_step=kept.step,
             validation=kept.validation,
             analysis=None if analysis is None else AnalysisSummary.of(analysis),
             evaluation=None if evaluation is None else evaluation.table,

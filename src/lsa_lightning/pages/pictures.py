@@ -22,7 +22,8 @@ _WIDE = ("adversarial_images", "largest_errors")
 _CAPTIONS = {
     "training": (
         "Training",
-        "Loss of the training batches, and accuracy on the validation set, clean and under attack, after each epoch. "
+        "Loss of the training batches, and accuracy on the validation set, clean and under attack, after each epoch "
+        "(the last validation run in it). "
         "The dotted line marks the epoch whose weights were kept and are measured below.",
     ),
     "accuracy": (

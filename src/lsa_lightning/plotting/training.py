@@ -21,6 +21,7 @@ def plot_training(
     *,
     kept: int | None = None,
     best_by: str = "",
+    step: int | None = None,
     attacked: str = "",
 ) -> Figure:
     """Losses, and below them accuracies, over the epochs, with the epoch whose weights were kept.
@@ -30,6 +31,7 @@ def plot_training(
         accuracies: in percent, laid out as ``losses``.
         kept: the epoch whose weights were kept, marked by a vertical line; None: no line.
         best_by: what that epoch is the best by, such as ``"val/acc_pgd"``; empty: the line does not tell.
+        step: the step within that epoch whose weights were kept; None: its last.
         attacked: what the accuracies under attack were measured at, such as ``"eps 0.3 (Linf)"``, for the axis.
 
     Returns:
@@ -48,7 +50,8 @@ def plot_training(
     for axes, (ylabel, curves) in zip(every, drawn.items(), strict=True):
         _draw(axes, curves)
         if kept is not None:
-            label = f"kept: epoch {kept}" + (f"\n(best {best_by})" if best_by else "")
+            label = f"kept: epoch {kept}" if step is None else f"kept: step {step},\nwithin epoch {kept}"
+            label += f"\n(best {best_by})" if best_by else ""
             axes.axvline(kept, color="0.4", linestyle=":", zorder=0, label=label)
         axes.set_ylabel(ylabel)
         place: dict[str, Any] = {"loc": "lower left", "bbox_to_anchor": (0.0, 1.0)}

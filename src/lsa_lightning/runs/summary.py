@@ -64,6 +64,7 @@ class RunSummary:
         training_seconds: wall time of training.
         checkpoint: file of the weights that were measured; None: the last ones, which no file holds.
         checkpoint_epoch: the epoch that they are from.
+        checkpoint_step: the optimizer step that they are from, of a validation run within an epoch; None: its last.
         validation: the trainer's ``val/...`` metrics of the last validation run; of the monitored one, the best.
         analysis: the layers on the test split.
         evaluation: the accuracies on the test split.
@@ -79,6 +80,7 @@ class RunSummary:
     training_seconds: float
     checkpoint: str | None = None
     checkpoint_epoch: int | None = None
+    checkpoint_step: int | None = None
     validation: dict[str, float] = field(default_factory=dict)
     analysis: AnalysisSummary | None = None
     evaluation: RobustnessTable | None = None
@@ -117,6 +119,7 @@ class RunSummary:
         """Plain containers, as in the file; the entries of stages that were left out are not there."""
         values = {"version": VERSION, **{key: getattr(self, key) for key in _REQUIRED}}
         values |= {"checkpoint": self.checkpoint, "checkpoint_epoch": self.checkpoint_epoch}
+        values |= {} if self.checkpoint_step is None else {"checkpoint_step": self.checkpoint_step}
         values["validation"] = self.validation
         if self.evaluation is not None:
             table = self.evaluation.to_dict()
@@ -144,6 +147,7 @@ class RunSummary:
             **{key: values[key] for key in _REQUIRED},
             checkpoint=values.get("checkpoint"),
             checkpoint_epoch=values.get("checkpoint_epoch"),
+            checkpoint_step=values.get("checkpoint_step"),
             validation=values.get("validation", {}),
             analysis=AnalysisSummary(**analysed) if "profiles" in values else None,
             evaluation=RobustnessTable.from_dict({**values, "samples": values["test_samples"]}) if measured else None,

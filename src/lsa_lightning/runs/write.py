@@ -51,7 +51,7 @@ def write_history(history: Sequence[AnalysedEpoch], folder: Path) -> None:
         save_figure(plot_history(history), folder, "mvl_history")
 
 
-def write_training(folder: Path, kept: int | None, attacked: str, best_by: str = "") -> None:
+def write_training(folder: Path, kept: int | None, attacked: str, best_by: str = "", step: int | None = None) -> None:
     """The figure of losses and accuracies over the epochs in ``metrics.csv``; none without that file.
 
     Args:
@@ -59,12 +59,13 @@ def write_training(folder: Path, kept: int | None, attacked: str, best_by: str =
         kept: the epoch whose weights were kept; None: the last one.
         attacked: radius of the attacks of validation, in words.
         best_by: what the kept epoch is the best by; empty: nothing was monitored.
+        step: the step within that epoch whose weights were kept; None: its last.
     """
     from lsa_lightning.plotting import plot_training
 
     losses, accuracies = curves_of(folder / METRICS_FILE)
     if losses or accuracies:
-        figure = plot_training(losses, accuracies, kept=kept, best_by=best_by, attacked=attacked)
+        figure = plot_training(losses, accuracies, kept=kept, best_by=best_by, step=step, attacked=attacked)
         save_figure(figure, folder, "training")
 
 

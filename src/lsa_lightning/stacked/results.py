@@ -75,7 +75,9 @@ class SeedResults:
             pl.seed_everything(job.seed, workers=True, verbose=False)
             write_observed(job.evaluation, job.model, job.test_batches(), job.folder, job.analysis)
         write_history(history_of(job.callbacks), job.folder)
-        write_training(job.folder, self.kept.epoch, validated_at(job.callbacks), self.kept.monitor or "")
+        write_training(
+            job.folder, self.kept.epoch, validated_at(job.callbacks), self.kept.monitor or "", self.kept.step
+        )
 
     def end(self, seconds: float) -> None:
         """Write the summary, and give the loggers what they keep elsewhere.
@@ -92,6 +94,7 @@ class SeedResults:
             training_seconds=round(seconds, 2),
             checkpoint=self.kept.file,
             checkpoint_epoch=self.kept.epoch,
+            checkpoint_step=self.kept.step,
             validation=self.kept.validation,
             analysis=None if self.analysis is None else AnalysisSummary.of(self.analysis),
             evaluation=None if evaluation is None else evaluation.table,
