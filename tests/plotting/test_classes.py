@@ -35,6 +35,13 @@ def test_many_classes_have_no_numbers_and_few_ticks_and_a_class_may_have_no_samp
     assert list(axes.get_yticks()) == list(range(0, 100, 10))
 
 
+def test_a_class_without_samples_has_no_numbers() -> None:
+    axes = plot_confusion([[5, 1, 0], [0, 0, 0], [1, 0, 4]]).axes[0]
+    assert [text.get_text() for text in axes.texts] == ["83", "17", "0", "20", "0", "80"]
+    assert np.isnan(np.ma.filled(axes.images[0].get_array(), np.nan)[1]).all()
+    assert axes.patch.get_hatch()
+
+
 @pytest.mark.parametrize("wrong", [[], [[1, 2]], [[1, 2], [1]], [[-1]]])
 def test_what_is_no_square_of_counts_is_refused(wrong: list[list[int]]) -> None:
     with pytest.raises(ValueError, match=r"expected counts of shape \[C, C\], C >= 1"):

@@ -35,6 +35,17 @@ def test_the_epoch_that_was_kept_is_marked_in_both() -> None:
         assert "kept: epoch 1" in [text.get_text() for text in legend.get_texts()]
 
 
+def test_weights_from_within_an_epoch_are_marked_as_such() -> None:
+    (axes, _) = plot_training(LOSSES, ACCURACIES, kept=1, step=56, best_by="val/acc_pgd").axes
+    assert "kept: step 56,\nwithin epoch 1\n(best val/acc_pgd)" in [str(line.get_label()) for line in axes.lines]
+
+
+@pytest.mark.parametrize("value", [float("inf"), float("nan")])
+def test_values_that_no_line_shows_are_counted(value: float) -> None:
+    (axes,) = plot_training({"loss": {0: 0.6, 1: value, 2: value}}, {}).axes
+    assert [line.get_label() for line in axes.lines] == ["loss\n(infinite or NaN in 2 of 3 epochs,\nfirst in epoch 1)"]
+
+
 def test_the_mark_says_what_the_epoch_is_the_best_by() -> None:
     (axes, _) = plot_training(LOSSES, ACCURACIES, kept=1, best_by="val/acc_pgd").axes
     assert "kept: epoch 1\n(best val/acc_pgd)" in [str(line.get_label()) for line in axes.lines]

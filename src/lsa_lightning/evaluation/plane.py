@@ -162,7 +162,9 @@ class _Boundary:
         low, high = (first / self.grid.step).floor().long(), (last / self.grid.step).ceil().long()
         if (nodes := float((high - low + 1).double().prod())) > _MOST_NODES:
             msg = (
-                f"expected step to make at most {_MOST_NODES:,} nodes, got {self.grid.step:g}, which makes {nodes:,.0f}"
+                f"expected a grid of at most {_MOST_NODES:,} nodes as far as radius {reach:g} reaches, got "
+                f"step={self.grid.step:g}, which makes {nodes:,.0f}: a larger evaluation.exact.step, or "
+                "evaluation.exact=null"
             )
             raise ValueError(msg)
         return torch.cartesian_prod(*(torch.arange(int(a), int(b)) for a, b in zip(low, high, strict=True)))

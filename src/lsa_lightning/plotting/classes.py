@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from math import nan
 
 from matplotlib.figure import Figure
 
@@ -19,7 +20,7 @@ def plot_confusion(confusion: Sequence[Sequence[int]], *, attacked: str = "") ->
         attacked: what they were perturbed by, such as ``"pgd, eps 0.3 (Linf)"``, for the axis.
 
     Returns:
-        The figure, in percent of the samples of a class.
+        The figure, in percent of the samples of a class; the row of a class without any is hatched.
 
     Raises:
         ValueError: if it is no square of counts.
@@ -28,18 +29,19 @@ def plot_confusion(confusion: Sequence[Sequence[int]], *, attacked: str = "") ->
     if not classes or any(len(row) != classes or min(row) < 0 for row in confusion):
         msg = f"expected counts of shape [C, C], C >= 1, got rows of lengths {[len(row) for row in confusion]}"
         raise ValueError(msg)
-    percent = [[100 * count / max(sum(row), 1) for count in row] for row in confusion]
+    percent = [[100 * count / sum(row) if any(row) else nan for count in row] for row in confusion]
     figure, axes = new_axes(height=4.8)
     shades = axes.imshow(percent, cmap="cividis", vmin=0, vmax=100)
     figure.colorbar(shades, ax=axes, label="% of the samples of a true class", shrink=0.8)
     if classes <= _MOST_NUMBERS:
         for i, row in enumerate(percent):
-            for j, value in enumerate(row):
+            for j, value in enumerate(row if any(confusion[i]) else ()):
                 axes.text(j, i, f"{value:.0f}", ha="center", va="center", color="black" if value > 50 else "white")
     ticks = _ticks(classes)
     under = f"\nunder {attacked}" if attacked else ""
     axes.set(xticks=ticks, yticks=ticks, xlabel=f"predicted class{under}", ylabel="true class")
     axes.grid(visible=False)
+    axes.patch.set(hatch="///", edgecolor="0.5")
     return figure
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from math import isfinite
 from typing import Any
 
 from matplotlib.axes import Axes
@@ -61,6 +62,14 @@ def plot_training(
     return figure
 
 
+def _not_drawn(curve: Curve) -> str:
+    """Words on the values that no line shows."""
+    missing = [epoch for epoch, value in curve.items() if not isfinite(value)]
+    if not missing:
+        return ""
+    return f"\n(infinite or NaN in {len(missing)} of {len(curve)} epochs,\nfirst in epoch {missing[0]})"
+
+
 def _draw(axes: Axes, curves: Mapping[str, Curve]) -> None:
     tidy(axes)
     longest = max(map(len, curves.values()))
@@ -69,7 +78,7 @@ def _draw(axes: Axes, curves: Mapping[str, Curve]) -> None:
         axes.plot(
             list(curve),
             list(curve.values()),
-            label=shown(name),
+            label=shown(name) + _not_drawn(curve),
             markevery=every,
             **{**style, "markersize": style["markersize"] - 2},
         )
