@@ -584,6 +584,48 @@ def test_a_checkpoint_from_before_an_analysis_that_is_due_leads_to_the_same_list
         assert [entry.to_dict() for entry in resumed.history] == [entry.to_dict() for entry in callback.history]
 
 
+@pytest.mark.parametrize("first", ["none", "some"])
+def test_where_nothing_is_validated_nothing_is_made_up_for(first: str, tmp_path: Path) -> None:
+    def run(validation: Any, **options: Any) -> ATLR:
+        callback = ATLR(pgd(), mvl=["net.act"])
+        trainer([callback], max_epochs=2).fit(foreign(), loader(), validation, **options)
+        return callback
+
+    saving = SaveIn("on_train_batch_end", tmp_path)
+    trainer([ATLR(pgd(), mvl=["net.act"]), saving], max_epochs=1).fit(
+        foreign(), loader(), loader(seed=1) if first == "some" else []
+    )
+    assert not run([], ckpt_path=saving.files[-1]).history
+
+
+class StopAfterEpoch(pl.Callback):
+    def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        trainer.should_stop = True
+
+
+def test_at_the_end_of_an_epoch_no_analysis_is_awaited_any_more(tmp_path: Path) -> None:
+    saving = SaveIn("on_train_epoch_end", tmp_path)
+    callback = ATLR(pgd(), top_k=1)
+    fitting = trainer([callback, StopAfterEpoch(), saving], max_epochs=2, val_check_interval=2)
+    fitting.fit(foreign(), loader(), loader(seed=1))
+    resumed = ATLR(pgd(), top_k=1)
+    trainer([resumed], max_epochs=1).fit(foreign(), loader(), loader(seed=1), ckpt_path=saving.files[0])
+    assert [entry.to_dict() for entry in resumed.history] == [entry.to_dict() for entry in callback.history]
+
+
+def test_what_is_made_up_for_is_logged_at_the_step_of_its_validation_run(tmp_path: Path) -> None:
+    def run(name: str, *callbacks: pl.Callback, **options: Any) -> list[tuple[str, str]]:
+        logger = CSVLogger(tmp_path, name=name)
+        atlr = ATLR(pgd(), top_k=1)
+        trainer([atlr, *callbacks], max_epochs=2, logger=logger).fit(foreign(), Resumable(), loader(seed=1), **options)
+        with (Path(logger.log_dir) / "metrics.csv").open(newline="") as rows:
+            return [(row["step"], row["lsa/mu"]) for row in csv.DictReader(rows) if row["lsa/mu"]]
+
+    saving = SaveIn("on_train_batch_end", tmp_path)
+    whole = run("whole", saving)
+    assert run("resumed", ckpt_path=saving.files[2]) == whole[1:]
+
+
 def test_the_checkpoint_loads_as_weights_only_and_without_the_callback(tmp_path: Path) -> None:
     path = tmp_path / "last.ckpt"
     fit(foreign(), ATLR(pgd(), top_k=1)).save_checkpoint(path)

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from pathlib import Path
 from typing import Any
+from unittest.mock import Mock
 
 import lightning.pytorch as pl
 import pytest
+import torch
 from lightning.pytorch.callbacks import ModelCheckpoint
 from tests.helpers.modules import ForeignModule, loader, trainer
 
@@ -53,3 +55,11 @@ def test_the_radius_of_validation_is_in_words() -> None:
     assert validated_at([RobustValidation({"a": FGSM(0.1), "b": PGD(0.1)})]) == "eps 0.1 (Linf)"
     assert validated_at([RobustValidation({"a": FGSM(0.1), "b": FGSM(0.2)})]) == ""
     assert validated_at([]) == ""
+
+
+def test_a_checkpoint_of_a_kind_of_ones_own_says_no_step(tmp_path: Path) -> None:
+    module = ForeignModule()
+    torch.save({"state_dict": module.state_dict(), "epoch": 3, "global_step": 7}, tmp_path / "own.ckpt")
+    chooser = Mock(best_model_path=str(tmp_path / "own.ckpt"), best_model_score=None, monitor=None)
+    kept = load_best(Mock(checkpoint_callback=chooser), module)
+    assert (kept.epoch, kept.step, kept.validation) == (3, None, {})

@@ -68,6 +68,11 @@ def test_of_two_radii_no_line_stands_far_from_either() -> None:
     assert len(set(places[:, 0])) == 6
 
 
+def test_without_a_curve_there_is_an_empty_figure() -> None:
+    (axes,) = plot_mean_accuracy({}).axes
+    assert not axes.lines
+
+
 def test_of_one_radius_no_other_is_named() -> None:
     rows = {f"method {i}": {0.3: (50.0, None)} for i in range(6)}
     (axes,) = plot_mean_accuracy(rows).axes

@@ -11,7 +11,6 @@ import numpy as np
 import pandas as pd
 import pytest
 from lightning.pytorch.loggers import CSVLogger, Logger, MLFlowLogger, TensorBoardLogger, WandbLogger
-from lightning.pytorch.loggers import mlflow as mlflow_loggers
 from numpy.typing import NDArray
 from PIL import Image
 from tests.helpers.drawings import TABLE, drawing, read_board
@@ -203,17 +202,34 @@ def test_a_job_that_goes_on_goes_on_with_its_mlflow_run(tmp_path: Path) -> None:
         (31, 0.5),
     ]
     assert run.data.params == {"trainer/max_epochs": "3", "seed": "0", "name": "x"}
-    assert {name: tag for name, tag in run.data.tags.items() if "/" in name} == {"resumed/trainer/max_epochs": "5"}
+    assert {name: tag for name, tag in run.data.tags.items() if "/" in name} == {"changed/trainer/max_epochs": "5"}
+
+
+@pytest.mark.parametrize("gone", ["deleted", "elsewhere", "emptied"])
+def test_an_mlflow_run_that_is_not_there_any_more_is_replaced(gone: str, tmp_path: Path) -> None:
+    mlflow = pytest.importorskip("mlflow")
+    uris = [f"sqlite:///{tmp_path}/{name}.db" for name in ("here", "there")]
+    options = {"artifact_location": str(tmp_path / "files")}
+    before = JobMLFlowLogger(tmp_path, tracking_uri=uris[0], **options).run_id
+    if gone == "deleted":
+        mlflow.MlflowClient(uris[0]).delete_run(before)
+    if gone == "emptied":
+        (tmp_path / "mlflow_run_id.txt").write_text("")
+    again = JobMLFlowLogger(tmp_path, tracking_uri=uris[gone == "elsewhere"], **options)
+    if gone == "emptied":
+        assert again.run_id != before
+    else:
+        with pytest.warns(UserWarning, match=f"has no run {before}, which .*mlflow_run_id.txt names: a new one begins"):
+            assert again.run_id != before
+    assert (tmp_path / "mlflow_run_id.txt").read_text().strip() == again.run_id
 
 
 def test_a_given_mlflow_run_goes_before_that_of_the_folder(tmp_path: Path) -> None:
     (tmp_path / "mlflow_run_id.txt").write_text("of the folder\n")
-    with (
-        patch.dict("sys.modules", {"mlflow": Mock(), "mlflow.tracking": Mock()}),
-        patch.object(mlflow_loggers, "_MLFLOW_AVAILABLE", new=True),
-    ):
-        loggers = [JobMLFlowLogger(tmp_path), JobMLFlowLogger(tmp_path, run_id="mine")]
-        assert [logger.run_id for logger in loggers] == ["of the folder", "mine"]
+    with patch.object(MLFlowLogger, "__init__", return_value=None) as begun:
+        JobMLFlowLogger(tmp_path)
+        JobMLFlowLogger(tmp_path, run_id="mine")
+    assert [call.kwargs["run_id"] for call in begun.call_args_list] == ["of the folder", "mine"]
 
 
 def test_a_run_folder_has_one_wandb_id_and_another_one_another(tmp_path: Path) -> None:

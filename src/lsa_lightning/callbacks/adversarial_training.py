@@ -175,12 +175,12 @@ class AdversarialTraining(FreshCallback):
 
     def _check_others(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Attacks of one model may follow one another; but what looks at a step's passes would see the attacks' too."""
-        own = set(self.target.model(pl_module).modules())
+        own = set(map(id, self.target.model(pl_module).parameters()))
         for other in trainer.callbacks:  # type: ignore[attr-defined]
             if other is self or not isinstance(other, AdversarialTraining):
                 continue
             looking = next((each for each in (self, other) if each.looks_at_passes), None)
-            if looking is not None and own & set(other.target.model(pl_module).modules()):
+            if looking is not None and not own.isdisjoint(map(id, other.target.model(pl_module).parameters())):
                 msg = (
                     f"expected {type(looking).__name__}, which looks at what the model returns in a step, as the only "
                     f"callback that attacks this model, got {type(self).__name__} and {type(other).__name__}"

@@ -177,8 +177,8 @@ class ATLR(AdversarialTraining):
     def _forget(self) -> None:
         self.history: list[AnalysedEpoch] = []
         self._latest: SustainabilityReport | None = None
-        self._validated_at: int | None = None
         self._awaited: int | None = None
+        self._between = False
         self._warned_empty = False
         self._warned_unused = False
         self._guard = CollapseGuard()
@@ -230,20 +230,26 @@ class ATLR(AdversarialTraining):
         """Make up for an analysis that was awaited when the checkpoint was written."""
         super().on_train_start(trainer, pl_module)
         epoch, self._awaited = self._awaited, None
-        if epoch is not None:
-            with _averages_in_place(trainer, pl_module):
-                self._analyse_after(epoch, trainer, pl_module)
-            self._log_now(trainer, epoch)
-        self._validated_at = trainer.fit_loop.total_batch_idx
+        if epoch is None or not self._is_analysed(epoch) or not any(ValidationLoaders(trainer).limits):
+            return
+        with _averages_in_place(trainer, pl_module):
+            self._analyse_after(epoch, trainer, pl_module)
+        self._log_now(trainer, epoch, trainer.global_step - 1)  # the step of the validation run's own values
 
     def on_train_batch_start(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, batch: Any, batch_idx: int
     ) -> None:
         """Note how far training is, and which layers this step should penalise."""
         super().on_train_batch_start(trainer, pl_module, batch, batch_idx)
+        self._between = False
         self._make_first_list(trainer, pl_module)  # in a resumed epoch, which does not start again
         self._share = _share_done(trainer, batch_idx)
         self._asked.update(self.penalized_layers(trainer.current_epoch))
+
+    def on_train_batch_end(self, *args: Any, **kwargs: Any) -> None:
+        """From here until validation, if it comes, an analysis is awaited."""
+        super().on_train_batch_end(*args, **kwargs)
+        self._between = True
 
     def prepare(self, model: nn.Module, x: Tensor) -> None:
         """See once which calls the names of the list mean; in a fixed one, ``relu`` stands for all its calls."""
@@ -293,22 +299,23 @@ class ATLR(AdversarialTraining):
     def _make_first_list(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         if self.mvl is None and trainer.current_epoch >= self.warmup_epochs:
             self._update_mvl(self._analyse(trainer, pl_module))
-            self._log_now(trainer, trainer.current_epoch)
+            self._log_now(trainer, trainer.current_epoch, trainer.global_step)
 
     def on_validation_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Analyse, log, and choose the list that is used from here on."""
         if trainer.state.fn != TrainerFn.FITTING or trainer.sanity_checking:
             return
-        self._analyse_after(trainer.current_epoch, trainer, pl_module)
-        self._validated_at = trainer.fit_loop.total_batch_idx
+        self._between = False
+        if self._is_analysed(trainer.current_epoch):
+            self._analyse_after(trainer.current_epoch, trainer, pl_module)
         for name, value in self._logged().items():
             log_own(self, pl_module, name, value, sync_dist=True)
 
-    def _analyse_after(self, epoch: int, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Analyse, if this epoch is one to do so after."""
+    def _is_analysed(self, epoch: int) -> bool:
         every = self.analysis_every_n_epochs
-        if every == 0 or (epoch + 1) % every:
-            return
+        return every > 0 and (epoch + 1) % every == 0
+
+    def _analyse_after(self, epoch: int, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         try:
             report = self._analyse(trainer, pl_module)
         except TooFewSamplesError as error:
@@ -321,6 +328,7 @@ class ATLR(AdversarialTraining):
 
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Say so if the penalty has killed a layer, or cannot teach it anything."""
+        self._between = False
         # Nothing is logged in barebones mode, or where every batch was skipped.
         self._guard.check(float(trainer.callback_metrics.get("train/loss_base", math.nan)))
         never = sorted(self._asked - self._penalized)
@@ -419,7 +427,8 @@ class ATLR(AdversarialTraining):
     ) -> None:
         """Note whether an analysis is awaited: a resumed run leaves out the validation run that it would come after."""
         super().on_save_checkpoint(trainer, pl_module, checkpoint)
-        if _awaits_validation(trainer) and trainer.fit_loop.total_batch_idx != self._validated_at:
+        fetcher = trainer.fit_loop._data_fetcher
+        if self._between and fetcher is not None and trainer.fit_loop.epoch_loop._should_check_val_fx(fetcher):
             checkpoint["callbacks"][self.state_key]["awaited"] = trainer.current_epoch
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
@@ -513,8 +522,8 @@ class ATLR(AdversarialTraining):
         entry = AnalysedEpoch(epoch, rounded(report), list(self.mvl or []))
         self.history = [old for old in self.history if old.epoch != epoch] + [entry]
 
-    def _log_now(self, trainer: pl.Trainer, epoch: int) -> None:
-        """What was found, as that of ``epoch``, at this moment.
+    def _log_now(self, trainer: pl.Trainer, epoch: int, step: int) -> None:
+        """What was found, as that of ``epoch`` and ``step``, at this moment.
 
         Not through ``log``, whose value of this moment would come at the end of the epoch and replace a newer one.
         """
@@ -523,7 +532,7 @@ class ATLR(AdversarialTraining):
         values = self._logged()
         trainer.callback_metrics.update({name: torch.tensor(value) for name, value in values.items()})
         for logger in trainer.loggers:
-            logger.log_metrics({"epoch": epoch, **values}, step=trainer.global_step)
+            logger.log_metrics({"epoch": epoch, **values}, step=step)
 
     def _logged(self) -> dict[str, float]:
         """The latest report in figures; empty before there is one."""
@@ -535,13 +544,6 @@ class ATLR(AdversarialTraining):
             values[f"lsa/{report.measure}/{index:02d}_{layer}"] = mean
             values[f"lsa/in_mvl/{index:02d}_{layer}"] = float(layer in mvl)
         return values
-
-
-def _awaits_validation(trainer: pl.Trainer) -> bool:
-    """Whether the latest batch of a fit is trained on, and validation comes, or is, after it."""
-    loop, fetcher = trainer.fit_loop.epoch_loop, trainer.fit_loop._data_fetcher
-    batches: Any = loop.batch_progress.current  # Lightning's type of it says less than it has
-    return fetcher is not None and batches.processed == batches.ready > 0 and loop._should_check_val_fx(fetcher)
 
 
 @contextmanager

@@ -76,8 +76,8 @@ def load_best(trainer: pl.Trainer, model: pl.LightningModule) -> Kept:
     checkpoint = torch.load(path, map_location=model.device, weights_only=True)
     model.load_state_dict(checkpoint["state_dict"])
     score = {} if chooser.best_model_score is None else {str(chooser.monitor): float(chooser.best_model_score)}
-    batches = checkpoint["loops"]["fit_loop"]["epoch_loop.batch_progress"]
-    step = None if batches["is_last_batch"] else int(checkpoint["global_step"])
+    batches = checkpoint.get("loops", {}).get("fit_loop", {}).get("epoch_loop.batch_progress", {})
+    step = None if batches.get("is_last_batch", True) else int(checkpoint["global_step"])
     return Kept(str(path), int(checkpoint["epoch"]), chooser.monitor, checkpoint.get(VALIDATION, score), step)
 
 

@@ -143,8 +143,8 @@ def _over_eps(
 def _draw_curves(axes: Axes, curves: Curves) -> None:
     """Lines with their intervals, side by side: else equal lines and their bars hide one another."""
     radii = sorted({radius for row in curves.values() for radius in row})
-    few = (radii[-1] - radii[0]) / _FEWEST_GAPS or 1.0  # between two radii, what is far from both is at neither
-    gap = min([few, *(b - a for a, b in pairwise(radii))])
+    few = (max(radii, default=0) - min(radii, default=0)) / _FEWEST_GAPS  # far from two radii is at neither
+    gap = min([few or 1.0, *(b - a for a, b in pairwise(radii))])
     for i, ((name, row), style) in enumerate(zip(curves.items(), line_styles(), strict=False)):
         shift = 0.3 * gap * (i - (len(curves) - 1) / 2) / len(curves)
         values = [value for value, _ in row.values()]

@@ -140,7 +140,8 @@ def _accuracy_table(
 def _that_fit(table_of: Callable[..., Table], columns: int) -> list[Table]:
     """As few tables as have room, of about as many columns each; of one column, where there is room for none."""
     room, whole = min(console.width, _LOG_WIDTH), console.options.update(max_width=10_000)
-    for number, narrow in product(range(1, columns + 1), (False, True)):
+    least = Measurement.get(console, whole, table_of(range(columns), narrow=True)).minimum // (room + 1) + 1
+    for number, narrow in product(range(min(least, columns), columns + 1), (False, True)):
         each = math.ceil(columns / number)
         parts = [range(columns)[start : start + each] for start in range(0, columns, each)]
         tables = [table_of(part, narrow=narrow) for part in parts]

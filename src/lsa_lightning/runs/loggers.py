@@ -15,7 +15,7 @@ import numpy as np
 from lightning.fabric.loggers.logger import rank_zero_experiment
 from lightning.fabric.utilities.logger import _convert_params, _flatten_dict
 from lightning.pytorch.loggers import CSVLogger, Logger, MLFlowLogger, TensorBoardLogger, WandbLogger
-from lightning.pytorch.utilities import rank_zero_only
+from lightning.pytorch.utilities import rank_zero_only, rank_zero_warn
 
 from lsa_lightning.utils.checks import flag
 from lsa_lightning.utils.files import replacing, write_text
@@ -69,8 +69,9 @@ def wandb_id(folder: Path) -> str | None:
 class JobMLFlowLogger(MLFlowLogger):
     """Lightning's logger of MLflow with one run per run folder, over all restarts of its job.
 
-    MLflow gives the run its id, which is kept in :data:`MLFLOW_ID_FILE` of the run folder. Parameters that a run has in
-    MLflow stay, as MLflow has it; where a job goes on with others, they are tags, ``resumed/NAME``.
+    MLflow gives the run its id, which is kept in :data:`MLFLOW_ID_FILE` of the run folder; a run that is not there any
+    more is replaced, with a warning. Parameters that a run has in MLflow stay, as MLflow has it; other values that come
+    later are tags, ``changed/NAME``.
 
     Args:
         save_dir: the run folder.
@@ -80,20 +81,38 @@ class JobMLFlowLogger(MLFlowLogger):
 
     def __init__(self, save_dir: str | Path, *, run_id: str | None = None, **options: Any) -> None:
         self._id_file = Path(save_dir) / MLFLOW_ID_FILE
-        known = self._id_file.read_text(encoding="utf-8").strip() if self._id_file.is_file() else None
-        super().__init__(save_dir=str(save_dir), run_id=run_id or known, **options)
+        self._known = self._id_file.read_text(encoding="utf-8").strip() if self._id_file.is_file() else ""
+        super().__init__(save_dir=str(save_dir), run_id=run_id or self._known or None, **options)
 
     @property
     @rank_zero_experiment
     def experiment(self) -> Any:
         """The client, as Lightning has it; at its first use the run is begun, or gone on with."""
-        begins, goes_on = not self._initialized, self._run_id
+        if self._initialized:
+            return super().experiment
+        if self._run_id == self._known and not self._is_there():
+            rank_zero_warn(
+                f"MLflow at {self._tracking_uri} has no run {self._known}, which {self._id_file} names: a new one "
+                "begins."
+            )
+            self._run_id = None
+        goes_on = self._run_id is not None
         client = super().experiment
-        if begins and goes_on:
-            client.update_run(goes_on, status="RUNNING")
-        elif begins:
+        if goes_on:
+            client.update_run(self._run_id, status="RUNNING")
+        else:
             write_text(self._id_file, f"{self._run_id}\n")
         return client
+
+    def _is_there(self) -> bool:
+        from mlflow.exceptions import MlflowException
+
+        try:
+            return bool(self._mlflow_client.get_run(self._known).info.lifecycle_stage == "active")
+        except MlflowException as error:
+            if error.error_code == "RESOURCE_DOES_NOT_EXIST":
+                return False
+            raise
 
     @rank_zero_only
     def log_hyperparams(self, params: Any) -> None:
@@ -101,8 +120,9 @@ class JobMLFlowLogger(MLFlowLogger):
         known = self.experiment.get_run(self.run_id).data.params
         given = _flatten_dict(_convert_params(params))
         for name, value in given.items():
-            if name in known and str(value)[:_MLFLOW_LONGEST] != known[name]:
-                self.experiment.set_tag(self.run_id, f"resumed/{name}", str(value)[:_MLFLOW_LONGEST])
+            written = str(value)[:_MLFLOW_LONGEST]
+            if known.get(name, written) != written and name != "resume":  # which is another one at each start
+                self.experiment.set_tag(self.run_id, f"changed/{name}", written)
         super().log_hyperparams({name: value for name, value in given.items() if name not in known})
 
 
