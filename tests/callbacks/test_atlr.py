@@ -7,6 +7,7 @@ import warnings
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
+from unittest.mock import Mock
 
 import lightning.pytorch as pl
 import pytest
@@ -596,6 +597,18 @@ def test_where_nothing_is_validated_nothing_is_made_up_for(first: str, tmp_path:
         foreign(), loader(), loader(seed=1) if first == "some" else []
     )
     assert not run([], ckpt_path=saving.files[-1]).history
+
+
+def test_what_an_error_kept_from_being_made_up_for_is_still_awaited(tmp_path: Path) -> None:
+    saving = SaveIn("on_train_batch_end", tmp_path)
+    trainer([ATLR(pgd(), top_k=1), saving], max_epochs=2).fit(foreign(), loader(), loader(seed=1))
+    broken, kept = ATLR(pgd(), top_k=1), SaveIn("on_exception", tmp_path / "broken")
+    broken._analyse = Mock(side_effect=RuntimeError("planted"))  # type: ignore[method-assign]
+    with pytest.raises(RuntimeError, match="planted"):
+        trainer([broken, kept], max_epochs=2).fit(foreign(), loader(), loader(seed=1), ckpt_path=saving.files[2])
+    resumed = ATLR(pgd(), top_k=1)
+    trainer([resumed], max_epochs=2).fit(foreign(), loader(), loader(seed=1), ckpt_path=kept.files[-1])
+    assert [entry.epoch for entry in resumed.history] == [0, 1]
 
 
 class StopAfterEpoch(pl.Callback):

@@ -256,6 +256,14 @@ def test_the_epoch_that_was_measured_is_named(run: Path) -> None:
     assert "the weights after epoch 7 (best val/acc_pgd, best.ckpt)" in page_of(run).text
 
 
+def test_weights_from_within_an_epoch_are_named_by_their_step_and_no_analysis_is_theirs(run: Path) -> None:
+    edit_summary(run, checkpoint="somewhere/best.ckpt", checkpoint_epoch=1)
+    assert page_of(run).text.count("1 kept") == 1
+    edit_summary(run, checkpoint_step=24)
+    assert "the weights after step 24, within epoch 1 (best val/acc_pgd, best.ckpt)" in page_of(run).text
+    assert "1 kept" not in page_of(run).text
+
+
 def test_a_run_without_the_regularizer_has_no_history(run: Path) -> None:
     edit_summary(run, mvl_history=[])
     assert "No layer was chosen in this run" in page_of(run).text

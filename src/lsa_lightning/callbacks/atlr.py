@@ -229,12 +229,12 @@ class ATLR(AdversarialTraining):
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Make up for an analysis that was awaited when the checkpoint was written."""
         super().on_train_start(trainer, pl_module)
-        epoch, self._awaited = self._awaited, None
-        if epoch is None or not self._is_analysed(epoch) or not any(ValidationLoaders(trainer).limits):
-            return
-        with _averages_in_place(trainer, pl_module):
-            self._analyse_after(epoch, trainer, pl_module)
-        self._log_now(trainer, epoch, trainer.global_step - 1)  # the step of the validation run's own values
+        epoch = self._awaited
+        if epoch is not None and self._is_analysed(epoch) and any(ValidationLoaders(trainer).limits):
+            with _averages_in_place(trainer, pl_module):
+                self._analyse_after(epoch, trainer, pl_module)
+            self._log_now(trainer, epoch, trainer.global_step - 1)  # the step of the validation run's own values
+        self._awaited = None
 
     def on_train_batch_start(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, batch: Any, batch_idx: int
@@ -427,9 +427,10 @@ class ATLR(AdversarialTraining):
     ) -> None:
         """Note whether an analysis is awaited: a resumed run leaves out the validation run that it would come after."""
         super().on_save_checkpoint(trainer, pl_module, checkpoint)
-        fetcher = trainer.fit_loop._data_fetcher
+        awaited, fetcher = self._awaited, trainer.fit_loop._data_fetcher
         if self._between and fetcher is not None and trainer.fit_loop.epoch_loop._should_check_val_fx(fetcher):
-            checkpoint["callbacks"][self.state_key]["awaited"] = trainer.current_epoch
+            awaited = trainer.current_epoch
+        checkpoint["callbacks"][self.state_key]["awaited"] = awaited
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Continue with the checkpoint's list; one that was fixed by the user stays."""
