@@ -183,6 +183,29 @@ def test_an_expert_without_a_sample_is_no_layer_of_the_samples() -> None:
         resolve_layers(Experts(), ["idle"], torch.rand(8, 2))
 
 
+class ExpertsInTurn(nn.Module):
+    """Each of two experts is given every other sample, of any even number of them."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stem, self.act, self.head = nn.Linear(2, 4), nn.ReLU(), nn.Linear(4, 3)
+        self.even, self.odd = nn.Linear(4, 4), nn.Linear(4, 4)
+
+    def forward(self, x: Tensor) -> Tensor:
+        hidden = self.act(self.stem(x))
+        mixed = torch.empty_like(hidden)
+        mixed[::2], mixed[1::2] = self.even(hidden[::2]), self.odd(hidden[1::2])
+        return self.head(mixed)
+
+
+@pytest.mark.parametrize("samples", [4, 8, 64])
+def test_an_expert_with_half_of_the_samples_is_no_layer_of_the_samples(samples: int) -> None:
+    model, x = ExpertsInTurn(), torch.rand(samples, 2)
+    assert names(model, None, x) == ["act"]
+    with pytest.raises(ValueError, match=r"one representation per sample.*even"):
+        names(model, ["even"], x)
+
+
 def names(model: nn.Module, spec: LayerSpec, x: Tensor) -> list[str]:
     return [layer.name for layer in resolve_layers(model, spec, x)]
 
@@ -208,7 +231,7 @@ def test_samples_in_an_order_of_the_layers_own_are_no_rows_of_the_batch(seed: in
     model, x = SortedByExpert(), 3 * torch.randn(16, 6)
     model.gate.weight.data.mul_(5)
     assert names(model, None, x) == ["act1", "gate"]
-    with pytest.raises(ValueError, match=r"one representation per sample; .*act2 \(16, 8\)"):
+    with pytest.raises(ValueError, match=r"one representation per sample; .*act2 \(8, 8\)"):
         names(model, ["act1", "act2"], x)
 
 

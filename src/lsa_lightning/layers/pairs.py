@@ -26,8 +26,8 @@ _FEW = 4
 _ROUNDING = 1e-3
 """How far the same relative values may differ for the size of the batch alone, TF32 included."""
 
-_ON_CPU = 32
-"""Samples of a part on a CPU, whose caches then hold what a layer returns."""
+_CACHED = 2**23
+"""Bytes that a layer returns for a part of the pairs at most, on a CPU, whose caches then hold them."""
 
 
 class BatchComparison(ABC):
@@ -94,9 +94,14 @@ class SideBySide(BatchComparison):
     which it makes no difference what else is in a batch, see :meth:`suits`.
     """
 
+    _largest = 0
+    """Bytes of a sample's largest representation, once :meth:`suits` has seen them."""
+
     def errors(self, x: Tensor, x_adv: Tensor) -> Tensor:
         """The values of all layers, ``[N, L]``."""
-        part = _ON_CPU if x.device.type == "cpu" else -(-len(x) // 2)
+        part = -(-len(x) // 2)
+        if x.device.type == "cpu" and self._largest:
+            part = min(part, max(1, _CACHED // (2 * self._largest)))
         pairs = zip(torch.split(x, part), torch.split(x_adv, part), strict=True)
         return torch.cat([self._errors_of(torch.cat(pair)) for pair in pairs])
 
@@ -124,6 +129,7 @@ class SideBySide(BatchComparison):
             clean, perturbed = (self._kept(half.clone(), _copy) for half in halves)
         except (ValueError, RuntimeError, IndexError):  # a model, or a layer, that takes the given batch alone
             return False
+        self._largest = max(each.nbytes // len(halves[0]) for each in clean.values())
         return RandomState(x.device) == before and all(
             self._same(both[name].tensor_split(2), (clean[name], perturbed[name])) for name in self.layers
         )

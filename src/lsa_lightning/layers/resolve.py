@@ -23,7 +23,7 @@ LayerSpec: TypeAlias = Sequence[str] | type[nn.Module] | Sequence[type[nn.Module
 """None (learnable layers after their activation), layer names, or module types; names and types may be mixed."""
 
 
-_FEW = 16
+_FEW = 8
 """Samples that show which layers run, and which of them are given a part of the batch."""
 
 _NORMS = (nn.modules.batchnorm._NormBase, nn.GroupNorm, nn.LayerNorm, nn.LocalResponseNorm)
@@ -233,10 +233,11 @@ def _without_samples_first(model: nn.Module, calls: Iterable[_Call], x: Tensor) 
     """
     other = _batch_of_another_size(x)
     others, shapes = _trace_if_taken(model, other), {call.name: call.shape for call in calls if call.shape}
+    strange = {name: shape for name, shape in shapes.items() if not shape[0] or shape[0] % len(x)}
     if others is None:
-        return {name: shape for name, shape in shapes.items() if not shape[0] or shape[0] % len(x)}
+        return strange
     rows = {call.name: call.shape[0] for call in others if call.shape}
-    strange = {n: s for n, s in shapes.items() if not s[0] or (n in rows and s[0] * len(other) != rows[n] * len(x))}
+    strange |= {n: s for n, s in shapes.items() if n in rows and s[0] * len(other) != rows[n] * len(x)}
     doubtful = [name for name, shape in shapes.items() if shape[0] != len(x) and name not in strange]
     if doubtful:
         with lent(model, x.device), torch.no_grad():
