@@ -16,7 +16,7 @@ from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch.callbacks import LearningRateFinder
 from lightning.pytorch.trainer.states import TrainerStatus
 from lightning.pytorch.tuner.tuning import Tuner
-from tests.helpers.modules import loader, trainer
+from tests.helpers.modules import ForeignModule, loader, trainer
 from tests.helpers.training import MVL, assert_same, fit, foreign, pgd
 
 from lsa_lightning import ATLR, AdversarialTraining, RobustValidation
@@ -47,6 +47,25 @@ def test_a_second_fit_equals_one_with_a_new_callback(name: str) -> None:
     metrics = [{key: float(value) for key, value in run.callback_metrics.items()} for run in runs]
     assert metrics[0] == metrics[1]
     assert str(_plain(reused.state_dict())) == str(_plain(new.state_dict()))
+
+
+class PlainSGD(ForeignModule):
+    """Its optimizer has no state, of which a further fit knows nothing."""
+
+    def configure_optimizers(self) -> torch.optim.Optimizer:
+        return torch.optim.SGD(self.parameters(), lr=0.1)
+
+
+@pytest.mark.parametrize("name", CALLBACKS)
+def test_a_further_fit_of_the_same_trainer_goes_on(name: str) -> None:
+    halted, whole = CALLBACKS[name](), CALLBACKS[name]()
+    module, expected = foreign(PlainSGD), foreign(PlainSGD)
+    run = fit(module, halted, max_epochs=3)
+    run.fit_loop.max_epochs = 5
+    run.fit(module, loader(), loader(seed=1))
+    fit(expected, whole, max_epochs=5)
+    assert_same(module, expected, tolerance=0.0)
+    assert str(_plain(halted.state_dict())) == str(_plain(whole.state_dict()))
 
 
 def _plain(value: Any) -> Any:

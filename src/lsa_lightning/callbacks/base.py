@@ -1,4 +1,4 @@
-"""What all callbacks share: they begin every fit afresh, and run with ``lightning.pytorch``."""
+"""What all callbacks share: they begin every Trainer's fit afresh, and run with ``lightning.pytorch``."""
 
 from __future__ import annotations
 
@@ -16,7 +16,8 @@ class FreshCallback(pl.Callback):
     """A callback that one list may hold for many fits, as for the folds of a cross-validation.
 
     Subclasses say in :meth:`start_afresh` what a fit must not know of the one before. It is called before a checkpoint
-    is read, so a fit with ``ckpt_path`` continues with what that holds.
+    is read, so a fit with ``ckpt_path`` continues with what that holds. A further fit of a Trainer that has trained, as
+    with a higher ``max_epochs`` or after Ctrl-C, goes on where the former stopped, and so does the callback.
 
     Raises:
         MisconfigurationException: at the start, if the Trainer or the module is that of ``pytorch_lightning``.
@@ -26,7 +27,7 @@ class FreshCallback(pl.Callback):
     """What in its state each process of a distributed run has of its own, as random numbers; a checkpoint has all."""
 
     def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
-        """Refuse the other package, and forget the fit before."""
+        """Refuse the other package, and forget the fit before, unless this one goes on with it."""
         for given, expected in ((trainer, pl.Trainer), (pl_module, pl.LightningModule)):
             if not isinstance(given, expected):
                 msg = (
@@ -35,7 +36,7 @@ class FreshCallback(pl.Callback):
                     "write `import lightning.pytorch as pl` instead of `import pytorch_lightning as pl`"
                 )
                 raise MisconfigurationException(msg)
-        if stage == "fit":
+        if stage == "fit" and trainer.global_step == 0:
             self.start_afresh()
 
     def start_afresh(self) -> None:
