@@ -231,7 +231,7 @@ def test_samples_in_an_order_of_the_layers_own_are_no_rows_of_the_batch(seed: in
     model, x = SortedByExpert(), 3 * torch.randn(16, 6)
     model.gate.weight.data.mul_(5)
     assert names(model, None, x) == ["act1", "gate"]
-    with pytest.raises(ValueError, match=r"one representation per sample; .*act2 \(8, 8\)"):
+    with pytest.raises(ValueError, match=r"one representation per sample; .*act2 \(16, 8\)"):
         names(model, ["act1", "act2"], x)
 
 

@@ -23,7 +23,7 @@ LayerSpec: TypeAlias = Sequence[str] | type[nn.Module] | Sequence[type[nn.Module
 """None (learnable layers after their activation), layer names, or module types; names and types may be mixed."""
 
 
-_FEW = 8
+_FEW = 16
 """Samples that show which layers run, and which of them are given a part of the batch."""
 
 _NORMS = (nn.modules.batchnorm._NormBase, nn.GroupNorm, nn.LayerNorm, nn.LocalResponseNorm)
