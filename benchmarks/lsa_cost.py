@@ -1,10 +1,12 @@
 """Time and peak memory of LSA over those of plain forward passes of the same network.
 
-    python -m benchmarks.lsa_cost [--pairs 10] [--batch 256] [--device cuda]
+    python -m benchmarks.lsa_cost [--pairs 10] [--batch 256] [--batches 4] [--device cuda]
 
-LSA of one (clean, perturbed) pair of batches, the layers found anew each time, over one forward pass of the clean
-batch without gradients: two passes are the least. Peak memory is that of all live tensors, without the network's own
-weights and the two batches, which both need: on a GPU that of its allocator, on a CPU that of what operations return.
+LSA of (clean, perturbed) pairs of batches over forward passes of the clean batches without gradients, one for each:
+two passes are the least. Each analysis finds the layers anew, and how to compare them, which counts most where it is of
+one pair alone; so an analysis of several is measured beside it. Peak memory is that of all live tensors, without the
+network's own weights and the batches, which both need: on a GPU that of its allocator, on a CPU that of what operations
+return.
 """
 
 from __future__ import annotations
@@ -15,7 +17,7 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
-from benchmarks.pairs import paired, save
+from benchmarks.pairs import Ratio, paired, save
 from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
@@ -79,6 +81,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--pairs", type=int, default=10)
     parser.add_argument("--batch", type=int, default=256)
+    parser.add_argument("--batches", type=int, default=4, help="of the analysis of several")
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     args = parser.parse_args()
     device = torch.device(args.device)
@@ -86,27 +89,33 @@ def main() -> None:
     network = VGG19().to(device).eval()
     x, y = torch.rand(args.batch, 3, 32, 32, device=device), torch.randint(10, (args.batch,), device=device)
     x_adv = (x + 8 / 255 * torch.randn_like(x).sign()).clamp(0, 1)
-    results: dict[str, Any] = {"batch": args.batch}
+    results: dict[str, Any] = {}
     for measure in (RelativeError(), CenteredRelativeError()):
-        time, memory = compare(network, x, x_adv, y, measure, args.pairs)
-        results[measure.name] = {"passes": vars(time), "memory": memory}
-        print(f"{measure.name}: {time} forward passes; {memory:.3f} times their peak memory", flush=True)
+        results[measure.name] = {}
+        for batches in (1, args.batches):
+            time, memory = compare(network, [(x, y)] * batches, x_adv, measure, args.pairs)
+            results[measure.name][f"{batches} x {args.batch}"] = {"passes": vars(time), "memory": memory}
+            cost = f"{time} forward passes a pair; {memory:.3f} times their peak memory"
+            print(f"{measure.name}, pairs of batches in an analysis: {batches}: {cost}", flush=True)
     save("lsa_cost", results)
 
 
-def compare(network: nn.Module, x: Tensor, x_adv: Tensor, y: Tensor, measure: ComparisonMeasure, pairs: int) -> Any:
-    """Time and memory of LSA over those of a forward pass."""
+def compare(
+    network: nn.Module, batches: list[tuple[Tensor, Tensor]], x_adv: Tensor, measure: ComparisonMeasure, pairs: int
+) -> tuple[Ratio, float]:
+    """Time and memory of LSA over those of a forward pass of each batch, all with the same perturbed one."""
     analysis = LayerSustainabilityAnalysis(network, measure=measure)
 
     def lsa() -> None:
-        analysis.run([(x, y)], lambda *_: x_adv)
+        analysis.run(batches, lambda *_: x_adv)
 
     @torch.no_grad()
     def forward() -> None:
-        network(x)
+        for x, _ in batches:
+            network(x)
 
     time = paired(lsa, forward, pairs)
-    return time, peak_bytes(lsa, x.device) / peak_bytes(forward, x.device)
+    return time, peak_bytes(lsa, x_adv.device) / peak_bytes(forward, x_adv.device)
 
 
 if __name__ == "__main__":
