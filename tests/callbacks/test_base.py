@@ -22,6 +22,8 @@ from tests.helpers.training import MVL, assert_same, fit, foreign, pgd
 from lsa_lightning import ATLR, AdversarialTraining, RobustValidation
 from lsa_lightning.attacks import FGSM, PGD, InputSpace
 from lsa_lightning.callbacks import AdversarialWeightPerturbation, CatastrophicOverfittingStop, ReportLogger, base
+from lsa_lightning.callbacks.collapse_guard import CollapseGuard
+from lsa_lightning.callbacks.learning_rate import LearningRate
 
 pytestmark = pytest.mark.usefixtures("float64")
 
@@ -34,6 +36,7 @@ CALLBACKS: dict[str, Made] = {
     "RobustValidation": lambda: RobustValidation({"fgsm": FGSM(0.1)}, every_n_epochs=2),
     "CatastrophicOverfittingStop": lambda: CatastrophicOverfittingStop(PGD(0.1, seed=0), drop=0.0),
     "ReportLogger": ReportLogger,
+    "LearningRate": LearningRate,
 }
 
 
@@ -66,6 +69,144 @@ def test_a_further_fit_of_the_same_trainer_goes_on(name: str) -> None:
     fit(expected, whole, max_epochs=5)
     assert_same(module, expected, tolerance=0.0)
     assert str(_plain(halted.state_dict())) == str(_plain(whole.state_dict()))
+
+
+@pytest.mark.parametrize("name", CALLBACKS)
+def test_another_module_in_the_same_trainer_begins_afresh(name: str) -> None:
+    reused, new = CALLBACKS[name](), CALLBACKS[name]()
+    second, expected = foreign(PlainSGD), foreign(PlainSGD)
+    run, other = fit(foreign(PlainSGD, lr=0.5), reused, max_epochs=2), fit(foreign(PlainSGD), _nothing(), max_epochs=2)
+    other.callbacks.append(new)  # type: ignore[attr-defined]
+    for each, module in ((run, second), (other, expected)):
+        each.fit_loop.max_epochs = 4
+        torch.manual_seed(2)
+        each.fit(module, loader(), loader(seed=1))
+    assert_same(second, expected, tolerance=0.0)
+    assert str(_plain(reused.state_dict())) == str(_plain(new.state_dict()))
+
+
+def _nothing() -> pl.Callback:
+    return pl.Callback()
+
+
+@pytest.mark.parametrize("name", CALLBACKS)
+def test_a_checkpoint_that_knows_nothing_of_the_callback_begins_afresh_in_a_used_trainer(
+    name: str, tmp_path: Path
+) -> None:
+    fit(foreign(PlainSGD), _nothing()).save_checkpoint(tmp_path / "plain.ckpt")
+    reused, new = CALLBACKS[name](), CALLBACKS[name]()
+    module, expected = foreign(PlainSGD), foreign(PlainSGD)
+    run = fit(module, reused, max_epochs=2)
+    run.fit_loop.max_epochs = 3
+    for each, trained in ((run, module), (trainer([new], max_epochs=3), expected)):
+        torch.manual_seed(2)
+        each.fit(trained, loader(), loader(seed=1), ckpt_path=tmp_path / "plain.ckpt")
+    assert_same(module, expected, tolerance=0.0)
+    assert str(_plain(reused.state_dict())) == str(_plain(new.state_dict()))
+
+
+def test_a_checkpoint_that_is_tested_takes_nothing_from_the_callback(tmp_path: Path) -> None:
+    fit(foreign(PlainSGD), _nothing()).save_checkpoint(tmp_path / "plain.ckpt")
+    callback = ATLR(pgd(), top_k=1)
+    run = fit(module := foreign(), callback, max_epochs=2)
+    run.validate(module, loader(seed=1), ckpt_path=tmp_path / "plain.ckpt", verbose=False)
+    assert [entry.epoch for entry in callback.history] == [0, 1]
+
+
+def test_a_fit_elsewhere_in_between_is_none_to_go_on_with() -> None:
+    callback = ATLR(pgd(), top_k=1)
+    module = foreign()
+    first = fit(module, callback, max_epochs=2)
+    fit(foreign(), callback)
+    first.fit_loop.max_epochs = 3
+    first.fit(module, loader(), loader(seed=1))
+    assert [entry.epoch for entry in callback.history] == [2]
+
+
+class Halting(pl.Callback):
+    """An error in the second epoch, after its first step."""
+
+    halts = True
+
+    def on_train_batch_start(self, trainer: pl.Trainer, pl_module: Any, batch: Any, batch_idx: int) -> None:
+        if self.halts and (trainer.current_epoch, batch_idx) == (1, 1):
+            self.halts = False
+            msg = "halted"
+            raise RuntimeError(msg)
+
+
+def test_an_epoch_that_was_halted_is_seen_anew() -> None:
+    stop, rate, atlr = CALLBACKS["CatastrophicOverfittingStop"](), LearningRate(), ATLR(pgd(), mvl=["net.relu1"])
+    module, run = foreign(PlainSGD), trainer([stop, rate, atlr, Halting()], max_epochs=2)
+    with pytest.raises(RuntimeError, match="halted"):
+        run.fit(module, loader(), loader(seed=1))
+    attacked, counted = [], []
+    measure, check = CatastrophicOverfittingStop._measure, CollapseGuard.check
+
+    def measured(self: CatastrophicOverfittingStop, run: pl.Trainer, module: Any, batch: Any) -> float:
+        attacked.append(batch[0])
+        return measure(self, run, module, batch)
+
+    def checked(self: CollapseGuard, loss: float) -> None:
+        counted.append(sum(len(y) for y in self._labels))
+        check(self, loss)
+
+    others = loader(seed=2)
+    with patch.object(CatastrophicOverfittingStop, "_measure", measured), patch.object(CollapseGuard, "check", checked):
+        run.fit(module, others, loader(seed=1))
+    assert torch.equal(attacked[0], next(iter(others))[0])
+    assert counted == [len(others.dataset)]  # type: ignore[arg-type]
+    assert "lr-SGD" in run.callback_metrics
+
+
+class Changing(PlainSGD):
+    """Begins to change x in an epoch's second batch."""
+
+    def training_step(self, batch: Any, batch_idx: int) -> torch.Tensor:
+        x, y = batch
+        return torch.nn.functional.cross_entropy(self(x if batch_idx == 0 else 0.5 * x + 0.1), y)
+
+
+def test_a_further_fit_knows_where_examples_are_crafted() -> None:
+    module, expected = foreign(Changing), foreign(Changing)
+    run = fit(module, CALLBACKS["AdversarialTraining"](), max_epochs=2)
+    run.fit_loop.max_epochs = 3
+    run.fit(module, loader(), loader(seed=1))
+    fit(expected, CALLBACKS["AdversarialTraining"](), max_epochs=3)
+    assert_same(module, expected, tolerance=0.0)
+
+
+@pytest.mark.parametrize("mvl", [None, ["net.relu1"]])
+def test_a_module_that_was_rebuilt_is_penalised_where_it_is_analysed(mvl: list[str] | None) -> None:
+    callback = ATLR(pgd(), layers=["net.relu1"], mvl=mvl, eta=-10)
+    module = foreign(PlainSGD)
+    module.net.dropout = module.net.relu2 = module.net.relu1 = torch.nn.ReLU()
+    run = fit(module, callback)
+    assert len([name for name in callback.mvl or [] if name.startswith("net.relu1")]) == 3
+    module.net.dropout = torch.nn.Sequential(torch.nn.Conv2d(4, 5, 1), module.net.relu1)
+    module.net.fc1 = torch.nn.Linear(5 * 64, 8)
+    seen: list[dict[str, torch.Size]] = []
+    penalty = ATLR.penalty
+
+    def penalised(self: ATLR, clean: dict[str, torch.Tensor], *others: Any) -> torch.Tensor:
+        seen.append({name: value.shape[1:] for name, value in clean.items()})
+        return penalty(self, clean, *others)
+
+    run.fit_loop.max_epochs = 3
+    with patch.object(ATLR, "penalty", penalised):
+        run.fit(module, loader(), loader(seed=1))
+    assert {name: shape[0] for name, shape in seen[-1].items()} == {
+        f"net.relu1#{k}": c for k, c in enumerate((4, 4, 5))
+    }
+
+
+def test_what_is_validated_between_two_fits_is_not_of_training() -> None:
+    callback = CALLBACKS["RobustValidation"]()
+    module = foreign(PlainSGD)
+    run = fit(module, callback, max_epochs=3)
+    measured = dict(callback._latest)  # type: ignore[attr-defined]
+    run.validate(module, loader(seed=4), verbose=False)
+    assert callback._latest == measured  # type: ignore[attr-defined]
 
 
 def _plain(value: Any) -> Any:

@@ -201,3 +201,23 @@ def test_a_state_of_its_own_that_moves_on_is_said(make: type[nn.Module]) -> None
 
 def same(_: nn.Module, x: Tensor, y: Tensor) -> Tensor:
     return x
+
+
+class Groups(nn.Sequential):
+    """Moves what it knows along groups of neighbouring samples, as in clips or pairs of views."""
+
+    def __init__(self, size: int, fill: bool) -> None:
+        super().__init__(nn.Linear(6, 8), nn.ReLU(), nn.Linear(8, 3))
+        self.size, self.fill = size, fill
+
+    def forward(self, x: Tensor) -> Tensor:
+        missing = -len(x) % self.size if self.fill else 0
+        whole = torch.cat([x, x.new_zeros(missing, 6)])
+        moved = whole.view(-1, self.size, 6).roll(1, 1).reshape(-1, 6)
+        return super().forward(x + 2 * moved[: len(x)])
+
+
+@pytest.mark.parametrize("fill", [False, True])
+@pytest.mark.parametrize("size", [2, 4, 7, 8])
+def test_groups_of_neighbours_stay_together(size: int, fill: bool) -> None:
+    assert chosen(Groups(size, fill), torch.rand(168, 6)) is OneAfterTheOther

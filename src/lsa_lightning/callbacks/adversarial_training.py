@@ -48,8 +48,9 @@ class AdversarialTraining(FreshCallback):
     In each step the batch is attacked, the user's own ``training_step`` runs on the adversarial (or clean) batch, and
     what it returns, plus the objective's term, is the loss J. Logs ``train/loss_base`` (J).
 
-    Every fit starts afresh, with the random numbers of the attack's seed, unless it resumes from a checkpoint. The
-    searches of Lightning's tuner run without callbacks, so they see the module's own training.
+    Every fit starts afresh, with the random numbers of the attack's seed, unless it resumes from a checkpoint or goes
+    on with the former fit of the same module in the same Trainer. The searches of Lightning's tuner run without
+    callbacks, so they see the module's own training.
 
     Args:
         attack: makes the training examples.
@@ -124,12 +125,17 @@ class AdversarialTraining(FreshCallback):
         self._warn_of_searches(trainer)
 
     def start_afresh(self) -> None:
-        """Draw the attack's random numbers from the beginning, and forget which calls the layers of a list mean."""
+        """Draw the attack's random numbers from the beginning, and forget where examples are crafted."""
         self.attack.restart()
-        self._sites = {}
-        self._at_model = self._fits = False
+        self._step, self._at_model = None, False
         if self.alarm is not None:
             self.alarm.restart()
+
+    def start_fit(self) -> None:
+        """See anew which calls the layers of a list mean and whether labels fit; keep where examples are crafted."""
+        if self._step is not None:
+            self._at_model, self._step = self._step.at_model, None
+        self._sites, self._fits = {}, False
 
     def on_fit_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Check the combination, then wrap ``training_step``."""
@@ -260,7 +266,7 @@ class AdversarialTraining(FreshCallback):
 
     def __getstate__(self) -> dict[str, Any]:
         # A copy or pickle made in a fit has patched nothing, so it has nothing to take back.
-        return {**self.__dict__, "_step": None, "_unpatch": _nothing, "_attacked_from": None, "_watched": None}
+        return {**super().__getstate__(), "_step": None, "_unpatch": _nothing, "_attacked_from": None, "_watched": None}
 
     def prepare(self, model: nn.Module, x: Tensor) -> None:
         """Called before each step, with the model and an input as training gives it; does nothing here."""

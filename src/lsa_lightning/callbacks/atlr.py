@@ -174,6 +174,13 @@ class ATLR(AdversarialTraining):
         self.mvl = self._given
         self._forget()
 
+    def start_fit(self) -> None:
+        """See anew which calls a fixed list means, and what an epoch does that did not end."""
+        super().start_fit()
+        if self.fixed:
+            self.mvl = self._given
+        self._forget_epoch()
+
     def _forget(self) -> None:
         self.history: list[AnalysedEpoch] = []
         self._latest: SustainabilityReport | None = None
@@ -182,11 +189,15 @@ class ATLR(AdversarialTraining):
         self._warned_empty = False
         self._warned_unused = False
         self._guard = CollapseGuard()
+        self._share = 0.0
+        self._forget_epoch()
+
+    def _forget_epoch(self) -> None:
+        self._guard.forget_epoch()
         self._asked: set[str] = set()
         self._penalized: set[str] = set()
         self._still: set[str] = set()
         self._taught: set[str] = set()
-        self._share = 0.0
 
     def _names(self, mvl: Sequence[str] | SustainabilityReport | None) -> list[str] | None:
         """A fixed list, at least one name; None if there is none."""
@@ -342,7 +353,7 @@ class ATLR(AdversarialTraining):
                 f"No parameter before the layers {still} trained in this epoch, so the penalty on them taught nothing: "
                 "name other layers, or train what stands before them."
             )
-        self._asked, self._penalized, self._still, self._taught = set(), set(), set(), set()
+        self._forget_epoch()
 
     @property
     def always_penalizes(self) -> bool:

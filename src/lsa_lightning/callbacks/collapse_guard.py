@@ -34,9 +34,13 @@ class CollapseGuard:
     def __init__(self) -> None:
         self._first: dict[str, Tensor] = {}
         self._varied: set[str] = set()
+        self._warned = False
+        self.forget_epoch()
+
+    def forget_epoch(self) -> None:
+        """Forget the batches of an epoch, which is over or begins again."""
         self._spreads: dict[str, list[Tensor]] = {}
         self._labels: list[Tensor] = []
-        self._warned = False
 
     @torch.no_grad()
     def update(self, clean: Mapping[str, Tensor], y: Tensor) -> None:
@@ -52,7 +56,7 @@ class CollapseGuard:
         """Close an epoch with its mean base loss; NaN, if it has none, gives no warning."""
         spreads = {name: float(torch.stack(values).mean()) for name, values in self._spreads.items()}
         chance = _entropy(torch.cat([y.flatten() for y in self._labels])) if self._labels else math.inf
-        self._spreads, self._labels = {}, []
+        self.forget_epoch()
         largest = {name: max(spread, float(self._first[name])) for name, spread in spreads.items()}
         self._varied |= {name for name, spread in largest.items() if spread >= SPREAD_FLOOR}
         collapsed = {name: spread for name, spread in spreads.items() if spread < SPREAD_FLOOR and name in self._varied}

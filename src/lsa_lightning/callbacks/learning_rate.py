@@ -25,11 +25,15 @@ class LearningRate(FreshCallback):
 
     def __init__(self) -> None:
         self.start_afresh()
+        self.start_fit()
 
     def start_afresh(self) -> None:
-        """No epoch has been logged yet."""
+        """No epoch's rates are known yet."""
         self._epoch: int | None = None
         self._rates: dict[str, float] = {}
+
+    def start_fit(self) -> None:
+        """No epoch has been logged yet."""
         self._logged: int | None = None
 
     def state_dict(self) -> dict[str, Any]:

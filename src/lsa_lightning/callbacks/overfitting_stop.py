@@ -79,19 +79,23 @@ class CatastrophicOverfittingStop(FreshCallback):
         self.attack = self.target.in_space(attack)
         self.drop = number(self, "drop", drop, low=0, high=1)
         self._forget()
+        self.start_fit()
 
     def start_afresh(self) -> None:
         """No epoch has been measured, and no weights are good yet."""
         self.attack.restart()
         self._forget()
 
+    def start_fit(self) -> None:
+        """No batch of this epoch is kept."""
+        self._batch: Any = None
+        self._kept = -1
+
     def _forget(self) -> None:
         self.accuracy: float | None = None
         self.stopped_epoch: int | None = None
         self._good: dict[str, Any] = {}
         self._good_averages: list[dict[str, Any]] = []
-        self._batch: Any = None
-        self._kept = -1
 
     def on_train_batch_start(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, batch: Any, batch_idx: int

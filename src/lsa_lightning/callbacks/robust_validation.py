@@ -47,8 +47,9 @@ class RobustValidation(FreshCallback):
         attacks: attack by the name used in the key; not ``clean``, and without ``/``.
         rg_attack: name of the attack whose accuracies make up R&G; None: no R&G.
         rg_eps: the radii of R&G, besides the clean column; each > 0.
-        every_n_epochs: run in every n-th epoch of a fit, >= 1, and in its first and last validation run: the weights
-            that a schedule of the learning rate ends with are measured whatever n divides.
+        every_n_epochs: run in every n-th epoch of training, >= 1, and in its first and last validation run: the weights
+            that a schedule of the learning rate ends with are measured whatever n divides. A further fit of the same
+            module in the same Trainer is more of the same training.
         limit_batches: batches per dataloader and process, >= 1; None: all.
         dataloaders: numbers of the validation dataloaders to measure, or their names if they are a dict; None: all.
         prefix: what the keys begin with instead of ``val``, for a second one of these in a Trainer.
@@ -222,9 +223,9 @@ class RobustValidation(FreshCallback):
                     self._log(loaders, pl_module, dataloader_idx, key, self._latest[again], samples=one)
 
     def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Keep what was measured, for the runs that are not."""
+        """Keep what was measured in a fit, for its runs that are not."""
         self._input = self._x = self._hits = None
-        if self._due:
+        if self._due and trainer.state.fn == TrainerFn.FITTING:
             loaders, metrics = ValidationLoaders(trainer), trainer.callback_metrics
             ours = [key + loaders.suffix(i) for key in self._keys() for i in range(len(loaders.names))]
             self._latest = {key: float(metrics[key]) for key in ours if key in metrics}

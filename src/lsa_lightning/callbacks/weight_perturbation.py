@@ -115,7 +115,7 @@ class AdversarialWeightPerturbation(FreshCallback):
 
     def __getstate__(self) -> dict[str, Any]:
         # A copy or pickle made in a fit has perturbed and patched nothing.
-        return {**self.__dict__, "_weights": [], "_trainer": None, "_leave": []}
+        return {**super().__getstate__(), "_weights": [], "_trainer": None, "_leave": []}
 
     def _undo(self) -> None:
         while self._leave:

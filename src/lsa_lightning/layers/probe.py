@@ -138,7 +138,8 @@ class LayerProbe:
         if self._strange:
             msg = (
                 f"expected layers with one or more rows per sample, of {self.samples} samples, got {self._strange}: a "
-                "layer that is given a part of the batch, such as an expert, has none; choose other layers"
+                "layer that is given a part of the batch, such as an expert, has none; name the layers that are meant, "
+                "without it"
             )
             raise ValueError(msg)
         return {name: self._captured[name] for name in self.layers if name in self._captured}
