@@ -736,3 +736,18 @@ def test_a_penalty_that_cannot_teach_anything_is_said(what: str) -> None:
     said = [str(each.message) for each in caught if "taught nothing" in str(each.message)]
     assert len(said) == (what in ("labelled", "unlabelled"))
     assert all("before the layers ['net.relu1'] trained" in words for words in said)
+
+
+class Collecting(ForeignModule):
+    def on_validation_epoch_start(self) -> None:
+        self.seen: list[int] = []
+
+    def validation_step(self, batch: Any) -> None:
+        self.seen.append(len(batch[0]))
+        super().validation_step(batch)
+
+
+def test_what_validation_hooks_make_is_missed_with_a_reason_before_the_first_validation() -> None:
+    with pytest.raises(MisconfigurationException, match=r"no attribute 'seen'.* to have in __init__ what its hooks"):
+        fit(foreign(Collecting), ATLR(pgd()))
+    fit(foreign(Collecting), ATLR(pgd()), num_sanity_val_steps=1)

@@ -92,3 +92,9 @@ def test_a_second_fit_begins_anew() -> None:
         run = trainer([callback])
         run.fit(Scheduled(), loader(), loader(seed=1))
         assert float(run.callback_metrics["lr-SGD"]) == pytest.approx(0.5)
+
+
+def test_lightnings_monitor_beside_it_is_said() -> None:
+    run = trainer([LearningRate(), LearningRateMonitor()], logger=True, barebones=False)
+    with pytest.warns(UserWarning, match="log the learning rate under the same keys"):
+        run.fit(Scheduled(), loader(), loader(seed=1))

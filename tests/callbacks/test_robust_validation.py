@@ -10,11 +10,11 @@ import pytest
 import torch
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch.loggers import CSVLogger
-from tests.helpers.modules import DictForeignModule, as_dicts, images, loader, one_batch, trainer
+from tests.helpers.modules import DictForeignModule, ForeignModule, as_dicts, images, loader, one_batch, trainer
 from tests.helpers.training import foreign
 from tests.helpers.two_processes import two_processes
 
-from lsa_lightning import RobustValidation
+from lsa_lightning import ATLR, RobustValidation
 from lsa_lightning.attacks import FGSM, NFGSM, PGD
 from lsa_lightning.evaluation import evaluate_robustness
 
@@ -47,7 +47,7 @@ class Spy(FGSM):
 
     def __init__(self, run: pl.Trainer | None = None) -> None:
         super().__init__(0.1)
-        self.run, self.epochs, self.samples = run, list[int](), list[int]()
+        self.run, self.epochs, self.samples, self.steps = run, list[int](), list[int](), list[int]()
 
     def with_eps(self, eps: float) -> Spy:
         return self
@@ -56,6 +56,7 @@ class Spy(FGSM):
         assert self.run is not None
         self.epochs.append(self.run.current_epoch)
         self.samples.append(len(x))
+        self.steps.append(self.run.global_step)
         return super().__call__(model, x, y)
 
 
@@ -282,3 +283,82 @@ def test_attacks_must_have_names() -> None:
 def test_an_attack_that_leaves_its_ball_is_refused() -> None:
     with pytest.raises(ValueError, match=r"expected attacks.* to be an attack that stays within eps"):
         RobustValidation({"nfgsm": NFGSM(0.1)})
+
+
+class OnLoaded(ForeignModule):
+    """Moves its inputs in hooks of the loop, before its steps see them."""
+
+    def on_train_batch_start(self, batch: Any, batch_idx: int) -> None:
+        batch[0].sub_(0.5).mul_(4)
+
+    def on_validation_batch_start(self, batch: Any, batch_idx: int) -> None:
+        batch[0].sub_(0.5).mul_(4)
+
+
+class InStep(ForeignModule):
+    """The same in its steps."""
+
+    def training_step(self, batch: Any) -> torch.Tensor:
+        return super().training_step(((batch[0] - 0.5) * 4, batch[1]))
+
+    def validation_step(self, batch: Any) -> None:
+        super().validation_step(((batch[0] - 0.5) * 4, batch[1]))
+
+
+def test_what_the_module_does_to_a_batch_in_its_own_hook_is_seen() -> None:
+    found = []
+    for cls in (OnLoaded, InStep):
+        attack = PGD(0.3, steps=2, bounds=None, seed=0)
+        atlr, validation = ATLR(attack, mvl=["net.act"]), RobustValidation({"pgd": attack})
+        run = trainer([atlr, validation], max_epochs=2)
+        run.fit(foreign(cls), loader(), loader(seed=1))
+        metrics = {key: float(value) for key, value in run.callback_metrics.items() if key.startswith("val/")}
+        found.append((atlr.history[-1].report.mean, metrics))
+    torch.testing.assert_close(found[0][0], found[1][0])
+    assert found[0][1] == pytest.approx(found[1][1])
+
+
+class LabelsRewritten(ForeignModule):
+    """Has no further use for its labels, once it has validated."""
+
+    def validation_step(self, batch: Any) -> None:
+        super().validation_step(batch)
+        batch[1].add_(1).remainder_(3)
+
+
+class LabelsTaken(DictForeignModule):
+    def validation_step(self, batch: Any, batch_idx: int) -> None:
+        label = batch.pop("label")
+        super().validation_step({**batch, "label": label}, batch_idx)
+
+
+@pytest.mark.parametrize(("cls", "collate"), [(LabelsRewritten, None), (LabelsTaken, as_dicts)])
+def test_labels_are_those_from_before_the_step(cls: type[ForeignModule], collate: Any) -> None:
+    run = trainer([RobustValidation({"still": FGSM(0.0)})])
+    run.validate(foreign(cls), loader(seed=1, collate=collate), verbose=False)
+    assert run.callback_metrics["val/acc_still"] == run.callback_metrics["val/acc_clean"]
+
+
+class Unsized(torch.utils.data.IterableDataset[Any]):
+    def __iter__(self) -> Any:
+        return iter(zip(*images(), strict=True))
+
+
+def test_the_last_of_a_stream_without_a_length_is_measured() -> None:
+    spy = Spy()
+    options: dict[str, Any] = {"check_val_every_n_epoch": None, "val_check_interval": 2, "max_epochs": -1}
+    spy.run = trainer([RobustValidation({"spy": spy}, every_n_epochs=100, limit_batches=1)], max_steps=9, **options)
+    spy.run.fit(foreign(), torch.utils.data.DataLoader(Unsized(), batch_size=16), loader(seed=1))
+    assert spy.epochs == [0, 2]
+    assert spy.steps == [2, 8]
+
+
+def test_the_module_has_its_own_hook_after_an_error() -> None:
+    class Failing(pl.Callback):
+        def on_validation_batch_start(self, *_: Any) -> None:
+            raise KeyError
+
+    module = foreign()
+    with pytest.raises(KeyError):
+        trainer([RobustValidation(ATTACKS), Failing()]).fit(module, loader(), loader(seed=1))
+    assert "on_validation_batch_start" not in vars(module)

@@ -392,3 +392,46 @@ def test_a_compiled_model_may_be_called_by_keyword() -> None:
     for module in (plain, compiled):
         trainer([at_lr(), RobustValidation({"fgsm": FGSM(EPS, bounds=None)})]).fit(module, loader(), loader(seed=1))
     assert_same(compiled, plain, tolerance=1e-6)
+
+
+class Pictures:
+    """A batch of somebody's own class, which Lightning moves by its method ``to``."""
+
+    def __init__(self, image: Tensor, label: Tensor) -> None:
+        self.image, self.label = image, label
+
+    def to(self, device: Any, **_: Any) -> Pictures:
+        return Pictures(self.image.to(device), self.label.to(device))
+
+
+class Scaling(ForeignModule):
+    """Replaces the inputs in the batch by what it makes of them."""
+
+    def training_step(self, batch: Pictures) -> Tensor:
+        batch.image = batch.image * 2 - 1
+        return F.cross_entropy(self(batch.image), batch.label)
+
+    def validation_step(self, batch: Pictures) -> None:
+        batch.image = batch.image * 2 - 1
+        accuracy = (self(batch.image).argmax(1) == batch.label).float().mean()
+        self.log("own", accuracy, batch_size=len(batch.label))
+
+
+def test_a_batch_of_a_class_of_ones_own_is_changed_once() -> None:
+    def collate(rows: list[tuple[Tensor, Tensor]]) -> Pictures:
+        return Pictures(*(torch.stack(column) for column in zip(*rows, strict=True)))
+
+    def batch_fn(batch: Pictures) -> tuple[Tensor, Tensor]:
+        return batch.image, batch.label
+
+    options: dict[str, Any] = {"batch_fn": batch_fn}
+    still = PGD(0.0, steps=1, bounds=None)
+    callbacks = [AdversarialTraining(still, **options), RobustValidation({"still": still}, **options)]
+    runs = []
+    for given in (callbacks, []):
+        run, module = trainer(given, max_epochs=2), foreign(Scaling)
+        run.fit(module, loader(collate=collate), loader(seed=1, collate=collate))
+        runs.append((run, module))
+    assert_same(runs[0][1], runs[1][1])
+    metrics = runs[0][0].callback_metrics
+    assert metrics["own"] == runs[1][0].callback_metrics["own"] == metrics["val/acc_clean"] == metrics["val/acc_still"]

@@ -82,3 +82,10 @@ def test_the_tensor_is_replaced_wherever_it_stands(batch: Any) -> None:
 def test_a_copy_of_the_input_is_refused() -> None:
     with pytest.raises(ValueError, match="expected batch_fn to return the batch's own input tensor"):
         replace_tensor((X, Y), X.clone(), X)
+
+
+@pytest.mark.parametrize("order", [("y", "x"), ("index", "x", "y")])
+def test_inputs_in_the_place_of_labels_are_said(order: tuple[str, ...]) -> None:
+    parts = {"x": torch.rand(4, 3), "y": torch.zeros(4).long(), "index": torch.arange(4)}
+    with pytest.raises(ValueError, match=r"in which y looks like inputs.*pass batch_fn"):
+        read_batch(tuple(parts[name] for name in order))

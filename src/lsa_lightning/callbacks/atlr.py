@@ -458,6 +458,7 @@ class ATLR(AdversarialTraining):
 
     def _analyse(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> SustainabilityReport:
         validation_input = ValidationInput(pl_module, self.target)
+        validating = trainer.validating
         # A fresh copy: every analysis draws the same random starts, and training's own are left alone.
         attack = self.analysis_attack.with_eps(self.analysis_attack.eps)
         # Loading and iterating dataloaders draws from the global random state, or from generators of their own, which
@@ -471,7 +472,7 @@ class ATLR(AdversarialTraining):
             loaders = ValidationLoaders(trainer)
             with loaders.drawing_again():
                 batches = self._validation_batches(loaders, pl_module, validation_input)
-                first = list(islice(batches, 1))  # shows how validation_step calls the model
+                first = _first_of(batches, pl_module, before_validation=not validating)
                 analysis = LayerSustainabilityAnalysis(
                     validation_input.model,
                     layers=self.layers,
@@ -556,6 +557,23 @@ class ATLR(AdversarialTraining):
             values[f"lsa/{report.measure}/{index:02d}_{layer}"] = mean
             values[f"lsa/in_mvl/{index:02d}_{layer}"] = float(layer in mvl)
         return values
+
+
+def _first_of(
+    batches: Iterator[tuple[Tensor, Tensor]], module: pl.LightningModule, *, before_validation: bool
+) -> list[tuple[Tensor, Tensor]]:
+    """The first batch, which shows how ``validation_step`` calls the model, if there is one."""
+    try:
+        return list(islice(batches, 1))
+    except AttributeError as error:
+        if not before_validation:
+            raise
+        msg = (
+            f"validation_step, which ATLR runs up to the call of the model, raised AttributeError ({error}) outside of "
+            f"a validation run: expected {type(module).__name__} to have in __init__ what its hooks of validation "
+            "make, or a sanity check before (num_sanity_val_steps > 0)"
+        )
+        raise MisconfigurationException(msg) from error
 
 
 @contextmanager

@@ -7,6 +7,8 @@ from collections.abc import Sequence
 from typing import Any
 
 import lightning.pytorch as pl
+from lightning.pytorch.callbacks import LearningRateMonitor
+from lightning.pytorch.utilities import rank_zero_warn
 from torch.optim import Optimizer
 
 from lsa_lightning.callbacks.base import FreshCallback
@@ -16,7 +18,8 @@ from lsa_lightning.callbacks.own_keys import log_own
 class LearningRate(FreshCallback):
     """Logs ``lr-<optimizer>``, as in ``lr-Adam``, once an epoch: the learning rate of its first step.
 
-    Lightning's ``LearningRateMonitor`` writes rows of its own, without the epoch, and refuses to run without a logger.
+    Lightning's ``LearningRateMonitor`` writes rows of its own, without the epoch, and refuses to run without a logger;
+    beside it, whose keys are the same, there is a warning.
 
     Example:
         >>> from lightning.pytorch import Trainer
@@ -43,6 +46,14 @@ class LearningRate(FreshCallback):
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Continue with the checkpoint's."""
         self._epoch, self._rates = state_dict["epoch"], state_dict["rates"]
+
+    def on_fit_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Say that Lightning's monitor logs under the same keys."""
+        if any(isinstance(callback, LearningRateMonitor) for callback in trainer.callbacks):  # type: ignore[attr-defined]
+            rank_zero_warn(
+                "LearningRate and LearningRateMonitor log the learning rate under the same keys, the one of an epoch's "
+                "first step and the other at moments of its own: leave one of them out."
+            )
 
     def on_train_batch_start(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, batch: Any, batch_idx: int

@@ -21,6 +21,7 @@ from lsa_lightning.callbacks.own_keys import log_own, refuse_others
 from lsa_lightning.callbacks.validation_loaders import ValidationLoaders, loader_key
 from lsa_lightning.evaluation import correct
 from lsa_lightning.steps.off_the_record import off_the_record
+from lsa_lightning.steps.patch import patch_method
 from lsa_lightning.steps.target import Target
 from lsa_lightning.steps.validation_input import ValidationInput
 from lsa_lightning.utils.batch import BatchFn
@@ -103,10 +104,12 @@ class RobustValidation(FreshCallback):
         self._due = False
         self._input: ValidationInput | None = None
         self._x: Tensor | None = None
+        self._y: Tensor | None = None
         self._hits: Tensor | None = None
         self._means: dict[str, MeanMetric] = {}
         self._fresh: dict[str, Attack] = {}
         self._fresh_rg: list[Attack] = []
+        self._unhook: Callable[[], None] = _nothing
 
     @property
     def repeats(self) -> bool:
@@ -176,14 +179,35 @@ class RobustValidation(FreshCallback):
     def on_validation_batch_start(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, batch: Any, batch_idx: int, dataloader_idx: int = 0
     ) -> None:
+        """Look at this batch when the module's own hook, which comes last and may change it, is through with it."""
+        loaders = ValidationLoaders(trainer)
+        checked = trainer.sanity_checking and self._is_chosen(loaders, dataloader_idx)
+        if not (checked or self._is_measured(loaders, batch_idx, dataloader_idx)):
+            return
+
+        def hook(inner: Callable[..., Any], *args: Any, **kwargs: Any) -> None:
+            self._unhook()
+            inner(*args, **kwargs)
+            self._look(trainer, pl_module, batch, batch_idx, dataloader_idx)
+
+        self._unhook()
+        self._unhook = patch_method(pl_module, "on_validation_batch_start", hook)
+
+    def on_exception(self, trainer: pl.Trainer, pl_module: pl.LightningModule, exception: BaseException) -> None:
+        """Give the module its own hook back, which an error may have kept from being called."""
+        self._unhook()
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**super().__getstate__(), "_unhook": _nothing}  # a copy has hooked into nothing
+
+    def _look(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, batch: Any, batch_idx: int, dataloader_idx: int
+    ) -> None:
         """See what the model is given for this batch, and how it classifies it.
 
         Before the step, which may change the batch in place, and from the same random numbers as in the step.
         """
         loaders = ValidationLoaders(trainer)
-        checked = trainer.sanity_checking and self._is_chosen(loaders, dataloader_idx)
-        if not (checked or self._is_measured(loaders, batch_idx, dataloader_idx)):
-            return
         if self._input is None or batch_idx == 0:
             self._input = ValidationInput(pl_module, self.target)
         x, y = self.target.unpack(batch)
@@ -196,7 +220,7 @@ class RobustValidation(FreshCallback):
             if given is None:
                 self._x = None
                 return
-            self._x = given.clone()
+            self._x, self._y = given.clone(), y.clone()
             self._hits = correct(self._input.model, self._x, y, self.target.output_fn)
 
     def on_validation_batch_end(
@@ -214,7 +238,7 @@ class RobustValidation(FreshCallback):
         # Of what is the same everywhere, a mean over all processes would round, and could look like a gain.
         one = int(trainer.is_global_zero)
         if self._is_measured(loaders, batch_idx, dataloader_idx):
-            self._measure(loaders, pl_module, batch, batch_idx, dataloader_idx)
+            self._measure(loaders, pl_module, batch_idx, dataloader_idx)
             if self.repeats and trainer.state.fn == TrainerFn.FITTING and batch_idx == 0:
                 self._log(loaders, pl_module, dataloader_idx, self.epoch_key, trainer.current_epoch, samples=one)
         elif not (self._due or trainer.sanity_checking or batch_idx) and self._is_chosen(loaders, dataloader_idx):
@@ -224,21 +248,21 @@ class RobustValidation(FreshCallback):
 
     def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Keep what was measured in a fit, for its runs that are not."""
-        self._input = self._x = self._hits = None
+        self._input = self._x = self._y = self._hits = None
         if self._due and trainer.state.fn == TrainerFn.FITTING:
             loaders, metrics = ValidationLoaders(trainer), trainer.callback_metrics
             ours = [key + loaders.suffix(i) for key in self._keys() for i in range(len(loaders.names))]
             self._latest = {key: float(metrics[key]) for key in ours if key in metrics}
 
     def _measure(
-        self, loaders: ValidationLoaders, module: pl.LightningModule, batch: Any, batch_idx: int, dataloader_idx: int
+        self, loaders: ValidationLoaders, module: pl.LightningModule, batch_idx: int, dataloader_idx: int
     ) -> None:
         if self._x is None:  # a batch that the step skips
             return
         assert self._input is not None
+        assert self._y is not None
         assert self._hits is not None
-        model, x = self._input.model, self._x
-        _, y = self.target.unpack(batch)
+        model, x, y = self._input.model, self._x, self._y
         real = loaders.real_samples(dataloader_idx, batch_idx, len(x))
 
         def share(hits: Tensor) -> Tensor:
@@ -324,9 +348,14 @@ class RobustValidation(FreshCallback):
 def _is_last(trainer: pl.Trainer) -> bool:
     """Whether the fit ends before another validation run, or within this epoch; a time limit tells nothing."""
     epochs, interval = float(trainer.current_epoch + 1), trainer.check_val_every_n_epoch
-    later = epochs + (interval or 0)
-    if interval is None:  # validation goes by batches
-        epochs = (trainer.fit_loop.total_batch_idx + 1) / trainer.num_training_batches
-        later = epochs + (trainer.val_check_batch or 0) / trainer.num_training_batches  # or by time
+    growth = 1 + (interval or 0) / epochs
+    if interval is None:  # validation goes by batches, or by time
+        batches = trainer.fit_loop.total_batch_idx + 1
+        growth = 1 + (trainer.val_check_batch or 0) / batches
+        epochs = batches / trainer.num_training_batches  # 0 where that is not known
     ends = [(epochs, trainer.max_epochs), (trainer.global_step, trainer.max_steps)]
-    return any(end is not None and end > 0 and done * later > end * epochs * (1 + 1e-9) for done, end in ends)
+    return any(end is not None and end > 0 and done * growth > end * (1 + 1e-9) for done, end in ends)
+
+
+def _nothing() -> None:
+    """Nothing is hooked into."""

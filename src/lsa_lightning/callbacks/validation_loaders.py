@@ -16,6 +16,8 @@ from lightning.pytorch.utilities import CombinedLoader
 from lightning_utilities.core.apply_func import apply_to_collection
 from torch.utils.data import DataLoader
 
+from lsa_lightning.steps.off_the_record import off_the_record
+from lsa_lightning.steps.patch import unpatched
 from lsa_lightning.utils.checks import integer, text
 from lsa_lightning.utils.distributed import own_samples
 from lsa_lightning.utils.isolation import evaluating
@@ -79,10 +81,13 @@ class ValidationLoaders:
         """The batches of a loader, as ``validation_step`` gets them; at most ``limit``."""
         loader = self._apart(self.combined.flattened[index]) if self.sequential else self._together()
         most = min(self.limits[index] if self.sequential else self._most_together(), limit or float("inf"))
-        for batch in islice(loader, None if most == float("inf") else int(most)):
+        for number, batch in enumerate(islice(loader, None if most == float("inf") else int(most))):
             converted = self.trainer.precision_plugin.convert_input(batch)
             converted = module._on_before_batch_transfer(converted, dataloader_idx=index)
-            yield self.trainer.strategy.batch_to_device(converted, dataloader_idx=index)
+            moved = self.trainer.strategy.batch_to_device(converted, dataloader_idx=index)
+            with off_the_record(module):
+                unpatched(module.on_validation_batch_start)(moved, *self.numbers(index, number))  # may change it
+            yield moved
 
     @contextmanager
     def drawing_again(self) -> Iterator[None]:

@@ -126,8 +126,8 @@ def _why_not(seen: _Seen, name: str, step_name: str, x: Tensor, error: Exception
             "the module that maps x to logits by backbone=..."
         )
     return (
-        f"{step_name} changes x before its first layer sees it, and never calls {name}, which is attacked: "
-        "name the module that it gives the changed x to by backbone=..."
+        f"{step_name} never calls {name}, which is attacked, but gives x, or what it makes of x, to other modules: "
+        "name the module that it gives it to by backbone=..."
     )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import sys
 from collections import Counter
 from collections.abc import Mapping
@@ -10,6 +11,7 @@ from types import FrameType
 from typing import Any
 
 import torch
+from lightning.fabric.utilities.apply_func import _TransferableDataType
 from lightning_utilities.core.apply_func import apply_to_collection
 from torch import Tensor
 
@@ -176,9 +178,18 @@ def _extent(tensor: Tensor) -> tuple[int, int]:
 
 
 def copied_batch(batch: Any, x: Tensor) -> tuple[Any, Tensor]:
-    """A copy of the batch, which a step may write to, and of x, which is in it where x is in the batch."""
+    """A copy of the batch, which a step may write to, and of x, which is in it where x is in the batch.
+
+    Of an object of a class of one's own, which Lightning takes for a batch if it has a method ``to``, too.
+    """
     own = x.clone()
-    return apply_to_collection(batch, Tensor, lambda tensor: own if tensor is x else tensor.clone()), own
+
+    def copied(part: Any) -> Any:
+        if isinstance(part, Tensor):
+            return own if part is x else part.clone()
+        return copy.deepcopy(part, {id(x): own})
+
+    return apply_to_collection(batch, (Tensor, _TransferableDataType), copied, wrong_dtype=(Mapping, tuple, list)), own
 
 
 def equal(x: Tensor, other: Tensor | None) -> bool:

@@ -70,7 +70,8 @@ class LossCheck:
             "the loss that training_step returns pulls the samples to other classes than the labels of the batch: what "
             f"{self.name} returns are no logits (features?): name the module that maps x to logits by backbone=...; or "
             "training_step has labels of its own (shuffled, a teacher's, or mixed as by mixup and cutmix), which the "
-            "attack does not know: change x and labels in the dataloader or in on_after_batch_transfer instead"
+            "attack does not know: change x and labels in the dataloader or in on_after_batch_transfer instead; or the "
+            "batch's labels are not in its second place: read them by batch_fn=..."
         )
         raise MisconfigurationException(msg)
 

@@ -52,8 +52,8 @@ def read_batch(batch: Any) -> tuple[Tensor, Tensor]:
         ``(x, y)``, the very tensors of the batch.
 
     Raises:
-        ValueError: if the batch has another form, or several of these keys; it names the form expected and the one
-            it got.
+        ValueError: if the batch has another form, several of these keys, or inputs in the place of labels; it names the
+            form expected and the one it got.
     """
     if isinstance(batch, tuple | list) and len(batch) >= 2:
         x, y = batch[0], batch[1]
@@ -65,6 +65,12 @@ def read_batch(batch: Any) -> tuple[Tensor, Tensor]:
         msg = (
             f"expected a batch (x, y, ...) of tensors, or a mapping with one of the keys {_INPUT_KEYS} and one of "
             f"{_LABEL_KEYS}, got {describe(batch)}; pass batch_fn=... to read x and y out of it"
+        )
+        raise ValueError(msg)
+    if x.ndim < 2 and not x.is_floating_point() and y.ndim > 1 and y.is_floating_point():
+        msg = (
+            f"expected a batch (x, y, ...), got {describe(batch)}, in which y looks like inputs, and x like labels or "
+            "numbers of samples; pass batch_fn=... to read x and y out of it"
         )
         raise ValueError(msg)
     return x, y
