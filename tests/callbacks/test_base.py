@@ -303,6 +303,23 @@ def test_a_search_for_the_learning_rate_is_not_adversarial_and_says_so(first: bo
     assert len(calls) == len(loader())
 
 
+def test_a_search_within_a_fit_leaves_the_steps_as_they_are(tmp_path: Path) -> None:
+    class Within(LearningRateFinder):
+        def on_fit_start(self, *_: Any) -> None:
+            """Not yet."""
+
+        def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+            if trainer.current_epoch == 1:
+                self.lr_find(trainer, pl_module)
+
+    callback = AdversarialTraining(pgd())
+    module = foreign()
+    run = trainer([Within(num_training_steps=5, update_attr=False), callback], max_epochs=2, default_root_dir=tmp_path)
+    with pytest.warns(UserWarning, match="searches without callbacks"):
+        run.fit(module, loader(), loader(seed=1))
+    assert callback._step is not None
+
+
 def test_the_tuner_works_beside_the_callbacks(tmp_path: Path) -> None:
     run = trainer([ATLR(pgd())], default_root_dir=tmp_path)
     module = foreign()

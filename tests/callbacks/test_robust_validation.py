@@ -1,7 +1,9 @@
 from __future__ import annotations
 
 import csv
+import gc
 import warnings
+import weakref
 from pathlib import Path
 from typing import Any
 
@@ -362,3 +364,18 @@ def test_the_module_has_its_own_hook_after_an_error() -> None:
     with pytest.raises(KeyError):
         trainer([RobustValidation(ATTACKS), Failing()]).fit(module, loader(), loader(seed=1))
     assert "on_validation_batch_start" not in vars(module)
+
+
+def test_no_batch_is_kept_after_validation() -> None:
+    callback = RobustValidation(ATTACKS)
+    given: list[Any] = []
+
+    class Weak(ForeignModule):
+        def validation_step(self, batch: Any) -> None:
+            given.append(weakref.ref(batch[0]))
+            super().validation_step(batch)
+
+    trainer([callback]).validate(foreign(Weak), loader(seed=1), verbose=False)
+    gc.collect()
+    assert given
+    assert all(each() is None for each in given)

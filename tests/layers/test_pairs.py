@@ -221,3 +221,13 @@ class Groups(nn.Sequential):
 @pytest.mark.parametrize("size", [2, 4, 7, 8])
 def test_groups_of_neighbours_stay_together(size: int, fill: bool) -> None:
     assert chosen(Groups(size, fill), torch.rand(168, 6)) is OneAfterTheOther
+
+
+class Asserting(Groups):
+    def forward(self, x: Tensor) -> Tensor:
+        assert len(x) % self.size == 0, "expected whole groups"
+        return super().forward(x)
+
+
+def test_a_model_that_asserts_whole_groups_is_compared_too() -> None:
+    assert chosen(Asserting(2, fill=False), torch.rand(168, 6)) is OneAfterTheOther

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
+from threading import Lock
 from typing import Any
 
 import lightning.pytorch as pl
@@ -398,7 +399,7 @@ class Pictures:
     """A batch of somebody's own class, which Lightning moves by its method ``to``."""
 
     def __init__(self, image: Tensor, label: Tensor) -> None:
-        self.image, self.label = image, label
+        self.image, self.label, self.lock = image, label, Lock()  # which cannot be copied
 
     def to(self, device: Any, **_: Any) -> Pictures:
         return Pictures(self.image.to(device), self.label.to(device))

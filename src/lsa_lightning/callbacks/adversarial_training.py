@@ -127,7 +127,7 @@ class AdversarialTraining(FreshCallback):
     def start_afresh(self) -> None:
         """Draw the attack's random numbers from the beginning, and forget where examples are crafted."""
         self.attack.restart()
-        self._step, self._at_model = None, False
+        self._at_model = False
         if self.alarm is not None:
             self.alarm.restart()
 

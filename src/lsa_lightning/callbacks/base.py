@@ -30,6 +30,7 @@ class FreshCallback(pl.Callback):
     """What in its state each process of a distributed run has of its own, as random numbers; a checkpoint has all."""
 
     _latest_fit: tuple[ref[pl.Trainer], ref[pl.LightningModule]] | None = None
+    _goes_on = False
 
     def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
         """Refuse the other package, and forget the fit before, unless this one goes on with it."""
@@ -43,10 +44,10 @@ class FreshCallback(pl.Callback):
                 raise MisconfigurationException(msg)
         if stage == "fit":
             this = ref(trainer), ref(pl_module)
-            if self._latest_fit != this:
-                self.start_afresh()
-            self._latest_fit = this
+            self._goes_on, self._latest_fit = self._latest_fit == this, this
             self.start_fit()
+            if not self._goes_on:
+                self.start_afresh()
 
     def start_afresh(self) -> None:
         """Forget what the callback knows from an earlier fit; nothing here."""
@@ -58,7 +59,8 @@ class FreshCallback(pl.Callback):
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, checkpoint: dict[str, Any]
     ) -> None:
         """Forget an earlier fit of the same Trainer, also where the checkpoint knows nothing of this callback."""
-        if trainer.state.fn == TrainerFn.FITTING:
+        if self._goes_on and trainer.state.fn == TrainerFn.FITTING:
+            self._goes_on = False
             self.start_afresh()
 
     def on_save_checkpoint(

@@ -186,16 +186,21 @@ class RobustValidation(FreshCallback):
             return
 
         def hook(inner: Callable[..., Any], *args: Any, **kwargs: Any) -> None:
-            self._unhook()
+            self._give_back()
             inner(*args, **kwargs)
             self._look(trainer, pl_module, batch, batch_idx, dataloader_idx)
 
-        self._unhook()
+        self._give_back()
         self._unhook = patch_method(pl_module, "on_validation_batch_start", hook)
 
     def on_exception(self, trainer: pl.Trainer, pl_module: pl.LightningModule, exception: BaseException) -> None:
-        """Give the module its own hook back, which an error may have kept from being called."""
+        """The hook may not have been called."""
+        self._give_back()
+
+    def _give_back(self) -> None:
+        """Give the module its own hook back, and keep nothing of the batch."""
         self._unhook()
+        self._unhook = _nothing
 
     def __getstate__(self) -> dict[str, Any]:
         return {**super().__getstate__(), "_unhook": _nothing}  # a copy has hooked into nothing

@@ -180,16 +180,24 @@ def _extent(tensor: Tensor) -> tuple[int, int]:
 def copied_batch(batch: Any, x: Tensor) -> tuple[Any, Tensor]:
     """A copy of the batch, which a step may write to, and of x, which is in it where x is in the batch.
 
-    Of an object of a class of one's own, which Lightning takes for a batch if it has a method ``to``, too.
+    Of an object of a class of one's own, which Lightning takes for a batch if it has a method ``to``, its attributes
+    are copied likewise.
     """
     own = x.clone()
 
     def copied(part: Any) -> Any:
         if isinstance(part, Tensor):
             return own if part is x else part.clone()
-        return copy.deepcopy(part, {id(x): own})
+        twin = copy.copy(part)
+        if hasattr(part, "__dict__"):
+            vars(twin).update(within(vars(part)))
+        return twin
 
-    return apply_to_collection(batch, (Tensor, _TransferableDataType), copied, wrong_dtype=(Mapping, tuple, list)), own
+    def within(collection: Any) -> Any:
+        kinds, known = (Tensor, _TransferableDataType), (Mapping, tuple, list)
+        return apply_to_collection(collection, kinds, copied, wrong_dtype=known)
+
+    return within(batch), own
 
 
 def equal(x: Tensor, other: Tensor | None) -> bool:
