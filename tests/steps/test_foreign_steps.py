@@ -399,10 +399,20 @@ class Pictures:
     """A batch of somebody's own class, which Lightning moves by its method ``to``."""
 
     def __init__(self, image: Tensor, label: Tensor) -> None:
-        self.image, self.label, self.lock = image, label, Lock()  # which cannot be copied
+        self.image, self.label = image, label
+        self.beside: Any = self  # a circle
 
     def to(self, device: Any, **_: Any) -> Pictures:
         return Pictures(self.image.to(device), self.label.to(device))
+
+
+class LockedPictures(Pictures):
+    def __init__(self, image: Tensor, label: Tensor) -> None:
+        super().__init__(image, label)
+        self.lock = Lock()  # which cannot be copied
+
+    def to(self, device: Any, **_: Any) -> Pictures:
+        return LockedPictures(self.image.to(device), self.label.to(device))
 
 
 class Scaling(ForeignModule):
@@ -418,9 +428,10 @@ class Scaling(ForeignModule):
         self.log("own", accuracy, batch_size=len(batch.label))
 
 
-def test_a_batch_of_a_class_of_ones_own_is_changed_once() -> None:
+@pytest.mark.parametrize("cls", [Pictures, LockedPictures])
+def test_a_batch_of_a_class_of_ones_own_is_changed_once(cls: type[Pictures]) -> None:
     def collate(rows: list[tuple[Tensor, Tensor]]) -> Pictures:
-        return Pictures(*(torch.stack(column) for column in zip(*rows, strict=True)))
+        return cls(*(torch.stack(column) for column in zip(*rows, strict=True)))
 
     def batch_fn(batch: Pictures) -> tuple[Tensor, Tensor]:
         return batch.image, batch.label

@@ -180,24 +180,26 @@ def _extent(tensor: Tensor) -> tuple[int, int]:
 def copied_batch(batch: Any, x: Tensor) -> tuple[Any, Tensor]:
     """A copy of the batch, which a step may write to, and of x, which is in it where x is in the batch.
 
-    Of an object of a class of one's own, which Lightning takes for a batch if it has a method ``to``, its attributes
-    are copied likewise.
+    Of an object of a class of one's own, which Lightning takes for a batch if it has a method ``to``, too.
     """
     own = x.clone()
 
     def copied(part: Any) -> Any:
         if isinstance(part, Tensor):
             return own if part is x else part.clone()
-        twin = copy.copy(part)
-        if hasattr(part, "__dict__"):
-            vars(twin).update(within(vars(part)))
-        return twin
+        try:
+            return copy.deepcopy(part, {id(x): own})
+        except Exception:  # noqa: BLE001  # it holds what has no copy, such as a lock, or a tensor with a graph
+            twin = copy.copy(part)
+            tensors = {
+                name: value for name, value in getattr(part, "__dict__", {}).items() if isinstance(value, Tensor)
+            }
+            for name, tensor in tensors.items():
+                vars(twin)[name] = copied(tensor)
+            return twin
 
-    def within(collection: Any) -> Any:
-        kinds, known = (Tensor, _TransferableDataType), (Mapping, tuple, list)
-        return apply_to_collection(collection, kinds, copied, wrong_dtype=known)
-
-    return within(batch), own
+    kinds, known = (Tensor, _TransferableDataType), (Mapping, tuple, list)
+    return apply_to_collection(batch, kinds, copied, wrong_dtype=known), own
 
 
 def equal(x: Tensor, other: Tensor | None) -> bool:
