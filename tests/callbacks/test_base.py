@@ -75,7 +75,10 @@ def test_a_further_fit_of_the_same_trainer_goes_on(name: str) -> None:
 def test_another_module_in_the_same_trainer_begins_afresh(name: str) -> None:
     reused, new = CALLBACKS[name](), CALLBACKS[name]()
     second, expected = foreign(PlainSGD), foreign(PlainSGD)
-    run, other = fit(foreign(PlainSGD, lr=0.5), reused, max_epochs=2), fit(foreign(PlainSGD), _nothing(), max_epochs=2)
+    run, other = (
+        fit(foreign(PlainSGD, lr=0.5), reused, max_epochs=2),
+        fit(foreign(PlainSGD), pl.Callback(), max_epochs=2),
+    )
     other.callbacks.append(new)  # type: ignore[attr-defined]
     for each, module in ((run, second), (other, expected)):
         each.fit_loop.max_epochs = 4
@@ -85,15 +88,11 @@ def test_another_module_in_the_same_trainer_begins_afresh(name: str) -> None:
     assert str(_plain(reused.state_dict())) == str(_plain(new.state_dict()))
 
 
-def _nothing() -> pl.Callback:
-    return pl.Callback()
-
-
 @pytest.mark.parametrize("name", CALLBACKS)
 def test_a_checkpoint_that_knows_nothing_of_the_callback_begins_afresh_in_a_used_trainer(
     name: str, tmp_path: Path
 ) -> None:
-    fit(foreign(PlainSGD), _nothing()).save_checkpoint(tmp_path / "plain.ckpt")
+    fit(foreign(PlainSGD), pl.Callback()).save_checkpoint(tmp_path / "plain.ckpt")
     reused, new = CALLBACKS[name](), CALLBACKS[name]()
     module, expected = foreign(PlainSGD), foreign(PlainSGD)
     run = fit(module, reused, max_epochs=2)
@@ -106,7 +105,7 @@ def test_a_checkpoint_that_knows_nothing_of_the_callback_begins_afresh_in_a_used
 
 
 def test_a_checkpoint_that_is_tested_takes_nothing_from_the_callback(tmp_path: Path) -> None:
-    fit(foreign(PlainSGD), _nothing()).save_checkpoint(tmp_path / "plain.ckpt")
+    fit(foreign(PlainSGD), pl.Callback()).save_checkpoint(tmp_path / "plain.ckpt")
     callback = ATLR(pgd(), top_k=1)
     run = fit(module := foreign(), callback, max_epochs=2)
     run.validate(module, loader(seed=1), ckpt_path=tmp_path / "plain.ckpt", verbose=False)

@@ -26,7 +26,7 @@ from lsa_lightning.layers.outputs import OUTPUT
 from lsa_lightning.objectives import AT, Objective
 from lsa_lightning.steps.adversarial_step import AdversarialStep
 from lsa_lightning.steps.off_the_record import off_the_record
-from lsa_lightning.steps.patch import patch_training_step
+from lsa_lightning.steps.patch import nothing, patch_training_step
 from lsa_lightning.steps.request import Passes, StepRequest, loss_of
 from lsa_lightning.steps.target import Target
 from lsa_lightning.utils.batch import BatchFn
@@ -112,7 +112,7 @@ class AdversarialTraining(FreshCallback):
         self._sites: dict[str, CallSite] = {}
         self._step: AdversarialStep | None = None
         self._at_model = self._fits = False
-        self._unpatch: Callable[[], None] = _nothing
+        self._unpatch: Callable[[], None] = nothing
 
     @property
     def state_key(self) -> str:
@@ -266,7 +266,7 @@ class AdversarialTraining(FreshCallback):
 
     def __getstate__(self) -> dict[str, Any]:
         # A copy or pickle made in a fit has patched nothing, so it has nothing to take back.
-        return {**super().__getstate__(), "_step": None, "_unpatch": _nothing, "_attacked_from": None, "_watched": None}
+        return {**super().__getstate__(), "_step": None, "_unpatch": nothing, "_attacked_from": None, "_watched": None}
 
     def prepare(self, model: nn.Module, x: Tensor) -> None:
         """Called before each step, with the model and an input as training gives it; does nothing here."""
@@ -424,7 +424,3 @@ class AdversarialTraining(FreshCallback):
 
 def _log(module: pl.LightningModule, name: str, value: Tensor, batch_size: int) -> None:
     log_own_mean(_log, module, name, value, batch_size)
-
-
-def _nothing() -> None:
-    return None

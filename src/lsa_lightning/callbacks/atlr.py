@@ -472,7 +472,7 @@ class ATLR(AdversarialTraining):
             loaders = ValidationLoaders(trainer)
             with loaders.drawing_again():
                 batches = self._validation_batches(loaders, pl_module, validation_input)
-                first = _first_of(batches, pl_module, before_validation=not validating)
+                first = _first_of(batches, pl_module, validating=validating)
                 analysis = LayerSustainabilityAnalysis(
                     validation_input.model,
                     layers=self.layers,
@@ -560,13 +560,13 @@ class ATLR(AdversarialTraining):
 
 
 def _first_of(
-    batches: Iterator[tuple[Tensor, Tensor]], module: pl.LightningModule, *, before_validation: bool
+    batches: Iterator[tuple[Tensor, Tensor]], module: pl.LightningModule, *, validating: bool
 ) -> list[tuple[Tensor, Tensor]]:
     """The first batch, which shows how ``validation_step`` calls the model, if there is one."""
     try:
         return list(islice(batches, 1))
     except AttributeError as error:
-        if not before_validation:
+        if validating:
             raise
         msg = (
             f"validation_step, which ATLR runs up to the call of the model, raised AttributeError ({error}) outside of "

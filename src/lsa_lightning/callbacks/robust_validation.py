@@ -21,7 +21,7 @@ from lsa_lightning.callbacks.own_keys import log_own, refuse_others
 from lsa_lightning.callbacks.validation_loaders import ValidationLoaders, loader_key
 from lsa_lightning.evaluation import correct
 from lsa_lightning.steps.off_the_record import off_the_record
-from lsa_lightning.steps.patch import patch_method
+from lsa_lightning.steps.patch import nothing, patch_method
 from lsa_lightning.steps.target import Target
 from lsa_lightning.steps.validation_input import ValidationInput
 from lsa_lightning.utils.batch import BatchFn
@@ -109,7 +109,7 @@ class RobustValidation(FreshCallback):
         self._means: dict[str, MeanMetric] = {}
         self._fresh: dict[str, Attack] = {}
         self._fresh_rg: list[Attack] = []
-        self._unhook: Callable[[], None] = _nothing
+        self._unhook: Callable[[], None] = nothing
 
     @property
     def repeats(self) -> bool:
@@ -200,10 +200,10 @@ class RobustValidation(FreshCallback):
     def _give_back(self) -> None:
         """Give the module its own hook back, and keep nothing of the batch."""
         self._unhook()
-        self._unhook = _nothing
+        self._unhook = nothing
 
     def __getstate__(self) -> dict[str, Any]:
-        return {**super().__getstate__(), "_unhook": _nothing}  # a copy has hooked into nothing
+        return {**super().__getstate__(), "_unhook": nothing}  # a copy has hooked into nothing
 
     def _look(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, batch: Any, batch_idx: int, dataloader_idx: int
@@ -360,7 +360,3 @@ def _is_last(trainer: pl.Trainer) -> bool:
         epochs = batches / trainer.num_training_batches  # 0 where that is not known
     ends = [(epochs, trainer.max_epochs), (trainer.global_step, trainer.max_steps)]
     return any(end is not None and end > 0 and done * growth > end * (1 + 1e-9) for done, end in ends)
-
-
-def _nothing() -> None:
-    """Nothing is hooked into."""

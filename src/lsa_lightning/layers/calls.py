@@ -10,6 +10,9 @@ from torch import nn
 LEARNABLE = (nn.modules.conv._ConvNd, nn.Linear, nn.Bilinear)
 """Types of the layers that LSA names and that calls are told apart by."""
 
+NOT_TAKEN = (AssertionError, LookupError, RuntimeError, TypeError, ValueError)
+"""What models raise that do not take so many samples, such as those of the given batch alone."""
+
 
 class CallSite(NamedTuple):
     """One call of a module, recognised by the learnable layer that it follows.

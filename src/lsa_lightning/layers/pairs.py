@@ -10,7 +10,7 @@ import torch
 from lightning.pytorch.utilities import rank_zero_warn
 from torch import Tensor, nn
 
-from lsa_lightning.layers.calls import CallSite
+from lsa_lightning.layers.calls import NOT_TAKEN, CallSite
 from lsa_lightning.layers.outputs import check_softmax_once
 from lsa_lightning.layers.probe import LayerProbe
 from lsa_lightning.measures import ComparisonMeasure, RelativeError
@@ -28,10 +28,6 @@ _ROUNDING = 1e-3
 
 _CACHED = 2**23
 """Bytes that a layer returns for a part of the pairs at most, on a CPU, whose caches then hold them."""
-
-
-_NOT_TAKEN = (AssertionError, LookupError, RuntimeError, TypeError, ValueError)
-"""What models raise that do not take so many samples."""
 
 
 class BatchComparison(ABC):
@@ -132,7 +128,7 @@ class SideBySide(BatchComparison):
         try:
             both = self._kept(torch.cat(halves), _copy)
             clean, perturbed = (self._kept(half.clone(), _copy) for half in halves)
-        except _NOT_TAKEN:  # by a model, or a layer, that takes the given batch alone
+        except NOT_TAKEN:  # by a model, or a layer, that takes the given batch alone
             return False
         self._largest = max(each.nbytes // len(halves[0]) for each in clean.values())
         return RandomState(x.device) == before and all(
@@ -178,7 +174,7 @@ def _warn_of_own_state(twice: OneAfterTheOther, few: Tensor) -> None:
     """Say so if the same inputs give something else the next time."""
     try:
         moved = (twice.errors(few, few) > 10 * _ROUNDING).any(0).tolist()  # half precision on a GPU may round otherwise
-    except _NOT_TAKEN:  # see SideBySide.suits
+    except NOT_TAKEN:  # see SideBySide.suits
         return
     if names := [name for name, differs in zip(twice.layers, moved, strict=True) if differs]:
         rank_zero_warn(

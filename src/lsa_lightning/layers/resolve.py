@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
-from lsa_lightning.layers.calls import LEARNABLE, CallOrder, CallSite
+from lsa_lightning.layers.calls import LEARNABLE, NOT_TAKEN, CallOrder, CallSite
 from lsa_lightning.layers.outputs import LOGITS, OUTPUT, PROBABILITIES, means_all_learnable, output_view
 from lsa_lightning.layers.probe import LayerProbe, check_names_exist, fast_attention_off, first_floating, takes_hooks
 from lsa_lightning.utils.checks import instance, refuse, sequence, text
@@ -191,7 +191,7 @@ def _trace_if_taken(model: nn.Module, x: Tensor) -> list[_Call] | None:
         return _trace(model, x)
     except torch.cuda.OutOfMemoryError:
         raise
-    except (AssertionError, LookupError, RuntimeError, TypeError, ValueError):
+    except NOT_TAKEN:
         return None
 
 
