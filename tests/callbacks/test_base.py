@@ -308,15 +308,17 @@ def test_a_search_within_a_fit_leaves_the_steps_as_they_are(tmp_path: Path) -> N
             """Not yet."""
 
         def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+            guards.append(callback._guard)
             if trainer.current_epoch == 1:
                 self.lr_find(trainer, pl_module)
 
-    callback = AdversarialTraining(pgd())
+    callback, guards = ATLR(pgd(), mvl=["net.relu1"]), list[CollapseGuard]()
     module = foreign()
     run = trainer([Within(num_training_steps=5, update_attr=False), callback], max_epochs=2, default_root_dir=tmp_path)
     with pytest.warns(UserWarning, match="searches without callbacks"):
         run.fit(module, loader(), loader(seed=1))
     assert callback._step is not None
+    assert guards[0] is callback._guard
 
 
 def test_the_tuner_works_beside_the_callbacks(tmp_path: Path) -> None:
