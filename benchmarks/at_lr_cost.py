@@ -3,7 +3,9 @@
     python -m benchmarks.at_lr_cost [--rounds 10] [--batch 64] [--device cuda]
 
 A step is the wrapped ``training_step`` and the backward pass in a running fit, without the optimizer. The penalty is on
-the first layer alone, on the seventh alone, and on all sixteen. In each round AT and the three take one step each.
+the first layer alone, on the seventh alone, and on all sixteen. In each round AT and the three take one step each. Each
+trains in a process of its own, as it would: in a shared one AT finds the memory that AT-LR has just given back, which
+the system else hands out page by page. Peak memory is that of all live tensors, see benchmarks/lsa_cost.py.
 
 An attack step costs 2 F, F being the work of a forward pass, and a training step 3 F; a penalty whose deepest layer is
 reached after the share d of F adds 3 d F. ``limit`` is what that alone makes, with d counted from the network's FLOPs.
@@ -13,12 +15,15 @@ from __future__ import annotations
 
 import argparse
 import logging
+import multiprocessing
 import warnings
 from collections.abc import Callable
+from multiprocessing.connection import Connection
 from typing import Any
 
 import lightning.pytorch as pl
 import torch
+from benchmarks.lsa_cost import peak_bytes
 from benchmarks.pairs import Ratio, save, seconds
 from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
@@ -53,21 +58,36 @@ class Pause(pl.Callback):
         return -1
 
 
-def in_fits(callbacks: dict[str, pl.Callback], batch: int, device: str, use: Callable[[dict[str, Step]], None]) -> None:
-    """Call ``use`` with the step of each callback, all of whose fits are running."""
+def train(name: str, batch: int, device: str, orders: Connection) -> None:
+    """A fit that takes a step whenever it is told to, and answers with its cost."""
+    warnings.filterwarnings("ignore")
+    logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)
 
-    def enter(left: list[str], steps: dict[str, Step]) -> None:
-        if not left:
-            use(steps)
-            return
-        pause = Pause(lambda step: enter(left[1:], {**steps, left[0]: step}))
-        trainer = pl.Trainer(accelerator=device, devices=1, max_epochs=1, barebones=True)
-        trainer.callbacks += [callbacks[left[0]], pause]  # type: ignore[attr-defined]
-        torch.manual_seed(0)
-        data = TensorDataset(torch.rand(batch, 3, 32, 32), torch.randint(10, (batch,)))
-        trainer.fit(RobustClassifier(VGG19()), DataLoader(data, batch_size=batch))
+    def obey(step: Step) -> None:
+        while (order := orders.recv()) != "end":
+            orders.send(seconds(step) if order == "time" else peak_bytes(step, torch.device(device)))
 
-    enter(list(callbacks), {})
+    torch.manual_seed(0)
+    data = TensorDataset(torch.rand(batch, 3, 32, 32), torch.randint(10, (batch,)))
+    accelerator = "gpu" if device == "cuda" else "cpu"
+    trainer = pl.Trainer(accelerator=accelerator, devices=1, max_epochs=1, barebones=True)
+    trainer.callbacks += [callback(name), Pause(obey)]  # type: ignore[attr-defined]
+    trainer.fit(RobustClassifier(VGG19()), DataLoader(data, batch_size=batch))
+
+
+def callback(name: str) -> pl.Callback:
+    """AT, or AT-LR with a penalty on one of ``LAYERS``."""
+    attack = PGD(8 / 255, steps=ATTACK_STEPS, seed=0)
+    if name == "AT":
+        return AdversarialTraining(attack)
+    mvl = [f"backbone.act{number}" for number in LAYERS[name]]
+    return ATLR(attack, mvl=mvl, analysis_every_n_epochs=0, regularizer=LayerwiseRegularizer(gamma=0.1))
+
+
+def asked(fit: Connection, order: str) -> Any:
+    """What a fit answers."""
+    fit.send(order)
+    return fit.recv()
 
 
 def limit(deepest: int) -> float:
@@ -91,29 +111,27 @@ def main() -> None:
     parser.add_argument("--batch", type=int, default=64)
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     args = parser.parse_args()
-    warnings.filterwarnings("ignore")
-    logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)
-    attack = PGD(8 / 255, steps=ATTACK_STEPS, seed=0)
-    callbacks: dict[str, pl.Callback] = {"AT": AdversarialTraining(attack)}
-    for name, numbers in LAYERS.items():
-        mvl = [f"backbone.act{number}" for number in numbers]
-        callbacks[name] = ATLR(attack, mvl=mvl, analysis_every_n_epochs=0, regularizer=LayerwiseRegularizer(gamma=0.1))
-    costs: dict[str, list[float]] = {name: [] for name in callbacks}
-
-    def measure(steps: dict[str, Step]) -> None:
-        for step in steps.values():
-            step()
-        names = list(steps)
-        for turn in range(args.rounds):
-            for name in names[turn % len(names) :] + names[: turn % len(names)]:
-                costs[name].append(seconds(steps[name]))
-
-    in_fits(callbacks, args.batch, "gpu" if args.device == "cuda" else "cpu", measure)
+    names, fits = ["AT", *LAYERS], {}
+    spawned = multiprocessing.get_context("spawn")
+    for name in names:
+        fits[name], theirs = spawned.Pipe()
+        spawned.Process(target=train, args=(name, args.batch, args.device, theirs)).start()
+        asked(fits[name], "time")  # warms up
+        asked(fits[name], "time")  # ATLR's copies of what it does not know yet are gone
+    costs: dict[str, list[float]] = {name: [] for name in names}
+    for turn in range(args.rounds):
+        first = turn % len(names)
+        for name in names[first:] + names[:first]:
+            costs[name].append(asked(fits[name], "time"))
+    memory = {name: asked(fits[name], "memory") for name in names}
+    for fit in fits.values():
+        fit.send("end")
     results: dict[str, Any] = {"batch": args.batch}
     for name, numbers in LAYERS.items():
         results[name] = Ratio.of(costs[name], costs["AT"])
         results[f"{name}, limit"] = limit(numbers[-1])
-        print(f"penalty on {name}: {results[name]} of AT; by FLOPs {results[f'{name}, limit']:.3f}")
+        more = results[f"{name}, memory"] = memory[name] / memory["AT"]
+        print(f"penalty on {name}: {results[name]} of AT; by FLOPs {results[f'{name}, limit']:.3f}; memory {more:.2f}")
     save("at_lr_cost", results)
 
 
