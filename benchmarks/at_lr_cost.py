@@ -4,8 +4,8 @@
 
 A step is the wrapped ``training_step`` and the backward pass in a running fit, without the optimizer. The penalty is on
 the first layer alone, on the seventh alone, and on all sixteen. In each round AT and the three take one step each. Each
-trains in a process of its own, as it would: in a shared one AT finds the memory that AT-LR has just given back, which
-the system else hands out page by page. Peak memory is that of all live tensors, see benchmarks/lsa_cost.py.
+trains in a process of its own, as it would: in a shared one, what a step pays for memory depends on what the step
+before it, another's, has left. Peak memory is that of all live tensors, see benchmarks/lsa_cost.py.
 
 An attack step costs 2 F, F being the work of a forward pass, and a training step 3 F; a penalty whose deepest layer is
 reached after the share d of F adds 3 d F. ``limit`` is what that alone makes, with d counted from the network's FLOPs.
@@ -115,9 +115,9 @@ def main() -> None:
     spawned = multiprocessing.get_context("spawn")
     for name in names:
         fits[name], theirs = spawned.Pipe()
-        spawned.Process(target=train, args=(name, args.batch, args.device, theirs)).start()
+        spawned.Process(target=train, args=(name, args.batch, args.device, theirs), daemon=True).start()
+        theirs.close()  # so that nothing is waited for from a process that has died
         asked(fits[name], "time")  # warms up
-        asked(fits[name], "time")  # ATLR's copies of what it does not know yet are gone
     costs: dict[str, list[float]] = {name: [] for name in names}
     for turn in range(args.rounds):
         first = turn % len(names)

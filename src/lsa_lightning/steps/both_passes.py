@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
@@ -11,7 +11,6 @@ from lightning.fabric.utilities.exceptions import MisconfigurationException
 from torch import Tensor, nn
 
 from lsa_lightning.layers.compiled import CompiledProbe
-from lsa_lightning.layers.copies import Copies, KeptOfPass
 from lsa_lightning.layers.outputs import OUTPUT, output_view
 from lsa_lightning.layers.probe import LayerProbe, by_sample
 from lsa_lightning.steps.capture import Capture, NoCapture
@@ -46,7 +45,6 @@ class BothPasses:
         self.read_logits = read_logits
         self.quietly = quietly
         self._compiled = CompiledProbe.of(model)
-        self._copies = Copies()
         self._looked = False
 
     def can_run_compiled(self, layers: list[str]) -> bool:
@@ -82,9 +80,8 @@ class BothPasses:
         learning = self._compiled if learns and self._compiled is not None and not self._compiled.forbidden else None
         # A compiled model would not see the probe's hooks. The attack's passes stay compiled.
         with torch.compiler.set_stance("force_eager"):
-            options: dict[str, Any] = {"sites": asked.sites, "read": self.read_logits}
-            keep = self._copies.of_pass()
-            probe = LayerProbe(self.model, layers, samples, needs_gradient=True, keep=keep, **options)
+            options: dict[str, Any] = {"sites": asked.sites, "needs_gradient": True, "read": self.read_logits}
+            probe = LayerProbe(self.model, layers, samples, **options)
             # Both passes begin with the same buffers, as some models read what they have just written.
             with (
                 Capture(self.model, probe, random_state, keeps_buffers=for_penalty_alone or looks) as capture,
@@ -97,32 +94,21 @@ class BothPasses:
             if learning is not None:
                 learning.learn(probe)
 
-            def at_start() -> AbstractContextManager[None]:
-                return scratch_buffers(self.model, capture.buffers or None)
-
-            def passed(
-                names: Iterable[str], buffers: AbstractContextManager[None], *, ends: bool, again: bool = False
-            ) -> dict[str, Tensor]:
-                keep = self._copies.of_pass()
-                graded = torch.is_grad_enabled()
-                probe = LayerProbe(self.model, names, samples, ends, needs_gradient=graded, keep=keep, **options)
+            def passed(buffers: AbstractContextManager[None], *, ends: bool, again: bool = False) -> dict[str, Tensor]:
+                probe = LayerProbe(self.model, list(own), samples, ends, **{**options, "needs_gradient": not again})
                 with random_state.replay(), buffers, probe, self.quietly():
                     run_model(again=again)
-                return intact(captured(probe), keep, again=again)
-
-            def intact(found: dict[str, Tensor], keep: KeptOfPass, *, again: bool) -> dict[str, Tensor]:
-                lost = [name for name in keep.overwritten() if name in found]
-                return {**found, **passed(lost, at_start(), ends=True, again=again)} if lost else found
+                return captured(probe)
 
             if looks:
+                copies = {key: buffer.clone() for key, buffer in capture.buffers.items()}
                 with torch.no_grad():
-                    again = passed(own, at_start(), ends=True, again=True)
+                    again = passed(scratch_buffers(self.model, copies), ends=True, again=True)
                 warn_of_state(self.name, own, again)
                 self._looked = True
-            buffers = at_start() if for_penalty_alone else nullcontext()
+            buffers = scratch_buffers(self.model, capture.buffers) if for_penalty_alone else nullcontext()
             with parameters_stay(self.model, self.name) if looks else nullcontext():
-                others = passed(own, buffers, ends=for_penalty_alone)
-            own = intact(own, keep, again=True)  # not before: a module may write all passes to the same memory
+                others = passed(buffers, ends=for_penalty_alone)
             return self._passes(result, own, others)
 
     def run_compiled(self, asked: StepRequest, batch: Any, other: Tensor) -> Passes:

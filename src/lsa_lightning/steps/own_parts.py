@@ -193,9 +193,10 @@ class OwnParts:
 
     def _again(self, state: RandomState, run: Callable[[], T]) -> T:
         """What the model does when the pass on x begins once more."""
+        buffers = {key: buffer.clone() for key, buffer in self._buffers.items()}
         self._asks = True
         try:
-            with preserved_random_state(self._x.device), scratch_buffers(self.model, self._buffers), self.quietly():
+            with preserved_random_state(self._x.device), scratch_buffers(self.model, buffers), self.quietly():
                 state.restore()
                 return run()
         finally:

@@ -145,11 +145,10 @@ def scratch_buffers(model: Callable[..., Any], copies: Buffers | None = None) ->
 
     Args:
         model: an ``nn.Module``, or a plain function, which has none.
-        copies: :func:`copied_buffers` of an earlier moment, with which the passes inside begin, and which stay as they
-            are; None: of now.
+        copies: :func:`copied_buffers` of an earlier moment, with which the passes inside begin; None: of now.
     """
     originals = [(module, name, module._buffers[name]) for module, name in _written_buffers(model)]
-    for (module, name), copy in _copied(_written_buffers(model) if copies is None else copies).items():
+    for (module, name), copy in (copied_buffers(model) if copies is None else copies).items():
         module._buffers[name] = copy
     try:
         yield
@@ -160,10 +159,7 @@ def scratch_buffers(model: Callable[..., Any], copies: Buffers | None = None) ->
 
 def copied_buffers(model: Callable[..., Any]) -> Buffers:
     """Copies of all buffers that a forward pass may write; those that are one tensor are one copy."""
-    return _copied(_written_buffers(model))
-
-
-def _copied(buffers: Buffers) -> Buffers:
+    buffers = _written_buffers(model)
     copies = {id(buffer): buffer.clone() for buffer in buffers.values()}
     return {key: copies[id(buffer)] for key, buffer in buffers.items()}
 
