@@ -213,7 +213,7 @@ def direction_loss(
 def _forward(model: nn.Module, x: Tensor) -> Tensor:
     """An output that leaves no trace: buffers and random state stay, so the step draws these dropout masks again."""
     devices = [x.device] if x.device.type == "cuda" else []
-    with scratch_buffers(model), torch.random.fork_rng(devices=devices):
+    with scratch_buffers(model, backward=True), torch.random.fork_rng(devices=devices):
         logits: Tensor = model(x)
     return logits
 

@@ -106,7 +106,9 @@ class BothPasses:
                     again = passed(scratch_buffers(self.model, copies), ends=True, again=True)
                 warn_of_state(self.name, own, again)
                 self._looked = True
-            buffers = scratch_buffers(self.model, capture.buffers) if for_penalty_alone else nullcontext()
+            buffers = (
+                scratch_buffers(self.model, capture.buffers, backward=True) if for_penalty_alone else nullcontext()
+            )
             with parameters_stay(self.model, self.name) if looks else nullcontext():
                 others = passed(buffers, ends=for_penalty_alone)
             return self._passes(result, own, others)
@@ -184,7 +186,7 @@ def both_representations(
 
     def representations(inputs: Tensor) -> dict[str, Tensor]:
         probe = LayerProbe(model, layers, len(inputs), stop_early=True, needs_gradient=True, **options)
-        with scratch_buffers(model), probe:
+        with scratch_buffers(model, backward=True), probe:
             model(inputs.clone())
         return captured(probe)
 

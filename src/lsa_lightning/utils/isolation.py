@@ -10,6 +10,7 @@ from typing import Any, TypeAlias
 import numpy as np
 import torch
 from torch import Tensor, nn
+from torch.autograd.graph import saved_tensors_hooks
 from torch.jit._script import RecursiveScriptModule
 from torch.nn.utils import parametrize
 from torch.utils import checkpoint
@@ -135,7 +136,9 @@ Buffers: TypeAlias = dict[tuple[nn.Module, str], Tensor]
 
 
 @contextmanager
-def scratch_buffers(model: Callable[..., Any], copies: Buffers | None = None) -> Iterator[None]:
+def scratch_buffers(
+    model: Callable[..., Any], copies: Buffers | None = None, *, backward: bool = False
+) -> Iterator[None]:
     """Forward passes inside work on copies of the buffers; the original tensors come back untouched.
 
     BatchNorm in training mode then normalises with the batch's statistics and its running ones do not move, and the
@@ -146,15 +149,58 @@ def scratch_buffers(model: Callable[..., Any], copies: Buffers | None = None) ->
     Args:
         model: an ``nn.Module``, or a plain function, which has none.
         copies: :func:`copied_buffers` of an earlier moment, with which the passes inside begin; None: of now.
+        backward: also what checkpoints inside run once more, in a backward pass after it.
     """
+    scratch = copied_buffers(model) if copies is None else copies
     originals = [(module, name, module._buffers[name]) for module, name in _written_buffers(model)]
-    for (module, name), copy in (copied_buffers(model) if copies is None else copies).items():
-        module._buffers[name] = copy
+    with _unpacked_in(lambda: _buffers_being(scratch)) if backward and scratch else nullcontext():
+        for (module, name), copy in scratch.items():
+            module._buffers[name] = copy
+        try:
+            yield
+        finally:
+            for module, name, buffer in originals:
+                module._buffers[name] = buffer
+
+
+@contextmanager
+def _buffers_being(buffers: Buffers) -> Iterator[None]:
+    originals = {(module, name): module._buffers[name] for module, name in buffers}
+    for (module, name), buffer in buffers.items():
+        module._buffers[name] = buffer
     try:
         yield
     finally:
-        for module, name, buffer in originals:
-            module._buffers[name] = buffer
+        for (module, name), original in originals.items():
+            module._buffers[name] = original
+
+
+@contextmanager
+def _unpacked_in(around: Callable[[], AbstractContextManager[None]]) -> Iterator[None]:
+    """What hooks on saved tensors that are entered inside give back, they give back within ``around()``.
+
+    Checkpoints are such hooks, which run modules once more for it.
+    """
+    enter = saved_tensors_hooks.__enter__
+
+    def enter_around(hooks: saved_tensors_hooks) -> None:
+        unpack = hooks.unpack_hook
+
+        def unpack_around(packed: Any) -> Any:
+            with around():
+                return unpack(packed)
+
+        hooks.unpack_hook = unpack_around
+        try:
+            enter(hooks)
+        finally:
+            hooks.unpack_hook = unpack
+
+    saved_tensors_hooks.__enter__ = enter_around  # type: ignore[method-assign]
+    try:
+        yield
+    finally:
+        saved_tensors_hooks.__enter__ = enter  # type: ignore[method-assign]
 
 
 def copied_buffers(model: Callable[..., Any]) -> Buffers:
