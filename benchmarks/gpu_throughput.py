@@ -1,6 +1,6 @@
 """Images per second of adversarial training on a GPU, against a plain float32 loop with torchattacks.
 
-    python -m benchmarks.gpu_throughput [--batch 512] [--pairs 10] [--steps 10] [--float32]
+    python -m benchmarks.gpu_throughput [--batch 512] [--pairs 10] [--steps 10] [--float32] [--cuda-graphs]
 
 ResNet-18 on images of CIFAR-10's size, PGD with 10 steps. The loop is written by hand, as torchattacks' users write it,
 in float32 and in torch's default, which computes convolutions in TF32; ours is the Trainer with AdversarialTraining
@@ -32,12 +32,19 @@ from lsa_lightning.models import PreActResNet18
 
 EPS, ALPHA, STEPS = 8 / 255, 2 / 255, 10
 QUICK: dict[str, Any] = {"precision": "bf16-mixed", "channels_last": True, "compiled": True}
-COMPARED: tuple[tuple[str, dict[str, Any], str], ...] = (
+Compared = tuple[str, dict[str, Any], str]
+"""Name and settings of ours, and the precision of the loop beside it."""
+
+COMPARED: list[Compared] = [
     ("bf16, channels_last, compiled", QUICK, "float32"),
     ("bf16, channels_last, compiled", QUICK, "TF32"),
-    ("float32", {}, "float32"),
+]
+FLOAT32: Compared = ("float32", {}, "float32")
+CUDA_GRAPHS: Compared = (
+    "bf16, channels_last, CUDA graphs",
+    {**QUICK, "compiled": {"mode": "reduce-overhead"}},
+    "TF32",
 )
-"""Name and settings of ours, and the precision of the loop beside it."""
 
 
 class OneBatch(Dataset[tuple[Tensor, Tensor]]):
@@ -190,6 +197,7 @@ def main() -> None:
     parser.add_argument("--pairs", type=int, default=10)
     parser.add_argument("--steps", type=int, default=10)
     parser.add_argument("--float32", action="store_true", help="ours in float32 too")
+    parser.add_argument("--cuda-graphs", action="store_true", help="ours in CUDA graphs too, compile's reduce-overhead")
     options = parser.parse_args()
     if not torch.cuda.is_available():
         print("not measured: no GPU")
@@ -199,7 +207,7 @@ def main() -> None:
     results: dict[str, Any] = {"batch": options.batch, "fp16_largest_differences_of_weights": fp16_differences(x, y)}
     print("float16 with GradScaler, largest difference of weights:", results["fp16_largest_differences_of_weights"])
     runs: dict[str, Callable[[], float]] = {}
-    for name, setting, precision in COMPARED if options.float32 else COMPARED[:-1]:
+    for name, setting, precision in COMPARED + [FLOAT32] * options.float32 + [CUDA_GRAPHS] * options.cuda_graphs:
         if name not in runs:
             runs[name] = ours(x, y, options.steps, **setting)
         run, loop = runs[name], theirs(x, y, options.steps, tf32=precision == "TF32")
