@@ -16,6 +16,7 @@ from lsa_lightning import ATLR, AdversarialTraining, LayerwiseRegularizer
 from lsa_lightning.attacks import FGSM
 from lsa_lightning.callbacks import AdversarialWeightPerturbation
 from lsa_lightning.unlabelled import PartOfBatch, Unlabelled
+from lsa_lightning.utils import isolation
 from lsa_lightning.utils.isolation import scratch_buffers
 
 WAYS = [{"use_reentrant": False}, {"use_reentrant": True}, {"use_reentrant": False, "early_stop": False}]
@@ -36,6 +37,30 @@ class Checkpointed(ForeignModule):
         return self.net.relu1(self.net.bn1(self.net.conv1(x)))
 
 
+class Nested(Checkpointed):
+    """With a checkpoint inside the other."""
+
+    def first(self, x: Tensor) -> Tensor:
+        hidden: Any = checkpoint(self.normalised, x, **self.way)
+        return self.net.relu1(hidden)
+
+    def normalised(self, x: Tensor) -> Tensor:
+        return self.net.bn1(self.net.conv1(x))
+
+
+class LosesABuffer(Checkpointed):
+    """In its first pass in training."""
+
+    def __init__(self, way: dict[str, Any]) -> None:
+        super().__init__(way)
+        self.net.register_buffer("placeholder", torch.zeros(1))
+
+    def first(self, x: Tensor) -> Tensor:
+        if self.training and hasattr(self.net, "placeholder"):
+            del self.net.placeholder
+        return super().first(x)
+
+
 def trained(module: ForeignModule, gamma: float, layer: str = "net.act", **options: Any) -> ForeignModule:
     torch.manual_seed(1)
     regularizer = LayerwiseRegularizer(gamma)
@@ -45,11 +70,15 @@ def trained(module: ForeignModule, gamma: float, layer: str = "net.act", **optio
 
 
 @pytest.mark.parametrize("layer", ["net.act", "net.relu1"])
+@pytest.mark.parametrize("cls", [Checkpointed, Nested, LosesABuffer])
 @pytest.mark.parametrize("way", WAYS)
-def test_the_pass_of_the_penalty_moves_no_buffer_in_the_backward_pass_either(way: dict[str, Any], layer: str) -> None:
-    with_penalty, without = (trained(foreign(Checkpointed, way=way), gamma, layer) for gamma in (0.5, 0.0))
+def test_the_pass_of_the_penalty_moves_no_buffer_in_the_backward_pass_either(
+    way: dict[str, Any], cls: type[Checkpointed], layer: str
+) -> None:
+    with_penalty, without = (trained(foreign(cls, way=way), gamma, layer) for gamma in (0.5, 0.0))
     assert_same(with_penalty, without)
-    assert with_penalty.net.bn1.num_batches_tracked == 6  # two of each of three steps, as without a callback
+    if cls is Checkpointed:  # two of each of three steps, as without a callback
+        assert with_penalty.net.bn1.num_batches_tracked == 6
 
 
 def test_nor_do_the_passes_of_the_penalty_on_other_inputs() -> None:
@@ -62,6 +91,26 @@ def test_nor_does_the_pass_that_looks_for_the_worst_weights(way: dict[str, Any])
     module = foreign(Checkpointed, way=way)
     trainer([AdversarialTraining(FGSM(0.1)), AdversarialWeightPerturbation(0.01)]).fit(module, loader())
     assert module.net.bn1.num_batches_tracked == 6
+
+
+def test_each_backward_pass_over_one_graph_leaves_the_buffers() -> None:
+    module = foreign(Checkpointed, way=WAYS[0])
+    with scratch_buffers(module, backward=True):
+        loss = module(images(4)[0]).sum()
+    for _ in range(2):
+        loss.backward(retain_graph=True)
+    assert module.net.bn1.num_batches_tracked == 0
+
+
+def test_buffers_are_exchanged_once_for_all_that_is_kept(monkeypatch: pytest.MonkeyPatch) -> None:
+    exchanged: list[None] = []
+    being = isolation._buffers_being
+    monkeypatch.setattr(isolation, "_buffers_being", lambda buffers: exchanged.append(None) or being(buffers))
+    module = foreign(ForeignModule)
+    with scratch_buffers(module, backward=True), save_on_cpu():
+        loss = module(images(4)[0]).sum()
+    loss.backward()
+    assert len(exchanged) == 1
 
 
 def test_hooks_that_are_used_again_give_back_what_they_keep_as_they_did() -> None:

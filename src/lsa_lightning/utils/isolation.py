@@ -165,9 +165,9 @@ def scratch_buffers(
 
 @contextmanager
 def _buffers_being(buffers: Buffers) -> Iterator[None]:
-    originals = {(module, name): module._buffers[name] for module, name in buffers}
-    for (module, name), buffer in buffers.items():
-        module._buffers[name] = buffer
+    originals = {(module, name): module._buffers[name] for module, name in buffers if name in module._buffers}
+    for module, name in originals:
+        module._buffers[name] = buffers[module, name]
     try:
         yield
     finally:
@@ -175,19 +175,27 @@ def _buffers_being(buffers: Buffers) -> Iterator[None]:
             module._buffers[name] = original
 
 
+_NO_BACKWARD_PASS = -1
+"""The number that torch gives where none runs; each backward pass has another."""
+
+
 @contextmanager
 def _unpacked_in(around: Callable[[], AbstractContextManager[None]]) -> Iterator[None]:
-    """What hooks on saved tensors that are entered inside give back, they give back within ``around()``.
+    """What hooks on saved tensors that are entered inside give back first in a backward pass, they give back in it.
 
-    Checkpoints are such hooks, which run modules once more for it.
+    Each checkpoint is such a hook, which runs modules once more then, for all that it gives back. ``around()`` may cost
+    more than one tensor is worth.
     """
     enter = saved_tensors_hooks.__enter__
 
     def enter_around(hooks: saved_tensors_hooks) -> None:
-        unpack = hooks.unpack_hook
+        unpack, latest = hooks.unpack_hook, _NO_BACKWARD_PASS
 
         def unpack_around(packed: Any) -> Any:
-            with around():
+            nonlocal latest
+            before, latest = latest, torch._C._current_graph_task_id()
+            first = before != latest or latest == _NO_BACKWARD_PASS
+            with around() if first else nullcontext():
                 return unpack(packed)
 
         hooks.unpack_hook = unpack_around
@@ -244,7 +252,12 @@ class _Nonreentrant:
 
     @staticmethod
     def apply(function: Callable[..., Any], preserve_rng_state: bool, *args: Any) -> Any:
-        return checkpoint.checkpoint(function, *args, use_reentrant=False, preserve_rng_state=preserve_rng_state)
+        def with_those_inside(*args: Any) -> Any:
+            with reentrance_off():  # it may be on again when this is run once more
+                return function(*args)
+
+        kept = preserve_rng_state
+        return checkpoint.checkpoint(with_those_inside, *args, use_reentrant=False, preserve_rng_state=kept)
 
 
 class RandomState:
