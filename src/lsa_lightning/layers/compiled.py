@@ -15,7 +15,7 @@ from typing_extensions import Self
 
 from lsa_lightning.layers.outputs import OUTPUT
 from lsa_lightning.layers.probe import LayerProbe, representation
-from lsa_lightning.utils.isolation import RandomState
+from lsa_lightning.utils.isolation import EnterHooks, RandomState, hooks_entered_by
 
 _OPTIONS: WeakKeyDictionary[nn.Module, Mapping[str, Any]] = WeakKeyDictionary()
 
@@ -73,17 +73,14 @@ class CompiledProbe:
             device: where it runs.
         """
         before, buffers = RandomState(device), _buffers(self.model)
-        enter, entered = saved_tensors_hooks.__enter__, []
+        entered = []
 
-        def note(hooks: saved_tensors_hooks) -> None:
+        def note(hooks: saved_tensors_hooks, enter: EnterHooks) -> None:
             entered.append(hooks)
             enter(hooks)
 
-        saved_tensors_hooks.__enter__ = note  # type: ignore[method-assign]
-        try:
+        with hooks_entered_by(note):
             yield
-        finally:
-            saved_tensors_hooks.__enter__ = enter  # type: ignore[method-assign]
         if before != RandomState(device):
             self._forbid("it draws random numbers in train mode")
         if entered:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
+from functools import partial
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -148,19 +149,16 @@ def scratch_buffers(
 
     Args:
         model: an ``nn.Module``, or a plain function, which has none.
-        copies: :func:`copied_buffers` of an earlier moment, with which the passes inside begin; None: of now.
+        copies: :func:`copied_buffers` of an earlier moment, with which the passes inside begin; None: of now, as it is
+            for buffers that were registered since.
         backward: also what checkpoints inside run once more, in a backward pass after it.
     """
-    scratch = copied_buffers(model) if copies is None else copies
-    originals = [(module, name, module._buffers[name]) for module, name in _written_buffers(model)]
-    with _unpacked_in(lambda: _buffers_being(scratch)) if backward and scratch else nullcontext():
-        for (module, name), copy in scratch.items():
-            module._buffers[name] = copy
-        try:
-            yield
-        finally:
-            for module, name, buffer in originals:
-                module._buffers[name] = buffer
+    before = {} if copies is None else copies
+    since = {key: buffer for key, buffer in _written_buffers(model).items() if key not in before}
+    scratch = {**before, **_copied(since)}
+    exchanged = partial(_buffers_being, scratch)
+    with _unpacked_in(exchanged) if backward and scratch else nullcontext(), exchanged():
+        yield
 
 
 @contextmanager
@@ -175,20 +173,22 @@ def _buffers_being(buffers: Buffers) -> Iterator[None]:
             module._buffers[name] = original
 
 
+EnterHooks: TypeAlias = Callable[[saved_tensors_hooks], None]
+"""What enters hooks on saved tensors."""
+
 _NO_BACKWARD_PASS = -1
 """The number that torch gives where none runs; each backward pass has another."""
 
 
 @contextmanager
 def _unpacked_in(around: Callable[[], AbstractContextManager[None]]) -> Iterator[None]:
-    """What hooks on saved tensors that are entered inside give back first in a backward pass, they give back in it.
+    """What hooks on saved tensors that are entered inside give back first in a backward pass, they do in ``around()``.
 
-    Each checkpoint is such a hook, which runs modules once more then, for all that it gives back. ``around()`` may cost
-    more than one tensor is worth.
+    Each checkpoint is such a hook, which runs modules once more then, for all that it gives back; ``around()``
+    may cost more than one tensor is worth.
     """
-    enter = saved_tensors_hooks.__enter__
 
-    def enter_around(hooks: saved_tensors_hooks) -> None:
+    def enter_around(hooks: saved_tensors_hooks, enter: EnterHooks) -> None:
         unpack, latest = hooks.unpack_hook, _NO_BACKWARD_PASS
 
         def unpack_around(packed: Any) -> Any:
@@ -204,16 +204,27 @@ def _unpacked_in(around: Callable[[], AbstractContextManager[None]]) -> Iterator
         finally:
             hooks.unpack_hook = unpack
 
-    saved_tensors_hooks.__enter__ = enter_around  # type: ignore[method-assign]
+    with hooks_entered_by(enter_around):
+        yield
+
+
+@contextmanager
+def hooks_entered_by(enter: Callable[[saved_tensors_hooks, EnterHooks], None]) -> Iterator[None]:
+    """Hooks on saved tensors, such as those of checkpoints, are entered inside by ``enter(hooks, as_otherwise)``."""
+    otherwise = saved_tensors_hooks.__enter__
+    saved_tensors_hooks.__enter__ = lambda hooks: enter(hooks, otherwise)  # type: ignore[method-assign]
     try:
         yield
     finally:
-        saved_tensors_hooks.__enter__ = enter  # type: ignore[method-assign]
+        saved_tensors_hooks.__enter__ = otherwise  # type: ignore[method-assign]
 
 
 def copied_buffers(model: Callable[..., Any]) -> Buffers:
     """Copies of all buffers that a forward pass may write; those that are one tensor are one copy."""
-    buffers = _written_buffers(model)
+    return _copied(_written_buffers(model))
+
+
+def _copied(buffers: Buffers) -> Buffers:
     copies = {id(buffer): buffer.clone() for buffer in buffers.values()}
     return {key: copies[id(buffer)] for key, buffer in buffers.items()}
 
